@@ -1,0 +1,17 @@
+"""The feature file: what a row means, how it is written, read and checked."""
+
+from features.errors import UserError
+from features.file import FeatureFile, SkippedImage
+from features.spec import Spec
+from features.splits import SPLITS, content_split
+from features.table import ImageTable
+
+__all__ = [
+    "SPLITS",
+    "FeatureFile",
+    "ImageTable",
+    "SkippedImage",
+    "Spec",
+    "UserError",
+    "content_split",
+]

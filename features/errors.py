@@ -1,0 +1,52 @@
+"""The errors a user can cause and mend: one tree, so that a caller can catch all of them at once."""
+
+from typing import Any
+
+
+class UserError(Exception):
+    """Something the user can put right; the message says what was found, what was needed, what to do.
+
+    Args:
+        message: Complete sentences, shown as they are.
+        **facts: The values behind the message, kept in `facts` for programs.
+    """
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.facts = facts
+
+
+class OptionError(UserError):
+    """An option's value is unknown, out of range, or does not go with another one."""
+
+
+class DataError(UserError):
+    """The image folder cannot be used as it is."""
+
+
+class FeatureFileError(UserError):
+    """A feature file is missing, damaged, of another format, or cannot be written."""
+
+
+class SpecMismatchError(UserError):
+    """Rows of two specs were about to be mixed or compared."""
+
+
+class LockedError(UserError):
+    """Another process is writing the same feature file."""
+
+
+class BackboneError(UserError):
+    """A backbone is unknown, or cannot be built or run here."""
+
+
+class WeightsError(BackboneError):
+    """Pretrained weights could not be downloaded, read, or do not fit the backbone."""
+
+
+class HeadFileError(UserError):
+    """A head file is missing, damaged, or of another format."""
+
+
+class TrainingError(UserError):
+    """The rows do not allow a head to be trained or scored."""

@@ -1,0 +1,75 @@
+"""Imports the heavy frameworks the way every part needs them: late, quiet and without telemetry."""
+
+import contextlib
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, TextIO
+
+from features.errors import BackboneError, UserError
+
+
+def import_keras() -> Any:
+    """Keras on TensorFlow, without the start-up lines that TensorFlow prints.
+
+    Raises:
+        BackboneError: Keras is already loaded with another backend than TensorFlow.
+    """
+    if "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = "tensorflow"
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet_stderr() if "tensorflow" not in sys.modules else contextlib.nullcontext():
+        keras = importlib.import_module("keras")
+    if keras.backend.backend() != "tensorflow":
+        raise BackboneError(
+            f"Keras runs on {keras.backend.backend()} here; onepass needs TensorFlow. Set "
+            "KERAS_BACKEND=tensorflow before Keras is imported, or restart the notebook."
+        )
+    return keras
+
+
+def import_openvino() -> ModuleType:
+    """OpenVINO without its usage statistics.
+
+    `import openvino` reports every import to an analytics server, and only leaves that out if its
+    telemetry package cannot be imported; so it is hidden for the time of the import.
+    """
+    if "openvino" in sys.modules:
+        return sys.modules["openvino"]
+    hidden = sys.modules.get("openvino_telemetry")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if hidden is None:
+            del sys.modules["openvino_telemetry"]
+        else:
+            sys.modules["openvino_telemetry"] = hidden
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[TextIO]:
+    """Holds back what native code writes to stderr, and shows it only if the block fails.
+
+    Yields:
+        The real stderr, for what the user should see meanwhile.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held, os.fdopen(os.dup(2), "w", buffering=1) as real:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield real
+        except UserError:
+            raise
+        except BaseException:
+            sys.stderr.flush()
+            held.seek(0)
+            real.buffer.write(held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            real.flush()
+            os.dup2(real.fileno(), 2)

@@ -1,0 +1,106 @@
+"""The spec: everything that determines a row, so that equal specs mean comparable rows."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from features.errors import FeatureFileError, SpecMismatchError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What a row was computed with. Two specs are equal if their rows can stand in one table.
+
+    Attributes:
+        backbone: Catalogue name, or the stem of a local `.keras` file.
+        weights: Where the weights came from, for people; `weights_hash` decides equality.
+        weights_hash: SHA-256, hexadecimal, of the weight arrays (of the file for `.keras`).
+        image_size: Side of the square input, pixels.
+        resize: How an image becomes square: squash, crop or pad.
+        decode: Name of the rule for colour, alpha, bit depth, EXIF and scaled JPEG decoding.
+        pooling: avg, max or flatten.
+        views: Recipe of the view axis; "plain" is the image alone.
+        precision: float32 or bfloat16, the precision the backbone computed in.
+        width: Length d of a row.
+    """
+
+    backbone: str
+    weights: str = field(compare=False)
+    weights_hash: str
+    image_size: int
+    resize: str
+    decode: str
+    pooling: str
+    views: str = "plain"
+    precision: str
+    width: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.backbone} {self.weights} {self.image_size} px, {self.resize}, {self.pooling}, "
+            f"{self.precision} ({self.width} wide)"
+        )
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Reads a spec back.
+
+        Raises:
+            FeatureFileError: The text is not JSON, or fields are missing, unknown or of another type.
+        """
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise FeatureFileError(f"the spec is not JSON ({error}); the file is damaged.") from None
+        wanted: dict[str, Any] = {f.name: f.type for f in dataclasses.fields(cls)}
+        if not isinstance(values, dict) or set(values) != set(wanted):
+            found = ", ".join(sorted(values)) if isinstance(values, dict) else type(values).__name__
+            raise FeatureFileError(
+                f"the spec has the fields {found}; needed: {', '.join(sorted(wanted))}. "
+                "The file is damaged or was written by another version of onepass."
+            )
+        for name, kind in wanted.items():
+            if type(values[name]) is not kind:
+                raise FeatureFileError(
+                    f"the spec's {name} is {values[name]!r}; needed: {kind.__name__}. The file is damaged."
+                )
+        return cls(**values)
+
+    def differences(self, other: "Spec") -> dict[str, tuple[Any, Any]]:
+        """Fields that keep the rows of two specs apart: name -> (this one's value, the other's)."""
+        compared = [f.name for f in dataclasses.fields(self) if f.compare]
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in compared}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def require_equal_specs(left: Spec, right: Spec, *, left_name: str, right_name: str, remedy: str) -> None:
+    """Refuses two specs that differ and shows them side by side.
+
+    Raises:
+        SpecMismatchError: With a line per differing field, and `remedy` as the last line.
+    """
+    differing = left.differences(right)
+    if not differing:
+        return
+    if "weights_hash" in differing and left.weights != right.weights:
+        differing = {"weights": (left.weights, right.weights), **differing}
+    rows = [("", left_name, right_name)]
+    rows += [(name, _short(a), _short(b)) for name, (a, b) in differing.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    table = "\n".join(
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+    raise SpecMismatchError(
+        f"{left_name} holds {left}; {right_name} needs {right}. They differ in:\n{table}\n{remedy}",
+        differences=differing,
+    )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:16] + "…"

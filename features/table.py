@@ -1,0 +1,41 @@
+"""The image table: what a feature file knows about every image before any row is computed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """One entry per file found, in a fixed order. Unreadable files are entries too.
+
+    Attributes:
+        class_names: k names; labels are positions in it.
+        paths: n paths relative to the image folder, with forward slashes.
+        labels: (n,) int32.
+        splits: (n,) uint8, positions in `features.SPLITS`.
+        content_hashes: (n, 32) uint8, SHA-256 of the file's bytes; zeros if it could not be read.
+        file_sizes: (n,) int64, bytes.
+        file_mtimes: (n,) int64, modification time in nanoseconds.
+    """
+
+    class_names: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    splits: np.ndarray
+    content_hashes: np.ndarray
+    file_sizes: np.ndarray
+    file_mtimes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def same_entries(self, other: "ImageTable") -> bool:
+        """True if both name the same contents under the same paths, labels and splits."""
+        return (
+            self.class_names == other.class_names
+            and self.paths == other.paths
+            and np.array_equal(self.labels, other.labels)
+            and np.array_equal(self.splits, other.splits)
+            and np.array_equal(self.content_hashes, other.content_hashes)
+        )
