@@ -1,0 +1,292 @@
+"""A backbone ready to use: its spec, and its engine once a row is asked for."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from extract import compiled
+from extract.catalogue import BUNDLED, find_entry
+from extract.compiled import CompiledBackbone
+from extract.engines import (
+    ENGINES,
+    PRECISIONS,
+    Engine,
+    OpenVINOEngine,
+    TensorFlowEngine,
+    choose_engine,
+    choose_precision,
+)
+from extract.images import DECODE_RULE, RESIZES, UnreadableImageError, read_image
+from extract.keras_model import POOLINGS, BuiltBackbone, build_backbone, keras_file_size
+from extract.lite0 import PACKAGE
+from extract.weights import file_hash
+from features.errors import BackboneError, OptionError
+from features.spec import Spec, require_equal_specs
+
+Key = TypeVar("Key")
+
+BATCH_SIZE = 32
+"""Rows committed together; also images per step of the TensorFlow engine."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a backbone comes from, so that it can be found again.
+
+    Attributes:
+        name: Catalogue name, or path of a `.keras` file.
+        weights: "imagenet" or path of a weights file.
+    """
+
+    name: str
+    weights: str
+
+
+class Backbone:
+    """A frozen network with its preprocessing: images in, rows out.
+
+    Args:
+        spec: What its rows are computed with.
+        source: Where it comes from.
+        make_engine: Called once, when the first row is asked for.
+        engine_name: openvino or tensorflow.
+    """
+
+    def __init__(
+        self, spec: Spec, source: Source, make_engine: Callable[[], Engine], *, engine_name: str
+    ) -> None:
+        self.spec = spec
+        self.source = source
+        self.engine_name = engine_name
+        self._make_engine = make_engine
+
+    @cached_property
+    def engine(self) -> Engine:
+        return self._make_engine()
+
+    def rows(self, images: np.ndarray) -> np.ndarray:
+        """Rows of images already decoded and resized.
+
+        Args:
+            images: (b, s, s, 3) uint8 RGB, s as in the spec.
+
+        Returns:
+            (b, d) float32.
+        """
+        size = self.spec.image_size
+        if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+            raise OptionError(
+                f"got images of shape {images.shape}, {images.dtype}; needed: (b, {size}, {size}, 3), uint8."
+            )
+        rows = np.empty((len(images), self.spec.width), np.float32)
+        for position, row in self.engine.run(enumerate(images)):
+            rows[position] = row
+        return rows
+
+    def stream(
+        self,
+        files: Iterable[tuple[Key, Path]],
+        *,
+        on_skip: Callable[[Key, str], None],
+        workers: int | None = None,
+    ) -> Iterator[tuple[Key, np.ndarray]]:
+        """Rows of image files; decoding runs in threads beside the engine, memory stays bounded.
+
+        Args:
+            files: Keys with paths.
+            on_skip: Called with key and reason for every file that cannot be read.
+            workers: Decoding threads; by default one per processor.
+
+        Yields:
+            (key, (d,) float32), not necessarily in order.
+        """
+
+        def decode(path: Path) -> np.ndarray:
+            return read_image(path, image_size=self.spec.image_size, resize=self.spec.resize)
+
+        def readable() -> Iterator[tuple[Key, np.ndarray]]:
+            for key, future in _ahead(files, decode, workers or os.cpu_count() or 1):
+                try:
+                    yield key, future.result()
+                except UnreadableImageError as error:
+                    on_skip(key, str(error))
+
+        yield from self.engine.run(readable())  # type: ignore[type-var]
+
+
+def _ahead(
+    files: Iterable[tuple[Key, Path]], decode: Callable[[Path], np.ndarray], workers: int
+) -> Iterator[tuple[Key, Future[np.ndarray]]]:
+    """Keeps a bounded number of decodings under way, in order."""
+    waiting: deque[tuple[Key, Future[np.ndarray]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    try:
+        for key, path in files:
+            waiting.append((key, pool.submit(decode, path)))
+            if len(waiting) > 4 * workers + 8:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def load_backbone(
+    name: str = BUNDLED,
+    *,
+    weights: str | Path = "imagenet",
+    image_size: int | None = None,
+    resize: str = "squash",
+    pooling: str = "avg",
+    precision: str = "auto",
+    engine: str = "auto",
+    batch_size: int = BATCH_SIZE,
+) -> Backbone:
+    """Makes a backbone ready, from the cache of converted ones where it can.
+
+    Args:
+        name: Catalogue name (`onepass backbones` lists them), or a path that ends in `.keras`.
+        weights: "imagenet", or a `.weights.h5` or `.h5` file.
+        image_size: Input side, pixels; by default the network's own.
+        resize: squash, crop or pad.
+        pooling: avg, max or flatten.
+        precision: float32, bfloat16, or auto: bfloat16 where the processor has it natively.
+        engine: openvino, tensorflow, or auto: tensorflow where there is a GPU.
+        batch_size: Images per step of the TensorFlow engine.
+
+    Raises:
+        OptionError: A value is unknown or does not go with another one.
+        BackboneError: The backbone cannot be built or run here.
+        WeightsError: Its weights cannot be had.
+    """
+    _check_choice("--resize", resize, RESIZES)
+    _check_choice("--pooling", pooling, POOLINGS)
+    _check_choice("--engine", engine, ENGINES)
+    _check_choice("--precision", precision, PRECISIONS)
+    if batch_size < 1:
+        raise OptionError(f"--batch-size is {batch_size}; needed: at least 1.")
+    own = name.endswith(".keras")
+    if own and weights != "imagenet":
+        raise OptionError("--weights does not go with a .keras file, which brings its own weights.")
+    source = Source(str(Path(name).resolve()) if own else name, _resolved(weights))
+    size = _image_size(name, image_size)
+    engine = choose_engine(engine)
+    precision = choose_precision(precision, engine)
+
+    def spec(facts: BuiltBackbone | CompiledBackbone) -> Spec:
+        return Spec(
+            backbone=Path(name).stem if own else name,
+            weights="own" if own else "imagenet" if weights == "imagenet" else Path(weights).name,
+            weights_hash=facts.weights_hash,
+            image_size=size,
+            resize=resize,
+            decode=DECODE_RULE,
+            pooling=pooling,
+            precision=precision,
+            width=facts.width,
+        )
+
+    if engine == "tensorflow":
+        if own and precision == "bfloat16":
+            raise OptionError("a .keras file keeps its own precision in TensorFlow; use --precision float32.")
+        built = build_backbone(
+            source.name, weights=source.weights, image_size=size, pooling=pooling, precision=precision
+        )
+        return Backbone(
+            spec(built), source, lambda: TensorFlowEngine(built.model, batch_size=batch_size), engine_name=engine
+        )
+    converted = _converted(source, size, pooling)
+    return _on_openvino(spec(converted), source, converted)
+
+
+def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", needed_by: str) -> Backbone:
+    """The backbone that computes rows of a given spec, for images that come later.
+
+    Args:
+        spec: What the rows must be.
+        source: Where the backbone came from at the time of extraction.
+        engine: openvino, tensorflow or auto.
+        needed_by: Who needs it, for messages: a head's file name.
+
+    Raises:
+        SpecMismatchError: What the source gives now is not what it gave then.
+        BackboneError: The backbone cannot be built or run here.
+    """
+    if spec.decode != DECODE_RULE:
+        raise BackboneError(
+            f"{needed_by} needs images decoded by the rule {spec.decode}; this onepass decodes by {DECODE_RULE}. "
+            "Extract and train again, or install the onepass that wrote it."
+        )
+    if choose_engine(engine) == "openvino":
+        found = compiled.find_by_facts(spec.backbone, spec.weights_hash, spec.image_size, spec.pooling)
+        if found:
+            return _on_openvino(spec, source, found)
+    backbone = load_backbone(
+        source.name,
+        weights=source.weights,
+        image_size=spec.image_size,
+        resize=spec.resize,
+        pooling=spec.pooling,
+        precision=spec.precision,
+        engine=engine,
+    )
+    require_equal_specs(
+        backbone.spec,
+        spec,
+        left_name="the backbone found here",
+        right_name=needed_by,
+        remedy="Give the weights it was trained with by --weights.",
+    )
+    return backbone
+
+
+def _on_openvino(spec: Spec, source: Source, converted: CompiledBackbone) -> Backbone:
+    def make() -> Engine:
+        return OpenVINOEngine(converted.graph, image_size=spec.image_size, precision=spec.precision)
+
+    return Backbone(spec, source, make, engine_name="openvino")
+
+
+def _converted(source: Source, size: int, pooling: str) -> CompiledBackbone:
+    stem = Path(source.name).stem if source.name.endswith(".keras") else source.name
+    key = compiled.cache_key(stem, _weights_source(source), size, pooling)
+    if found := compiled.find_by_key(key):
+        return found
+    built = build_backbone(source.name, weights=source.weights, image_size=size, pooling=pooling)
+    facts = CompiledBackbone(Path(), stem, built.weights_hash, size, pooling, built.width)
+    return compiled.store(key, built.model, facts)
+
+
+def _weights_source(source: Source) -> str:
+    if source.name.endswith(".keras"):
+        return file_hash(Path(source.name))
+    if source.weights != "imagenet":
+        return file_hash(Path(source.weights))
+    return f"{PACKAGE} {version(PACKAGE)}" if source.name == BUNDLED else "imagenet"
+
+
+def _image_size(name: str, image_size: int | None) -> int:
+    if image_size is not None and not 8 <= image_size <= 4096:
+        raise OptionError(f"--image-size is {image_size}; needed: 8 to 4096 pixels.")
+    if not name.endswith(".keras"):
+        return image_size or find_entry(name).image_size
+    if image_size is not None:
+        return image_size
+    return keras_file_size(Path(name)) or 224
+
+
+def _resolved(weights: str | Path) -> str:
+    return "imagenet" if weights == "imagenet" else str(Path(weights).resolve())
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"{option} is {value!r}; needed: one of {', '.join(choices)}.")

@@ -1,0 +1,123 @@
+"""Backbones already converted for OpenVINO, kept in the user's cache folder under what determines them."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from features.errors import BackboneError
+
+# Count up when the meaning of a converted graph changes, so that old ones are not taken for it.
+_LAYOUT = 1
+_GRAPH, _WEIGHTS, _FACTS = "model.xml", "model.bin", "backbone.json"
+
+
+@dataclass(frozen=True)
+class CompiledBackbone:
+    """A converted backbone on disk.
+
+    Attributes:
+        folder: Holds the OpenVINO graph, its weights and these facts.
+        backbone: Catalogue name or stem of the `.keras` file.
+        weights_hash: SHA-256 of the weights, hexadecimal.
+        image_size: Side of the input, pixels.
+        pooling: avg, max or flatten.
+        width: Length of a row.
+    """
+
+    folder: Path
+    backbone: str
+    weights_hash: str
+    image_size: int
+    pooling: str
+    width: int
+
+    @property
+    def graph(self) -> Path:
+        return self.folder / _GRAPH
+
+
+def cache_folder() -> Path:
+    """Where converted backbones lie: $ONEPASS_CACHE, or the system's folder for caches."""
+    if chosen := os.environ.get("ONEPASS_CACHE"):
+        return Path(chosen)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "onepass"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onepass"
+
+
+def cache_key(backbone: str, weights_source: str, image_size: int, pooling: str) -> str:
+    """Name of a cache entry: a hash of everything the converted graph depends on.
+
+    Args:
+        backbone: Catalogue name or stem of the `.keras` file.
+        weights_source: Hash of the weights file, or name and version of where else they come from.
+        image_size: Pixels.
+        pooling: avg, max or flatten.
+    """
+    facts = [_LAYOUT, backbone, weights_source, image_size, pooling, version("keras"), version("openvino")]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def find_by_key(key: str) -> CompiledBackbone | None:
+    """The entry of this key, or None if it is absent or incomplete."""
+    folder = cache_folder() / key
+    try:
+        facts = json.loads((folder / _FACTS).read_text())
+        sizes = facts.pop("sizes")
+        if any((folder / name).stat().st_size != size for name, size in sizes.items()):
+            return None
+        return CompiledBackbone(folder=folder, **facts)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def find_by_facts(backbone: str, weights_hash: str, image_size: int, pooling: str) -> CompiledBackbone | None:
+    """Any entry that computes these rows, whichever file its weights once came from."""
+    wanted = (backbone, weights_hash, image_size, pooling)
+    for facts in sorted(cache_folder().glob(f"*/{_FACTS}")):
+        found = find_by_key(facts.parent.name)
+        if found and (found.backbone, found.weights_hash, found.image_size, found.pooling) == wanted:
+            return found
+    return None
+
+
+def store(key: str, model: Any, facts: CompiledBackbone) -> CompiledBackbone:
+    """Converts a Keras model and keeps it; a crash half-way leaves no entry.
+
+    Args:
+        key: From `cache_key`.
+        model: Keras model with preprocessing and pooling inside.
+        facts: All but the folder, which is chosen here.
+
+    Raises:
+        BackboneError: The cache folder cannot be written.
+    """
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as name:
+            new = Path(name) / key
+            new.mkdir()
+            model.export(str(new / _GRAPH), format="openvino", verbose=False)
+            sizes = {part: (new / part).stat().st_size for part in (_GRAPH, _WEIGHTS)}
+            described = {k: v for k, v in asdict(facts).items() if k != "folder"} | {"sizes": sizes}
+            (new / _FACTS).write_text(json.dumps(described, indent=1))
+            shutil.rmtree(folder / key, ignore_errors=True)
+            if not (folder / key).exists():
+                new.rename(folder / key)
+    except OSError as error:
+        raise BackboneError(
+            f"cannot keep the converted backbone in {folder}: {error.strerror or error}. "
+            "Set ONEPASS_CACHE to a folder that can be written, or use --engine tensorflow."
+        ) from None
+    stored = find_by_key(key)
+    if stored is None:
+        raise BackboneError(f"the converted backbone in {folder / key} cannot be read back. Is the disk full?")
+    return stored

@@ -1,0 +1,140 @@
+"""What runs a backbone: OpenVINO on CPUs, TensorFlow on GPUs and for checking."""
+
+import sys
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from features.errors import BackboneError
+from features.frameworks import import_keras, import_openvino
+
+Key = TypeVar("Key", bound=Hashable)
+
+ENGINES = ("auto", "openvino", "tensorflow")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+class Engine(Protocol):
+    """Turns a stream of images into a stream of rows."""
+
+    name: str
+
+    def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:
+        """Rows of (s, s, 3) uint8 images as (d,) float32, each with its image's key, in any order."""
+        ...
+
+
+class OpenVINOEngine:
+    """One image per request, as many requests at once as the processor likes.
+
+    The graph has the fixed shape (1, s, s, 3), so no row can depend on its neighbours, and nothing is
+    padded. On CPUs this is as fast as any batch: the parallel requests share the cached weights.
+
+    Args:
+        graph: OpenVINO `.xml` with its `.bin` beside it; uint8 RGB in, rows out.
+        image_size: s, pixels.
+        precision: float32 or bfloat16.
+
+    Raises:
+        BackboneError: The graph cannot be read, or this processor does not know the precision.
+    """
+
+    name = "openvino"
+
+    def __init__(self, graph: Path, *, image_size: int, precision: str) -> None:
+        ov = import_openvino()
+        core = ov.Core()
+        short = {"float32": "f32", "bfloat16": "bf16"}[precision]
+        try:
+            model = core.read_model(graph)
+            model.reshape([1, image_size, image_size, 3])
+            options = {"INFERENCE_PRECISION_HINT": short, "PERFORMANCE_HINT": "THROUGHPUT"}
+            self._compiled = core.compile_model(model, "CPU", options)
+        except RuntimeError as error:
+            raise BackboneError(
+                f"OpenVINO cannot run {graph} in {precision}: {str(error).strip().splitlines()[-1]} "
+                f"Delete the folder {graph.parent} and try again, or use --engine tensorflow."
+            ) from None
+        used = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if used != short:
+            raise BackboneError(
+                f"this processor cannot compute in {precision} (OpenVINO chose {used}); use --precision float32."
+            )
+        self._queue = ov.AsyncInferQueue(self._compiled)
+
+    def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:
+        done: deque[tuple[Key, np.ndarray]] = deque()
+        self._queue.set_callback(lambda request, key: done.append((key, request.get_output_tensor(0).data[0].copy())))
+        try:
+            for key, image in images:
+                self._queue.start_async({0: image[None]}, userdata=key)
+                while done:
+                    yield done.popleft()
+        finally:
+            self._queue.wait_all()
+        while done:
+            yield done.popleft()
+
+
+class TensorFlowEngine:
+    """The Keras model itself, compiled by TensorFlow, in padded batches of one fixed shape.
+
+    Args:
+        model: Keras model, (b, s, s, 3) uint8 -> (b, d) float32.
+        batch_size: b, images per step.
+    """
+
+    name = "tensorflow"
+
+    def __init__(self, model: Any, *, batch_size: int) -> None:
+        import_keras()
+        tf = sys.modules["tensorflow"]
+        signature = tf.TensorSpec((batch_size, *model.input_shape[1:]), tf.uint8)
+        self._step = tf.function(
+            lambda batch: model(batch, training=False),
+            input_signature=[signature],
+            jit_compile=bool(tf.config.list_physical_devices("GPU")),
+        )
+        self._buffer = np.zeros(signature.shape, np.uint8)
+
+    def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:
+        keys: list[Key] = []
+        for key, image in images:
+            self._buffer[len(keys)] = image
+            keys.append(key)
+            if len(keys) == len(self._buffer):
+                yield from zip(keys, self._step(self._buffer).numpy(), strict=False)
+                keys = []
+        if keys:
+            yield from zip(keys, self._step(self._buffer).numpy(), strict=False)
+
+
+def choose_engine(engine: str) -> str:
+    """Resolves "auto": TensorFlow where it finds a GPU, else OpenVINO."""
+    if engine != "auto":
+        return engine
+    # Asking TensorFlow takes seconds, so it is asked only where the GPU driver left its device file.
+    if Path("/dev/nvidiactl").exists():
+        import_keras()
+        if sys.modules["tensorflow"].config.list_physical_devices("GPU"):
+            return "tensorflow"
+    return "openvino"
+
+
+def choose_precision(precision: str, engine: str) -> str:
+    """Resolves "auto": bfloat16 where the processor computes in it natively, else float32."""
+    if precision != "auto":
+        return precision
+    if engine == "openvino":
+        native = "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    else:
+        import_keras()
+        tf = sys.modules["tensorflow"]
+        native = any(
+            tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0)
+            for gpu in tf.config.list_physical_devices("GPU")
+        )
+    return "bfloat16" if native else "float32"

@@ -1,0 +1,203 @@
+"""Finds the images of a folder: which class, which split, which content."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from features import SPLITS, ImageTable, content_split
+from features.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", "")
+
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class FolderScan:
+    """What lies in an image folder.
+
+    Attributes:
+        table: One entry per file that claims to be an image.
+        unread: path -> reason, for entries whose bytes could not be read.
+        other: path -> reason, for files that are no image by name or place.
+        drawn: True if the split was drawn from the content because there were no split folders.
+    """
+
+    table: ImageTable
+    unread: dict[str, str]
+    other: dict[str, str]
+    drawn: bool
+
+
+def scan_folder(data: Path, *, seed: int = 0, known: ImageTable | None = None) -> FolderScan:
+    """Reads class folders, optionally under train / val / test folders, and hashes every file.
+
+    Without split folders a fifth of the images becomes the test split, chosen by their content
+    (see `features.content_split`).
+
+    Args:
+        data: The image folder.
+        seed: Of the drawn split.
+        known: Table of an earlier scan; a file of the same path, size and time is not read again.
+
+    Raises:
+        DataError: No such folder, no images, an empty class, fewer than two classes.
+    """
+    if not data.is_dir():
+        raise DataError(f"{data} is {'a file' if data.exists() else 'not there'}; needed: a folder of images.")
+    files, other, empty = _find_files(data)
+    _check_classes(data, files, empty)
+    class_names = tuple(sorted({file.label for file in files}))
+    hashes, sizes, mtimes, unread = _hash_files(data, [file.path for file in files], known)
+    labels = np.array([class_names.index(file.label) for file in files], np.int32)
+    splits = np.array([SPLITS.index(file.split or "train") for file in files], np.uint8)
+    drawn = all(file.split in (None, "train") for file in files)
+    if drawn:
+        usable = hashes.any(axis=1)
+        splits[:] = SPLITS.index("train")
+        splits[usable] = np.where(
+            content_split(hashes[usable], labels[usable], seed=seed), SPLITS.index("test"), SPLITS.index("train")
+        )
+    table = ImageTable(class_names, tuple(f.path for f in files), labels, splits, hashes, sizes, mtimes)
+    return FolderScan(table, unread, other, drawn)
+
+
+@dataclass(frozen=True, order=True)
+class _File:
+    path: str
+    label: str
+    split: str | None
+
+
+def _find_files(data: Path) -> tuple[list[_File], dict[str, str], list[str]]:
+    files: list[_File] = []
+    other: dict[str, str] = {}
+    empty: list[str] = []
+    for split, folder in _split_folders(data):
+        for entry in _visible(folder):
+            if not entry.is_dir():
+                other[_relative(Path(entry.path), data)] = "not in a class folder"
+                continue
+            before = len(files)
+            for path in walk_files(Path(entry.path)):
+                relative = _relative(path, data)
+                if path.suffix.lower() in IMAGE_SUFFIXES:
+                    files.append(_File(relative, entry.name, split))
+                else:
+                    other[relative] = f"not an image by its name ({path.suffix})"
+            if len(files) == before:
+                empty.append(_relative(Path(entry.path), data))
+    return sorted(files), other, empty
+
+
+def _split_folders(data: Path) -> list[tuple[str | None, Path]]:
+    folders = [entry.name for entry in _visible(data) if entry.is_dir()]
+    splits = [name for name in folders if name.lower() in SPLIT_FOLDERS]
+    if not splits:
+        return [(None, data)]
+    if len(splits) < len(folders):
+        classes = [name for name in folders if name not in splits]
+        raise DataError(
+            f"{data} holds the split folders {', '.join(splits)} beside {', '.join(classes[:5])}. Needed: either "
+            "only split folders (train, val, test) with class folders inside, or only class folders. "
+            "Move the others away."
+        )
+    return [(SPLIT_FOLDERS[name.lower()], data / name) for name in splits]
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """All visible files below a folder, links followed once, in the order of their names."""
+    seen = set()
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename} may not be listed: {error.strerror}.")
+
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        yield from (Path(parent, name) for name in sorted(names) if not _hidden(name))
+
+
+def _check_classes(data: Path, files: list[_File], empty: list[str]) -> None:
+    if not files:
+        raise DataError(
+            f"{data} holds no images in class folders. Needed: one folder per class with its images inside, "
+            f"such as {data.name}/cats/1.jpg; also below train, val and test folders."
+        )
+    if empty:
+        raise DataError(
+            f"no image in {', '.join(empty[:5])} of {data}. Put images of the class there, or remove the folder."
+        )
+    labels = sorted({file.label for file in files})
+    if len(labels) < 2:
+        raise DataError(f"{data} holds only one class, {labels[0]}. Needed: a folder each for two or more classes.")
+
+
+def _hash_files(
+    data: Path, paths: list[str], known: ImageTable | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, str]]:
+    hashes = np.zeros((len(paths), 32), np.uint8)
+    sizes, mtimes = np.zeros(len(paths), np.int64), np.zeros(len(paths), np.int64)
+    unread: dict[str, str] = {}
+    earlier = {path: i for i, path in enumerate(known.paths)} if known else {}
+
+    def fill(position: int) -> None:
+        path = data / paths[position]
+        try:
+            status = path.stat()
+            sizes[position], mtimes[position] = status.st_size, status.st_mtime_ns
+            before = earlier.get(paths[position])
+            if known and before is not None and _unchanged(known, before, status):
+                hashes[position] = known.content_hashes[before]
+                return
+            with open(path, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
+            hashes[position] = np.frombuffer(digest, np.uint8)
+        except OSError as error:
+            unread[paths[position]] = (error.strerror or type(error).__name__).lower()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(fill, range(len(paths))):
+            pass
+    return hashes, sizes, mtimes, unread
+
+
+def _unchanged(known: ImageTable, position: int, status: os.stat_result) -> bool:
+    return bool(
+        known.file_sizes[position] == status.st_size
+        and known.file_mtimes[position] == status.st_mtime_ns
+        and known.content_hashes[position].any()
+    )
+
+
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not _hidden(e.name)), key=lambda e: e.name)
+    except PermissionError:
+        raise DataError(f"{folder} may not be listed: permission denied.") from None
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
+
+
+def _relative(path: Path, data: Path) -> str:
+    return path.relative_to(data).as_posix()

@@ -1,0 +1,103 @@
+"""One image file into the square RGB pixels that a backbone sees, or a reason why not."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from features.errors import UserError
+
+RESIZES = ("squash", "crop", "pad")
+
+DECODE_RULE = "rgb-exif-white-cubic-1"
+"""Name of everything below that changes pixels; part of the spec. Count it up with any such change."""
+
+# Only decoders that read pixels. EPS, for one, would start another program.
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+
+
+class UnreadableImageError(UserError):
+    """The file is no image that can be used; the message is the reason in a few words."""
+
+
+def read_image(path: Path, *, image_size: int, resize: str) -> np.ndarray:
+    """Decodes, turns and resizes one image file.
+
+    Only the first frame counts. EXIF orientation is applied; transparency is laid over white; 16-bit
+    values keep their upper 8 bits; grey, palette and CMYK become RGB. Large JPEGs are decoded at
+    1/2, 1/4 or 1/8 as long as both sides stay at least twice the target; then Pillow's bicubic
+    filter with antialiasing makes them `image_size` square.
+
+    Args:
+        path: The file.
+        image_size: Side s, pixels.
+        resize: squash (aspect ratio given up), crop (centre square), pad (black bars).
+
+    Returns:
+        (s, s, 3) uint8 RGB.
+
+    Raises:
+        UnreadableImageError: With the reason.
+    """
+    return decode_image(_read_bytes(path), image_size=image_size, resize=resize)
+
+
+def decode_image(data: bytes, *, image_size: int, resize: str) -> np.ndarray:
+    """`read_image` for the bytes of a file."""
+    if not data:
+        raise UnreadableImageError("empty file")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if image.format in ("JPEG", "MPO"):
+                image.draft(None, (2 * image_size, 2 * image_size))  # type: ignore[arg-type]
+            image.load()
+            return np.asarray(_resized(_as_rgb(_turned(image)), image_size, resize))
+    except UnreadableImageError:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableImageError("not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are read)") from None
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise UnreadableImageError(f"more than {limit} million pixels (decompression bomb?)") from None
+    except MemoryError:
+        raise UnreadableImageError("too large for this machine's memory") from None
+    except Exception as error:
+        # Pillow's decoders raise anything from OSError to struct.error on damaged files.
+        raise UnreadableImageError(f"damaged: {str(error).strip() or type(error).__name__}"[:110]) from None
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableImageError((error.strerror or type(error).__name__).lower()) from None
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        return image  # Broken EXIF: the pixels are fine, and no viewer would turn them either.
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image) >> 8
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UnreadableImageError("32 bits per pixel and channel; convert it to 8 or 16 bits first")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _resized(image: Image.Image, size: int, resize: str) -> Image.Image:
+    cubic = Image.Resampling.BICUBIC
+    if resize == "crop":
+        return ImageOps.fit(image, (size, size), cubic)
+    if resize == "pad":
+        return ImageOps.pad(image, (size, size), cubic, color="black")
+    return image.resize((size, size), cubic)
