@@ -60,9 +60,7 @@ class Backbone:
         engine_name: openvino or tensorflow.
     """
 
-    def __init__(
-        self, spec: Spec, source: Source, make_engine: Callable[[], Engine], *, engine_name: str
-    ) -> None:
+    def __init__(self, spec: Spec, source: Source, make_engine: Callable[[], Engine], *, engine_name: str) -> None:
         self.spec = spec
         self.source = source
         self.engine_name = engine_name
@@ -119,7 +117,7 @@ class Backbone:
                 except UnreadableImageError as error:
                     on_skip(key, str(error))
 
-        yield from self.engine.run(readable())  # type: ignore[type-var]
+        yield from self.engine.run(readable())
 
 
 def _ahead(

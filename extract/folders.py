@@ -42,7 +42,7 @@ class FolderScan:
     drawn: bool
 
 
-def scan_folder(data: Path, *, seed: int = 0, known: ImageTable | None = None) -> FolderScan:
+def scan_folder(data: Path, *, seed: int = 0, known: ImageTable | None = None, least_classes: int = 2) -> FolderScan:
     """Reads class folders, optionally under train / val / test folders, and hashes every file.
 
     Without split folders a fifth of the images becomes the test split, chosen by their content
@@ -52,14 +52,15 @@ def scan_folder(data: Path, *, seed: int = 0, known: ImageTable | None = None) -
         data: The image folder.
         seed: Of the drawn split.
         known: Table of an earlier scan; a file of the same path, size and time is not read again.
+        least_classes: How many classes there must be.
 
     Raises:
-        DataError: No such folder, no images, an empty class, fewer than two classes.
+        DataError: No such folder, no images, an empty class, too few classes.
     """
     if not data.is_dir():
         raise DataError(f"{data} is {'a file' if data.exists() else 'not there'}; needed: a folder of images.")
     files, other, empty = _find_files(data)
-    _check_classes(data, files, empty)
+    _check_classes(data, files, empty, least_classes)
     class_names = tuple(sorted({file.label for file in files}))
     hashes, sizes, mtimes, unread = _hash_files(data, [file.path for file in files], known)
     labels = np.array([class_names.index(file.label) for file in files], np.int32)
@@ -126,7 +127,7 @@ def walk_files(folder: Path) -> Iterator[Path]:
         raise DataError(f"{error.filename} may not be listed: {error.strerror}.")
 
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        status = os.stat(parent)
+        status = Path(parent).stat()
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
@@ -135,7 +136,17 @@ def walk_files(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(names) if not _hidden(name))
 
 
-def _check_classes(data: Path, files: list[_File], empty: list[str]) -> None:
+def find_images(paths: list[Path]) -> list[Path]:
+    """Image files among paths: files as they are, folders searched for names of image files."""
+    return [
+        file
+        for path in paths
+        for file in (walk_files(path) if path.is_dir() else [path])
+        if file == path or file.suffix.lower() in IMAGE_SUFFIXES
+    ]
+
+
+def _check_classes(data: Path, files: list[_File], empty: list[str], least: int) -> None:
     if not files:
         raise DataError(
             f"{data} holds no images in class folders. Needed: one folder per class with its images inside, "
@@ -146,7 +157,7 @@ def _check_classes(data: Path, files: list[_File], empty: list[str]) -> None:
             f"no image in {', '.join(empty[:5])} of {data}. Put images of the class there, or remove the folder."
         )
     labels = sorted({file.label for file in files})
-    if len(labels) < 2:
+    if len(labels) < least:
         raise DataError(f"{data} holds only one class, {labels[0]}. Needed: a folder each for two or more classes.")
 
 

@@ -4,7 +4,17 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from features.errors import UserError
 
@@ -13,8 +23,18 @@ RESIZES = ("squash", "crop", "pad")
 DECODE_RULE = "rgb-exif-white-cubic-1"
 """Name of everything below that changes pixels; part of the spec. Count it up with any such change."""
 
-# Only decoders that read pixels. EPS, for one, would start another program.
-_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+# Only decoders that read pixels; EPS, for one, would start another program. Importing registers them.
+_FORMATS = [
+    plugin.format
+    for plugin in (
+        JpegImagePlugin.JpegImageFile,
+        PngImagePlugin.PngImageFile,
+        BmpImagePlugin.BmpImageFile,
+        GifImagePlugin.GifImageFile,
+        WebPImagePlugin.WebPImageFile,
+        TiffImagePlugin.TiffImageFile,
+    )
+]
 
 
 class UnreadableImageError(UserError):
@@ -50,7 +70,7 @@ def decode_image(data: bytes, *, image_size: int, resize: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.format in ("JPEG", "MPO"):
-                image.draft(None, (2 * image_size, 2 * image_size))  # type: ignore[arg-type]
+                image.draft(None, (2 * image_size, 2 * image_size))
             image.load()
             return np.asarray(_resized(_as_rgb(_turned(image)), image_size, resize))
     except UnreadableImageError:

@@ -60,9 +60,7 @@ def build_backbone(
         keras.config.set_dtype_policy(policy)
 
 
-def _from_catalogue(
-    entry: CatalogueEntry, weights: str | Path, image_size: int, pooling: str
-) -> BuiltBackbone:
+def _from_catalogue(entry: CatalogueEntry, weights: str | Path, image_size: int, pooling: str) -> BuiltBackbone:
     keras = import_keras()
     base = _network(entry, image_size, download=weights == "imagenet")
     if weights != "imagenet":
@@ -111,9 +109,7 @@ def _from_keras_file(path: Path, image_size: int, pooling: str) -> BuiltBackbone
     try:
         outputs = model(keras.ops.cast(inputs, "float32"))
     except Exception as error:
-        raise BackboneError(
-            f"{path} cannot take {image_size} px RGB images: {str(error).splitlines()[0]}"
-        ) from None
+        raise BackboneError(f"{path} cannot take {image_size} px RGB images: {str(error).splitlines()[0]}") from None
     return _with_rows(inputs, outputs, pooling, path.stem, file_hash(path))
 
 
@@ -146,7 +142,7 @@ def keras_file_size(path: Path) -> int | None:
     shape = load_keras_file(path).input_shape
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
         raise BackboneError(f"{path} takes input {shape}; needed: one square RGB image, (None, s, s, 3).")
-    return shape[1]
+    return None if shape[1] is None else int(shape[1])
 
 
 def _with_rows(inputs: Any, outputs: Any, pooling: str, name: str, digest: str) -> BuiltBackbone:

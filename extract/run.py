@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,7 +13,7 @@ import numpy as np
 from extract.backbone import BATCH_SIZE, Backbone, load_backbone
 from extract.catalogue import BUNDLED
 from extract.folders import FolderScan, scan_folder
-from features import FeatureFile, SkippedImage
+from features import FeatureFile, SkippedImage, rows_to_score
 from features.errors import DataError, FeatureFileError, OptionError
 from features.lock import writer_lock
 from features.spec import require_equal_specs
@@ -160,6 +160,7 @@ def _prepare_file(data: Path, path: Path, backbone: Backbone, seed: int) -> Fold
         "weights": backbone.source.weights,
         "engine": backbone.engine_name,
         "seed": seed,
+        "drawn_split": scan.drawn,
         "versions": {name: version(name) for name in ("onepass", "keras", "openvino", "pillow", "numpy")},
     }
     write_feature_file(path, backbone.spec, scan.table, provenance, old=old)
@@ -211,6 +212,65 @@ def _compute_missing(
             if progress:
                 progress(computed, len(files))
     return computed, reused
+
+
+@dataclass(frozen=True)
+class FolderRows:
+    """Rows of labelled images that go into no file.
+
+    Attributes:
+        x: (m, d) float32.
+        y: (m,) int64, positions in `class_names`.
+        class_names: k names.
+        part: Which of the folder's images these are: train, val, test or all.
+        skipped: Images of that part that could not be read.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    class_names: tuple[str, ...]
+    part: str
+    skipped: list[SkippedImage]
+
+
+def rows_of_folder(
+    data: Path,
+    backbone: Backbone,
+    *,
+    part: str = "auto",
+    trained_on: str | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FolderRows:
+    """Computes the rows of labelled images for one use, such as scoring a head.
+
+    Args:
+        data: Class folders, optionally under split folders; one class is enough.
+        backbone: What computes the rows.
+        part: See `features.rows_to_score`.
+        trained_on: Image folder that the head to be scored was trained on, if known.
+        workers: Decoding threads.
+        progress: Called with (images done, images to do).
+    """
+    scan = scan_folder(data, least_classes=1)
+    table = scan.table
+    here = trained_on == str(data.resolve())
+    chosen, part = rows_to_score(table.splits, part, drawn=scan.drawn, trained_here=here)
+    reasons: dict[int, str] = {}
+    files = [(int(i), data / table.paths[i]) for i in chosen]
+    rows: dict[int, np.ndarray] = {}
+    for position, row in backbone.stream(files, on_skip=reasons.__setitem__, workers=workers):
+        rows[position] = row
+        if progress:
+            progress(len(rows), len(files))
+    order = sorted(rows)
+    return FolderRows(
+        x=np.array([rows[i] for i in order], np.float32).reshape(len(order), backbone.spec.width),
+        y=table.labels[order].astype(np.int64),
+        class_names=table.class_names,
+        part=part,
+        skipped=[SkippedImage(table.paths[i], reasons[i]) for i in sorted(reasons)],
+    )
 
 
 class _Committer:

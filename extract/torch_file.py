@@ -13,7 +13,7 @@ from features.errors import WeightsError
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "FloatStorage": np.dtype("<f4"),
     "DoubleStorage": np.dtype("<f8"),
     "HalfStorage": np.dtype("<f2"),
@@ -103,7 +103,7 @@ class _Tensors(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         kind, storage_type, key, _device, count, view = pid
-        dtype = _DTYPES[storage_type]
+        dtype: np.dtype[Any] = _DTYPES[storage_type]
         if kind != "storage" or view is not None or not 0 <= count * dtype.itemsize <= self._file_size:
             raise WeightsError("holds a storage of an unknown kind or larger than the file.")
         if key not in self._storages:

@@ -91,9 +91,7 @@ def _pair(model: Any, file: h5py.File, path: Path, backbone: str) -> list[tuple[
     return [(layer, found) for layer, found in pairs if found is not None]
 
 
-def _check_fit(
-    pairs: list[tuple[Any, _FileLayer | None]], found_layers: int, path: Path, backbone: str
-) -> None:
+def _check_fit(pairs: list[tuple[Any, _FileLayer | None]], found_layers: int, path: Path, backbone: str) -> None:
     refused = f"{path} does not fit {backbone}: "
     advice = f" Choose the --backbone that the file was made for, or a weights file of {backbone}."
     for layer, found in pairs:
@@ -146,7 +144,7 @@ def _keras3_keys(model: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _legacy_layers(file: h5py.File) -> list[_FileLayer]:
-    group = file["model_weights"] if "model_weights" in file else file
+    group = file.get("model_weights", file)
     found = []
     for name in _names(group, "layer_names"):
         arrays = [group[name][weight] for weight in _names(group[name], "weight_names")]

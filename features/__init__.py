@@ -3,7 +3,7 @@
 from features.errors import UserError
 from features.file import FeatureFile, SkippedImage
 from features.spec import Spec
-from features.splits import SPLITS, content_split
+from features.splits import SPLITS, content_split, rows_to_score
 from features.table import ImageTable
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "Spec",
     "UserError",
     "content_split",
+    "rows_to_score",
 ]

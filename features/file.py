@@ -1,5 +1,6 @@
 """Reading a feature file: checked on opening, rows mapped straight from disk."""
 
+import hashlib
 import json
 import zlib
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ import h5py
 import numpy as np
 
 from features.errors import FeatureFileError, OptionError
-from features.layout import FORMAT, VERSION, Extent, encoded, table_extents, table_digest
+from features.layout import FORMAT, VERSION, Extent, encoded, table_digest, table_extents
 from features.spec import Spec
-from features.splits import SPLITS, content_split
+from features.splits import SPLITS, content_split, rows_to_score
 from features.table import ImageTable
 
 
@@ -115,6 +116,21 @@ class FeatureFile:
             raise OptionError(f"unknown split {split!r}; there are {', '.join(SPLITS)}.")
         return np.flatnonzero(self.committed & (self.table.splits == SPLITS.index(split)))
 
+    def rows_to_score(self, part: str = "auto", *, trained_on: str | None = None) -> tuple[np.ndarray, str]:
+        """Committed images that give an honest score of a head (see `features.rows_to_score`).
+
+        Args:
+            part: train, val, test, all or auto.
+            trained_on: Image folder the head was trained on.
+
+        Returns:
+            Positions, and the name of the part.
+        """
+        usable = np.flatnonzero(self.committed)
+        drawn, here = bool(self.provenance.get("drawn_split")), self.provenance.get("data") == trained_on
+        chosen, part = rows_to_score(self.table.splits[usable], part, drawn=drawn, trained_here=here)
+        return usable[chosen], part
+
     def split(self, *, test: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Draws train and test positions anew, by image content (see `content_split`).
 
@@ -126,9 +142,7 @@ class FeatureFile:
             (train, test): positions of committed images, int64, in table order.
         """
         usable = np.flatnonzero(self.committed)
-        chosen = content_split(
-            self.table.content_hashes[usable], self.table.labels[usable], test=test, seed=seed
-        )
+        chosen = content_split(self.table.content_hashes[usable], self.table.labels[usable], test=test, seed=seed)
         return usable[~chosen], usable[chosen]
 
     def read(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -155,10 +169,18 @@ class FeatureFile:
             raise _damaged(self.path, f"the row of {self.table.paths[bad[0]]} does not match its checksum")
         return np.array(self.rows[positions, 0]), self.table.labels[positions].astype(np.int64)
 
+    def fingerprint(self) -> str:
+        """SHA-256, hexadecimal, that changes with any row, label, path or split of the file."""
+        digest = hashlib.sha256(self._digest.encode())
+        for name in ("committed", "checksums"):
+            digest.update(self._read(name).tobytes())
+        return digest.hexdigest()
+
     def damaged(self, positions: np.ndarray) -> np.ndarray:
         """(m,) bool, True where the bytes of a committed row do not match their CRC-32."""
         checksums = self._read("checksums")[positions]
-        return np.array([zlib.crc32(self.rows[i]) for i in positions], dtype=np.uint32) != checksums
+        found = np.array([zlib.crc32(self.rows[i]) for i in positions], dtype=np.uint32)
+        return np.asarray(found != checksums)
 
     def _read(self, name: str) -> np.ndarray:
         extent = self._extents[name]
@@ -166,6 +188,15 @@ class FeatureFile:
             file.seek(extent.offset)
             data = file.read(extent.size)
         return np.frombuffer(data, extent.dtype).reshape(extent.shape)
+
+
+def is_feature_file(path: Path) -> bool:
+    """True if a file says of itself that it is a feature file of any version."""
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(file.attrs.get("format") == FORMAT)
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Extent]]:

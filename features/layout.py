@@ -94,9 +94,7 @@ def table_digest(spec: Spec, tables: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def create_file(
-    path: Path, spec: Spec, table: ImageTable, provenance: dict[str, Any], *, views: int = 1
-) -> None:
+def create_file(path: Path, spec: Spec, table: ImageTable, provenance: dict[str, Any], *, views: int = 1) -> None:
     """Writes a complete, empty feature file whose disk space is reserved.
 
     After this, HDF5 never writes to the file again: rows and flags go straight to their extents, so

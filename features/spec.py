@@ -92,8 +92,7 @@ def require_equal_specs(left: Spec, right: Spec, *, left_name: str, right_name: 
     rows += [(name, _short(a), _short(b)) for name, (a, b) in differing.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     table = "\n".join(
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
     raise SpecMismatchError(
         f"{left_name} holds {left}; {right_name} needs {right}. They differ in:\n{table}\n{remedy}",

@@ -39,7 +39,7 @@ def write_feature_file(
         if old is not None:
             with RowWriter(beside) as writer:
                 _take_over_rows(old, table, writer)
-        os.replace(beside, path)
+        beside.replace(path)
         _sync_folder(path.parent)
 
 

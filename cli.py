@@ -1,0 +1,463 @@
+"""The command line: parse, call the library once, print one result."""
+
+import contextlib
+import functools
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_SETTINGS = {"rich_markup_mode": "rich", "pretty_exceptions_enable": False, "add_completion": False}
+onepass = typer.Typer(
+    help="One pass of a frozen, pretrained backbone over your images; then heads in seconds.",
+    no_args_is_help=True,
+    **_SETTINGS,  # type: ignore[arg-type]
+)
+_extract_alone = typer.Typer(**_SETTINGS)  # type: ignore[arg-type]
+_train_head_alone = typer.Typer(**_SETTINGS)  # type: ignore[arg-type]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Engine = Annotated[str, typer.Option(help="openvino, tensorflow, or auto: tensorflow where there is a GPU.")]
+Weights = Annotated[str | None, typer.Option(help="imagenet, or a .weights.h5 or legacy .h5 file.", metavar="FILE")]
+Workers = Annotated[int | None, typer.Option(help="Decoding threads; by default one per processor.")]
+Features = Annotated[Path | None, typer.Argument(help="Feature file; by default the one in this folder.")]
+HeadFile = Annotated[Path, typer.Argument(help="Head file that train-head wrote.", metavar="HEAD")]
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turns what a user can mend into one message on stderr: exit 1, or 2 for wrong usage."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        from features.errors import OptionError, UserError
+
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        try:
+            command(*args, **kwargs)
+        except UserError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2 if isinstance(error, OptionError) else 1) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted; what was finished is kept. Run the same command again to continue.", err=True)
+            raise typer.Exit(130) from None
+
+    return run
+
+
+@onepass.command("extract", epilog="Example: `extract --backbone resnet50 photos/`")
+@_extract_alone.command(epilog="Example: `extract --backbone resnet50 photos/`")
+@_guarded
+def extract_command(
+    data: Annotated[Path, typer.Argument(help="Class folders, optionally under train, val and test folders.")],
+    backbone: Annotated[
+        str | None, typer.Option(help="Name (see `onepass backbones`) or .keras file; by default the bundled one.")
+    ] = None,
+    weights: Weights = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the input, pixels; by default the network's.")] = None,
+    resize: Annotated[str | None, typer.Option(help="squash (default), crop or pad.")] = None,
+    pooling: Annotated[str | None, typer.Option(help="avg (default), max or flatten.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="float32, bfloat16, or auto (default): bfloat16 where it is native.")
+    ] = None,
+    engine: Engine = "auto",
+    batch_size: Annotated[int | None, typer.Option(help="Rows committed together; images per TensorFlow step.")] = None,
+    workers: Workers = None,
+    out: Annotated[Path | None, typer.Option(help="Feature file; by default DATA.BACKBONE.h5 here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a backbone over a folder of images once and keep the rows.
+
+    The same command again, after a crash or with new images, computes only what is missing.
+    """
+    from extract import load_backbone, run_extraction
+
+    with _progress("preparing the backbone", total=False):
+        ready = load_backbone(
+            **_given(
+                name=backbone,
+                weights=weights,
+                image_size=image_size,
+                resize=resize,
+                pooling=pooling,
+                precision=precision,
+                engine=engine,
+                batch_size=batch_size,
+            )
+        )
+    with _progress("extracting") as report:
+        done = run_extraction(data, ready, **_given(batch_size=batch_size, workers=workers, out=out, progress=report))
+    if as_json:
+        record = {name: getattr(done, name) for name in ("classes", "computed", "reused", "engine", "precision")}
+        record |= {"path": str(done.path), "images": done.images, "skipped": [asdict(s) for s in done.skipped]}
+        record |= {"seconds": round(done.seconds, 3), "images_per_second": round(done.images_per_second, 1)}
+        _print_json(record)
+        return
+    counts = ", ".join(f"{name} {count}" for name, count in done.classes.items())
+    print(f"{done.path}: {done.images} images, {len(done.classes)} classes ({counts})")
+    print(
+        f"{done.computed} computed, {done.reused} reused, {len(done.skipped)} skipped in {done.seconds:.1f} s "
+        f"({done.images_per_second:.1f} images/s, {done.engine} {done.precision})"
+    )
+    if done.drawn_split:
+        print("a fifth of the images became the test split, chosen by content")
+    _print_skipped([(s.path, s.reason) for s in done.skipped])
+
+
+@onepass.command("train-head", epilog="Example: `train-head --head mlp --hidden 256,128`")
+@_train_head_alone.command(epilog="Example: `train-head --head mlp --hidden 256,128`")
+@_guarded
+def train_head_command(
+    features: Features = None,
+    head: Annotated[str, typer.Option(help="logreg, svm or mlp.")] = "logreg",
+    hidden: Annotated[str | None, typer.Option(help="mlp: units of the hidden layers; 0 for none.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="mlp: share of units dropped in training.")] = None,
+    output: Annotated[str | None, typer.Option(help="mlp: softmax, or sigmoid for one unit and two classes.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="mlp: at most so many passes over the rows.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="mlp: rows per step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="mlp: learning rate of Adam.")] = None,
+    strength: Annotated[
+        float | None, typer.Option("--C", help="logreg, svm: inverse penalty; by default cross-validated.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of folds, weights and order.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Head file; by default FEATURES.HEAD.head here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a head on cached rows and score it on images it has not seen."""
+    path = features or _only_feature_file()
+    from heads import train_head
+
+    layers = None if hidden is None else _hidden_layers(hidden)
+    with _progress(f"training {head}", total=False):
+        done = train_head(
+            path,
+            head=head,
+            out=out,
+            hidden=layers,
+            dropout=dropout,
+            output=output,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            C=strength,
+            seed=seed,
+        )
+    saved, scored = done.head, done.head.evaluation
+    if as_json:
+        record = {"path": str(saved.path), "head": saved.kind, "split": scored.measured_on, "n": scored.n}
+        record |= {"accuracy": scored.accuracy, "interval": scored.interval}
+        record |= {"per_class": {name: asdict(value) for name, value in scored.per_class.items()}}
+        record |= {"seconds": round(done.seconds, 3), "parameters": saved.parameters}
+        _print_json(record)
+        return
+    print(f"{saved.path}: {saved.kind}, {scored.measured_on} {scored}, fitted in {done.seconds:.1f} s")
+    print("parameters: " + ", ".join(f"{name} {_plain(value)}" for name, value in saved.parameters.items()))
+    _print_per_class(scored)
+
+
+@onepass.command("predict", epilog="Example: `onepass predict photos.resnet50.mlp.head new.jpg more/ --out new.csv`")
+@_guarded
+def predict_command(
+    head: HeadFile,
+    images: Annotated[list[Path], typer.Argument(help="Image files and folders of them.")],
+    out: Annotated[Path | None, typer.Option(help="Write a .csv or .json file instead of printing.")] = None,
+    top: Annotated[int, typer.Option(help="Classes to name per image.")] = 3,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if any image could not be read.")] = False,
+    weights: Weights = None,
+    engine: Engine = "auto",
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Classify images with a trained head."""
+    from extract import find_images
+    from heads.file import load_head
+    from heads.prediction import as_records, check_table_path, predict_images, write_table
+
+    if out:
+        check_table_path(out)
+    saved = load_head(head)
+    backbone = _backbone_of(saved, weights, engine)
+    with _progress("predicting") as report:
+        found = predict_images(saved, backbone, find_images(images), top=top, workers=workers, progress=report)
+    if out:
+        write_table(found, out)
+    if as_json:
+        _print_json(as_records(found))
+    elif out:
+        print(f"{out}: {len(found.predicted)} images predicted, {len(found.skipped)} skipped")
+    else:
+        rows = [[p.path, *(f"{name} {value:.3f}" for name, value in p.top)] for p in found.predicted]
+        _print_table(rows)
+    if not as_json:
+        _print_skipped([(s.path, s.reason) for s in found.skipped])
+    if not found.predicted:
+        typer.echo("error: no image could be read. Needed: JPEG, PNG, BMP, GIF, WebP or TIFF files.", err=True)
+    if not found.predicted or (strict and found.skipped):
+        raise typer.Exit(1)
+
+
+@onepass.command("evaluate", epilog="Example: `onepass evaluate photos.resnet50.mlp.head new_photos/`")
+@_guarded
+def evaluate_command(
+    head: HeadFile,
+    target: Annotated[Path, typer.Argument(help="Feature file, or folder of labelled images.")],
+    split: Annotated[str, typer.Option(help="train, val, test, all, or auto: what the head has not seen.")] = "auto",
+    weights: Weights = None,
+    engine: Engine = "auto",
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Score a head on labelled images."""
+    from heads.evaluation import match_labels, score
+    from heads.file import load_head
+
+    saved = load_head(head)
+    if target.is_dir():
+        from extract import rows_of_folder
+
+        backbone = _backbone_of(saved, weights, engine)
+        with _progress("extracting") as report:
+            trained_on = saved.trained_on.get("data")
+            rows = rows_of_folder(target, backbone, part=split, trained_on=trained_on, workers=workers, progress=report)
+        x, y, names, part = rows.x, rows.y, rows.class_names, rows.part
+        skipped = [(s.path, s.reason) for s in rows.skipped]
+    else:
+        from features import FeatureFile
+
+        with FeatureFile(target) as file:
+            saved.require_rows_of(file)
+            positions, part = file.rows_to_score(split, trained_on=saved.trained_on.get("data"))
+            x, y = file.read(positions)
+            names, skipped = file.class_names, []
+    result = score(saved, x, match_labels(y, names, saved.class_names), saved.class_names, measured_on=part)
+    if as_json:
+        _print_json({**asdict(result), "skipped": [{"path": p, "reason": r} for p, r in skipped]})
+        return
+    print(f"{head} on {target} ({part}): {result}")
+    _print_per_class(result)
+    print("\nconfusion (rows: true class, columns: predicted)")
+    counts = zip(result.per_class, result.confusion, strict=True)
+    _print_table([["", *result.per_class], *([name, *map(str, row)] for name, row in counts)])
+    _print_skipped(skipped)
+
+
+@onepass.command("info", epilog="Example: `onepass info photos.resnet50.h5`")
+@_guarded
+def info_command(
+    file: Annotated[Path, typer.Argument(help="Feature file or head file.")],
+    summary: Annotated[bool, typer.Option("--summary", help="Print a head as Keras's model.summary().")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what a feature file or a head file holds and where it came from."""
+    from heads.file import is_head
+
+    if file.is_file() and is_head(file):
+        _head_info(file, summary, as_json)
+    elif summary:
+        from features.errors import OptionError
+
+        raise OptionError(f"--summary is for head files; {file} is none.")
+    else:
+        _feature_info(file, as_json)
+
+
+@onepass.command("backbones", epilog="Example: `onepass backbones --json`")
+@_guarded
+def backbones_command(as_json: Json = False) -> None:
+    """List every backbone with its input size and the width of its rows."""
+    from extract.catalogue import BUNDLED, CATALOGUE
+
+    if as_json:
+        fields = ("image_size", "width")
+        _print_json({name: {f: getattr(entry, f) for f in fields} for name, entry in CATALOGUE.items()})
+        return
+    rows = [["name", "pixels", "width", "weights"]]
+    for entry in CATALOGUE.values():
+        origin = "bundled" if entry.name == BUNDLED else "downloaded by Keras, or --weights"
+        rows.append([entry.name, str(entry.image_size), str(entry.width), origin])
+    _print_table(rows)
+
+
+def _head_info(path: Path, summary: bool, as_json: bool) -> None:
+    from heads.file import load_head
+
+    head = load_head(path)
+    if summary:
+        from heads.keras_layers import summary as keras_summary
+
+        print(keras_summary(head.network, dropout=float(head.parameters.get("dropout", 0.0))))
+        return
+    facts = {
+        "file": str(path),
+        "head": head.kind,
+        "classes": list(head.class_names),
+        "spec": asdict(head.spec),
+        "parameters": head.parameters,
+        "evaluation": asdict(head.evaluation),
+        "trained_on": head.trained_on,
+        "bytes": path.stat().st_size,
+    }
+    if as_json:
+        _print_json(facts)
+        return
+    print(f"{path}: {head.kind} head, {head.evaluation.measured_on} {head.evaluation}")
+    _print_table(
+        [
+            ["classes", ", ".join(head.class_names)],
+            ["rows", str(head.spec)],
+            ["weights hash", head.spec.weights_hash],
+            ["parameters", ", ".join(f"{k} {_plain(v)}" for k, v in head.parameters.items())],
+            *([key.replace("_", " "), _plain(value)] for key, value in head.trained_on.items()),
+        ]
+    )
+
+
+def _feature_info(path: Path, as_json: bool) -> None:
+    from features import SPLITS, FeatureFile
+
+    with FeatureFile(path) as file:
+        table = file.table
+        splits = {name: len(file.rows_of(name)) for name in SPLITS}
+        counts = {name: int((table.labels[file.committed] == i).sum()) for i, name in enumerate(file.class_names)}
+        facts = {
+            "file": str(path),
+            "images": len(file),
+            "committed": int(file.committed.sum()),
+            "skipped": [asdict(s) for s in file.skipped],
+            "classes": counts,
+            "splits": splits,
+            "spec": asdict(file.spec),
+            "provenance": file.provenance,
+            "bytes": path.stat().st_size,
+        }
+        title = str(file)
+    if as_json:
+        _print_json(facts)
+        return
+    pending = facts["images"] - facts["committed"] - len(facts["skipped"])
+    print(f"{path}: {title}")
+    _print_table(
+        [
+            ["committed", f"{facts['committed']} of {facts['images']} images" + (f", {pending} to do" * bool(pending))],
+            ["classes", ", ".join(f"{name} {count}" for name, count in counts.items())],
+            ["splits", ", ".join(f"{name} {count}" for name, count in splits.items())],
+            ["rows", str(file.spec)],
+            ["weights hash", file.spec.weights_hash],
+            *([key.replace("_", " "), _plain(value)] for key, value in file.provenance.items()),
+        ]
+    )
+    _print_skipped([(s["path"], s["reason"]) for s in facts["skipped"]], all_of_them=True)
+
+
+def _backbone_of(head: Any, weights: str | None, engine: str) -> Any:
+    """The backbone whose rows a saved head takes."""
+    from extract import Source, load_backbone_for
+
+    source = Source(str(head.trained_on.get("backbone")), weights or str(head.trained_on.get("weights")))
+    with _progress("preparing the backbone", total=False):
+        return load_backbone_for(head.spec, source=source, engine=engine, needed_by=str(head.path))
+
+
+def _only_feature_file() -> Path:
+    """The one feature file of the current folder."""
+    from features.errors import FeatureFileError, OptionError
+    from features.file import is_feature_file
+
+    found = [path for path in sorted(Path().glob("*.h5")) if is_feature_file(path)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise OptionError("several feature files here; name one of " + ", ".join(map(str, found)) + ".")
+    raise FeatureFileError("no feature file in this folder. Make one with: extract DATA")
+
+
+def _hidden_layers(text: str) -> tuple[int, ...]:
+    from features.errors import OptionError
+
+    try:
+        units = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(f"--hidden is {text!r}; needed: units of each layer, such as 256,128, or 0.") from None
+    return () if units == (0,) else units
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Only what was typed: the defaults are the library's."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+@contextlib.contextmanager
+def _progress(what: str, *, total: bool = True) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar with rate and time left on stderr, or nothing where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+    columns = [SpinnerColumn(), TextColumn("{task.description}")]
+    if total:
+        rate = TextColumn("{task.fields[rate]}")
+        columns += [BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()]  # type: ignore[list-item]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None, rate="")
+
+        def report(done: int, of: int) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, total=of, rate=f"{speed:.1f} images/s" if speed else "")
+
+        yield report
+
+
+def _print_json(record: Any) -> None:
+    print(json.dumps(record, indent=1))
+
+
+def _print_per_class(scored: Any) -> None:
+    rows = [["class", "n", "precision", "recall", "f1"]]
+    for name, value in scored.per_class.items():
+        rows.append([name, str(value.n), f"{value.precision:.3f}", f"{value.recall:.3f}", f"{value.f1:.3f}"])
+    _print_table(rows)
+
+
+def _print_table(rows: list[list[str]]) -> None:
+    columns = max((len(row) for row in rows), default=0)
+    widths = [max((len(row[i]) for row in rows if i < len(row)), default=0) for i in range(columns)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip())
+
+
+def _print_skipped(skipped: list[tuple[str, str]], *, all_of_them: bool = False) -> None:
+    shown = skipped if all_of_them else skipped[:20]
+    for path, reason in shown:
+        typer.echo(f"skipped {path}: {reason}", err=True)
+    if len(shown) < len(skipped):
+        typer.echo(f"... and {len(skipped) - len(shown)} more; `onepass info` lists them all", err=True)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return str(value)
+
+
+def extract_program() -> None:
+    """Entry point of `extract`."""
+    _extract_alone(prog_name="extract")
+
+
+def train_head_program() -> None:
+    """Entry point of `train-head`."""
+    _train_head_alone(prog_name="train-head")
+
+
+def onepass_program() -> None:
+    """Entry point of `onepass`."""
+    onepass(prog_name="onepass")

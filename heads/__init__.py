@@ -1,0 +1,45 @@
+"""Rows in, classifiers out: heads, tuning, scores, head files and prediction.
+
+The heads themselves import scikit-learn or Keras, so they are loaded when first named; predicting
+with a saved head needs neither.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from heads.evaluation import Evaluation, evaluate, wilson_interval
+from heads.file import SavedHead, load_head
+from heads.prediction import predict_images
+
+if TYPE_CHECKING:
+    from heads.linear import LogisticHead, SVMHead
+    from heads.mlp import MLPHead
+    from heads.training import TrainedHead, train_head
+
+_LATE = {
+    "LogisticHead": "heads.linear",
+    "SVMHead": "heads.linear",
+    "MLPHead": "heads.mlp",
+    "TrainedHead": "heads.training",
+    "train_head": "heads.training",
+}
+
+__all__ = [
+    "Evaluation",
+    "LogisticHead",
+    "MLPHead",
+    "SVMHead",
+    "SavedHead",
+    "TrainedHead",
+    "evaluate",
+    "load_head",
+    "predict_images",
+    "train_head",
+    "wilson_interval",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module 'heads' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATE[name]), name)

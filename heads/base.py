@@ -1,0 +1,66 @@
+"""What all heads share: scikit-learn's manners around a network of plain arrays."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from features.errors import OptionError, TrainingError
+from heads.network import DenseNetwork
+
+
+class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
+    """Base of all heads. A subclass turns rows and class positions into a `DenseNetwork`.
+
+    Attributes after `fit`:
+        classes_: (k,) the labels seen, sorted.
+        network_: The fitted arrays; every prediction comes from them.
+        chosen_: Parameters that were tuned or came out of training, by name.
+    """
+
+    kind = ""
+
+    def fit(self, x: np.ndarray, y: np.ndarray) -> Self:
+        """Fits the head.
+
+        Args:
+            x: (n, d) rows, float.
+            y: (n,) labels of any kind.
+
+        Raises:
+            TrainingError: Fewer than two classes.
+            OptionError: A parameter is out of range.
+        """
+        x, y = validate_data(self, x, y, dtype=np.float32)
+        self.classes_, positions = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise TrainingError(f"all {len(y)} training rows are of one class; a head needs two or more classes.")
+        self.chosen_: dict[str, Any] = {}
+        self.network_ = self._fit(x, positions)
+        return self
+
+    @abstractmethod
+    def _fit(self, x: np.ndarray, y: np.ndarray) -> DenseNetwork:
+        """(n, d) float32 rows and (n,) positions in `classes_` -> the fitted arrays."""
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        """(n, d) rows -> (n, k) probabilities in the order of `classes_`."""
+        check_is_fitted(self, "network_")
+        return self.network_.probabilities(validate_data(self, x, dtype=np.float32, reset=False))
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """(n, d) rows -> (n,) the most probable label of each."""
+        return np.asarray(self.classes_[self.predict_proba(x).argmax(axis=1)])
+
+
+def require_positive(**values: float | None) -> None:
+    """Refuses parameters that are not above zero.
+
+    Raises:
+        OptionError: Naming the first.
+    """
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise OptionError(f"{name} is {value}; needed: a number above 0.")

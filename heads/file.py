@@ -1,0 +1,176 @@
+"""The head file: arrays and JSON in one safetensors file; loading it runs nothing."""
+
+import itertools
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from features import FeatureFile, Spec
+from features.errors import FeatureFileError, HeadFileError
+from features.spec import require_equal_specs
+from heads.evaluation import ClassScore, Evaluation
+from heads.network import OUTPUTS, DenseNetwork
+
+FORMAT = "onepass-head"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class SavedHead:
+    """A fitted head with all it needs to be used and trusted elsewhere.
+
+    Attributes:
+        kind: logreg, svm or mlp.
+        network: Its arrays.
+        class_names: k names, in the order of the probabilities.
+        spec: What its rows must be computed with.
+        parameters: What it was trained with, tuned values included.
+        evaluation: Its score on images that training did not see.
+        trained_on: Where its rows came from: feature file, its hash, image folder, backbone, weights.
+        path: The head file.
+    """
+
+    kind: str
+    network: DenseNetwork
+    class_names: tuple[str, ...]
+    spec: Spec
+    parameters: dict[str, Any]
+    evaluation: Evaluation
+    trained_on: dict[str, Any]
+    path: Path = field(compare=False)
+
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        """(n, d) rows of its spec -> (n, k) probabilities, by numpy alone."""
+        return self.network.probabilities(x)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """(n, d) rows -> (n,) positions in `class_names`."""
+        return np.asarray(self.predict_proba(x).argmax(axis=1))
+
+    def require_rows_of(self, file: FeatureFile) -> None:
+        """Refuses a feature file of another spec.
+
+        Raises:
+            SpecMismatchError: With both specs side by side.
+        """
+        require_equal_specs(
+            file.spec,
+            self.spec,
+            left_name=str(file.path),
+            right_name=str(self.path),
+            remedy=f"Extract again with the settings of {self.path}, or train a new head on {file.path}.",
+        )
+
+
+def save_head(head: SavedHead) -> None:
+    """Writes a head to its path; a crash leaves the old file or the new one.
+
+    Raises:
+        HeadFileError: The place holds something else than a head, or cannot be written.
+    """
+    path = head.path
+    if path.exists() and not is_head(path):
+        raise HeadFileError(f"{path} exists and is no head file; it is left alone. Choose another name with --out.")
+    arrays = {"mean": head.network.mean, "scale": head.network.scale}
+    for i, (kernel, bias) in enumerate(zip(head.network.kernels, head.network.biases, strict=True)):
+        arrays |= {f"kernel_{i}": kernel, f"bias_{i}": bias}
+    facts = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": head.kind,
+        "output": head.network.output,
+        "class_names": head.class_names,
+        "spec": asdict(head.spec),
+        "parameters": head.parameters,
+        "evaluation": asdict(head.evaluation),
+        "trained_on": head.trained_on,
+    }
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, beside, {"onepass": json.dumps(facts)})
+        beside.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise HeadFileError(f"cannot write {path}: {error}. Choose another place with --out.") from None
+
+
+def is_head(path: Path) -> bool:
+    """True if the file says of itself that it is a head of any version."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return "onepass" in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
+def load_head(path: str | Path) -> SavedHead:
+    """Reads a head file; needs numpy alone, neither scikit-learn nor Keras.
+
+    Raises:
+        HeadFileError: It is missing, is no head file, is of another version, or is damaged.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get("onepass")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise HeadFileError(f"there is no head file {path}. Make one with: train-head FEATURES") from None
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise HeadFileError(f"{path} cannot be read as a head file: {error}. Train the head again.") from None
+    if text is None:
+        raise HeadFileError(f"{path} is a safetensors file but no head. Needed: a file that train-head wrote.")
+    try:
+        return _parsed(path, json.loads(text), arrays)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FeatureFileError) as error:
+        raise HeadFileError(f"{path} is damaged ({type(error).__name__}: {error}). Train the head again.") from None
+
+
+def _parsed(path: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> SavedHead:
+    if facts["format"] != FORMAT or facts["version"] != VERSION:
+        raise HeadFileError(
+            f"{path} has head format {facts['format']} {facts['version']}; this onepass reads {FORMAT} {VERSION}. "
+            "Upgrade onepass, or train the head again."
+        )
+    layers = range((len(arrays) - 2) // 2)
+    network = DenseNetwork(
+        arrays["mean"],
+        arrays["scale"],
+        tuple(arrays[f"kernel_{i}"] for i in layers),
+        tuple(arrays[f"bias_{i}"] for i in layers),
+        facts["output"],
+    )
+    spec = Spec.from_json(json.dumps(facts["spec"]))
+    class_names = tuple(str(name) for name in facts["class_names"])
+    _check_shapes(network, spec.width, len(class_names))
+    scores = dict(facts["evaluation"])
+    scores["per_class"] = {name: ClassScore(**values) for name, values in scores["per_class"].items()}
+    scores["interval"] = tuple(scores["interval"])
+    return SavedHead(
+        kind=str(facts["kind"]),
+        network=network,
+        class_names=class_names,
+        spec=spec,
+        parameters=dict(facts["parameters"]),
+        evaluation=Evaluation(**scores),
+        trained_on=dict(facts["trained_on"]),
+        path=path,
+    )
+
+
+def _check_shapes(network: DenseNetwork, width: int, classes: int) -> None:
+    if network.output not in OUTPUTS or not network.kernels:
+        raise ValueError(f"output {network.output!r} after {len(network.kernels)} layers")
+    sizes = [width, *(len(bias) for bias in network.biases)]
+    arrays = (network.mean, network.scale, *network.kernels, *network.biases)
+    if any(array.dtype != np.float32 for array in arrays):
+        raise ValueError("arrays that are not float32")
+    shapes = [(width,), (width,), *itertools.pairwise(sizes), *((size,) for size in sizes[1:])]
+    if [array.shape for array in arrays] != shapes or network.classes != classes or network.biases[-1].size < 1:
+        raise ValueError("arrays whose shapes do not fit each other, the spec or the classes")
+    if network.output == "sigmoid" and sizes[-1] != 1:
+        raise ValueError(f"a sigmoid output of {sizes[-1]} units")

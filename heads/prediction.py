@@ -1,0 +1,147 @@
+"""Image files in, classes with probabilities out, through a backbone that is handed in."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from features import SkippedImage, Spec
+from features.errors import OptionError
+from features.spec import require_equal_specs
+from heads.file import SavedHead
+
+
+class ImageBackbone(Protocol):
+    """What prediction needs of a backbone; `extract.Backbone` is one."""
+
+    spec: Spec
+
+    def stream(
+        self,
+        files: Iterable[tuple[Any, Path]],
+        *,
+        on_skip: Callable[[Any, str], None],
+        workers: int | None = None,
+    ) -> Iterator[tuple[Any, np.ndarray]]: ...
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's answer.
+
+    Attributes:
+        path: The image as it was named.
+        top: (class, probability) pairs, the most probable first.
+    """
+
+    path: str
+    top: list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers in the order the images were given, and those that could not be read."""
+
+    predicted: list[Prediction]
+    skipped: list[SkippedImage]
+
+
+def predict_images(
+    head: SavedHead,
+    backbone: ImageBackbone,
+    images: Sequence[Path],
+    *,
+    top: int = 3,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Classifies image files.
+
+    Args:
+        head: From `load_head`.
+        backbone: Of the head's spec.
+        images: Files; unreadable ones end up in `skipped`.
+        top: Classes to name per image; all of them if there are fewer.
+        workers: Decoding threads.
+        progress: Called with (images done, images in all).
+
+    Raises:
+        SpecMismatchError: The backbone computes other rows than the head was trained on.
+        OptionError: `top` is below 1.
+    """
+    if top < 1:
+        raise OptionError(f"--top is {top}; needed: at least 1.")
+    require_equal_specs(
+        backbone.spec,
+        head.spec,
+        left_name="the backbone",
+        right_name=str(head.path),
+        remedy="Use the backbone that the head was trained with.",
+    )
+    reasons: dict[int, str] = {}
+    answers: dict[int, Prediction] = {}
+    for position, row in backbone.stream(enumerate(images), on_skip=reasons.__setitem__, workers=workers):
+        probabilities = head.predict_proba(row[None])[0]
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        named = [(head.class_names[i], float(probabilities[i])) for i in order]
+        answers[position] = Prediction(str(images[position]), named)
+        if progress:
+            progress(len(answers), len(images))
+    return Predictions(
+        [answers[i] for i in sorted(answers)],
+        [SkippedImage(str(images[i]), reasons[i]) for i in sorted(reasons)],
+    )
+
+
+def as_records(predictions: Predictions) -> dict[str, list[dict[str, Any]]]:
+    """The plain form that goes into JSON."""
+    return {
+        "predictions": [
+            {
+                "path": p.path,
+                "class": p.top[0][0],
+                "probability": p.top[0][1],
+                "top": [{"class": name, "probability": value} for name, value in p.top],
+            }
+            for p in predictions.predicted
+        ],
+        "skipped": [{"path": s.path, "reason": s.reason} for s in predictions.skipped],
+    }
+
+
+def check_table_path(path: Path) -> None:
+    """Refuses, before any work, a place that `write_table` would refuse.
+
+    Raises:
+        OptionError: The name ends in neither .csv nor .json, or the file exists.
+    """
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise OptionError(f"--out {path} ends in neither .csv nor .json; give it one of these endings.")
+    if path.exists():
+        raise OptionError(f"{path} exists and is not overwritten. Choose another name with --out, or delete it.")
+    if not path.absolute().parent.is_dir():
+        raise OptionError(f"the folder of --out {path} does not exist.")
+
+
+def write_table(predictions: Predictions, path: Path) -> None:
+    """Writes predictions as `.csv` (unreadable images with their reason in the last column) or `.json`."""
+    check_table_path(path)
+    try:
+        if path.suffix.lower() == ".json":
+            path.write_text(json.dumps(as_records(predictions), indent=1), encoding="utf-8")
+            return
+        ranks = max((len(p.top) for p in predictions.predicted), default=1)
+        with open(path, "x", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            table = csv.writer(file)
+            further = [f"{what}_{i}" for i in range(2, ranks + 1) for what in ("class", "probability")]
+            table.writerow(["path", "class", "probability", *further, "skipped"])
+            for p in predictions.predicted:
+                table.writerow([p.path, *(cell for pair in p.top for cell in pair), ""])
+            for s in predictions.skipped:
+                table.writerow([s.path, *[""] * (2 * ranks), s.reason])
+    except OSError as error:
+        raise OptionError(f"cannot write {path}: {error.strerror}. Choose another place with --out.") from None
