@@ -36,7 +36,7 @@ class OpenVINOEngine:
     Args:
         graph: OpenVINO `.xml` with its `.bin` beside it; uint8 RGB in, rows out.
         image_size: s, pixels.
-        precision: float32 or bfloat16.
+        precision: float32, or bfloat16 for all but the first two convolutions.
 
     Raises:
         BackboneError: The graph cannot be read, or this processor does not know the precision.

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ FORMAT = "onepass-head"
 VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SavedHead:
     """A fitted head with all it needs to be used and trusted elsewhere.
 
@@ -42,7 +42,7 @@ class SavedHead:
     parameters: dict[str, Any]
     evaluation: Evaluation
     trained_on: dict[str, Any]
-    path: Path = field(compare=False)
+    path: Path
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
         """(n, d) rows of its spec -> (n, k) probabilities, by numpy alone."""

@@ -47,15 +47,9 @@ class _LinearHead(Head):
         best = min(trials, key=lambda trial: trial.loss) if trials else None
         self.chosen_ = {"C": best.strength if best else strengths[len(strengths) // 2]}
         everything = np.ones((len(y), 1), bool)
-        ((fit,),) = fit_path(
-            rotated,
-            y,
-            everything,
-            (self.chosen_["C"],),
-            type(self).loss,
-            tolerance=1e-5,
-            start=best.fit if best else None,
-        )
+        penalties = self._penalties((self.chosen_["C"],), y)
+        start = best.fit if best else None
+        ((fit,),) = fit_path(rotated, y, everything, penalties, type(self).loss, tolerance=1e-5, start=start)
         temperature = self._temperature(best.scores, y) if best else 1.0
         kernel, bias = axes @ fit.weights * temperature, fit.bias * temperature
         return DenseNetwork(mean, scale, (kernel.astype(np.float32),), (bias.astype(np.float32),), "softmax")
@@ -76,7 +70,7 @@ class _LinearHead(Head):
             train[test, fold] = False
         losses: list[float] = []
         single = x.astype(np.float32)
-        path = fit_path(single, y, train, strengths, type(self).loss, tolerance=1e-3)
+        path = fit_path(single, y, train, self._penalties(strengths, y), type(self).loss, tolerance=1e-3)
         for strength, fits in zip(strengths, path, strict=False):
             scores = np.empty((len(y), int(y.max()) + 1))
             for fold, fit in enumerate(fits[:-1]):
@@ -85,6 +79,10 @@ class _LinearHead(Head):
             yield _Trial(losses[-1], strength, scores, fits[-1])
             if len(losses) >= 3 and losses[-1] > losses[-2] > losses[-3]:
                 return
+
+    def _penalties(self, strengths: tuple[float, ...], y: np.ndarray) -> tuple[float, ...]:  # noqa: ARG002
+        """Values of C as the solver counts them, so that they mean what they mean in scikit-learn."""
+        return strengths
 
     def _criterion(self, scores: np.ndarray, y: np.ndarray) -> float:
         """What C is chosen by; lower is better."""
@@ -106,7 +104,11 @@ class LogisticHead(_LinearHead):
 
     kind = "logreg"
     loss = staticmethod(multinomial)
-    strengths = tuple(round(10.0**exponent, 9) for exponent in np.arange(-5, 2.1, 0.5).tolist())
+    strengths = tuple(round(10.0**exponent, 9) for exponent in np.arange(-4, 2.1, 0.5).tolist())
+
+    def _penalties(self, strengths: tuple[float, ...], y: np.ndarray) -> tuple[float, ...]:
+        # For two classes scikit-learn penalises one column w; the softmax has -w/2 and w/2, half its square.
+        return tuple(c / 2 for c in strengths) if y.max() == 1 else strengths
 
 
 class SVMHead(_LinearHead):
@@ -123,7 +125,7 @@ class SVMHead(_LinearHead):
 
     kind = "svm"
     loss = staticmethod(squared_hinge)
-    strengths = tuple(round(10.0**exponent, 9) for exponent in np.arange(-6, 0.1, 0.5).tolist())
+    strengths = tuple(round(10.0**exponent, 9) for exponent in np.arange(-5, 0.6, 0.5).tolist())
 
     def _criterion(self, scores: np.ndarray, y: np.ndarray) -> float:
         return float((scores.argmax(axis=1) != y).mean())

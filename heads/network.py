@@ -7,7 +7,7 @@ import numpy as np
 OUTPUTS = ("softmax", "sigmoid")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DenseNetwork:
     """What every head becomes once it is fitted: ReLU layers and one output layer.
 
@@ -48,7 +48,7 @@ class DenseNetwork:
         return softmax(logits)
 
     def _logits(self, rows: np.ndarray) -> np.ndarray:
-        x = (np.asarray(rows, np.float32) - self.mean) / self.scale
+        x: np.ndarray = (np.asarray(rows, np.float32) - self.mean) / self.scale
         last = len(self.kernels) - 1
         for i, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
             x = np.asarray(x @ kernel + bias)
@@ -64,7 +64,10 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def standardisation(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each feature; a constant feature gets the divisor 1.
+    """Mean and divisor of each feature: its standard deviation, but not below the average one.
+
+    The average is the root mean square over all features. Dividing a feature that hardly ever moves
+    by its own deviation would blow its rare moves up: on ReLU6 features, to thousands of deviations.
 
     Args:
         rows: (n, d) float32.
@@ -74,6 +77,7 @@ def standardisation(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     mean = rows.mean(axis=0, dtype=np.float64)
     scale = rows.std(axis=0, dtype=np.float64)
-    # Rounding leaves a constant feature a deviation of about 1e-8 of its size, not exactly 0.
-    scale[scale <= 1e-6 * np.abs(mean)] = 1.0
-    return mean.astype(np.float32), scale.astype(np.float32)
+    average = np.sqrt(np.square(scale).mean())
+    # Rounding leaves rows that are all alike a deviation of about 1e-8 of their size, not exactly 0.
+    floor = average if average > 1e-6 * np.abs(mean).max() else 1.0
+    return mean.astype(np.float32), np.maximum(scale, floor).astype(np.float32)

@@ -1,0 +1,34 @@
+# Everything happens in .venv, which the first target that needs it creates.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test lint fast slow bench clean
+
+demo: $(STAMP)
+	$(BIN)/python docs/demo.py demo
+
+test: lint fast slow
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fast: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+# make bench DATA=photos/ WEIGHTS=resnet50.weights.h5
+bench: $(STAMP)
+	$(BIN)/python benchmarks/extraction.py $(DATA) --backbone $(or $(BACKBONE),resnet50) $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $(STAMP)
+
+clean:
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache
