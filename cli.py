@@ -50,8 +50,8 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-@onepass.command("extract", epilog="Example: `extract --backbone resnet50 photos/`")
-@_extract_alone.command(epilog="Example: `extract --backbone resnet50 photos/`")
+@onepass.command("extract", epilog="Example: extract --backbone resnet50 photos/")
+@_extract_alone.command(epilog="Example: extract --backbone resnet50 photos/")
 @_guarded
 def extract_command(
     data: Annotated[Path, typer.Argument(help="Class folders, optionally under train, val and test folders.")],
@@ -75,8 +75,9 @@ def extract_command(
 
     The same command again, after a crash or with new images, computes only what is missing.
     """
-    from extract import load_backbone, run_extraction
+    from extract import check_folder, load_backbone, run_extraction
 
+    check_folder(data)
     with _progress("preparing the backbone", total=False):
         ready = load_backbone(
             **_given(
@@ -109,8 +110,8 @@ def extract_command(
     _print_skipped([(s.path, s.reason) for s in done.skipped])
 
 
-@onepass.command("train-head", epilog="Example: `train-head --head mlp --hidden 256,128`")
-@_train_head_alone.command(epilog="Example: `train-head --head mlp --hidden 256,128`")
+@onepass.command("train-head", epilog="Example: train-head --head mlp --hidden 256,128")
+@_train_head_alone.command(epilog="Example: train-head --head mlp --hidden 256,128")
 @_guarded
 def train_head_command(
     features: Features = None,
@@ -160,7 +161,7 @@ def train_head_command(
     _print_per_class(scored)
 
 
-@onepass.command("predict", epilog="Example: `onepass predict photos.resnet50.mlp.head new.jpg more/ --out new.csv`")
+@onepass.command("predict", epilog="Example: onepass predict photos.resnet50.mlp.head new.jpg more/ --out new.csv")
 @_guarded
 def predict_command(
     head: HeadFile,
@@ -201,7 +202,7 @@ def predict_command(
         raise typer.Exit(1)
 
 
-@onepass.command("evaluate", epilog="Example: `onepass evaluate photos.resnet50.mlp.head new_photos/`")
+@onepass.command("evaluate", epilog="Example: onepass evaluate photos.resnet50.mlp.head new_photos/")
 @_guarded
 def evaluate_command(
     head: HeadFile,
@@ -246,7 +247,7 @@ def evaluate_command(
     _print_skipped(skipped)
 
 
-@onepass.command("info", epilog="Example: `onepass info photos.resnet50.h5`")
+@onepass.command("info", epilog="Example: onepass info photos.resnet50.h5")
 @_guarded
 def info_command(
     file: Annotated[Path, typer.Argument(help="Feature file or head file.")],
@@ -266,7 +267,7 @@ def info_command(
         _feature_info(file, as_json)
 
 
-@onepass.command("backbones", epilog="Example: `onepass backbones --json`")
+@onepass.command("backbones", epilog="Example: onepass backbones --json")
 @_guarded
 def backbones_command(as_json: Json = False) -> None:
     """List every backbone with its input size and the width of its rows."""
@@ -324,7 +325,7 @@ def _feature_info(path: Path, as_json: bool) -> None:
         table = file.table
         splits = {name: len(file.rows_of(name)) for name in SPLITS}
         counts = {name: int((table.labels[file.committed] == i).sum()) for i, name in enumerate(file.class_names)}
-        facts = {
+        facts: dict[str, Any] = {
             "file": str(path),
             "images": len(file),
             "committed": int(file.committed.sum()),
@@ -403,7 +404,7 @@ def _progress(what: str, *, total: bool = True) -> Iterator[Callable[[int, int],
     columns = [SpinnerColumn(), TextColumn("{task.description}")]
     if total:
         rate = TextColumn("{task.fields[rate]}")
-        columns += [BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()]  # type: ignore[list-item]
+        columns += [BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None, rate="")
 

@@ -2,7 +2,7 @@
 
 from extract.backbone import Backbone, Source, load_backbone, load_backbone_for
 from extract.catalogue import CATALOGUE
-from extract.folders import find_images
+from extract.folders import check_folder, find_images
 from extract.images import UnreadableImageError, read_image
 from extract.run import Extraction, extract_features, rows_of_folder, run_extraction
 
@@ -12,6 +12,7 @@ __all__ = [
     "Extraction",
     "Source",
     "UnreadableImageError",
+    "check_folder",
     "extract_features",
     "find_images",
     "load_backbone",

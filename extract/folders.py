@@ -57,10 +57,7 @@ def scan_folder(data: Path, *, seed: int = 0, known: ImageTable | None = None, l
     Raises:
         DataError: No such folder, no images, an empty class, too few classes.
     """
-    if not data.is_dir():
-        raise DataError(f"{data} is {'a file' if data.exists() else 'not there'}; needed: a folder of images.")
-    files, other, empty = _find_files(data)
-    _check_classes(data, files, empty, least_classes)
+    files, other = _checked_files(data, least_classes)
     class_names = tuple(sorted({file.label for file in files}))
     hashes, sizes, mtimes, unread = _hash_files(data, [file.path for file in files], known)
     labels = np.array([class_names.index(file.label) for file in files], np.int32)
@@ -74,6 +71,23 @@ def scan_folder(data: Path, *, seed: int = 0, known: ImageTable | None = None, l
         )
     table = ImageTable(class_names, tuple(f.path for f in files), labels, splits, hashes, sizes, mtimes)
     return FolderScan(table, unread, other, drawn)
+
+
+def check_folder(data: Path) -> None:
+    """Looks, before anything slow is done, whether a folder can be extracted; reads no image.
+
+    Raises:
+        DataError: As `scan_folder`.
+    """
+    _checked_files(data, least_classes=2)
+
+
+def _checked_files(data: Path, least_classes: int) -> tuple[list["_File"], dict[str, str]]:
+    if not data.is_dir():
+        raise DataError(f"{data} is {'a file' if data.exists() else 'not there'}; needed: a folder of images.")
+    files, other, empty = _find_files(data)
+    _check_classes(data, files, empty, least_classes)
+    return files, other
 
 
 @dataclass(frozen=True, order=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from extract.backbone import BATCH_SIZE, Backbone, load_backbone
 from extract.catalogue import BUNDLED
-from extract.folders import FolderScan, scan_folder
+from extract.folders import FolderScan, check_folder, scan_folder
 from features import FeatureFile, SkippedImage, rows_to_score
 from features.errors import DataError, FeatureFileError, OptionError
 from features.lock import writer_lock
@@ -95,6 +95,7 @@ def extract_features(
     Raises:
         UserError: Folder, backbone, weights or file cannot be used; the message says what to do.
     """
+    check_folder(Path(data))
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(
             backbone,

@@ -64,7 +64,7 @@ def quiet_stderr() -> Iterator[TextIO]:
             yield real
         except UserError:
             raise
-        except BaseException:
+        except Exception:
             sys.stderr.flush()
             held.seek(0)
             real.buffer.write(held.read())

@@ -43,14 +43,18 @@ def make_folder(tmp_path: Path) -> MakeFolder:
     """Writes class folders of PNG images: make_folder({"cats": 5, "dogs": 4}, name="photos")."""
 
     def make(classes: dict[str, int], *, name: str = "photos", seed: int = 0) -> Path:
-        generator = np.random.default_rng(seed)
-        for hue, (label, count) in enumerate(sorted(classes.items())):
-            (tmp_path / name / label).mkdir(parents=True, exist_ok=True)
-            for number in range(count):
-                picture(generator, hue=hue).save(tmp_path / name / label / f"{number}.png")
-        return tmp_path / name
+        return write_folder(tmp_path / name, classes, seed=seed)
 
     return make
+
+
+def write_folder(data: Path, classes: dict[str, int], *, seed: int = 0) -> Path:
+    generator = np.random.default_rng(seed)
+    for hue, (label, count) in enumerate(sorted(classes.items())):
+        (data / label).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            picture(generator, hue=hue).save(data / label / f"{number}.png")
+    return data
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,233 @@
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import MakeFolder, run_program, write_folder
+
+from extract import Backbone
+from extract.run import run_extraction
+
+COMMANDS = ["extract", "train-head", "predict", "evaluate", "info", "backbones"]
+
+
+@pytest.fixture(scope="module")
+def work(tiny_backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as after `extract photos/`, with one bad photo, and a trained svm."""
+    folder = tmp_path_factory.mktemp("work")
+    data = write_folder(folder / "photos", {"cats": 20, "dogs": 20})
+    (data / "cats" / "bad.jpg").write_text("text")
+    run_extraction(data, tiny_backbone, out=folder / "photos.tiny.h5")
+    assert run_program("train-head", "--head", "svm", cwd=folder).returncode == 0
+    return folder
+
+
+def run_json(*command: str, cwd: Path) -> dict:
+    done = run_program(*command, "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, tmp_path: Path):
+    done = run_program("onepass", command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert re.search(rf"Example: (onepass )?{command}", done.stdout)
+    assert "--json" in done.stdout
+
+
+@pytest.mark.parametrize("program", ["extract", "train-head"])
+def test_the_two_programs_stand_alone_too(program: str, tmp_path: Path):
+    done = run_program(program, "--help", cwd=tmp_path)
+    assert f"Usage: {program} [OPTIONS]" in done.stdout
+
+
+def test_extract_reports_what_it_did(make_folder: MakeFolder, tiny_file: Path, tmp_path: Path):
+    data = make_folder({"cats": 5, "dogs": 4})
+    (data / "cats" / "bad.jpg").write_text("text")
+    found = run_json("extract", "photos/", "--backbone", str(tiny_file), cwd=tmp_path)
+    assert {k: v for k, v in found.items() if "second" not in k} == {
+        "path": "photos.tiny.h5",
+        "images": 9,
+        "classes": {"cats": 5, "dogs": 4},
+        "computed": 9,
+        "reused": 0,
+        "skipped": [{"path": "cats/bad.jpg", "reason": "not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are read)"}],
+        "engine": "openvino",
+        "precision": found["precision"],
+    }
+    assert found["images_per_second"] > 0
+    again = run_program("extract", "photos/", "--backbone", str(tiny_file), cwd=tmp_path)
+    assert again.stdout.splitlines()[0] == "photos.tiny.h5: 9 images, 2 classes (cats 5, dogs 4)"
+    assert again.stdout.splitlines()[1].startswith("0 computed, 9 reused, 1 skipped in ")
+    assert again.stderr == "skipped cats/bad.jpg: not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are read)\n"
+
+
+def test_the_bundled_backbone_is_the_default(make_folder: MakeFolder, tmp_path: Path):
+    make_folder({"cats": 3, "dogs": 3})
+    found = run_json("extract", "photos", "--image-size", "32", cwd=tmp_path)
+    assert found["path"] == "photos.efficientnet_lite0.h5"
+
+
+def test_train_head_reports_what_it_found(work: Path):
+    found = run_json("train-head", "--head", "mlp", "--hidden", "16,8", "--epochs", "5", cwd=work)
+    assert list(found) == [
+        "path", "head", "split", "n", "accuracy", "interval", "per_class", "seconds", "parameters",
+    ]  # fmt: skip
+    assert found["path"] == "photos.tiny.mlp.head"
+    assert found["split"] == "test"
+    assert found["parameters"]["hidden"] == [16, 8]
+    assert found["interval"][0] <= found["accuracy"] <= found["interval"][1]
+    assert sum(value["n"] for value in found["per_class"].values()) == found["n"]
+
+
+def test_sigmoid_and_no_hidden_layer_by_flags(work: Path):
+    run_json("train-head", "--head", "mlp", "--hidden", "0", "--output", "sigmoid", "--epochs", "2", cwd=work)
+    text = run_program("onepass", "info", "photos.tiny.mlp.head", "--summary", cwd=work).stdout
+    assert re.search(r"dense_1 \(Dense\) +│ \(None, 1\) +│ +9 │", text)
+
+
+def test_no_file_and_several_files_here_are_told(work: Path, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    done = run_program("train-head", cwd=tmp_path / "empty")
+    assert (done.returncode, done.stderr) == (
+        1, "error: no feature file in this folder. Make one with: extract DATA\n",
+    )  # fmt: skip
+    for name in ("b.h5", "photos.tiny.h5"):
+        (tmp_path / name).write_bytes((work / "photos.tiny.h5").read_bytes())
+    (tmp_path / "weights.h5").write_bytes(b"something else")
+    done = run_program("train-head", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2, "error: several feature files here; name one of b.h5, photos.tiny.h5.\n",
+    )  # fmt: skip
+
+
+def test_predict_lists_what_it_could_not_read(work: Path):
+    arguments = ["predict", "photos.tiny.svm.head", "photos/cats", "none.jpg"]
+    found = run_json("onepass", *arguments, cwd=work)
+    assert [p["path"] for p in found["predictions"]] == sorted(f"photos/cats/{i}.png" for i in range(20))
+    assert [s["path"] for s in found["skipped"]] == ["photos/cats/bad.jpg", "none.jpg"]
+    assert found["predictions"][0]["class"] in ("cats", "dogs")
+    assert sum(t["probability"] for t in found["predictions"][0]["top"]) == pytest.approx(1)
+
+    plain = run_program("onepass", *arguments, "--top", "1", cwd=work)
+    assert plain.returncode == 0
+    assert re.fullmatch(r"photos/cats/0\.png +(cats|dogs) [01]\.\d{3}", plain.stdout.splitlines()[0])
+    assert "skipped none.jpg: no such file or directory" in plain.stderr
+    assert run_program("onepass", *arguments, "--strict", cwd=work).returncode == 1
+
+
+def test_predict_without_any_readable_image_fails(work: Path):
+    done = run_program("onepass", "predict", "photos.tiny.svm.head", "photos/cats/bad.jpg", cwd=work)
+    assert done.returncode == 1
+    assert done.stderr.endswith("error: no image could be read. Needed: JPEG, PNG, BMP, GIF, WebP or TIFF files.\n")
+
+
+def test_predict_writes_tables_and_overwrites_none(work: Path):
+    run = ["onepass", "predict", "photos.tiny.svm.head", "photos/dogs/1.png", "photos/cats/bad.jpg", "--out"]
+    assert run_program(*run, "new.csv", cwd=work).stdout == "new.csv: 1 images predicted, 1 skipped\n"
+    with open(work / "new.csv", newline="") as file:
+        first, second = csv.DictReader(file)
+    assert list(first) == ["path", "class", "probability", "class_2", "probability_2", "skipped"]
+    assert first["path"] == "photos/dogs/1.png"
+    assert float(first["probability"]) + float(first["probability_2"]) == pytest.approx(1)
+    assert second["skipped"].startswith("not an image")
+    assert run_program(*run, "new.json", cwd=work).returncode == 0
+    assert json.loads((work / "new.json").read_text())["predictions"][0]["path"] == "photos/dogs/1.png"
+
+    done = run_program(*run, "new.csv", cwd=work)
+    assert (done.returncode, done.stderr) == (
+        2, "error: new.csv exists and is not overwritten. Choose another name with --out, or delete it.\n",
+    )  # fmt: skip
+    done = run_program(*run, "new.xlsx", cwd=work)
+    assert done.stderr == "error: --out new.xlsx ends in neither .csv nor .json; give it one of these endings.\n"
+
+
+def test_evaluating_the_training_folder_scores_what_was_held_out(work: Path):
+    trained = run_json("onepass", "info", "photos.tiny.svm.head", cwd=work)["evaluation"]
+    by_file = run_json("onepass", "evaluate", "photos.tiny.svm.head", "photos.tiny.h5", cwd=work)
+    by_folder = run_json("onepass", "evaluate", "photos.tiny.svm.head", "photos", cwd=work)
+    assert by_file["measured_on"] == by_folder["measured_on"] == "test"
+    for found in (by_file, by_folder):
+        assert {k: found[k] for k in ("n", "accuracy", "confusion")} == {
+            k: trained[k] for k in ("n", "accuracy", "confusion")
+        }
+    everything = run_json("onepass", "evaluate", "photos.tiny.svm.head", "photos", "--split", "all", cwd=work)
+    assert everything["n"] == 40
+
+
+def test_evaluate_prints_classes_and_confusion(work: Path):
+    done = run_program("onepass", "evaluate", "photos.tiny.svm.head", "photos.tiny.h5", cwd=work)
+    assert done.stdout.startswith("photos.tiny.svm.head on photos.tiny.h5 (test): accuracy ")
+    assert "class  n   precision  recall  f1" in done.stdout.replace("n  precision", "n   precision")
+    assert "confusion (rows: true class, columns: predicted)\n      cats  dogs\ncats  " in done.stdout
+
+
+def test_info_says_what_files_hold(work: Path):
+    facts = run_json("onepass", "info", "photos.tiny.h5", cwd=work)
+    assert (facts["images"], facts["committed"], facts["classes"]) == (41, 40, {"cats": 20, "dogs": 20})
+    assert facts["provenance"]["data"] == str(work / "photos")
+    plain = run_program("onepass", "info", "photos.tiny.h5", cwd=work)
+    assert "committed     40 of 41 images" in plain.stdout
+    assert "skipped cats/bad.jpg: not an image" in plain.stderr
+    head = run_program("onepass", "info", "photos.tiny.svm.head", cwd=work).stdout
+    assert head.startswith("photos.tiny.svm.head: svm head, test accuracy ")
+    done = run_program("onepass", "info", "photos.tiny.h5", "--summary", cwd=work)
+    assert done.stderr == "error: --summary is for head files; photos.tiny.h5 is none.\n"
+
+
+def test_backbones_lists_sizes_and_widths(tmp_path: Path):
+    assert run_json("onepass", "backbones", cwd=tmp_path)["resnet50"] == {"image_size": 224, "width": 2048}
+    assert "xception" in run_program("onepass", "backbones", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(("command", "code", "message"), [
+    (["extract", "nowhere"], 1, "error: nowhere is not there; needed: a folder of images.\n"),
+    (["extract", "photos", "--backbone", "resnet5"], 1, "error: unknown backbone 'resnet5'. Did you mean resnet50?"),
+    (["extract", "photos", "--pooling", "sum"], 2, "error: --pooling is 'sum'; needed: one of avg, max, flatten.\n"),
+    (["train-head", "--head", "svm", "--hidden", "3"], 2, "error: --hidden does not go with --head svm; it belongs"),
+    (["train-head", "--head", "mlp", "--hidden", "x"], 2, "error: --hidden is 'x'; needed: units of each layer, such"),
+    (["onepass", "predict", "none.head", "x.jpg"], 1, "error: there is no head file none.head. Make one with: train-"),
+    (["onepass", "info", "photos/cats/0.png"], 1, "error: photos/cats/0.png cannot be read as a feature file: "),
+    (["onepass", "evaluate", "photos.tiny.svm.head", "no.h5"], 1, "error: there is no feature file no.h5. Make one"),
+    (["onepass", "evaluate", "photos.tiny.svm.head", "photos", "--split", "dev"], 2, "error: --split is 'dev'; needed"),
+    (["extract"], 2, "Usage: extract"),
+])  # fmt: skip
+def test_mistakes_end_in_one_message_and_an_exit_code(work: Path, command: list[str], code: int, message: str):
+    done = run_program(*command, cwd=work)
+    assert done.returncode == code
+    assert done.stderr.startswith(message)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_ctrl_c_keeps_the_rows_and_says_how_to_continue(make_folder: MakeFolder, tmp_path: Path):
+    make_folder({"cats": 300, "dogs": 300})
+    program = Path(sys.executable).parent / "extract"
+    command = [str(program), "photos", "--image-size", "96", "--batch-size", "4"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "photos.efficientnet_lite0.h5").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        message = process.stderr.read()
+    assert process.returncode == 130
+    assert message == "interrupted; what was finished is kept. Run the same command again to continue.\n"
+    again = run_json(*command[:1], *command[1:], cwd=tmp_path)
+    assert again["computed"] + again["reused"] == 600
+    assert again["reused"] > 0
+
+
+def test_a_pipe_gets_no_control_codes_and_no_noise(work: Path):
+    done = run_program("train-head", "--head", "mlp", "--epochs", "2", cwd=work)
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    assert os.linesep in done.stdout

@@ -1,0 +1,64 @@
+"""The README's words are run: its Python blocks, its commands, its figures."""
+
+import json
+import re
+import shlex
+import statistics
+from pathlib import Path
+
+import pytest
+from conftest import MakeFolder, picture, run_program
+
+from extract import CATALOGUE
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.fixture
+def photos(make_folder: MakeFolder, tmp_path: Path, rng) -> Path:
+    make_folder({"cats": 30, "dogs": 30})
+    picture(rng).save(tmp_path / "new.jpg")
+    return tmp_path
+
+
+def test_the_commands_run_as_they_stand(photos: Path):
+    (commands,) = blocks("console")
+    for line in commands.splitlines():
+        done = run_program(*shlex.split(line), cwd=photos)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+    assert done.stdout.startswith("new.jpg  ")
+
+
+def test_the_python_blocks_run_as_they_stand(photos: Path):
+    code = "\n".join(blocks("python"))
+    done = run_program("python", "-W", "error", "-c", code, cwd=photos)
+    assert done.returncode == 0, done.stderr
+    first, second, third = done.stdout.splitlines()
+    for line in (first, second):
+        assert re.fullmatch(r"accuracy [01]\.\d{3} \(0\.\d{3} to [01]\.\d{3}\), n=\d+", line)
+    assert re.match(r"new\.jpg \('(cats|dogs)', [01]\.", third)
+
+
+def test_the_format_example_reads_a_feature_file(photos: Path):
+    assert run_program("extract", "photos", "--image-size", "32", cwd=photos).returncode == 0
+    (code,) = blocks("python", (ROOT / "features" / "FORMAT.md").read_text())
+    code = code.replace("photos.resnet50.h5", "photos.efficientnet_lite0.h5") + "\nprint(rows.shape, names)"
+    assert run_program("python", "-c", code, cwd=photos).stdout == "(60, 1280) ['cats', 'dogs']\n"
+
+
+def test_the_number_of_backbones_is_right():
+    assert f"another of the {len(CATALOGUE)}\nbackbones" in README
+
+
+def test_the_speed_stands_in_the_results():
+    result = json.loads((ROOT / "benchmarks" / "results" / "extraction-resnet50-cats_dogs.json").read_text())
+    for name, rates in result["images_per_second"].items():
+        assert f"| {name} | {statistics.median(rates):.1f} |" in README
+    for ratio in result["times_keras_predict"].values():
+        assert f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})" in README
