@@ -95,7 +95,8 @@ def extract_command(
         done = run_extraction(data, ready, **_given(batch_size=batch_size, workers=workers, out=out, progress=report))
     if as_json:
         record = {name: getattr(done, name) for name in ("classes", "computed", "reused", "engine", "precision")}
-        record |= {"path": str(done.path), "images": done.images, "skipped": [asdict(s) for s in done.skipped]}
+        record |= {"path": str(done.path), "images": done.images}
+        record |= {"skipped": len(done.skipped), "skipped_images": [asdict(s) for s in done.skipped]}
         record |= {"seconds": round(done.seconds, 3), "images_per_second": round(done.images_per_second, 1)}
         _print_json(record)
         return
@@ -206,7 +207,9 @@ def predict_command(
 @_guarded
 def evaluate_command(
     head: HeadFile,
-    target: Annotated[Path, typer.Argument(help="Feature file, or folder of labelled images.")],
+    target: Annotated[
+        Path | None, typer.Argument(help="Feature file (by default the one in this folder) or folder of images.")
+    ] = None,
     split: Annotated[str, typer.Option(help="train, val, test, all, or auto: what the head has not seen.")] = "auto",
     weights: Weights = None,
     engine: Engine = "auto",
@@ -218,6 +221,7 @@ def evaluate_command(
     from heads.file import load_head
 
     saved = load_head(head)
+    target = target or _only_feature_file()
     if target.is_dir():
         from extract import rows_of_folder
 
@@ -232,6 +236,7 @@ def evaluate_command(
 
         with FeatureFile(target) as file:
             saved.require_rows_of(file)
+            file.require_complete()
             positions, part = file.rows_to_score(split, trained_on=saved.trained_on.get("data"))
             x, y = file.read(positions)
             names, skipped = file.class_names, []
@@ -250,13 +255,16 @@ def evaluate_command(
 @onepass.command("info", epilog="Example: onepass info photos.resnet50.h5")
 @_guarded
 def info_command(
-    file: Annotated[Path, typer.Argument(help="Feature file or head file.")],
+    file: Annotated[
+        Path | None, typer.Argument(help="Feature file or head file; by default the feature file here.")
+    ] = None,
     summary: Annotated[bool, typer.Option("--summary", help="Print a head as Keras's model.summary().")] = False,
     as_json: Json = False,
 ) -> None:
     """Say what a feature file or a head file holds and where it came from."""
     from heads.file import is_head
 
+    file = file or _only_feature_file()
     if file.is_file() and is_head(file):
         _head_info(file, summary, as_json)
     elif summary:
@@ -329,6 +337,7 @@ def _feature_info(path: Path, as_json: bool) -> None:
             "file": str(path),
             "images": len(file),
             "committed": int(file.committed.sum()),
+            "pending": len(file.pending()),
             "skipped": [asdict(s) for s in file.skipped],
             "classes": counts,
             "splits": splits,
@@ -340,11 +349,14 @@ def _feature_info(path: Path, as_json: bool) -> None:
     if as_json:
         _print_json(facts)
         return
-    pending = facts["images"] - facts["committed"] - len(facts["skipped"])
     print(f"{path}: {title}")
     _print_table(
         [
-            ["committed", f"{facts['committed']} of {facts['images']} images" + (f", {pending} to do" * bool(pending))],
+            [
+                "committed",
+                f"{facts['committed']} of {facts['images']} images"
+                + (f", {facts['pending']} to do" if facts["pending"] else ""),
+            ],
             ["classes", ", ".join(f"{name} {count}" for name, count in counts.items())],
             ["splits", ", ".join(f"{name} {count}" for name, count in splits.items())],
             ["rows", str(file.spec)],

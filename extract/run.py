@@ -194,10 +194,12 @@ def _compute_missing(
     for position in np.flatnonzero(~committed).tolist():
         places[scan.table.content_hashes[position].tobytes()].append(position)
     reused = int(committed.sum())
-    computed = 0
+    computed = skipped = 0
     with RowWriter(path) as writer, _Committer(writer, batch_size) as committer:
 
         def skip(content: bytes, reason: str) -> None:
+            nonlocal skipped
+            skipped += 1
             for position in places[content]:
                 writer.skip(position, scan.unread.get(scan.table.paths[position], reason))
 
@@ -211,7 +213,7 @@ def _compute_missing(
             computed += 1
             reused += len(places[content]) - 1
             if progress:
-                progress(computed, len(files))
+                progress(computed + skipped, len(files))
     return computed, reused
 
 

@@ -110,6 +110,22 @@ class FeatureFile:
             for i in np.flatnonzero(reasons != b"")
         ]
 
+    def pending(self) -> np.ndarray:
+        """Positions of images that are neither committed nor skipped, (m,) int64."""
+        return np.flatnonzero(~self.committed & (self._read("skip_reasons") == b""))
+
+    def require_complete(self) -> None:
+        """Refuses a file whose extraction has not finished.
+
+        Raises:
+            FeatureFileError: Images are still to be computed.
+        """
+        if count := len(self.pending()):
+            raise FeatureFileError(
+                f"{self.path} is not complete: {count} of {len(self)} images have no row yet. "
+                "Run the same extract command again to finish it."
+            )
+
     def rows_of(self, split: str) -> np.ndarray:
         """Positions of the committed images of "train", "val" or "test", (m,) int64."""
         if split not in SPLITS:

@@ -69,13 +69,14 @@ def train_head(
             patience, seed.
 
     Raises:
-        FeatureFileError: The feature file cannot be read.
+        FeatureFileError: The feature file cannot be read or is not complete.
         TrainingError: It does not hold what training needs.
         OptionError: An option is wrong or belongs to another head.
         HeadFileError: The head file cannot be written.
     """
     estimator = make_head(head, **options)
     with FeatureFile(features) as file:
+        file.require_complete()
         rows, held_out = _parts(file)
         x, y = file.read(rows)
         started = time.perf_counter()

@@ -256,11 +256,11 @@ def test_a_killed_run_resumed_equals_an_uninterrupted_one(
 
 
 def test_memory_does_not_grow_with_the_images(tmp_path: Path, tiny_file: Path, rng: np.random.Generator):
-    """Peak of 200 against 1600 images of 0.75 MB each when decoded: far less than the images' own size."""
+    """Peak of 150 against 900 images of 0.75 MB each when decoded: far less than the images' own size."""
     peaks = []
     code = SLOWLY.replace("time.sleep(0.004)", "None")
     code += "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    for count in (200, 1600):
+    for count in (150, 900):
         for i in range(count):
             folder = tmp_path / str(count) / "ab"[i % 2]
             folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from features import FeatureFile
-from features.errors import HeadFileError, OptionError, SpecMismatchError, TrainingError
+from features.errors import FeatureFileError, HeadFileError, OptionError, SpecMismatchError, TrainingError
 from features.writer import RowWriter, write_feature_file
 from heads import load_head, train_head
 
@@ -99,6 +99,19 @@ def test_without_held_out_images_there_is_no_score_and_no_head(tmp_path: Path):
     with pytest.raises(TrainingError, match="holds no test or val image, so no honest score is possible. Add images"):
         train_head(path, out=tmp_path / "x.head")
     assert not (tmp_path / "x.head").exists()
+
+
+def test_a_file_half_extracted_is_not_trained_on(tmp_path: Path):
+    write_feature_file(tmp_path / "half.h5", make_spec(), make_table(10), {})
+    with RowWriter(tmp_path / "half.h5") as writer:
+        writer.commit(range(6), np.ones((6, 6), np.float32))
+        writer.skip(6, "empty file")
+    with pytest.raises(FeatureFileError) as caught:
+        train_head(tmp_path / "half.h5", out=tmp_path / "x.head")
+    assert str(caught.value) == (
+        f"{tmp_path / 'half.h5'} is not complete: 3 of 10 images have no row yet. "
+        "Run the same extract command again to finish it."
+    )
 
 
 def test_a_class_without_training_images_is_refused(tmp_path: Path):
