@@ -58,7 +58,10 @@ def test_extract_reports_what_it_did(make_folder: MakeFolder, tiny_file: Path, t
         "classes": {"cats": 5, "dogs": 4},
         "computed": 9,
         "reused": 0,
-        "skipped": [{"path": "cats/bad.jpg", "reason": "not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are read)"}],
+        "skipped": 1,
+        "skipped_images": [
+            {"path": "cats/bad.jpg", "reason": "not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are read)"}
+        ],
         "engine": "openvino",
         "precision": found["precision"],
     }
@@ -151,7 +154,7 @@ def test_predict_writes_tables_and_overwrites_none(work: Path):
 
 def test_evaluating_the_training_folder_scores_what_was_held_out(work: Path):
     trained = run_json("onepass", "info", "photos.tiny.svm.head", cwd=work)["evaluation"]
-    by_file = run_json("onepass", "evaluate", "photos.tiny.svm.head", "photos.tiny.h5", cwd=work)
+    by_file = run_json("onepass", "evaluate", "photos.tiny.svm.head", cwd=work)
     by_folder = run_json("onepass", "evaluate", "photos.tiny.svm.head", "photos", cwd=work)
     assert by_file["measured_on"] == by_folder["measured_on"] == "test"
     for found in (by_file, by_folder):
@@ -173,7 +176,7 @@ def test_info_says_what_files_hold(work: Path):
     facts = run_json("onepass", "info", "photos.tiny.h5", cwd=work)
     assert (facts["images"], facts["committed"], facts["classes"]) == (41, 40, {"cats": 20, "dogs": 20})
     assert facts["provenance"]["data"] == str(work / "photos")
-    plain = run_program("onepass", "info", "photos.tiny.h5", cwd=work)
+    plain = run_program("onepass", "info", cwd=work)
     assert "committed     40 of 41 images" in plain.stdout
     assert "skipped cats/bad.jpg: not an image" in plain.stderr
     head = run_program("onepass", "info", "photos.tiny.svm.head", cwd=work).stdout
