@@ -41,7 +41,8 @@ class _LinearHead(Head):
     def _fit(self, x: np.ndarray, y: np.ndarray) -> DenseNetwork:
         require_positive(C=self.C)
         mean, scale = standardisation(x)
-        axes, rotated = principal_axes((x - mean) / scale)
+        axes, exact = principal_axes((x - mean) / scale)
+        rotated = exact.astype(np.float32)  # as precise as the rows were, and twice as fast
         strengths = self.strengths if self.C is None else (float(self.C),)
         trials = list(self._trials(rotated, y, strengths))
         best = min(trials, key=lambda trial: trial.loss) if trials else None
@@ -69,12 +70,11 @@ class _LinearHead(Head):
         for fold, (_, test) in enumerate(splitter.split(y, y)):
             train[test, fold] = False
         losses: list[float] = []
-        single = x.astype(np.float32)
-        path = fit_path(single, y, train, self._penalties(strengths, y), type(self).loss, tolerance=1e-3)
+        path = fit_path(x, y, train, self._penalties(strengths, y), type(self).loss, tolerance=1e-3)
         for strength, fits in zip(strengths, path, strict=False):
             scores = np.empty((len(y), int(y.max()) + 1))
             for fold, fit in enumerate(fits[:-1]):
-                scores[~train[:, fold]] = fit.scores(single[~train[:, fold]])
+                scores[~train[:, fold]] = fit.scores(x[~train[:, fold]])
             losses.append(self._criterion(scores, y))
             yield _Trial(losses[-1], strength, scores, fits[-1])
             if len(losses) >= 3 and losses[-1] > losses[-2] > losses[-3]:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 
+from heads.lbfgs import minimize_convex
 from heads.network import softmax
 
 # The Hessian of the loss is a share of X'X that depends on how sure the fit is: at most 1/4 for the
@@ -113,8 +113,7 @@ def fit_path(
 
         begin_at = np.concatenate([(weights * curvature).ravel(), bias * bias_scale])
         first = np.abs(objective(np.zeros_like(begin_at))[1]).max()
-        options = {"maxiter": 300, "maxcor": 8, "gtol": tolerance * first, "ftol": 1e-12}
-        found = minimize(objective, begin_at, jac=True, method="L-BFGS-B", options=options).x
+        found = minimize_convex(objective, begin_at, tolerance=tolerance * first)
         weights = found[: r * f * k].reshape(r, f * k) / curvature
         bias = found[r * f * k :] / bias_scale
         yield [LinearFit(weights[:, i * k : (i + 1) * k], bias[i * k : (i + 1) * k]) for i in range(f)]
