@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import json
 import sys
 import warnings
@@ -24,6 +25,7 @@ _train_head_alone = typer.Typer(**_SETTINGS)  # type: ignore[arg-type]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Engine = Annotated[str, typer.Option(help="openvino, tensorflow, or auto: tensorflow where there is a GPU.")]
 Weights = Annotated[str | None, typer.Option(help="imagenet, or a .weights.h5 or legacy .h5 file.", metavar="FILE")]
+Moved = Annotated[str | None, typer.Option(help="Where the backbone's weights or .keras file lie now.", metavar="FILE")]
 Workers = Annotated[int | None, typer.Option(help="Decoding threads; by default one per processor.")]
 Features = Annotated[Path | None, typer.Argument(help="Feature file; by default the one in this folder.")]
 HeadFile = Annotated[Path, typer.Argument(help="Head file that train-head wrote.", metavar="HEAD")]
@@ -170,7 +172,7 @@ def predict_command(
     out: Annotated[Path | None, typer.Option(help="Write a .csv or .json file instead of printing.")] = None,
     top: Annotated[int, typer.Option(help="Classes to name per image.")] = 3,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if any image could not be read.")] = False,
-    weights: Weights = None,
+    weights: Moved = None,
     engine: Engine = "auto",
     workers: Workers = None,
     as_json: Json = False,
@@ -210,8 +212,8 @@ def evaluate_command(
     target: Annotated[
         Path | None, typer.Argument(help="Feature file (by default the one in this folder) or folder of images.")
     ] = None,
-    split: Annotated[str, typer.Option(help="train, val, test, all, or auto: what the head has not seen.")] = "auto",
-    weights: Weights = None,
+    split: Annotated[str, typer.Option(help="train, val, test, all, unseen, or auto: what was held out.")] = "auto",
+    weights: Moved = None,
     engine: Engine = "auto",
     workers: Workers = None,
     as_json: Json = False,
@@ -227,8 +229,16 @@ def evaluate_command(
 
         backbone = _backbone_of(saved, weights, engine)
         with _progress("extracting") as report:
-            trained_on = saved.trained_on.get("data")
-            rows = rows_of_folder(target, backbone, part=split, trained_on=trained_on, workers=workers, progress=report)
+            rows = rows_of_folder(
+                target,
+                backbone,
+                part=split,
+                seen=saved.seen,
+                class_names=saved.class_names,
+                seed=int(saved.trained_on.get("seed", 0)),
+                workers=workers,
+                progress=report,
+            )
         x, y, names, part = rows.x, rows.y, rows.class_names, rows.part
         skipped = [(s.path, s.reason) for s in rows.skipped]
     else:
@@ -237,7 +247,7 @@ def evaluate_command(
         with FeatureFile(target) as file:
             saved.require_rows_of(file)
             file.require_complete()
-            positions, part = file.rows_to_score(split, trained_on=saved.trained_on.get("data"))
+            positions, part = file.rows_to_score(split, seen=saved.seen)
             x, y = file.read(positions)
             names, skipped = file.class_names, []
     result = score(saved, x, match_labels(y, names, saved.class_names), saved.class_names, measured_on=part)
@@ -299,7 +309,8 @@ def _head_info(path: Path, summary: bool, as_json: bool) -> None:
     if summary:
         from heads.keras_layers import summary as keras_summary
 
-        print(keras_summary(head.network, dropout=float(head.parameters.get("dropout", 0.0))))
+        text = keras_summary(head.network, dropout=float(head.parameters.get("dropout", 0.0)))
+        print(json.dumps({"summary": text}) if as_json else text)
         return
     facts = {
         "file": str(path),
@@ -372,6 +383,8 @@ def _backbone_of(head: Any, weights: str | None, engine: str) -> Any:
     from extract import Source, load_backbone_for
 
     source = Source(str(head.trained_on.get("backbone")), weights or str(head.trained_on.get("weights")))
+    if weights and weights.endswith(".keras"):
+        source = Source(weights, "imagenet")
     with _progress("preparing the backbone", total=False):
         return load_backbone_for(head.spec, source=source, engine=engine, needed_by=str(head.path))
 
@@ -450,7 +463,7 @@ def _print_skipped(skipped: list[tuple[str, str]], *, all_of_them: bool = False)
     for path, reason in shown:
         typer.echo(f"skipped {path}: {reason}", err=True)
     if len(shown) < len(skipped):
-        typer.echo(f"... and {len(skipped) - len(shown)} more; `onepass info` lists them all", err=True)
+        typer.echo(f"... and {len(skipped) - len(shown)} more; --json lists them all", err=True)
 
 
 def _plain(value: Any) -> str:
@@ -461,16 +474,24 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
+def _run(program: typer.Typer, name: str) -> None:
+    # File names need not be UTF-8; printing one must not end in an error.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    program(prog_name=name)
+
+
 def extract_program() -> None:
     """Entry point of `extract`."""
-    _extract_alone(prog_name="extract")
+    _run(_extract_alone, "extract")
 
 
 def train_head_program() -> None:
     """Entry point of `train-head`."""
-    _train_head_alone(prog_name="train-head")
+    _run(_train_head_alone, "train-head")
 
 
 def onepass_program() -> None:
     """Entry point of `onepass`."""
-    onepass(prog_name="onepass")
+    _run(onepass, "onepass")

@@ -1,5 +1,6 @@
 """A backbone ready to use: its spec, and its engine once a row is asked for."""
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +25,7 @@ from extract.engines import (
     choose_engine,
     choose_precision,
 )
-from extract.images import DECODE_RULE, RESIZES, UnreadableImageError, read_image
+from extract.images import DECODE_RULE, RESIZES, UnreadableImageError, decode_image, read_bytes
 from extract.keras_model import POOLINGS, BuiltBackbone, build_backbone, keras_file_size
 from extract.lite0 import PACKAGE
 from extract.weights import file_hash
@@ -95,6 +96,7 @@ class Backbone:
         *,
         on_skip: Callable[[Key, str], None],
         workers: int | None = None,
+        verify: bool = False,
     ) -> Iterator[tuple[Key, np.ndarray]]:
         """Rows of image files; decoding runs in threads beside the engine, memory stays bounded.
 
@@ -102,13 +104,17 @@ class Backbone:
             files: Keys with paths.
             on_skip: Called with key and reason for every file that cannot be read.
             workers: Decoding threads; by default one per processor.
+            verify: Keys are SHA-256 digests, and a file whose bytes have another is skipped.
 
         Yields:
             (key, (d,) float32), not necessarily in order.
         """
 
-        def decode(path: Path) -> np.ndarray:
-            return read_image(path, image_size=self.spec.image_size, resize=self.spec.resize)
+        def decode(key: Key, path: Path) -> np.ndarray:
+            data = read_bytes(path)
+            if verify and hashlib.sha256(data).digest() != key:
+                raise UnreadableImageError("changed while it was being read; run the command again")
+            return decode_image(data, image_size=self.spec.image_size, resize=self.spec.resize)
 
         def readable() -> Iterator[tuple[Key, np.ndarray]]:
             for key, future in _ahead(files, decode, workers or os.cpu_count() or 1):
@@ -121,14 +127,14 @@ class Backbone:
 
 
 def _ahead(
-    files: Iterable[tuple[Key, Path]], decode: Callable[[Path], np.ndarray], workers: int
+    files: Iterable[tuple[Key, Path]], decode: Callable[[Key, Path], np.ndarray], workers: int
 ) -> Iterator[tuple[Key, Future[np.ndarray]]]:
     """Keeps a bounded number of decodings under way, in order."""
     waiting: deque[tuple[Key, Future[np.ndarray]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         for key, path in files:
-            waiting.append((key, pool.submit(decode, path)))
+            waiting.append((key, pool.submit(decode, key, path)))
             if len(waiting) > 4 * workers + 8:
                 yield waiting.popleft()
         while waiting:

@@ -111,12 +111,12 @@ def store(key: str, model: Any, facts: CompiledBackbone) -> CompiledBackbone:
             sizes = {part: (new / part).stat().st_size for part in (_GRAPH, _WEIGHTS)}
             described = {k: v for k, v in asdict(facts).items() if k != "folder"} | {"sizes": sizes}
             (new / _FACTS).write_text(json.dumps(described, indent=1))
-            shutil.rmtree(folder / key, ignore_errors=True)
-            if not (folder / key).exists():
+            if find_by_key(key) is None:
+                shutil.rmtree(folder / key, ignore_errors=True)
                 new.rename(folder / key)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # OpenVINO reports a full disk as a RuntimeError
         raise BackboneError(
-            f"cannot keep the converted backbone in {folder}: {error.strerror or error}. "
+            f"cannot keep the converted backbone in {folder}: {getattr(error, 'strerror', None) or error}. "
             "Set ONEPASS_CACHE to a folder that can be written, or use --engine tensorflow."
         ) from None
     stored = find_by_key(key)

@@ -61,20 +61,21 @@ class OpenVINOEngine:
         used = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if used != short:
             raise BackboneError(
-                f"this processor cannot compute in {precision} (OpenVINO chose {used}); use --precision float32."
+                f"this processor cannot compute in {precision} (OpenVINO chose {used}). "
+                "Extract, and train, with --precision float32."
             )
-        self._queue = ov.AsyncInferQueue(self._compiled)
 
     def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:
         done: deque[tuple[Key, np.ndarray]] = deque()
-        self._queue.set_callback(lambda request, key: done.append((key, request.get_output_tensor(0).data[0].copy())))
+        queue = import_openvino().AsyncInferQueue(self._compiled)
+        queue.set_callback(lambda request, key: done.append((key, request.get_output_tensor(0).data[0].copy())))
         try:
             for key, image in images:
-                self._queue.start_async({0: image[None]}, userdata=key)
+                queue.start_async({0: image[None]}, userdata=key)
                 while done:
                     yield done.popleft()
         finally:
-            self._queue.wait_all()
+            queue.wait_all()
         while done:
             yield done.popleft()
 

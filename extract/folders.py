@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,8 +32,8 @@ class FolderScan:
 
     Attributes:
         table: One entry per file that claims to be an image.
-        unread: path -> reason, for entries whose bytes could not be read.
-        other: path -> reason, for files that are no image by name or place.
+        unread: path -> reason, for entries that were not read: no image by name, or no access.
+        other: path -> reason, for files outside the class folders, which have no entry.
         drawn: True if the split was drawn from the content because there were no split folders.
     """
 
@@ -42,7 +43,14 @@ class FolderScan:
     drawn: bool
 
 
-def scan_folder(data: Path, *, seed: int = 0, known: ImageTable | None = None, least_classes: int = 2) -> FolderScan:
+def scan_folder(
+    data: Path,
+    *,
+    seed: int = 0,
+    known: ImageTable | None = None,
+    known_drawn: bool = False,
+    least_classes: int = 2,
+) -> FolderScan:
     """Reads class folders, optionally under train / val / test folders, and hashes every file.
 
     Without split folders a fifth of the images becomes the test split, chosen by their content
@@ -52,6 +60,7 @@ def scan_folder(data: Path, *, seed: int = 0, known: ImageTable | None = None, l
         data: The image folder.
         seed: Of the drawn split.
         known: Table of an earlier scan; a file of the same path, size and time is not read again.
+        known_drawn: True if the split of `known` was drawn; its images then keep their side.
         least_classes: How many classes there must be.
 
     Raises:
@@ -59,7 +68,7 @@ def scan_folder(data: Path, *, seed: int = 0, known: ImageTable | None = None, l
     """
     files, other = _checked_files(data, least_classes)
     class_names = tuple(sorted({file.label for file in files}))
-    hashes, sizes, mtimes, unread = _hash_files(data, [file.path for file in files], known)
+    hashes, sizes, mtimes, unread = _hash_files(data, files, known)
     labels = np.array([class_names.index(file.label) for file in files], np.int32)
     splits = np.array([SPLITS.index(file.split or "train") for file in files], np.uint8)
     drawn = all(file.split in (None, "train") for file in files)
@@ -69,6 +78,10 @@ def scan_folder(data: Path, *, seed: int = 0, known: ImageTable | None = None, l
         splits[usable] = np.where(
             content_split(hashes[usable], labels[usable], seed=seed), SPLITS.index("test"), SPLITS.index("train")
         )
+        if known is not None and known_drawn:
+            # The rule for classes that would miss a side looks at the whole class; what was drawn stays.
+            before = {h.tobytes(): side for h, side in zip(known.content_hashes, known.splits, strict=True) if h.any()}
+            splits[:] = [before.get(h.tobytes(), side) for h, side in zip(hashes, splits, strict=True)]
     table = ImageTable(class_names, tuple(f.path for f in files), labels, splits, hashes, sizes, mtimes)
     return FolderScan(table, unread, other, drawn)
 
@@ -95,6 +108,7 @@ class _File:
     path: str
     label: str
     split: str | None
+    is_image: bool
 
 
 def _find_files(data: Path) -> tuple[list[_File], dict[str, str], list[str]]:
@@ -108,12 +122,9 @@ def _find_files(data: Path) -> tuple[list[_File], dict[str, str], list[str]]:
                 continue
             before = len(files)
             for path in walk_files(Path(entry.path)):
-                relative = _relative(path, data)
-                if path.suffix.lower() in IMAGE_SUFFIXES:
-                    files.append(_File(relative, entry.name, split))
-                else:
-                    other[relative] = f"not an image by its name ({path.suffix})"
-            if len(files) == before:
+                is_image = path.suffix.lower() in IMAGE_SUFFIXES
+                files.append(_File(_relative(path, data), entry.name, split, is_image))
+            if not any(file.is_image for file in files[before:]):
                 empty.append(_relative(Path(entry.path), data))
     return sorted(files), other, empty
 
@@ -161,7 +172,7 @@ def find_images(paths: list[Path]) -> list[Path]:
 
 
 def _check_classes(data: Path, files: list[_File], empty: list[str], least: int) -> None:
-    if not files:
+    if not any(file.is_image for file in files):
         raise DataError(
             f"{data} holds no images in class folders. Needed: one folder per class with its images inside, "
             f"such as {data.name}/cats/1.jpg; also below train, val and test folders."
@@ -176,30 +187,37 @@ def _check_classes(data: Path, files: list[_File], empty: list[str], least: int)
 
 
 def _hash_files(
-    data: Path, paths: list[str], known: ImageTable | None
+    data: Path, files: list[_File], known: ImageTable | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, str]]:
-    hashes = np.zeros((len(paths), 32), np.uint8)
-    sizes, mtimes = np.zeros(len(paths), np.int64), np.zeros(len(paths), np.int64)
+    hashes = np.zeros((len(files), 32), np.uint8)
+    sizes, mtimes = np.zeros(len(files), np.int64), np.zeros(len(files), np.int64)
     unread: dict[str, str] = {}
     earlier = {path: i for i, path in enumerate(known.paths)} if known else {}
 
     def fill(position: int) -> None:
-        path = data / paths[position]
+        file = files[position]
+        path = data / file.path
+        if not file.is_image:
+            unread[file.path] = f"not an image by its name ({path.suffix})"
+            return
         try:
             status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                unread[file.path] = "not a regular file"
+                return
             sizes[position], mtimes[position] = status.st_size, status.st_mtime_ns
-            before = earlier.get(paths[position])
+            before = earlier.get(file.path)
             if known and before is not None and _unchanged(known, before, status):
                 hashes[position] = known.content_hashes[before]
                 return
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").digest()
+            with open(path, "rb") as raw:
+                digest = hashlib.file_digest(raw, "sha256").digest()
             hashes[position] = np.frombuffer(digest, np.uint8)
         except OSError as error:
-            unread[paths[position]] = (error.strerror or type(error).__name__).lower()
+            unread[file.path] = (error.strerror or type(error).__name__).lower()
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill, range(len(paths))):
+        for _ in pool.map(fill, range(len(files))):
             pass
     return hashes, sizes, mtimes, unread
 

@@ -1,6 +1,7 @@
 """One image file into the square RGB pixels that a backbone sees, or a reason why not."""
 
 import io
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def read_image(path: Path, *, image_size: int, resize: str) -> np.ndarray:
     Raises:
         UnreadableImageError: With the reason.
     """
-    return decode_image(_read_bytes(path), image_size=image_size, resize=resize)
+    return decode_image(read_bytes(path), image_size=image_size, resize=resize)
 
 
 def decode_image(data: bytes, *, image_size: int, resize: str) -> np.ndarray:
@@ -87,8 +88,15 @@ def decode_image(data: bytes, *, image_size: int, resize: str) -> np.ndarray:
         raise UnreadableImageError(f"damaged: {str(error).strip() or type(error).__name__}"[:110]) from None
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a regular file; a pipe or device would keep a run waiting for ever.
+
+    Raises:
+        UnreadableImageError: With the reason.
+    """
     try:
+        if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
+            raise UnreadableImageError("not a regular file")
         return path.read_bytes()
     except OSError as error:
         raise UnreadableImageError((error.strerror or type(error).__name__).lower()) from None

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from extract.catalogue import BUNDLED, CatalogueEntry, find_entry
 from extract.lite0 import build_lite0, load_bundled_weights
 from extract.weights import file_hash, load_weights_file, weights_hash
 from features.errors import BackboneError, WeightsError
-from features.frameworks import import_keras, quiet_stderr
+from features.frameworks import import_keras, plain_keras, quiet_stderr
 
 POOLINGS = ("avg", "max", "flatten")
 
@@ -46,18 +47,11 @@ def build_backbone(
         BackboneError: The name is unknown, the file is no Keras model, or the size does not fit.
         WeightsError: The weights cannot be downloaded or do not fit.
     """
-    keras = import_keras()
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
-    keras.backend.clear_session()
-    try:
-        # Keras announces downloads on stdout, which belongs to results.
-        with quiet_stderr() as stderr, contextlib.redirect_stdout(stderr):
-            if name.endswith(".keras"):
-                return _from_keras_file(Path(name), image_size, pooling)
-            return _from_catalogue(find_entry(name), weights, image_size, pooling)
-    finally:
-        keras.config.set_dtype_policy(policy)
+    # Keras announces downloads on stdout, which belongs to results.
+    with plain_keras(precision), quiet_stderr() as stderr, contextlib.redirect_stdout(stderr):
+        if name.endswith(".keras"):
+            return _from_keras_file(Path(name), image_size, pooling)
+        return _from_catalogue(find_entry(name), weights, image_size, pooling)
 
 
 def _from_catalogue(entry: CatalogueEntry, weights: str | Path, image_size: int, pooling: str) -> BuiltBackbone:
@@ -84,15 +78,12 @@ def _network(entry: CatalogueEntry, image_size: int, *, download: bool) -> Any:
     factory = getattr(keras.applications, entry.factory)
     shape = (image_size, image_size, 3)
     try:
-        model = factory(include_top=False, weights=None, input_shape=shape, **entry.options)
+        with keras.StatelessScope():  # shapes without values: only to see whether the size fits
+            factory(include_top=False, weights=None, input_shape=shape, **entry.options)
     except ValueError as error:
         raise BackboneError(f"{entry.name} cannot take {image_size} px images: {error}") from None
-    if not download:
-        return model
-    # Names such as conv2d_7 count on; the pretrained files want them as in a fresh session.
-    keras.backend.clear_session()
     try:
-        return factory(include_top=False, weights="imagenet", input_shape=shape, **entry.options)
+        return factory(include_top=False, weights="imagenet" if download else None, input_shape=shape, **entry.options)
     except Exception as error:
         folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -121,6 +112,8 @@ def load_keras_file(path: Path) -> Any:
     """
     if not path.is_file():
         raise BackboneError(f"there is no backbone file {path}.")
+    if not zipfile.is_zipfile(path):
+        raise BackboneError(f"{path} is no .keras file of Keras 3 (which is a zip). Save the model again in Keras 3.")
     try:
         model = import_keras().models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
@@ -129,7 +122,8 @@ def load_keras_file(path: Path) -> Any:
             "Needed: a .keras file of built-in layers, without Lambda."
         ) from None
     last = model.layers[-1]
-    if getattr(getattr(last, "activation", None), "__name__", "") in ("softmax", "sigmoid") and last.weights:
+    activation = getattr(getattr(last, "activation", None), "__name__", type(last).__name__).lower()
+    if activation in ("softmax", "sigmoid") and len(model.output_shape) == 2:
         raise BackboneError(
             f"{path} ends in a classifier ({last.name}); a backbone ends in features. Save it without: "
             f'keras.Model(model.input, model.layers[-2].output).save("{path.stem}_backbone.keras")'
@@ -154,5 +148,5 @@ def _with_rows(inputs: Any, outputs: Any, pooling: str, name: str, digest: str) 
         pool = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D, "flatten": layers.Flatten}
         outputs = pool[pooling](name="rows")(outputs)
     rows = keras.ops.cast(outputs, "float32")
-    model = keras.Model(inputs, rows, name=name.replace(".", "_"))
+    model = keras.Model(inputs, rows, name="backbone")
     return BuiltBackbone(model, digest, int(rows.shape[-1]))

@@ -150,7 +150,8 @@ def _prepare_file(data: Path, path: Path, backbone: Backbone, seed: int) -> Fold
             right_name="this command",
             remedy="Repeat the settings of the file, or choose another file with --out.",
         )
-    scan = scan_folder(data, seed=seed, known=old.table if old else None)
+    known_drawn = bool(old and old.provenance.get("drawn_split"))
+    scan = scan_folder(data, seed=seed, known=old.table if old else None, known_drawn=known_drawn)
     if old and scan.table.same_entries(old.table):
         return scan
     if old:
@@ -189,11 +190,14 @@ def _compute_missing(
 ) -> tuple[int, int]:
     """Computes each missing content once; returns how many were computed and how many rows reused."""
     with FeatureFile(path) as file:
-        committed = file.committed
+        missing = ~file.committed
+        stored = np.flatnonzero(file.committed)
+        missing[stored[file.damaged(stored)]] = True
     places: dict[bytes, list[int]] = defaultdict(list)
-    for position in np.flatnonzero(~committed).tolist():
+    for position in np.flatnonzero(missing).tolist():
         places[scan.table.content_hashes[position].tobytes()].append(position)
-    reused = int(committed.sum())
+    unread = places.pop(bytes(32), [])
+    reused = int((~missing).sum())
     computed = skipped = 0
     with RowWriter(path) as writer, _Committer(writer, batch_size) as committer:
 
@@ -201,12 +205,14 @@ def _compute_missing(
             nonlocal skipped
             skipped += 1
             for position in places[content]:
-                writer.skip(position, scan.unread.get(scan.table.paths[position], reason))
+                writer.skip(position, reason)
 
+        for position in unread:
+            writer.skip(position, scan.unread[scan.table.paths[position]])
         files = [(content, data / scan.table.paths[where[0]]) for content, where in places.items()]
         if not files:
             return 0, reused
-        for content, row in backbone.stream(files, on_skip=skip, workers=workers):
+        for content, row in backbone.stream(files, on_skip=skip, workers=workers, verify=True):
             for position in places[content]:
                 writer.skip(position, "")
                 committer.add(position, row)
@@ -241,7 +247,9 @@ def rows_of_folder(
     backbone: Backbone,
     *,
     part: str = "auto",
-    trained_on: str | None = None,
+    seen: np.ndarray,
+    class_names: tuple[str, ...],
+    seed: int = 0,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FolderRows:
@@ -251,14 +259,23 @@ def rows_of_folder(
         data: Class folders, optionally under split folders; one class is enough.
         backbone: What computes the rows.
         part: See `features.rows_to_score`.
-        trained_on: Image folder that the head to be scored was trained on, if known.
+        seen: (m, 8) uint8, first bytes of the content hashes that the head was trained on.
+        class_names: Classes there may be; another one is refused before anything is computed.
+        seed: Of the split that is drawn where the folder has none.
         workers: Decoding threads.
         progress: Called with (images done, images to do).
+
+    Raises:
+        DataError: The folder cannot be used or has a class that is not in `class_names`.
     """
-    scan = scan_folder(data, least_classes=1)
+    scan = scan_folder(data, seed=seed, least_classes=1)
     table = scan.table
-    here = trained_on == str(data.resolve())
-    chosen, part = rows_to_score(table.splits, part, drawn=scan.drawn, trained_here=here)
+    if unknown := [name for name in table.class_names if name not in class_names]:
+        raise DataError(
+            f"{data} has the class {unknown[0]!r}, which the head does not know; it knows {', '.join(class_names)}. "
+            "Rename the class folders, or train a head on these images."
+        )
+    chosen, part = rows_to_score(table.splits, table.content_hashes, part, drawn=scan.drawn, seen=seen)
     reasons: dict[int, str] = {}
     files = [(int(i), data / table.paths[i]) for i in chosen]
     rows: dict[int, np.ndarray] = {}

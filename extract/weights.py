@@ -22,6 +22,11 @@ class _FileLayer:
     name: str
     arrays: list[h5py.Dataset]
 
+    def may_be_a_classifier(self) -> bool:
+        """True for what tops are made of: dense layers, and 1 x 1 convolutions in the MobileNets."""
+        shape = self.arrays[0].shape
+        return len(shape) == 2 or (len(shape) == 4 and shape[:2] == (1, 1))
+
 
 def load_weights_file(model: Any, path: Path, *, backbone: str) -> None:
     """Sets all weights of a backbone from a `.weights.h5` or legacy `.h5` file.
@@ -87,11 +92,12 @@ def _pair(model: Any, file: h5py.File, path: Path, backbone: str) -> list[tuple[
             f"{path} is HDF5 but holds no Keras weights. Needed: a .weights.h5 or legacy .h5 file of {backbone}."
         )
     pairs = [(layer, stored.get(key)) for key, layer in wanted.items()]
-    _check_fit(pairs, len(stored), path, backbone)
+    extra = [layer for key, layer in stored.items() if key not in wanted]
+    _check_fit(pairs, extra, path, backbone)
     return [(layer, found) for layer, found in pairs if found is not None]
 
 
-def _check_fit(pairs: list[tuple[Any, _FileLayer | None]], found_layers: int, path: Path, backbone: str) -> None:
+def _check_fit(pairs: list[tuple[Any, _FileLayer | None]], extra: list[_FileLayer], path: Path, backbone: str) -> None:
     refused = f"{path} does not fit {backbone}: "
     advice = f" Choose the --backbone that the file was made for, or a weights file of {backbone}."
     for layer, found in pairs:
@@ -104,10 +110,10 @@ def _check_fit(pairs: list[tuple[Any, _FileLayer | None]], found_layers: int, pa
                 f"{refused}layer {layer.name} needs {_shapes(needed)}, the file's {found.name} has "
                 f"{_shapes(shapes)}.{advice}"
             )
-    if found_layers - len(pairs) > _LARGEST_TOP:
+    if len(extra) > _LARGEST_TOP or not all(layer.may_be_a_classifier() for layer in extra):
         raise WeightsError(
-            f"{refused}it has {found_layers} layers with weights, {backbone} has {len(pairs)}; a classifier "
-            f"on top explains at most {_LARGEST_TOP}.{advice}"
+            f"{refused}it has {len(pairs) + len(extra)} layers with weights, {backbone} has {len(pairs)}; "
+            f"the others ({', '.join(layer.name for layer in extra[:4])}) are no classifier on top.{advice}"
         )
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import weakref
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,7 +43,10 @@ class FeatureFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        header, self._extents = _read_header(self.path)
+        # One descriptor from now on: another run may put a new file under this name meanwhile.
+        self._raw = _opened(self.path)
+        self._closing = weakref.finalize(self, os.close, self._raw)
+        header, self._extents = _read_header(self.path, self._raw)
         self.spec = Spec.from_json(header["spec"])
         self.provenance = _provenance(header["provenance"], self.path)
         self._digest = header["tables_sha256"]
@@ -58,8 +63,9 @@ class FeatureFile:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the mapped rows; arrays already read stay valid."""
+        """Lets go of the file; arrays already read stay valid."""
         self.__dict__.pop("rows", None)
+        self._closing()
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -75,7 +81,8 @@ class FeatureFile:
     def rows(self) -> np.ndarray:
         """(n, views, d) float32, mapped read-only; entries that are not committed hold no meaning."""
         extent = self._extents["rows"]
-        return np.memmap(self.path, extent.dtype, "r", extent.offset, extent.shape)
+        with open(self._raw, "rb", closefd=False) as file:
+            return np.memmap(file, extent.dtype, "r", extent.offset, extent.shape)
 
     @cached_property
     def table(self) -> ImageTable:
@@ -132,19 +139,20 @@ class FeatureFile:
             raise OptionError(f"unknown split {split!r}; there are {', '.join(SPLITS)}.")
         return np.flatnonzero(self.committed & (self.table.splits == SPLITS.index(split)))
 
-    def rows_to_score(self, part: str = "auto", *, trained_on: str | None = None) -> tuple[np.ndarray, str]:
-        """Committed images that give an honest score of a head (see `features.rows_to_score`).
+    def rows_to_score(self, part: str = "auto", *, seen: np.ndarray) -> tuple[np.ndarray, str]:
+        """Committed images that give an honest score of a head.
 
         Args:
-            part: train, val, test, all or auto.
-            trained_on: Image folder the head was trained on.
+            part: See `features.rows_to_score`.
+            seen: (m, 8) uint8, prefixes of the content hashes that the head was trained on.
 
         Returns:
             Positions, and the name of the part.
         """
         usable = np.flatnonzero(self.committed)
-        drawn, here = bool(self.provenance.get("drawn_split")), self.provenance.get("data") == trained_on
-        chosen, part = rows_to_score(self.table.splits[usable], part, drawn=drawn, trained_here=here)
+        drawn = bool(self.provenance.get("drawn_split"))
+        hashes = self.table.content_hashes[usable]
+        chosen, part = rows_to_score(self.table.splits[usable], hashes, part, drawn=drawn, seen=seen)
         return usable[chosen], part
 
     def split(self, *, test: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -200,10 +208,9 @@ class FeatureFile:
 
     def _read(self, name: str) -> np.ndarray:
         extent = self._extents[name]
-        with open(self.path, "rb") as file:
+        with open(self._raw, "rb", closefd=False) as file:
             file.seek(extent.offset)
-            data = file.read(extent.size)
-        return np.frombuffer(data, extent.dtype).reshape(extent.shape)
+            return np.frombuffer(file.read(extent.size), extent.dtype).reshape(extent.shape)
 
 
 def is_feature_file(path: Path) -> bool:
@@ -215,10 +222,21 @@ def is_feature_file(path: Path) -> bool:
         return False
 
 
-def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Extent]]:
+def _opened(path: Path) -> int:
+    try:
+        if path.is_dir():
+            raise FeatureFileError(f"{path} is a folder; needed: a feature file that extract wrote.")
+        return os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise FeatureFileError(f"there is no feature file {path}. Make one with: extract DATA") from None
+    except OSError as error:
+        raise FeatureFileError(f"{path} may not be read: {error.strerror}.") from None
+
+
+def _read_header(path: Path, descriptor: int) -> tuple[dict[str, str], dict[str, Extent]]:
     """Attributes and the place of every dataset; HDF5 itself is closed again at once."""
     try:
-        with h5py.File(path, "r") as file:
+        with open(descriptor, "rb", closefd=False) as raw, h5py.File(raw, "r") as file:
             if file.attrs.get("format") != FORMAT:
                 raise FeatureFileError(
                     f"{path} is HDF5 but no feature file (its format attribute is "
@@ -232,24 +250,17 @@ def _read_header(path: Path) -> tuple[dict[str, str], dict[str, Extent]]:
                 )
             header = {name: str(file.attrs[name]) for name in ("spec", "provenance", "tables_sha256")}
             extents = {name: Extent.of(file, name) for name in encoded()}
-    except FileNotFoundError:
-        raise FeatureFileError(f"there is no feature file {path}. Make one with: extract DATA") from None
-    except PermissionError:
-        raise FeatureFileError(f"{path} may not be read: permission denied.") from None
-    except IsADirectoryError:
-        raise FeatureFileError(f"{path} is a folder; needed: a feature file that extract wrote.") from None
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise FeatureFileError(
             f"{path} cannot be read as a feature file: {error}. It is another kind of file or is damaged; "
             "extract again."
         ) from None
-    _check_shapes(path, extents)
+    _check_shapes(path, extents, os.fstat(descriptor).st_size)
     return header, extents
 
 
-def _check_shapes(path: Path, extents: dict[str, Extent]) -> None:
+def _check_shapes(path: Path, extents: dict[str, Extent], size: int) -> None:
     n = extents["rows"].shape[0]
-    size = path.stat().st_size
     for name, (dtype, rank) in encoded().items():
         extent = extents[name]
         fits = extent.dtype.kind == dtype.kind and (dtype.kind == "S" or extent.dtype == dtype)

@@ -31,6 +31,31 @@ def import_keras() -> Any:
     return keras
 
 
+@contextlib.contextmanager
+def plain_keras(precision: str = "float32") -> Iterator[Any]:
+    """Keras in a fresh session with its factory settings, whatever the user's `keras.json` says.
+
+    Args:
+        precision: float32, or bfloat16 for Keras's mixed policy (weights stay float32).
+
+    Yields:
+        The keras module; the user's settings are back afterwards.
+    """
+    keras = import_keras()
+    config = keras.config
+    before = config.image_data_format(), config.floatx(), config.dtype_policy()
+    keras.backend.clear_session()  # also resets the policy, so it comes first
+    config.set_image_data_format("channels_last")
+    config.set_floatx("float32")
+    config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        yield keras
+    finally:
+        config.set_image_data_format(before[0])
+        config.set_floatx(before[1])
+        config.set_dtype_policy(before[2])
+
+
 def import_openvino() -> ModuleType:
     """OpenVINO without its usage statistics.
 

@@ -50,27 +50,33 @@ def content_split(content_hashes: np.ndarray, labels: np.ndarray, *, test: float
     return np.array([side[content] for content in contents], dtype=bool)
 
 
-def rows_to_score(splits: np.ndarray, part: str, *, drawn: bool, trained_here: bool) -> tuple[np.ndarray, str]:
-    """Picks the images that give an honest score.
+def rows_to_score(
+    splits: np.ndarray, content_hashes: np.ndarray, part: str, *, drawn: bool, seen: np.ndarray
+) -> tuple[np.ndarray, str]:
+    """Picks the images that give an honest score of a head.
 
     Args:
         splits: (n,) positions in `SPLITS`.
-        part: A split, "all", or "auto": the test images, else the val images, else all; all at once
-            where the split was only drawn and the head was trained on other data.
+        content_hashes: (n, 32) uint8.
+        part: A split, "all", "unseen" for the images whose content the head was not trained on, or
+            "auto": the test folder, else the val folder, else (no split folders) unseen.
         drawn: True if the split was drawn from the content, not given by folders.
-        trained_here: True if the head was trained on images of the same folder.
+        seen: (m, 8) uint8, first bytes of the content hashes that the head was trained on.
 
     Returns:
-        (m,) positions, and the name of the part.
+        (k,) positions, and the name of the part.
 
     Raises:
         OptionError: An unknown part.
     """
-    if part not in ("auto", "all", *SPLITS):
-        raise OptionError(f"--split is {part!r}; needed: auto, all or one of {', '.join(SPLITS)}.")
+    if part not in ("auto", "all", "unseen", *SPLITS):
+        raise OptionError(f"--split is {part!r}; needed: auto, all, unseen or one of {', '.join(SPLITS)}.")
     if part == "auto":
         present = [name for name in ("test", "val") if (splits == SPLITS.index(name)).any()]
-        part = "all" if not present or (drawn and not trained_here) else present[0]
+        part = "unseen" if drawn or not present else present[0]
     if part == "all":
         return np.arange(len(splits)), part
+    if part == "unseen":
+        known = {row.tobytes() for row in seen}
+        return np.array([i for i, h in enumerate(content_hashes) if h[:8].tobytes() not in known], np.int64), part
     return np.flatnonzero(splits == SPLITS.index(part)), part

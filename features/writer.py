@@ -34,13 +34,18 @@ def write_feature_file(
         FeatureFileError: The file cannot be written; what stood at `path` is untouched.
     """
     beside = path.with_name(f".{path.name}.new")
-    with _disk_errors(path):
-        create_file(beside, spec, table, provenance)
-        if old is not None:
-            with RowWriter(beside) as writer:
-                _take_over_rows(old, table, writer)
-        beside.replace(path)
-        _sync_folder(path.parent)
+    try:
+        with _disk_errors(path):
+            create_file(beside, spec, table, provenance)
+            if old is not None:
+                with RowWriter(beside) as writer:
+                    _take_over_rows(old, table, writer)
+            beside.replace(path)
+            _sync_folder(path.parent)
+    except FeatureFileError:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
 
 
 class RowWriter:
@@ -103,6 +108,7 @@ def _take_over_rows(old: FeatureFile, table: ImageTable, writer: RowWriter) -> N
     """Copies intact rows by content, 32 MB at a time, so memory does not grow with the file."""
     place = {old.table.content_hashes[i].tobytes(): int(i) for i in np.flatnonzero(old.committed)}
     contents = [content.tobytes() for content in table.content_hashes]
+    place.pop(bytes(32), None)  # of files that could not be read: no content, no row
     pairs = [(new, place[content]) for new, content in enumerate(contents) if content in place]
     batch = max(1, 2**25 // (4 * old.spec.width))
     for start in range(0, len(pairs), batch):
@@ -123,8 +129,8 @@ def _sync_folder(folder: Path) -> None:
 def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
         raise FeatureFileError(
-            f"cannot write {path}: {error.strerror or error}. Everything committed before is kept; "
+            f"cannot write {path}: {getattr(error, 'strerror', None) or error}. Everything committed before is kept; "
             "free disk space or choose another place with --out, then run the same command again."
         ) from None

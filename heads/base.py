@@ -37,8 +37,15 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         self.classes_, positions = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise TrainingError(f"all {len(y)} training rows are of one class; a head needs two or more classes.")
+        seed = self.get_params().get("seed", 0)
+        if not 0 <= seed < 2**32:
+            raise OptionError(f"seed is {seed}; needed: 0 to {2**32 - 1}.")
         self.chosen_: dict[str, Any] = {}
         self.network_ = self._fit(x, positions)
+        if not self.network_.is_finite():
+            raise TrainingError(
+                "training diverged to infinite or undefined weights. Try a smaller learning rate (--lr)."
+            )
         return self
 
     @abstractmethod
@@ -62,5 +69,5 @@ def require_positive(**values: float | None) -> None:
         OptionError: Naming the first.
     """
     for name, value in values.items():
-        if value is not None and not value > 0:
-            raise OptionError(f"{name} is {value}; needed: a number above 0.")
+        if value is not None and not 0 < value < float("inf"):
+            raise OptionError(f"{name} is {value}; needed: a finite number above 0.")

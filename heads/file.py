@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class SavedHead:
         parameters: What it was trained with, tuned values included.
         evaluation: Its score on images that training did not see.
         trained_on: Where its rows came from: feature file, its hash, image folder, backbone, weights.
+        seen: (m, 8) uint8, first bytes of the SHA-256 of every training image.
         path: The head file.
     """
 
@@ -42,6 +44,7 @@ class SavedHead:
     parameters: dict[str, Any]
     evaluation: Evaluation
     trained_on: dict[str, Any]
+    seen: np.ndarray
     path: Path
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
@@ -76,7 +79,7 @@ def save_head(head: SavedHead) -> None:
     path = head.path
     if path.exists() and not is_head(path):
         raise HeadFileError(f"{path} exists and is no head file; it is left alone. Choose another name with --out.")
-    arrays = {"mean": head.network.mean, "scale": head.network.scale}
+    arrays = {"mean": head.network.mean, "scale": head.network.scale, "seen": head.seen}
     for i, (kernel, bias) in enumerate(zip(head.network.kernels, head.network.biases, strict=True)):
         arrays |= {f"kernel_{i}": kernel, f"bias_{i}": bias}
     facts = {
@@ -93,6 +96,8 @@ def save_head(head: SavedHead) -> None:
     beside = path.with_name(f".{path.name}.new")
     try:
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, beside, {"onepass": json.dumps(facts)})
+        with open(beside, "rb") as written:
+            os.fsync(written.fileno())
         beside.replace(path)
     except (OSError, SafetensorError) as error:
         raise HeadFileError(f"cannot write {path}: {error}. Choose another place with --out.") from None
@@ -136,7 +141,7 @@ def _parsed(path: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) ->
             f"{path} has head format {facts['format']} {facts['version']}; this onepass reads {FORMAT} {VERSION}. "
             "Upgrade onepass, or train the head again."
         )
-    layers = range((len(arrays) - 2) // 2)
+    layers = range((len(arrays) - 3) // 2)
     network = DenseNetwork(
         arrays["mean"],
         arrays["scale"],
@@ -158,13 +163,22 @@ def _parsed(path: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) ->
         parameters=dict(facts["parameters"]),
         evaluation=Evaluation(**scores),
         trained_on=dict(facts["trained_on"]),
+        seen=_checked_seen(arrays["seen"]),
         path=path,
     )
+
+
+def _checked_seen(seen: np.ndarray) -> np.ndarray:
+    if seen.dtype != np.uint8 or seen.ndim != 2 or seen.shape[1] != 8:
+        raise ValueError(f"hashes of training images of shape {seen.shape}, {seen.dtype}")
+    return seen
 
 
 def _check_shapes(network: DenseNetwork, width: int, classes: int) -> None:
     if network.output not in OUTPUTS or not network.kernels:
         raise ValueError(f"output {network.output!r} after {len(network.kernels)} layers")
+    if not network.is_finite():
+        raise ValueError("numbers that are not finite")
     sizes = [width, *(len(bias) for bias in network.biases)]
     arrays = (network.mean, network.scale, *network.kernels, *network.biases)
     if any(array.dtype != np.float32 for array in arrays):

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from features.frameworks import import_keras, quiet_stderr
+from features.frameworks import plain_keras, quiet_stderr
 from heads.network import DenseNetwork
 
 
@@ -19,7 +19,11 @@ def to_keras(network: DenseNetwork, *, dropout: float = 0.0, name: str = "head")
     Returns:
         Model of (b, d) rows -> (b, k) probabilities, or (b, 1) of the second class for a sigmoid.
     """
-    keras = import_keras()
+    with plain_keras() as keras, quiet_stderr():
+        return _sequential(keras, network, dropout, name)
+
+
+def _sequential(keras: Any, network: DenseNetwork, dropout: float, name: str) -> Any:
     layers = [keras.Input((network.width,), name="rows")]
     variance = np.square(network.scale, dtype=np.float64)
     layers.append(keras.layers.Normalization(mean=network.mean, variance=variance, name="standardise"))
@@ -29,8 +33,7 @@ def to_keras(network: DenseNetwork, *, dropout: float = 0.0, name: str = "head")
         layers.append(keras.layers.Dense(len(bias), activation=activation, name=f"dense_{i + 1}"))
         if i < last and dropout:
             layers.append(keras.layers.Dropout(dropout, name=f"dropout_{i + 1}"))
-    with quiet_stderr():
-        model = keras.Sequential(layers, name=name)
+    model = keras.Sequential(layers, name=name)
     dense = [layer for layer in model.layers if layer.name.startswith("dense_")]
     for layer, kernel, bias in zip(dense, network.kernels, network.biases, strict=True):
         layer.set_weights([kernel, bias])

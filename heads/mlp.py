@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from features.errors import OptionError
-from features.frameworks import import_keras, quiet_stderr
+from features.frameworks import import_keras, plain_keras, quiet_stderr
 from heads.base import Head, require_positive
 from heads.network import OUTPUTS, DenseNetwork, standardisation
 
@@ -72,9 +72,8 @@ class MLPHead(Head):
         self._check()
         x_val, y_val, x, y = self._validation_part(x, y)
         mean, scale = standardisation(x)
-        keras = import_keras()
-        keras.utils.set_random_seed(self.seed)
-        with quiet_stderr():
+        with plain_keras() as keras, quiet_stderr():
+            keras.utils.set_random_seed(self.seed)
             model = self._model(x.shape[1])
             stopping = keras.callbacks.EarlyStopping(
                 monitor="val_loss", patience=self.patience, restore_best_weights=True

@@ -34,6 +34,10 @@ class DenseNetwork:
     def classes(self) -> int:
         return 2 if self.output == "sigmoid" else len(self.biases[-1])
 
+    def is_finite(self) -> bool:
+        """True if no number in it is infinite or undefined."""
+        return all(np.isfinite(a).all() for a in (self.mean, self.scale, *self.kernels, *self.biases))
+
     def logits(self, rows: np.ndarray) -> np.ndarray:
         """(n, d) rows -> (n, units) float32 before softmax or sigmoid."""
         pieces = [self._logits(rows[start : start + 4096]) for start in range(0, len(rows), 4096)]

@@ -98,6 +98,7 @@ def train_head(
                 "features_hash": file.fingerprint(),
                 "rows": len(rows),
             },
+            seen=np.ascontiguousarray(file.table.content_hashes[rows, :8]),
             path=Path(out) if out else Path(f"{Path(features).stem}.{head}.head"),
         )
     save_head(saved)

@@ -161,7 +161,8 @@ def rewritten(head_file: Path, change) -> Path:
     lambda f, a: a.update(kernel_0=np.zeros((3, 2), np.float32)),
     lambda f, a: a.update(mean=a["mean"].astype(np.float64)),
     lambda f, a: a.pop("bias_0"),
-    lambda f, a: a.update(extra=np.zeros(3, np.float32), more=np.zeros(3, np.float32)),
+    lambda f, a: a.update(seen=np.zeros((3, 7), np.uint8)),
+    lambda f, a: a.update(bias_0=a["bias_0"] * np.nan),
 ])  # fmt: skip
 def test_heads_that_do_not_fit_together_are_refused(head_file: Path, change):
     with pytest.raises(HeadFileError, match=r"x.head is damaged \(.*\). Train the head again.$"):
