@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,12 +154,14 @@ def test_predict_writes_tables_and_overwrites_none(work: Path):
     assert done.stderr == "error: --out new.xlsx ends in neither .csv nor .json; give it one of these endings.\n"
 
 
-def test_evaluating_the_training_folder_scores_what_was_held_out(work: Path):
+def test_evaluating_the_training_folder_scores_what_was_held_out_wherever_it_lies(work: Path, tmp_path: Path):
     trained = run_json("onepass", "info", "photos.tiny.svm.head", cwd=work)["evaluation"]
     by_file = run_json("onepass", "evaluate", "photos.tiny.svm.head", cwd=work)
     by_folder = run_json("onepass", "evaluate", "photos.tiny.svm.head", "photos", cwd=work)
-    assert by_file["measured_on"] == by_folder["measured_on"] == "test"
-    for found in (by_file, by_folder):
+    shutil.copytree(work / "photos", tmp_path / "moved")
+    moved = run_json("onepass", "evaluate", str(work / "photos.tiny.svm.head"), "moved", cwd=tmp_path)
+    assert {found["measured_on"] for found in (by_file, by_folder, moved)} == {"unseen"}
+    for found in (by_file, by_folder, moved):
         assert {k: found[k] for k in ("n", "accuracy", "confusion")} == {
             k: trained[k] for k in ("n", "accuracy", "confusion")
         }
@@ -168,7 +171,7 @@ def test_evaluating_the_training_folder_scores_what_was_held_out(work: Path):
 
 def test_evaluate_prints_classes_and_confusion(work: Path):
     done = run_program("onepass", "evaluate", "photos.tiny.svm.head", "photos.tiny.h5", cwd=work)
-    assert done.stdout.startswith("photos.tiny.svm.head on photos.tiny.h5 (test): accuracy ")
+    assert done.stdout.startswith("photos.tiny.svm.head on photos.tiny.h5 (unseen): accuracy ")
     assert "class  n   precision  recall  f1" in done.stdout.replace("n  precision", "n   precision")
     assert "confusion (rows: true class, columns: predicted)\n      cats  dogs\ncats  " in done.stdout
 
@@ -182,6 +185,8 @@ def test_info_says_what_files_hold(work: Path):
     assert "skipped cats/bad.jpg: not an image" in plain.stderr
     head = run_program("onepass", "info", "photos.tiny.svm.head", cwd=work).stdout
     assert head.startswith("photos.tiny.svm.head: svm head, test accuracy ")
+    summary = run_json("onepass", "info", "photos.tiny.svm.head", "--summary", cwd=work)["summary"]
+    assert "dense_1 (Dense)" in summary
     done = run_program("onepass", "info", "photos.tiny.h5", "--summary", cwd=work)
     assert done.stderr == "error: --summary is for head files; photos.tiny.h5 is none.\n"
 
@@ -235,3 +240,32 @@ def test_a_pipe_gets_no_control_codes_and_no_noise(work: Path):
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
     assert os.linesep in done.stdout
+
+
+def test_a_head_finds_a_keras_backbone_that_was_moved(work: Path, tiny_file: Path, tmp_path: Path):
+    run = ["predict", str(work / "photos.tiny.svm.head"), str(work / "photos" / "dogs" / "1.png"), "--json"]
+    moved = tmp_path / "moved" / "tiny.keras"
+    moved.parent.mkdir()
+    shutil.copy(tiny_file, moved)
+    empty = str(tmp_path / "cache")
+    done = run_program("onepass", *run, "--weights", str(moved), cwd=tmp_path, ONEPASS_CACHE=empty)
+    assert json.loads(done.stdout) == json.loads(run_program("onepass", *run, cwd=work).stdout), done.stderr
+
+
+def test_an_unknown_class_is_refused_before_anything_is_computed(work: Path, tmp_path: Path):
+    write_folder(tmp_path / "other", {"foxes": 2})
+    done = run_program("onepass", "evaluate", str(work / "photos.tiny.svm.head"), "other", cwd=tmp_path)
+    assert done.stderr == (
+        "error: other has the class 'foxes', which the head does not know; it knows cats, dogs. "
+        "Rename the class folders, or train a head on these images.\n"
+    )
+
+
+def test_names_that_are_not_utf8_can_be_printed(work: Path, tmp_path: Path):
+    odd = os.fsencode(tmp_path) + b"/f\xffo.png"
+    with open(work / "photos" / "cats" / "0.png", "rb") as source, open(odd, "wb") as target:
+        target.write(source.read())
+    command = ["onepass", "predict", str(work / "photos.tiny.svm.head"), str(tmp_path)]
+    done = run_program(*command, cwd=tmp_path, PYTHONIOENCODING="utf-8:strict")
+    assert done.returncode == 0, done.stderr
+    assert "f\\udcffo.png  " in done.stdout

@@ -264,3 +264,56 @@ print(asked, "openvino_telemetry" in sys.modules)
     done = run_program("python", "-c", code, cwd=tmp_path, ONEPASS_CACHE=str(tmp_path / "cache"))
     assert done.stdout == "[] False\n", done.stderr
     assert "tensorflow" in sys.modules
+
+
+def test_bfloat16_in_tensorflow_is_computed_in_bfloat16():
+    from extract.keras_model import build_backbone
+
+    settings = {"weights": "imagenet", "image_size": 32, "pooling": "avg"}
+    built = build_backbone("efficientnet_lite0", precision="bfloat16", **settings).model
+    (network,) = [layer for layer in built.layers if layer.name == "efficientnet_lite0"]
+    assert {layer.compute_dtype for layer in network.layers if layer.weights} == {"bfloat16"}
+    assert {weight.dtype for weight in network.weights} == {"float32"}
+    assert built.output.dtype == "float32"
+    assert import_keras().config.dtype_policy().name == "float32"
+
+
+def test_the_users_keras_settings_do_not_matter_and_are_kept(rng: np.random.Generator):
+    from extract.keras_model import build_backbone
+
+    keras = import_keras()
+    settings = {"weights": "imagenet", "image_size": 32, "pooling": "avg"}
+    images = rng.integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
+    expected = build_backbone("efficientnet_lite0", **settings).model.predict(images, verbose=0)
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_floatx("float16")
+    try:
+        built = build_backbone("efficientnet_lite0", **settings)
+        assert keras.config.image_data_format() == "channels_first"
+        assert keras.config.floatx() == "float16"
+    finally:
+        keras.config.set_image_data_format("channels_last")
+        keras.config.set_floatx("float32")
+    np.testing.assert_allclose(built.model.predict(images, verbose=0), expected, atol=1e-5)
+
+
+def test_odd_file_names_and_softmax_layers_of_keras_files(tmp_path: Path):
+    keras = import_keras()
+    layers = [keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3)]
+    keras.Sequential(layers).save(tmp_path / "my net.v2.keras")
+    assert load_backbone(str(tmp_path / "my net.v2.keras")).spec.backbone == "my net.v2"
+
+    layers = [keras.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(3), keras.layers.Softmax()]
+    keras.Sequential(layers).save(tmp_path / "whole.keras")
+    with pytest.raises(BackboneError, match=r"ends in a classifier \(softmax.*\)"):
+        load_backbone(str(tmp_path / "whole.keras"))
+    (tmp_path / "junk.keras").write_bytes(b"no zip")
+    with pytest.raises(BackboneError, match=r"junk.keras is no .keras file of Keras 3 \(which is a zip\)"):
+        load_backbone(str(tmp_path / "junk.keras"))
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path: Path, tiny_file: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ONEPASS_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(BackboneError, match="cannot keep the converted backbone in .* Set ONEPASS_CACHE to a folder"):
+        load_backbone(str(tiny_file))

@@ -79,8 +79,9 @@ def test_files_that_are_no_images_are_listed_and_hidden_ones_left_out(make_folde
 
     scan = scan_folder(data)
 
-    assert scan.other == {"cats/notes.txt": "not an image by its name (.txt)", "readme.md": "not in a class folder"}
-    assert len(scan.table) == 4
+    assert scan.other == {"readme.md": "not in a class folder"}
+    assert scan.unread == {"cats/notes.txt": "not an image by its name (.txt)"}
+    assert len(scan.table) == 5
 
 
 def test_a_broken_link_is_an_entry_with_a_reason(make_folder: MakeFolder):
@@ -155,3 +156,23 @@ def test_find_images_takes_files_as_given_and_searches_folders(make_folder: Make
     (data / "notes.txt").write_text("x")
     found = find_images([data / "notes.txt", data])
     assert [path.name for path in found] == ["notes.txt", "0.png", "1.png"]
+
+
+def test_a_pipe_does_not_hold_up_the_run(make_folder: MakeFolder):
+    data = make_folder({"cats": 2, "dogs": 2})
+    os.mkfifo(data / "cats" / "pipe.jpg")
+    assert scan_folder(data).unread == {"cats/pipe.jpg": "not a regular file"}
+
+
+def test_images_of_a_small_class_keep_the_side_they_were_given(make_folder: MakeFolder):
+    for seed in range(12):
+        name = f"small{seed}"
+        data = make_folder({"cats": 3, "dogs": 3}, name=name, seed=seed)
+        before = scan_folder(data).table
+        for i, old in enumerate(sorted(data.glob("*/*.png"))):
+            old.rename(old.with_name(f"old{i}.png"))
+        make_folder({"cats": 4, "dogs": 4}, name=name, seed=seed + 100)
+        after = scan_folder(data, known=before, known_drawn=True).table
+        side = {h.tobytes(): s for h, s in zip(after.content_hashes, after.splits, strict=True)}
+        for h, s in zip(before.content_hashes, before.splits, strict=True):
+            assert side[h.tobytes()] == s

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import MakeFolder, picture
 from PIL import Image
+from test_features_file import flip_bit
 
 from extract import Backbone, extract_features, load_backbone
 from extract.run import Extraction, default_path, run_extraction
@@ -269,3 +270,72 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path, tiny_file: Path, r
         done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
         peaks.append(json.loads(done.stdout.split()[-1]) / 1024)
     assert peaks[1] - peaks[0] < 60
+
+
+def test_files_that_cannot_be_opened_never_share_a_row(
+    make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = make_folder({"cats": 4, "dogs": 4})
+    locked = {data / "cats" / "0.png", data / "dogs" / "0.png"}
+    original = Path.stat
+
+    def stat(self: Path, **options: object):
+        if self in locked:
+            raise PermissionError(13, "Permission denied")
+        return original(self, **options)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    first = run(data, tiny_backbone, tmp_path / "f.h5")
+    monkeypatch.undo()
+    second = run(data, tiny_backbone, tmp_path / "f.h5")
+
+    assert {s.path: s.reason for s in first.skipped} == {
+        "cats/0.png": "permission denied",
+        "dogs/0.png": "permission denied",
+    }
+    assert (second.computed, second.reused, second.skipped) == (2, 6, [])
+    rows = rows_by_path(tmp_path / "f.h5")
+    assert not np.array_equal(rows["cats/0.png"], rows["dogs/0.png"])
+
+
+def test_a_file_replaced_while_it_is_read_gets_no_row(
+    make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = make_folder({"cats": 4, "dogs": 4})
+    from extract import run as run_module
+
+    scan = run_module.scan_folder
+
+    def scan_then_replace(*args: object, **options: object):
+        result = scan(*args, **options)
+        (data / "cats" / "0.png").write_bytes((data / "dogs" / "1.png").read_bytes())
+        return result
+
+    monkeypatch.setattr(run_module, "scan_folder", scan_then_replace)
+    done = run(data, tiny_backbone, tmp_path / "f.h5")
+    assert [(s.path, s.reason) for s in done.skipped] == [
+        ("cats/0.png", "changed while it was being read; run the command again")
+    ]
+
+
+def test_a_damaged_row_is_computed_again(make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path):
+    data = make_folder({"cats": 4, "dogs": 4})
+    run(data, tiny_backbone, tmp_path / "f.h5")
+    before = rows_by_path(tmp_path / "f.h5")
+    flip_bit(tmp_path / "f.h5", "rows", byte=5 * 32 + 3)
+    again = run(data, tiny_backbone, tmp_path / "f.h5")
+    assert (again.computed, again.reused) == (1, 7)
+    for path, row in rows_by_path(tmp_path / "f.h5").items():
+        np.testing.assert_array_equal(row, before[path])
+
+
+def test_two_streams_of_one_backbone_do_not_mix(make_folder: MakeFolder, tiny_backbone: Backbone):
+    files = sorted(make_folder({"cats": 6}).glob("*/*.png"))
+    both = zip(
+        tiny_backbone.stream(enumerate(files), on_skip=lambda *_: None),
+        tiny_backbone.stream(enumerate(files[::-1]), on_skip=lambda *_: None),
+        strict=True,
+    )
+    forward, backward = zip(*both, strict=True)
+    for i, row in forward:
+        np.testing.assert_array_equal(row, dict(backward)[5 - i])

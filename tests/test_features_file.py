@@ -254,3 +254,21 @@ def test_a_second_writer_is_refused_by_pid_and_host_and_a_dead_one_is_not_in_the
     with writer_lock(path):
         assert (tmp_path / ".x.h5.lock").exists()
     assert not (tmp_path / ".x.h5.lock").exists()
+
+
+def test_an_open_file_outlives_its_replacement(feature_file: Path):
+    with FeatureFile(feature_file) as file:
+        expected, _ = FeatureFile(feature_file).read(np.arange(40))
+        write_feature_file(feature_file, make_spec(), make_table(50, 5), {}, old=FeatureFile(feature_file))
+        np.testing.assert_array_equal(file.read(np.arange(40))[0], expected)
+        assert len(file.table.class_names) == 2
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise RuntimeError("Can't decrement id ref count (file write failed)")
+
+    monkeypatch.setattr("features.layout._allocate", full)
+    with pytest.raises(FeatureFileError, match=r"^cannot write .*file write failed.*free disk space or choose another"):
+        write_feature_file(tmp_path / "f.h5", make_spec(), make_table(4), {})
+    assert list(tmp_path.iterdir()) == []

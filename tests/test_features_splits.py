@@ -63,12 +63,18 @@ def test_a_feature_file_draws_train_and_test_that_cover_its_rows(open_file: Feat
 
 
 def test_the_rows_to_score_are_those_the_head_has_not_seen():
-    splits = np.array([0, 0, 1, 2, 2])
-    assert rows_to_score(splits, "auto", drawn=False, trained_here=False)[1] == "test"
-    assert rows_to_score(splits[:3], "auto", drawn=False, trained_here=True)[1] == "val"
-    assert rows_to_score(splits, "auto", drawn=True, trained_here=True)[1] == "test"
-    assert rows_to_score(splits, "auto", drawn=True, trained_here=False)[1] == "all"
-    assert rows_to_score(splits[:2], "auto", drawn=True, trained_here=True)[1] == "all"
-    np.testing.assert_array_equal(rows_to_score(splits, "val", drawn=False, trained_here=True)[0], [2])
-    with pytest.raises(OptionError, match="--split is 'dev'; needed: auto, all or one of train, val, test"):
-        rows_to_score(splits, "dev", drawn=False, trained_here=True)
+    splits, hashes = np.array([0, 0, 1, 2, 2]), contents([1, 2, 3, 4, 5])
+    seen = hashes[:2, :8]
+
+    def part(name: str, *, drawn: bool = False, rows: slice = slice(None)) -> tuple[list[int], str]:
+        chosen, called = rows_to_score(splits[rows], hashes[rows], name, drawn=drawn, seen=seen)
+        return chosen.tolist(), called
+
+    assert part("auto") == ([3, 4], "test")
+    assert part("auto", rows=slice(3)) == ([2], "val")
+    assert part("auto", drawn=True) == ([2, 3, 4], "unseen")
+    assert part("auto", rows=slice(2)) == ([], "unseen")
+    assert part("val") == ([2], "val")
+    assert part("all") == ([0, 1, 2, 3, 4], "all")
+    with pytest.raises(OptionError, match="--split is 'dev'; needed: auto, all, unseen or one of train, val, test"):
+        part("dev")

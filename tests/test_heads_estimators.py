@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.optimize import check_grad
+from scipy.optimize import check_grad, minimize
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
@@ -15,6 +15,7 @@ from features.frameworks import import_keras
 from heads import LogisticHead, MLPHead, SVMHead
 from heads.base import Head
 from heads.keras_layers import summary, to_keras
+from heads.lbfgs import minimize_convex
 from heads.network import standardisation
 from heads.solver import fit_path, multinomial, principal_axes, squared_hinge
 
@@ -86,7 +87,7 @@ def test_classes_of_one_or_two_images_can_be_trained(head: Head, n: int, rng: np
 
 @pytest.mark.parametrize("kind", [LogisticHead, SVMHead])
 def test_a_strength_that_is_not_positive_is_refused(kind: type[Head], rng: np.random.Generator):
-    with pytest.raises(OptionError, match="C is -1; needed: a number above 0."):
+    with pytest.raises(OptionError, match="C is -1; needed: a finite number above 0."):
         kind(C=-1).fit(*blobs(rng))
 
 
@@ -193,8 +194,10 @@ def test_linear_heads_fold_into_keras_too(kind: type[Head], rng: np.random.Gener
     ({"hidden": (0, 3)}, r"hidden is \(0, 3\); needed: layers of at least one unit."),
     ({"output": "relu"}, "output is 'relu'; needed: one of softmax, sigmoid."),
     ({"output": "sigmoid"}, "one sigmoid unit tells two classes apart; there are 3. Use softmax."),
-    ({"lr": 0}, "lr is 0; needed: a number above 0."),
-    ({"epochs": 0}, "epochs is 0; needed: a number above 0."),
+    ({"lr": 0}, "lr is 0; needed: a finite number above 0."),
+    ({"lr": float("inf")}, "lr is inf; needed: a finite number above 0."),
+    ({"seed": -1}, "seed is -1; needed: 0 to 4294967295."),
+    ({"epochs": 0}, "epochs is 0; needed: a finite number above 0."),
 ])  # fmt: skip
 def test_wrong_mlp_settings_are_refused(options: dict, message: str, rng: np.random.Generator):
     with pytest.raises(OptionError, match=message):
@@ -218,3 +221,32 @@ def test_the_summary_is_keras_own(rng: np.random.Generator, tmp_path: Path):
     assert "dense_1 (Dense)" in text
     assert "dropout_1 (Dropout)" in text
     assert import_keras().backend.backend() == "tensorflow"
+
+
+def test_a_net_that_diverges_is_refused(rng: np.random.Generator):
+    x, y = blobs(rng)
+    with pytest.raises(
+        TrainingError, match="training diverged to infinite or undefined weights. Try a smaller learning rate"
+    ):
+        MLPHead(lr=1e38, epochs=3).fit(x, y)
+
+
+def test_lbfgs_finds_the_minimum_of_a_quadratic_in_closed_form(rng: np.random.Generator):
+    a = rng.normal(size=(40, 40))
+    matrix, right = a @ a.T + 0.1 * np.eye(40), rng.normal(size=40)
+    found = minimize_convex(
+        lambda x: (0.5 * x @ matrix @ x - right @ x, matrix @ x - right), np.zeros(40), tolerance=1e-9
+    )
+    np.testing.assert_allclose(found, np.linalg.solve(matrix, right), atol=1e-6)
+
+
+def test_lbfgs_equals_scipys(rng: np.random.Generator):
+    first_five = (np.arange(30) < 5).astype(float)
+
+    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
+        value = np.logaddexp(0, x).sum() + 0.05 * x @ x - x @ first_five
+        return float(value), 1 / (1 + np.exp(-x)) + 0.1 * x - first_five
+
+    start = 10 * rng.normal(size=30)
+    expected = minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-7}).x
+    np.testing.assert_allclose(minimize_convex(objective, start, tolerance=1e-9), expected, atol=1e-5)
