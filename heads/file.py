@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from features import FeatureFile, Spec
 from features.errors import FeatureFileError, HeadFileError
@@ -95,9 +95,12 @@ def save_head(head: SavedHead) -> None:
     }
     beside = path.with_name(f".{path.name}.new")
     try:
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, beside, {"onepass": json.dumps(facts)})
-        with open(beside, "rb") as written:
-            os.fsync(written.fileno())
+        # Not safetensors' own save_file, which makes files that only their owner may read.
+        data = save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, {"onepass": json.dumps(facts)})
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         beside.replace(path)
     except (OSError, SafetensorError) as error:
         raise HeadFileError(f"cannot write {path}: {error}. Choose another place with --out.") from None

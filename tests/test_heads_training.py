@@ -130,6 +130,11 @@ def test_val_is_scored_where_there_is_no_test_and_stops_the_mlp_where_there_is(t
     assert trained.trained_on["rows"] == 30
 
 
+def test_others_may_read_a_head_as_any_new_file(head_file: Path, tmp_path: Path):
+    (tmp_path / "any").write_text("")
+    assert head_file.stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 def test_a_missing_head_says_how_to_make_one(tmp_path: Path):
     with pytest.raises(HeadFileError, match=r"there is no head file .*no.head. Make one with: train-head FEATURES$"):
         load_head(tmp_path / "no.head")
