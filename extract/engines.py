@@ -66,18 +66,31 @@ class OpenVINOEngine:
             )
 
     def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:
-        done: deque[tuple[Key, np.ndarray]] = deque()
-        queue = import_openvino().AsyncInferQueue(self._compiled)
-        queue.set_callback(lambda request, key: done.append((key, request.get_output_tensor(0).data[0].copy())))
+        # Requests waited for in turn, not an AsyncInferQueue with a callback: its destructor can wait,
+        # holding Python's lock, for a callback thread that needs the lock.
+        count = 2 * self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        idle = [self._compiled.create_infer_request() for _ in range(count)]
+        busy: deque[tuple[Key, Any]] = deque()
         try:
             for key, image in images:
-                queue.start_async({0: image[None]}, userdata=key)
-                while done:
-                    yield done.popleft()
+                if not idle:
+                    yield self._finished(busy, idle)
+                request = idle.pop()
+                request.start_async({0: image[None]})
+                busy.append((key, request))
+            while busy:
+                yield self._finished(busy, idle)
         finally:
-            queue.wait_all()
-        while done:
-            yield done.popleft()
+            for _, request in busy:
+                request.wait()
+
+    @staticmethod
+    def _finished(busy: deque[tuple[Key, Any]], idle: list[Any]) -> tuple[Key, np.ndarray]:
+        key, request = busy.popleft()
+        request.wait()
+        row = request.get_output_tensor(0).data[0].copy()
+        idle.append(request)
+        return key, row
 
 
 class TensorFlowEngine:
