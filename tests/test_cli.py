@@ -221,7 +221,11 @@ def test_ctrl_c_keeps_the_rows_and_says_how_to_continue(make_folder: MakeFolder,
     program = Path(sys.executable).parent / "extract"
     command = [str(program), "photos", "--batch-size", "4"]
     out = tmp_path / "photos.efficientnet_lite0.h5"
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+
+    def mind_ctrl_c() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a run in a shell's background is started with it ignored
+
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=mind_ctrl_c) as process:
         while not (out.exists() and FeatureFile(out).committed.any()):
             assert process.poll() is None
             time.sleep(0.02)
