@@ -32,6 +32,10 @@ class SpecMismatchError(UserError):
     """Rows of two specs were about to be mixed or compared."""
 
 
+class DriftError(UserError):
+    """A backbone no longer computes the rows that it computed once."""
+
+
 class LockedError(UserError):
     """Another process is writing the same feature file."""
 

@@ -1,23 +1,23 @@
 """Reading a feature file: checked on opening, rows mapped straight from disk."""
 
 import hashlib
-import json
 import os
 import weakref
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import h5py
 import numpy as np
 
 from features.errors import FeatureFileError, OptionError
-from features.layout import FORMAT, VERSION, Extent, encoded, table_digest, table_extents
-from features.spec import Spec
+from features.header import damaged, is_feature_file, open_descriptor, read_header
+from features.layout import Extent
 from features.splits import SPLITS, content_split, rows_to_score
 from features.table import ImageTable
+
+__all__ = ["FeatureFile", "SkippedImage", "is_feature_file"]
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,15 @@ class FeatureFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         # One descriptor from now on: another run may put a new file under this name meanwhile.
-        self._raw = _opened(self.path)
+        self._raw = open_descriptor(self.path)
         self._closing = weakref.finalize(self, os.close, self._raw)
-        header, self._extents = _read_header(self.path, self._raw)
-        self.spec = Spec.from_json(header["spec"])
-        self.provenance = _provenance(header["provenance"], self.path)
-        self._digest = header["tables_sha256"]
-        n, views, width = self._extents["rows"].shape
-        if width != self.spec.width:
-            raise _damaged(self.path, f"its rows are {width} wide, its spec says {self.spec.width}")
-        self.shape = (n, views, width)
-        self.committed = self._read("committed") == 1
+        self._header = read_header(self.path, self._raw)
+        self._header.require_intact(self.path, self._raw)
+        self.spec = self._header.spec
+        self.provenance = self._header.provenance
+        self.shape: tuple[int, int, int] = self.extents["rows"].shape  # type: ignore[assignment]
+        self.flags = self.stored("committed") == 1
+        self.committed = self.flags.all(axis=1)
 
     def __enter__(self) -> Self:
         return self
@@ -77,10 +75,20 @@ class FeatureFile:
             f"{len(self.table.class_names)} classes, {self.spec.backbone} {self.spec.weights}"
         )
 
+    @property
+    def views(self) -> int:
+        """Views per image; view 0 is the plain image."""
+        return self.shape[1]
+
+    @property
+    def extents(self) -> dict[str, Extent]:
+        """Where the bytes of each dataset lie."""
+        return self._header.extents
+
     @cached_property
     def rows(self) -> np.ndarray:
         """(n, views, d) float32, mapped read-only; entries that are not committed hold no meaning."""
-        extent = self._extents["rows"]
+        extent = self.extents["rows"]
         with open(self._raw, "rb", closefd=False) as file:
             return np.memmap(file, extent.dtype, "r", extent.offset, extent.shape)
 
@@ -91,18 +99,14 @@ class FeatureFile:
         Raises:
             FeatureFileError: The tables do not match their checksum.
         """
-        parts = {name: self._read(name) for name in table_extents(self._extents)}
-        if table_digest(self.spec, parts) != self._digest:
-            raise _damaged(self.path, "its image tables do not match their checksum")
-        return ImageTable(
-            class_names=_decoded(parts["class_names"]),
-            paths=_decoded(parts["paths"]),
-            labels=parts["labels"],
-            splits=parts["splits"],
-            content_hashes=parts["content_hashes"],
-            file_sizes=parts["file_sizes"],
-            file_mtimes=parts["file_mtimes"],
-        )
+        if not self.tables_intact():
+            raise damaged(self.path, "its image tables do not match their checksum")
+        return self.unchecked_table()
+
+    @cached_property
+    def golden_rows(self) -> np.ndarray:
+        """(e, g, d) float32: rows of the g built-in test images, in each of e accepted environments."""
+        return self.stored("golden_rows")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -111,15 +115,15 @@ class FeatureFile:
     @property
     def skipped(self) -> list[SkippedImage]:
         """Images that could not be read, with the reason, in table order."""
-        reasons = self._read("skip_reasons")
+        reasons = self.stored("skip_reasons")
         return [
             SkippedImage(self.table.paths[i], reasons[i].decode(errors="replace"))
-            for i in np.flatnonzero(reasons != b"")
+            for i in np.flatnonzero(self.skip_records() == 1)
         ]
 
     def pending(self) -> np.ndarray:
-        """Positions of images that are neither committed nor skipped, (m,) int64."""
-        return np.flatnonzero(~self.committed & (self._read("skip_reasons") == b""))
+        """Positions of images of which a view is neither committed nor skipped, (m,) int64."""
+        return np.flatnonzero(~self.committed & (self.skip_records() != 1))
 
     def require_complete(self) -> None:
         """Refuses a file whose extraction has not finished.
@@ -182,110 +186,75 @@ class FeatureFile:
         Raises:
             FeatureFileError: A row is not committed, or its bytes have changed.
         """
+        x, y = self.read_views(positions, views=1)
+        return x[:, 0], y
+
+    def read_views(self, positions: np.ndarray, *, views: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and labels of the first `views` views, by default all: (m, v, d) float32 and (m,) int64.
+
+        Raises:
+            FeatureFileError: As for `read`.
+        """
         positions = np.asarray(positions, dtype=np.int64)
         if not self.committed[positions].all():
             missing = self.table.paths[positions[~self.committed[positions]][0]]
             raise FeatureFileError(
                 f"{self.path} holds no row for {missing}. Run the same extract command again to complete it."
             )
-        bad = positions[self.damaged(positions)]
+        bad = positions[self.damaged(positions)[:, :views].any(axis=1)]
         if len(bad):
-            raise _damaged(self.path, f"the row of {self.table.paths[bad[0]]} does not match its checksum")
-        return np.array(self.rows[positions, 0]), self.table.labels[positions].astype(np.int64)
+            raise damaged(self.path, f"the row of {self.table.paths[bad[0]]} does not match its checksum")
+        return np.array(self.rows[positions, :views]), self.table.labels[positions].astype(np.int64)
 
     def fingerprint(self) -> str:
         """SHA-256, hexadecimal, that changes with any row, label, path or split of the file."""
-        digest = hashlib.sha256(self._digest.encode())
+        found = hashlib.sha256("".join(self._header.attributes.values()).encode(errors="surrogateescape"))
         for name in ("committed", "checksums"):
-            digest.update(self._read(name).tobytes())
-        return digest.hexdigest()
+            found.update(self.stored(name).tobytes())
+        return found.hexdigest()
 
     def damaged(self, positions: np.ndarray) -> np.ndarray:
-        """(m,) bool, True where the bytes of a committed row do not match their CRC-32."""
-        checksums = self._read("checksums")[positions]
-        found = np.array([zlib.crc32(self.rows[i]) for i in positions], dtype=np.uint32)
-        return np.asarray(found != checksums)
+        """(m, views) bool, True where the bytes of a committed row do not match their CRC-32."""
+        extent = self.extents["rows"]
+        step = extent.size // max(len(self), 1)
+        found = np.zeros((len(positions), self.views), np.uint32)
+        for i, position in enumerate(positions):
+            # Read, not mapped: mapped pages would count as this process's memory.
+            data = memoryview(os.pread(self._raw, step, extent.offset + int(position) * step))
+            for view in range(self.views):
+                found[i, view] = zlib.crc32(data[view * step // self.views : (view + 1) * step // self.views])
+        return np.asarray(self.flags[positions] & (found != self.stored("checksums")[positions]))
 
-    def _read(self, name: str) -> np.ndarray:
-        extent = self._extents[name]
-        with open(self._raw, "rb", closefd=False) as file:
-            file.seek(extent.offset)
-            return np.frombuffer(file.read(extent.size), extent.dtype).reshape(extent.shape)
+    def skip_records(self) -> np.ndarray:
+        """(n,) int8: 1 where an image was skipped, 0 where it was not, -1 where the record is damaged."""
+        reasons, checksums = self.stored("skip_reasons"), self.stored("checksums")[:, 0]
+        records = np.zeros(len(self), np.int8)
+        for i in np.flatnonzero(reasons != b""):
+            intact = not self.flags[i, 0] and zlib.crc32(reasons[i]) == checksums[i]
+            records[i] = 1 if intact else -1
+        return records
 
+    def stored(self, name: str) -> np.ndarray:
+        """A dataset as it stands in the file, unchecked."""
+        return self._header.read(self._raw, name)
 
-def is_feature_file(path: Path) -> bool:
-    """True if a file says of itself that it is a feature file of any version."""
-    try:
-        with h5py.File(path, "r") as file:
-            return bool(file.attrs.get("format") == FORMAT)
-    except (OSError, RuntimeError, ValueError):
-        return False
+    def tables_intact(self) -> bool:
+        """True if all image tables match their checksum."""
+        return self._header.digests(self._raw)["tables_sha256"] == self._header.attributes["tables_sha256"]
 
-
-def _opened(path: Path) -> int:
-    try:
-        if path.is_dir():
-            raise FeatureFileError(f"{path} is a folder; needed: a feature file that extract wrote.")
-        return os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        raise FeatureFileError(f"there is no feature file {path}. Make one with: extract DATA") from None
-    except OSError as error:
-        raise FeatureFileError(f"{path} may not be read: {error.strerror}.") from None
-
-
-def _read_header(path: Path, descriptor: int) -> tuple[dict[str, str], dict[str, Extent]]:
-    """Attributes and the place of every dataset; HDF5 itself is closed again at once."""
-    try:
-        with open(descriptor, "rb", closefd=False) as raw, h5py.File(raw, "r") as file:
-            if file.attrs.get("format") != FORMAT:
-                raise FeatureFileError(
-                    f"{path} is HDF5 but no feature file (its format attribute is "
-                    f"{file.attrs.get('format')!r}). Needed: a file that extract wrote."
-                )
-            version = file.attrs.get("format_version")
-            if version != VERSION:
-                raise FeatureFileError(
-                    f"{path} has format version {version}; this onepass reads version {VERSION}. "
-                    "Upgrade onepass, or extract again."
-                )
-            header = {name: str(file.attrs[name]) for name in ("spec", "provenance", "tables_sha256")}
-            extents = {name: Extent.of(file, name) for name in encoded()}
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise FeatureFileError(
-            f"{path} cannot be read as a feature file: {error}. It is another kind of file or is damaged; "
-            "extract again."
-        ) from None
-    _check_shapes(path, extents, os.fstat(descriptor).st_size)
-    return header, extents
-
-
-def _check_shapes(path: Path, extents: dict[str, Extent], size: int) -> None:
-    n = extents["rows"].shape[0]
-    for name, (dtype, rank) in encoded().items():
-        extent = extents[name]
-        fits = extent.dtype.kind == dtype.kind and (dtype.kind == "S" or extent.dtype == dtype)
-        if not fits or len(extent.shape) != rank:
-            raise _damaged(path, f"its {name} are {extent.dtype} {extent.shape}; needed: {dtype}, rank {rank}")
-        if name != "class_names" and extent.shape[0] != n:
-            raise _damaged(path, f"its {name} have {extent.shape[0]} entries for {n} images")
-        if extent.offset + extent.size > size:
-            raise _damaged(path, f"its {name} end behind the end of the file")
-
-
-def _provenance(text: str, path: Path) -> dict[str, Any]:
-    try:
-        provenance = json.loads(text)
-    except (ValueError, RecursionError):
-        provenance = None
-    if not isinstance(provenance, dict):
-        raise _damaged(path, "its provenance is not a JSON object")
-    return provenance
+    def unchecked_table(self) -> ImageTable:
+        """The image table as it stands in the file, for finding and mending damage."""
+        return ImageTable(
+            class_names=_decoded(self.stored("class_names")),
+            paths=_decoded(self.stored("paths")),
+            labels=self.stored("labels"),
+            splits=self.stored("splits"),
+            content_hashes=self.stored("content_hashes"),
+            file_sizes=self.stored("file_sizes"),
+            file_mtimes=self.stored("file_mtimes"),
+        )
 
 
 def _decoded(names: np.ndarray) -> tuple[str, ...]:
     # File names are bytes on disk; surrogateescape carries those that are not UTF-8 through unharmed.
     return tuple(name.decode("utf-8", "surrogateescape") for name in names.tolist())
-
-
-def _damaged(path: Path, what: str) -> FeatureFileError:
-    return FeatureFileError(f"{path} is damaged: {what}. Delete it and run the same extract command again.")

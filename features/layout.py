@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +16,7 @@ from features.spec import Spec
 from features.table import ImageTable
 
 FORMAT = "onepass-features"
-VERSION = 1
+VERSION = 2
 SKIP_REASON_BYTES = 120
 
 _TABLES: dict[str, tuple[np.dtype, int]] = {
@@ -26,10 +27,13 @@ _TABLES: dict[str, tuple[np.dtype, int]] = {
     "content_hashes": (np.dtype("u1"), 2),
     "file_sizes": (np.dtype("<i8"), 1),
     "file_mtimes": (np.dtype("<i8"), 1),
+    "entry_checksums": (np.dtype("<u4"), 1),
+    "golden_rows": (np.dtype("<f4"), 3),
 }
+PER_IMAGE = ("paths", "labels", "splits", "content_hashes", "file_sizes", "file_mtimes")
 _STATE: dict[str, tuple[np.dtype, int]] = {
-    "committed": (np.dtype("u1"), 1),
-    "checksums": (np.dtype("<u4"), 1),
+    "committed": (np.dtype("u1"), 2),
+    "checksums": (np.dtype("<u4"), 2),
     "skip_reasons": (np.dtype("S"), 1),
     "rows": (np.dtype("<f4"), 3),
 }
@@ -68,14 +72,19 @@ class Extent:
         return cls(dataset.id.get_offset(), dataset.shape, dataset.dtype)
 
 
+def per_image(name: str) -> bool:
+    """True for datasets whose first axis is the images."""
+    return name in PER_IMAGE or name in _STATE or name == "entry_checksums"
+
+
 def table_extents(extents: dict[str, Extent]) -> dict[str, Extent]:
     """Only the tables that are fixed when the file is made."""
     return {name: extents[name] for name in _TABLES}
 
 
-def table_arrays(table: ImageTable) -> dict[str, np.ndarray]:
-    """The image table as the arrays that go into the file."""
-    return {
+def table_arrays(table: ImageTable, golden: np.ndarray) -> dict[str, np.ndarray]:
+    """The image table and the golden rows as the arrays that go into the file."""
+    arrays = {
         "class_names": _fixed_width(table.class_names),
         "paths": _fixed_width(table.paths),
         "labels": table.labels.astype("<i4"),
@@ -84,17 +93,35 @@ def table_arrays(table: ImageTable) -> dict[str, np.ndarray]:
         "file_sizes": table.file_sizes.astype("<i8"),
         "file_mtimes": table.file_mtimes.astype("<i8"),
     }
+    return {**arrays, "entry_checksums": entry_checksums(arrays), "golden_rows": golden.astype("<f4")}
 
 
-def table_digest(spec: Spec, tables: dict[str, np.ndarray]) -> str:
-    """SHA-256, hexadecimal, over the spec and all image tables in the order of the format."""
-    digest = hashlib.sha256(spec.to_json().encode())
+def entry_checksums(tables: dict[str, np.ndarray]) -> np.ndarray:
+    """CRC-32 of each image's entry in the tables, (n,) uint32: it tells which image a damaged table has."""
+    n = len(tables["labels"])
+    columns = [np.ascontiguousarray(tables[name]).view("u1").reshape(n, -1) for name in PER_IMAGE]
+    return np.array([zlib.crc32(entry) for entry in np.hstack(columns)], "<u4")
+
+
+def digests(spec: str, provenance: str, tables: dict[str, np.ndarray]) -> dict[str, str]:
+    """SHA-256, hexadecimal, of all that is fixed when the file is made: of its header and of its tables.
+
+    Args:
+        spec: JSON.
+        provenance: JSON.
+        tables: From `table_arrays`.
+    """
+    header = hashlib.sha256((spec + provenance).encode(errors="surrogateescape") + tables["golden_rows"].tobytes())
+    images = hashlib.sha256()
     for name in _TABLES:
-        digest.update(np.ascontiguousarray(tables[name]).tobytes())
-    return digest.hexdigest()
+        if name != "golden_rows":
+            images.update(np.ascontiguousarray(tables[name]).tobytes())
+    return {"header_sha256": header.hexdigest(), "tables_sha256": images.hexdigest()}
 
 
-def create_file(path: Path, spec: Spec, table: ImageTable, provenance: dict[str, Any], *, views: int = 1) -> None:
+def create_file(
+    path: Path, spec: Spec, table: ImageTable, provenance: dict[str, Any], golden: np.ndarray, *, views: int
+) -> None:
     """Writes a complete, empty feature file whose disk space is reserved.
 
     After this, HDF5 never writes to the file again: rows and flags go straight to their extents, so
@@ -104,17 +131,19 @@ def create_file(path: Path, spec: Spec, table: ImageTable, provenance: dict[str,
         OSError: The disk is full or the folder cannot be written.
     """
     n = len(table)
-    tables = table_arrays(table)
-    with h5py.File(path, "w") as file:
+    tables, origin = table_arrays(table, golden), json.dumps(provenance, sort_keys=True)
+    # From 1.8 on, HDF5 keeps checksums of its own structures.
+    with h5py.File(path, "w", libver=("v108", "v108")) as file:
         file.attrs["format"] = FORMAT
         file.attrs["format_version"] = VERSION
         file.attrs["spec"] = spec.to_json()
-        file.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
-        file.attrs["tables_sha256"] = table_digest(spec, tables)
+        file.attrs["provenance"] = origin
+        for name, digest in digests(spec.to_json(), origin, tables).items():
+            file.attrs[name] = digest
         for name, array in tables.items():
             file.create_dataset(name, data=array)
-        file.create_dataset("committed", data=np.zeros(n, "u1"))
-        file.create_dataset("checksums", data=np.zeros(n, "<u4"))
+        file.create_dataset("committed", data=np.zeros((n, views), "u1"))
+        file.create_dataset("checksums", data=np.zeros((n, views), "<u4"))
         file.create_dataset("skip_reasons", data=np.zeros(n, f"S{SKIP_REASON_BYTES}"))
         _allocate(file, "rows", (n, views, spec.width), _STATE["rows"][0])
     with open(path, "r+b") as raw:

@@ -20,7 +20,8 @@ class Spec:
         resize: How an image becomes square: squash, crop or pad.
         decode: Name of the rule for colour, alpha, bit depth, EXIF and scaled JPEG decoding.
         pooling: avg, max or flatten.
-        views: Recipe of the view axis; "plain" is the image alone.
+        views: Recipe of the views beyond the first; "plain" if there are none. It does not count in
+            comparisons, because view 0 is the plain image in every file.
         precision: float32 or bfloat16, the precision the backbone computed in.
         width: Length d of a row.
     """
@@ -32,7 +33,7 @@ class Spec:
     resize: str
     decode: str
     pooling: str
-    views: str = "plain"
+    views: str = field(default="plain", compare=False)
     precision: str
     width: int
 

@@ -1,5 +1,6 @@
 """The image table: what a feature file knows about every image before any row is computed."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,3 +40,11 @@ class ImageTable:
             and np.array_equal(self.splits, other.splits)
             and np.array_equal(self.content_hashes, other.content_hashes)
         )
+
+    def duplicates(self) -> list[np.ndarray]:
+        """Positions of images whose files are equal byte for byte: one (m,) array, m >= 2, per content."""
+        places: dict[bytes, list[int]] = defaultdict(list)
+        for position, content in enumerate(self.content_hashes):
+            places[content.tobytes()].append(position)
+        places.pop(bytes(32), None)
+        return [np.array(found) for found in places.values() if len(found) > 1]

@@ -1,6 +1,7 @@
 """Writing rows so that nothing committed is ever lost: bytes first, then the flag."""
 
 import contextlib
+import errno
 import os
 import zlib
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,14 @@ from features.table import ImageTable
 
 
 def write_feature_file(
-    path: Path, spec: Spec, table: ImageTable, provenance: dict[str, Any], *, old: FeatureFile | None = None
+    path: Path,
+    spec: Spec,
+    table: ImageTable,
+    provenance: dict[str, Any],
+    golden: np.ndarray,
+    *,
+    views: int = 1,
+    old: FeatureFile | None = None,
 ) -> None:
     """Puts a feature file at `path` that holds every row of `old` whose image is still wanted.
 
@@ -28,6 +36,8 @@ def write_feature_file(
         spec: What its rows are computed with.
         table: Its images.
         provenance: JSON-able facts on where it came from.
+        golden: (e, g, d) float32, rows of the built-in test images in e environments, e and g >= 1.
+        views: Views per image.
         old: The file now at `path`, of an equal spec, whose rows are taken over by content.
 
     Raises:
@@ -36,10 +46,10 @@ def write_feature_file(
     beside = path.with_name(f".{path.name}.new")
     try:
         with _disk_errors(path):
-            create_file(beside, spec, table, provenance)
+            create_file(beside, spec, table, provenance, golden, views=views)
             if old is not None:
                 with RowWriter(beside) as writer:
-                    _take_over_rows(old, table, writer)
+                    writer.copy_rows(old)
             beside.replace(path)
             _sync_folder(path.parent)
     except FeatureFileError:
@@ -58,7 +68,7 @@ class RowWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         with FeatureFile(path) as file:
-            self._extents = file._extents
+            self._extents = file.extents
         with _disk_errors(path):
             self._raw = open(path, "r+b", buffering=0)
 
@@ -68,53 +78,81 @@ class RowWriter:
     def __exit__(self, *_: object) -> None:
         self._raw.close()
 
-    def commit(self, positions: Iterable[int], rows: Iterable[np.ndarray]) -> None:
+    def commit(self, places: Iterable[tuple[int, int]], rows: Iterable[np.ndarray]) -> None:
         """Stores rows durably: they reach the disk before the flags that vouch for them.
 
         Args:
-            positions: Where the rows go.
-            rows: As many arrays of (views, d) or, for one view, (d,) float32.
+            places: (position, view) of each row.
+            rows: As many arrays of (d,) float32.
 
         Raises:
             FeatureFileError: The disk is full or fails. Rows committed before stay committed.
         """
-        stored = list(positions)
+        stored = list(places)
         with _disk_errors(self.path):
-            for position, row in zip(stored, rows, strict=True):
+            for place, row in zip(stored, rows, strict=True):
                 data = np.ascontiguousarray(row, dtype="<f4").tobytes()
-                self._put("rows", position, data)
-                self._put("checksums", position, zlib.crc32(data).to_bytes(4, "little"))
+                self._put("rows", place, data)
+                self._put("checksums", place, zlib.crc32(data).to_bytes(4, "little"))
             os.fsync(self._raw.fileno())
-            for position in stored:
-                self._put("committed", position, b"\x01")
+            for place in stored:
+                self._put("committed", place, b"\x01")
+
+    def withdraw(self, places: Iterable[tuple[int, int]]) -> None:
+        """Takes the flags of rows back, so that they count as not computed."""
+        with _disk_errors(self.path):
+            for place in places:
+                self._put("committed", place, b"\x00")
+            os.fsync(self._raw.fileno())
 
     def skip(self, position: int, reason: str) -> None:
-        """Records why an image has no row; an empty reason takes an older record back."""
+        """Records why an image has no row; the checksum of its plain view then vouches for the record."""
         data = reason.encode()[:SKIP_REASON_BYTES].decode(errors="ignore").encode()
         with _disk_errors(self.path):
-            self._put("skip_reasons", position, data.ljust(SKIP_REASON_BYTES, b"\0"))
+            self._put("checksums", (position, 0), zlib.crc32(data).to_bytes(4, "little"))
+            self._put("skip_reasons", (position,), data.ljust(SKIP_REASON_BYTES, b"\0"))
 
-    def _put(self, name: str, position: int, data: bytes) -> None:
+    def clear_skip(self, position: int) -> None:
+        """Takes the record of a skipped image back."""
+        with _disk_errors(self.path):
+            self._put("skip_reasons", (position,), bytes(SKIP_REASON_BYTES))
+
+    def copy_rows(self, source: FeatureFile) -> int:
+        """Takes over, by content, every intact row that this file lacks; returns how many images it served.
+
+        The plain view is taken from any file of an equal spec, further views only from one of the same
+        recipe. 32 MB are held at a time, so memory does not grow with the file.
+        """
+        with FeatureFile(self.path) as target:
+            contents, lacking = target.unchecked_table().content_hashes, ~target.flags
+            recipes_agree = target.spec.views == source.spec.views
+        hashes = source.unchecked_table().content_hashes
+        place = {hashes[i].tobytes(): i for i in np.flatnonzero(source.flags.any(axis=1)).tolist()}
+        place.pop(bytes(32), None)  # of files that could not be read: no content, no row
+        views = min(lacking.shape[1], source.views) if recipes_agree else 1
+        wanted = np.flatnonzero(lacking[:, :views].any(axis=1)).tolist()
+        pairs = [(new, place[c]) for new in wanted if (c := contents[new].tobytes()) in place]
+        batch = max(1, 2**25 // (4 * source.spec.width * source.views))
+        served = 0
+        for start in range(0, len(pairs), batch):
+            targets, origins = np.array(pairs[start : start + batch]).T
+            good = (source.flags[origins] & ~source.damaged(origins))[:, :views] & lacking[targets, :views]
+            chosen, columns = np.nonzero(good)
+            places = zip(targets[chosen].tolist(), columns.tolist(), strict=True)
+            self.commit(places, source.rows[origins[chosen], columns])
+            served += int(good.any(axis=1).sum())
+        return served
+
+    def _put(self, name: str, place: tuple[int, ...], data: bytes) -> None:
         extent: Extent = self._extents[name]
-        step = extent.size // extent.shape[0]
+        axes = extent.shape[: len(place)]
+        step = extent.size // int(np.prod(axes))
         if len(data) != step:
-            raise ValueError(f"{name}[{position}] takes {step} bytes, got {len(data)}")
-        written = os.pwrite(self._raw.fileno(), data, extent.offset + position * step)
+            raise ValueError(f"{name}{list(place)} takes {step} bytes, got {len(data)}")
+        index = int(np.ravel_multi_index(place, axes))
+        written = os.pwrite(self._raw.fileno(), data, extent.offset + index * step)
         if written != step:
-            raise OSError(28, "no space left on the device")
-
-
-def _take_over_rows(old: FeatureFile, table: ImageTable, writer: RowWriter) -> None:
-    """Copies intact rows by content, 32 MB at a time, so memory does not grow with the file."""
-    place = {old.table.content_hashes[i].tobytes(): int(i) for i in np.flatnonzero(old.committed)}
-    contents = [content.tobytes() for content in table.content_hashes]
-    place.pop(bytes(32), None)  # of files that could not be read: no content, no row
-    pairs = [(new, place[content]) for new, content in enumerate(contents) if content in place]
-    batch = max(1, 2**25 // (4 * old.spec.width))
-    for start in range(0, len(pairs), batch):
-        targets, sources = np.array(pairs[start : start + batch]).T
-        intact = ~old.damaged(sources)
-        writer.commit(targets[intact].tolist(), old.rows[sources[intact]])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _sync_folder(folder: Path) -> None:

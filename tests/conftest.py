@@ -3,14 +3,16 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
 from features import FeatureFile, ImageTable, Spec
+from features.layout import Extent
 from features.writer import RowWriter, write_feature_file
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -96,6 +98,14 @@ def lite0():
     return load_backbone("efficientnet_lite0", image_size=64, precision="float32")
 
 
+GOLDEN = np.ones((1, 2, 6), np.float32)
+
+
+def plain(positions: Iterable[int]) -> list[tuple[int, int]]:
+    """Places of the plain view of images."""
+    return [(position, 0) for position in positions]
+
+
 def make_spec(**changes: object) -> Spec:
     values: dict = {
         "backbone": "resnet50",
@@ -125,14 +135,26 @@ def make_table(n: int, classes: int = 2, *, seed: int = 0) -> ImageTable:
     )
 
 
+def flip_bit(path: Path, name: str, *, byte: int = 0) -> None:
+    with h5py.File(path) as file:
+        offset = Extent.of(file, name).offset + byte
+    with open(path, "r+b") as raw:
+        raw.seek(offset)
+        value = raw.read(1)[0]
+        raw.seek(offset)
+        raw.write(bytes([value ^ 4]))
+
+
 @pytest.fixture
 def feature_file(tmp_path: Path, rng: np.random.Generator) -> Path:
     """A complete feature file of 40 rows, 6 wide, whose two classes lie apart."""
     path, table = tmp_path / "ready.h5", make_table(40)
-    write_feature_file(path, make_spec(), table, {"data": "photos", "backbone": "resnet50", "weights": "imagenet"})
+    write_feature_file(
+        path, make_spec(), table, {"data": "photos", "backbone": "resnet50", "weights": "imagenet"}, GOLDEN
+    )
     rows = rng.normal(size=(40, 6)).astype(np.float32) + 2 * table.labels[:, None]
     with RowWriter(path) as writer:
-        writer.commit(range(40), rows)
+        writer.commit(plain(range(40)), rows)
     return path
 
 

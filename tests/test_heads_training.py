@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_spec, make_table
+from conftest import GOLDEN, make_spec, make_table, plain
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -41,7 +41,7 @@ def test_training_sees_the_train_part_alone(feature_file: Path, tmp_path: Path):
     rows = np.array(FeatureFile(feature_file).rows)
     with RowWriter(feature_file) as writer:
         test = range(4, 40, 5)
-        writer.commit(test, -10 * rows[list(test)])
+        writer.commit(plain(test), -10 * rows[list(test)])
     second = train_head(feature_file, head="logreg", out=tmp_path / "b.head").head
     np.testing.assert_array_equal(first.network.kernels[0], second.network.kernels[0])
     assert first.evaluation != second.evaluation
@@ -66,7 +66,7 @@ def test_a_head_may_be_replaced_but_no_other_file(feature_file: Path, head_file:
 
 
 def test_rows_of_another_spec_are_refused_by_both_specs(head_file: Path, tmp_path: Path):
-    write_feature_file(tmp_path / "other.h5", make_spec(backbone="vgg16", width=6), make_table(4), {})
+    write_feature_file(tmp_path / "other.h5", make_spec(backbone="vgg16", width=6), make_table(4), {}, GOLDEN)
     with pytest.raises(
         SpecMismatchError, match=r"(?s)other.h5 holds vgg16.*x.head needs resnet50.*or train a new head"
     ):
@@ -87,10 +87,10 @@ def test_options_of_another_head_are_refused(feature_file: Path, options: dict, 
 
 def with_splits(path: Path, splits: np.ndarray, labels: np.ndarray) -> Path:
     table = replace(make_table(len(splits)), splits=splits.astype(np.uint8), labels=labels.astype(np.int32))
-    write_feature_file(path, make_spec(), table, {})
+    write_feature_file(path, make_spec(), table, {}, GOLDEN)
     rows = np.random.default_rng(0).normal(size=(len(splits), 6)).astype(np.float32)
     with RowWriter(path) as writer:
-        writer.commit(range(len(splits)), rows + 3 * labels[:, None].astype(np.float32))
+        writer.commit(plain(range(len(splits))), rows + 3 * labels[:, None].astype(np.float32))
     return path
 
 
@@ -102,9 +102,9 @@ def test_without_held_out_images_there_is_no_score_and_no_head(tmp_path: Path):
 
 
 def test_a_file_half_extracted_is_not_trained_on(tmp_path: Path):
-    write_feature_file(tmp_path / "half.h5", make_spec(), make_table(10), {})
+    write_feature_file(tmp_path / "half.h5", make_spec(), make_table(10), {}, GOLDEN)
     with RowWriter(tmp_path / "half.h5") as writer:
-        writer.commit(range(6), np.ones((6, 6), np.float32))
+        writer.commit(plain(range(6)), np.ones((6, 6), np.float32))
         writer.skip(6, "empty file")
     with pytest.raises(FeatureFileError) as caught:
         train_head(tmp_path / "half.h5", out=tmp_path / "x.head")

@@ -1,0 +1,155 @@
+"""Opening a feature file: what its header says, checked before anything else is believed."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from features.errors import FeatureFileError
+from features.layout import FORMAT, VERSION, Extent, digests, encoded, per_image, table_extents
+from features.spec import Spec
+
+_ATTRIBUTES = ("spec", "provenance", "header_sha256", "tables_sha256")
+
+
+@dataclass(frozen=True)
+class Header:
+    """Attributes of a feature file and the place of every dataset in it.
+
+    Attributes:
+        spec: What its rows are computed with.
+        provenance: Where it came from.
+        attributes: Spec, provenance and digests as they stand in the file.
+        extents: Name of a dataset -> where its bytes lie.
+    """
+
+    spec: Spec
+    provenance: dict[str, Any]
+    attributes: dict[str, str]
+    extents: dict[str, Extent]
+
+    def require_intact(self, path: Path, descriptor: int) -> None:
+        """Refuses a header whose checksum does not hold.
+
+        Raises:
+            FeatureFileError: It does not.
+        """
+        if self.digests(descriptor)["header_sha256"] != self.attributes["header_sha256"]:
+            raise FeatureFileError(
+                f"{path} is damaged: its spec, provenance or golden rows do not match their checksum, so nobody can "
+                "say what its rows are. Extract again."
+            )
+
+    def digests(self, descriptor: int) -> dict[str, str]:
+        """What the digests must be, from what stands in the file."""
+        tables = {name: self.read(descriptor, name) for name in table_extents(self.extents)}
+        return digests(self.attributes["spec"], self.attributes["provenance"], tables)
+
+    def read(self, descriptor: int, name: str) -> np.ndarray:
+        """All values of a dataset."""
+        extent = self.extents[name]
+        with open(descriptor, "rb", closefd=False) as file:
+            file.seek(extent.offset)
+            return np.frombuffer(file.read(extent.size), extent.dtype).reshape(extent.shape)
+
+
+def is_feature_file(path: Path) -> bool:
+    """True if a file says of itself that it is a feature file of any version."""
+    try:
+        with h5py.File(path, "r") as file:
+            return bool(file.attrs.get("format") == FORMAT)
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def open_descriptor(path: Path) -> int:
+    """Opens a file for reading.
+
+    Raises:
+        FeatureFileError: It is missing, a folder, or may not be read.
+    """
+    try:
+        if path.is_dir():
+            raise FeatureFileError(f"{path} is a folder; needed: a feature file that extract wrote.")
+        return os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        raise FeatureFileError(f"there is no feature file {path}. Make one with: extract DATA") from None
+    except OSError as error:
+        raise FeatureFileError(f"{path} may not be read: {error.strerror}.") from None
+
+
+def read_header(path: Path, descriptor: int) -> Header:
+    """Reads and checks the header; HDF5 itself is closed again at once.
+
+    Raises:
+        FeatureFileError: No feature file, one of another version, or a damaged one.
+    """
+    try:
+        with open(descriptor, "rb", closefd=False) as raw, h5py.File(raw, "r") as file:
+            _check_format(path, file)
+            attributes = {name: str(file.attrs[name]) for name in _ATTRIBUTES}
+            extents = {name: Extent.of(file, name) for name in encoded()}
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise FeatureFileError(
+            f"{path} cannot be read as a feature file: {error}. It is another kind of file or is damaged; "
+            "extract again."
+        ) from None
+    spec = Spec.from_json(attributes["spec"])
+    _check_shapes(path, extents, spec, os.fstat(descriptor).st_size)
+    provenance = _provenance(attributes["provenance"], path)
+    return Header(spec, provenance, attributes, extents)
+
+
+def _check_format(path: Path, file: h5py.File) -> None:
+    if file.attrs.get("format") != FORMAT:
+        raise FeatureFileError(
+            f"{path} is HDF5 but no feature file (its format attribute is "
+            f"{file.attrs.get('format')!r}). Needed: a file that extract wrote."
+        )
+    version = file.attrs.get("format_version")
+    if version != VERSION:
+        raise FeatureFileError(
+            f"{path} has format version {version}; this onepass reads version {VERSION}. "
+            "Extract again, or use the onepass that wrote it."
+        )
+
+
+def _check_shapes(path: Path, extents: dict[str, Extent], spec: Spec, size: int) -> None:
+    n, views, width = (*extents["rows"].shape, 0, 0, 0)[:3]
+    for name, (dtype, rank) in encoded().items():
+        extent = extents[name]
+        fits = extent.dtype.kind == dtype.kind and (dtype.kind == "S" or extent.dtype == dtype)
+        if not fits or len(extent.shape) != rank:
+            raise damaged(path, f"its {name} are {extent.dtype} {extent.shape}; needed: {dtype}, rank {rank}")
+        if per_image(name) and extent.shape[0] != n:
+            raise damaged(path, f"its {name} have {extent.shape[0]} entries for {n} images")
+        if name in ("committed", "checksums") and extent.shape[1] != views:
+            raise damaged(path, f"its {name} have {extent.shape[1]} views, its rows {views}")
+        if extent.offset + extent.size > size:
+            raise damaged(path, f"its {name} end behind the end of the file")
+    for name in ("rows", "golden_rows"):
+        if extents[name].shape[2] != spec.width:
+            raise damaged(path, f"its {name} are {extents[name].shape[2]} wide, its spec says {spec.width}")
+    if extents["content_hashes"].shape[1] != 32 or views < 1 or width < 1:
+        raise damaged(path, f"its rows have the shape {extents['rows'].shape}")
+
+
+def _provenance(text: str, path: Path) -> dict[str, Any]:
+    try:
+        provenance = json.loads(text)
+    except (ValueError, RecursionError):
+        provenance = None
+    if not isinstance(provenance, dict):
+        raise damaged(path, "its provenance is not a JSON object")
+    return provenance
+
+
+def damaged(path: Path, what: str) -> FeatureFileError:
+    """The error for a file that is not as it was written."""
+    return FeatureFileError(
+        f"{path} is damaged: {what}. `onepass verify {path}` lists all damage, `onepass repair {path}` mends it."
+    )

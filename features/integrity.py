@@ -1,0 +1,87 @@
+"""Looks through a whole feature file for damage, down to the single image."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from features.file import FeatureFile
+from features.layout import PER_IMAGE, entry_checksums
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is not as it was written.
+
+    Attributes:
+        part: row, entry (of the image tables), skip record, committed flag, or class names.
+        image: Path of the image; as damaged as its entry is. Empty for the class names.
+        position: Of the image in the file; -1 for the class names.
+        view: Of the row or flag; None for the others.
+    """
+
+    part: str
+    image: str
+    position: int
+    view: int | None = None
+
+    def __str__(self) -> str:
+        view = f", view {self.view}" if self.view else ""
+        return f"{self.part} of image {self.position}, {self.image}{view}" if self.image else self.part
+
+
+@dataclass(frozen=True)
+class Integrity:
+    """What a look through a feature file found.
+
+    Attributes:
+        path: The file.
+        images: Entries in it.
+        views: Views per image.
+        committed: Images whose rows are all there.
+        pending: Images still to be computed.
+        skipped: Images that could not be read.
+        damage: Everything that is not as it was written.
+    """
+
+    path: Path
+    images: int
+    views: int
+    committed: int
+    pending: int
+    skipped: int
+    damage: list[Damage]
+
+    @property
+    def tables_damaged(self) -> bool:
+        return any(found.part in ("entry", "class names") for found in self.damage)
+
+
+def check_file(path: Path) -> Integrity:
+    """Checks every checksum, flag and count of a feature file; reads all of it once.
+
+    Raises:
+        FeatureFileError: It is no feature file, or damaged so that nothing in it can be believed.
+    """
+    with FeatureFile(path) as file:
+        table = file.unchecked_table()
+        entries = entry_checksums({name: file.stored(name) for name in PER_IMAGE})
+        bad_entries = np.flatnonzero(entries != file.stored("entry_checksums"))
+        damage = [Damage("entry", table.paths[i], i) for i in bad_entries.tolist()]
+        if not file.tables_intact() and not damage:
+            damage.append(Damage("class names", "", -1))
+        bad_rows = file.damaged(np.arange(len(file)))
+        bad_flags = file.stored("committed") > 1
+        for part, found in (("row", bad_rows), ("committed flag", bad_flags)):
+            damage += [Damage(part, table.paths[i], i, view) for i, view in np.argwhere(found).tolist()]
+        records = file.skip_records()
+        damage += [Damage("skip record", table.paths[i], i) for i in np.flatnonzero(records == -1).tolist()]
+        return Integrity(
+            path=path,
+            images=len(file),
+            views=file.views,
+            committed=int((file.committed & ~bad_rows.any(axis=1)).sum()),
+            pending=len(file.pending()),
+            skipped=int((records == 1).sum()),
+            damage=damage,
+        )
