@@ -1,9 +1,10 @@
 """Finds the images of a folder: which class, which split, which content."""
 
 import hashlib
+import itertools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ import numpy as np
 
 from features import SPLITS, ImageTable, content_split
 from features.errors import DataError
+
+Folders = str | Path | Sequence[str | Path]
+"""One image folder, or several that are put together."""
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", "")
 
@@ -31,44 +35,78 @@ class FolderScan:
     """What lies in an image folder.
 
     Attributes:
+        root: The folder that paths are relative to.
         table: One entry per file that claims to be an image.
         unread: path -> reason, for entries that were not read: no image by name, or no access.
         other: path -> reason, for files outside the class folders, which have no entry.
         drawn: True if the split was drawn from the content because there were no split folders.
     """
 
+    root: Path
     table: ImageTable
     unread: dict[str, str]
     other: dict[str, str]
     drawn: bool
 
+    def images(self) -> list[tuple[bytes, Path]]:
+        """Content hash and path of every file that could be read, each content once."""
+        found = {
+            content.tobytes(): path for content, path in zip(self.table.content_hashes, self.table.paths, strict=True)
+        }
+        found.pop(bytes(32), None)
+        return [(content, self.root / path) for content, path in found.items()]
+
+
+def image_folders(data: Folders) -> tuple[list[Path], Path]:
+    """The folders given, and the one their images' paths are relative to: itself, or what all have in common.
+
+    Raises:
+        DataError: One is missing, or lies inside another.
+    """
+    folders = [Path(data)] if isinstance(data, (str, Path)) else [Path(folder) for folder in data]
+    if not folders:
+        raise DataError("no image folder was given.")
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"{folder} is {'a file' if folder.exists() else 'not there'}; needed: a folder of images.")
+    if len(folders) == 1:
+        return folders, folders[0]
+    folders = [folder.resolve() for folder in folders]
+    for folder, other in itertools.permutations(folders, 2):
+        if folder.is_relative_to(other):
+            raise DataError(f"{folder} lies in {other}, so its images would count twice. Name only one of them.")
+    return folders, Path(os.path.commonpath(folders))
+
 
 def scan_folder(
-    data: Path,
+    data: Folders,
     *,
     seed: int = 0,
     known: ImageTable | None = None,
     known_drawn: bool = False,
+    rehash: bool = False,
     least_classes: int = 2,
 ) -> FolderScan:
     """Reads class folders, optionally under train / val / test folders, and hashes every file.
 
     Without split folders a fifth of the images becomes the test split, chosen by their content
-    (see `features.content_split`).
+    (see `features.content_split`). Several folders are put together, class by class; then a folder whose
+    own name is that of a split is that split.
 
     Args:
-        data: The image folder.
+        data: The image folder, or several.
         seed: Of the drawn split.
         known: Table of an earlier scan; a file of the same path, size and time is not read again.
         known_drawn: True if the split of `known` was drawn; its images then keep their side.
+        rehash: Read every file, whatever its size and time say.
         least_classes: How many classes there must be.
 
     Raises:
         DataError: No such folder, no images, an empty class, too few classes.
     """
-    files, other = _checked_files(data, least_classes)
+    files, other, root = _checked_files(data, least_classes)
     class_names = tuple(sorted({file.label for file in files}))
-    hashes, sizes, mtimes, unread = _hash_files(data, files, known)
+    hashes, sizes, mtimes, unread = _hash_files(root, files, None if rehash else known)
     labels = np.array([class_names.index(file.label) for file in files], np.int32)
     splits = np.array([SPLITS.index(file.split or "train") for file in files], np.uint8)
     drawn = all(file.split in (None, "train") for file in files)
@@ -83,10 +121,10 @@ def scan_folder(
             before = {h.tobytes(): side for h, side in zip(known.content_hashes, known.splits, strict=True) if h.any()}
             splits[:] = [before.get(h.tobytes(), side) for h, side in zip(hashes, splits, strict=True)]
     table = ImageTable(class_names, tuple(f.path for f in files), labels, splits, hashes, sizes, mtimes)
-    return FolderScan(table, unread, other, drawn)
+    return FolderScan(root, table, unread, other, drawn)
 
 
-def check_folder(data: Path) -> None:
+def check_folder(data: Folders) -> None:
     """Looks, before anything slow is done, whether a folder can be extracted; reads no image.
 
     Raises:
@@ -95,12 +133,16 @@ def check_folder(data: Path) -> None:
     _checked_files(data, least_classes=2)
 
 
-def _checked_files(data: Path, least_classes: int) -> tuple[list["_File"], dict[str, str]]:
-    if not data.is_dir():
-        raise DataError(f"{data} is {'a file' if data.exists() else 'not there'}; needed: a folder of images.")
-    files, other, empty = _find_files(data)
-    _check_classes(data, files, empty, least_classes)
-    return files, other
+def _checked_files(data: Folders, least_classes: int) -> tuple[list["_File"], dict[str, str], Path]:
+    folders, root = image_folders(data)
+    files: list[_File] = []
+    other: dict[str, str] = {}
+    empty: list[str] = []
+    for folder in folders:
+        split = SPLIT_FOLDERS.get(folder.name.lower()) if len(folders) > 1 else None
+        _find_files(folder, root, split, files, other, empty)
+    _check_classes(" and ".join(map(str, folders)), files, empty, least_classes)
+    return sorted(files), other, root
 
 
 @dataclass(frozen=True, order=True)
@@ -111,29 +153,28 @@ class _File:
     is_image: bool
 
 
-def _find_files(data: Path) -> tuple[list[_File], dict[str, str], list[str]]:
-    files: list[_File] = []
-    other: dict[str, str] = {}
-    empty: list[str] = []
-    for split, folder in _split_folders(data):
+def _find_files(
+    data: Path, root: Path, split: str | None, files: list[_File], other: dict[str, str], empty: list[str]
+) -> None:
+    """Adds what lies in one image folder: files of class folders, files beside them, empty class folders."""
+    for split_here, folder in _split_folders(data, split):
         for entry in _visible(folder):
             if not entry.is_dir():
-                other[_relative(Path(entry.path), data)] = "not in a class folder"
+                other[_relative(Path(entry.path), root)] = "not in a class folder"
                 continue
             before = len(files)
             for path in walk_files(Path(entry.path)):
                 is_image = path.suffix.lower() in IMAGE_SUFFIXES
-                files.append(_File(_relative(path, data), entry.name, split, is_image))
+                files.append(_File(_relative(path, root), entry.name, split_here, is_image))
             if not any(file.is_image for file in files[before:]):
-                empty.append(_relative(Path(entry.path), data))
-    return sorted(files), other, empty
+                empty.append(_relative(Path(entry.path), root))
 
 
-def _split_folders(data: Path) -> list[tuple[str | None, Path]]:
+def _split_folders(data: Path, split: str | None) -> list[tuple[str | None, Path]]:
     folders = [entry.name for entry in _visible(data) if entry.is_dir()]
     splits = [name for name in folders if name.lower() in SPLIT_FOLDERS]
     if not splits:
-        return [(None, data)]
+        return [(split, data)]
     if len(splits) < len(folders):
         classes = [name for name in folders if name not in splits]
         raise DataError(
@@ -171,11 +212,11 @@ def find_images(paths: list[Path]) -> list[Path]:
     ]
 
 
-def _check_classes(data: Path, files: list[_File], empty: list[str], least: int) -> None:
+def _check_classes(data: str, files: list[_File], empty: list[str], least: int) -> None:
     if not any(file.is_image for file in files):
         raise DataError(
             f"{data} holds no images in class folders. Needed: one folder per class with its images inside, "
-            f"such as {data.name}/cats/1.jpg; also below train, val and test folders."
+            f"such as {Path(data).name}/cats/1.jpg; also below train, val and test folders."
         )
     if empty:
         raise DataError(
@@ -187,7 +228,7 @@ def _check_classes(data: Path, files: list[_File], empty: list[str], least: int)
 
 
 def _hash_files(
-    data: Path, files: list[_File], known: ImageTable | None
+    root: Path, files: list[_File], known: ImageTable | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, str]]:
     hashes = np.zeros((len(files), 32), np.uint8)
     sizes, mtimes = np.zeros(len(files), np.int64), np.zeros(len(files), np.int64)
@@ -196,7 +237,7 @@ def _hash_files(
 
     def fill(position: int) -> None:
         file = files[position]
-        path = data / file.path
+        path = root / file.path
         if not file.is_image:
             unread[file.path] = f"not an image by its name ({path.suffix})"
             return
@@ -242,5 +283,5 @@ def _hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
 
 
-def _relative(path: Path, data: Path) -> str:
-    return path.relative_to(data).as_posix()
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()

@@ -66,10 +66,10 @@ def rows_of_folder(
         )
     chosen, part = rows_to_score(table.splits, table.content_hashes, part, drawn=scan.drawn, seen=seen)
     reasons: dict[int, str] = {}
-    files = [(int(i), data / table.paths[i]) for i in chosen]
+    files = [(int(i), scan.root / table.paths[i]) for i in chosen]
     rows: dict[int, np.ndarray] = {}
-    for position, row in backbone.stream(files, on_skip=reasons.__setitem__, workers=workers):
-        rows[position] = row
+    for position, views in backbone.stream(files, on_skip=reasons.__setitem__, workers=workers):
+        rows[position] = views[0]
         if progress:
             progress(len(rows), len(files))
     order = sorted(rows)
