@@ -1,24 +1,31 @@
 """Images in, rows out: folders, decoding, backbones, engines and the one pass."""
 
+from extract.account import Extraction, find_duplicates
 from extract.backbone import Backbone, Source, load_backbone, load_backbone_for
 from extract.catalogue import CATALOGUE
 from extract.folders import check_folder, find_images
 from extract.images import UnreadableImageError, read_image
 from extract.labelled import rows_of_folder
-from extract.run import Extraction, extract_features, run_extraction
+from extract.repair import Repair, Verification, repair, verify
+from extract.run import extract_features, run_extraction
 
 __all__ = [
     "CATALOGUE",
     "Backbone",
     "Extraction",
+    "Repair",
     "Source",
     "UnreadableImageError",
+    "Verification",
     "check_folder",
     "extract_features",
+    "find_duplicates",
     "find_images",
     "load_backbone",
     "load_backbone_for",
     "read_image",
+    "repair",
     "rows_of_folder",
     "run_extraction",
+    "verify",
 ]

@@ -2,14 +2,14 @@
 
 import hashlib
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,14 +25,16 @@ from extract.engines import (
     choose_engine,
     choose_precision,
 )
-from extract.images import DECODE_RULE, RESIZES, UnreadableImageError, decode_image, read_bytes
+from extract.golden import environment, golden_images
+from extract.images import DECODE_RULE, RESIZES, UnreadableImageError, decode_image, decode_views, read_bytes
 from extract.keras_model import POOLINGS, BuiltBackbone, build_backbone, keras_file_size
 from extract.lite0 import PACKAGE
+from extract.views import Augmentation
 from extract.weights import file_hash
 from features.errors import BackboneError, OptionError
 from features.spec import Spec, require_equal_specs
 
-Key = TypeVar("Key")
+Key = TypeVar("Key", bound=Hashable)
 
 BATCH_SIZE = 32
 """Rows committed together; also images per step of the TensorFlow engine."""
@@ -66,6 +68,8 @@ class Backbone:
         self.source = source
         self.engine_name = engine_name
         self._make_engine = make_engine
+        self._golden: np.ndarray | None = None
+        self.quantisation: Any = None
 
     @cached_property
     def engine(self) -> Engine:
@@ -90,6 +94,19 @@ class Backbone:
             rows[position] = row
         return rows
 
+    def golden_rows(self) -> np.ndarray:
+        """Rows of the built-in test images through the whole way, decoding included, (g, d) float32."""
+        if self._golden is None:
+            size, resize = self.spec.image_size, self.spec.resize
+            pixels = [decode_image(data, image_size=size, resize=resize) for data in golden_images()]
+            self._golden = self.rows(np.stack(pixels))
+        return self._golden
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Engine, processor and versions: what rows can depend on beside the spec."""
+        return environment(self.engine_name)
+
     def stream(
         self,
         files: Iterable[tuple[Key, Path]],
@@ -97,6 +114,8 @@ class Backbone:
         on_skip: Callable[[Key, str], None],
         workers: int | None = None,
         verify: bool = False,
+        views: Sequence[int] = (0,),
+        augmentation: Augmentation | None = None,
     ) -> Iterator[tuple[Key, np.ndarray]]:
         """Rows of image files; decoding runs in threads beside the engine, memory stays bounded.
 
@@ -105,32 +124,47 @@ class Backbone:
             on_skip: Called with key and reason for every file that cannot be read.
             workers: Decoding threads; by default one per processor.
             verify: Keys are SHA-256 digests, and a file whose bytes have another is skipped.
+            views: Numbers of the views to compute; 0 is the plain image.
+            augmentation: What the other views are drawn from.
 
         Yields:
-            (key, (d,) float32), not necessarily in order.
+            (key, (len(views), d) float32), not necessarily in order.
         """
 
-        def decode(key: Key, path: Path) -> np.ndarray:
+        def decode(key: Key, path: Path) -> list[np.ndarray]:
             data = read_bytes(path)
             if verify and hashlib.sha256(data).digest() != key:
                 raise UnreadableImageError("changed while it was being read; run the command again")
-            return decode_image(data, image_size=self.spec.image_size, resize=self.spec.resize)
+            spec = self.spec
+            return decode_views(
+                data, image_size=spec.image_size, resize=spec.resize, views=views, augmentation=augmentation
+            )
 
-        def readable() -> Iterator[tuple[Key, np.ndarray]]:
+        def readable() -> Iterator[tuple[tuple[Key, int], np.ndarray]]:
             for key, future in _ahead(files, decode, workers or os.cpu_count() or 1):
                 try:
-                    yield key, future.result()
+                    pixels = future.result()
                 except UnreadableImageError as error:
                     on_skip(key, str(error))
+                    continue
+                yield from (((key, number), view) for number, view in enumerate(pixels))
 
-        yield from self.engine.run(readable())
+        unfinished: dict[Key, np.ndarray] = {}
+        seen: Counter[Key] = Counter()
+        for (key, number), row in self.engine.run(readable()):
+            rows = unfinished.setdefault(key, np.empty((len(views), self.spec.width), np.float32))
+            rows[number] = row
+            seen[key] += 1
+            if seen[key] == len(views):
+                del seen[key]
+                yield key, unfinished.pop(key)
 
 
 def _ahead(
-    files: Iterable[tuple[Key, Path]], decode: Callable[[Key, Path], np.ndarray], workers: int
-) -> Iterator[tuple[Key, Future[np.ndarray]]]:
+    files: Iterable[tuple[Key, Path]], decode: Callable[[Key, Path], list[np.ndarray]], workers: int
+) -> Iterator[tuple[Key, Future[list[np.ndarray]]]]:
     """Keeps a bounded number of decodings under way, in order."""
-    waiting: deque[tuple[Key, Future[np.ndarray]]] = deque()
+    waiting: deque[tuple[Key, Future[list[np.ndarray]]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         for key, path in files:

@@ -1,7 +1,9 @@
 """One image file into the square RGB pixels that a backbone sees, or a reason why not."""
 
+import hashlib
 import io
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from extract.views import Augmentation, view_pixels
 from features.errors import UserError
 
 RESIZES = ("squash", "crop", "pad")
@@ -66,6 +69,44 @@ def read_image(path: Path, *, image_size: int, resize: str) -> np.ndarray:
 
 def decode_image(data: bytes, *, image_size: int, resize: str) -> np.ndarray:
     """`read_image` for the bytes of a file."""
+    return decode_views(data, image_size=image_size, resize=resize)[0]
+
+
+def decode_views(
+    data: bytes,
+    *,
+    image_size: int,
+    resize: str,
+    views: Sequence[int] = (0,),
+    augmentation: Augmentation | None = None,
+) -> list[np.ndarray]:
+    """Pixels of several views of one image, which is decoded once.
+
+    Args:
+        data: Bytes of the file.
+        image_size: Side s, pixels.
+        resize: squash, crop or pad.
+        views: Numbers of views; 0 is the plain image.
+        augmentation: What the others are drawn from.
+
+    Returns:
+        (s, s, 3) uint8 RGB for each view.
+
+    Raises:
+        UnreadableImageError: With the reason.
+    """
+
+    def to_square(image: Image.Image, side: int) -> Image.Image:
+        return _resized(image, side, resize)
+
+    def pixels(image: Image.Image, view: int) -> np.ndarray:
+        if view == 0 or augmentation is None:
+            return np.asarray(to_square(image, image_size))
+        return view_pixels(
+            image, augmentation=augmentation, content=content, view=view, image_size=image_size, to_square=to_square
+        )
+
+    content = hashlib.sha256(data).digest() if augmentation else b""
     if not data:
         raise UnreadableImageError("empty file")
     try:
@@ -73,7 +114,8 @@ def decode_image(data: bytes, *, image_size: int, resize: str) -> np.ndarray:
             if image.format in ("JPEG", "MPO"):
                 image.draft(None, (2 * image_size, 2 * image_size))
             image.load()
-            return np.asarray(_resized(_as_rgb(_turned(image)), image_size, resize))
+            rgb = _as_rgb(_turned(image))
+            return [pixels(rgb, view) for view in views]
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:

@@ -169,6 +169,11 @@ class ViewParameters:
         return np.column_stack([self.side * self.zoom * turn @ shear, offset])
 
 
+def view_recipe(augmentation: Augmentation) -> str:
+    """How a spec names views drawn from this recipe by the rule of this module."""
+    return f"{VIEW_RULE}: {augmentation}"
+
+
 def view_pixels(
     image: Image.Image,
     *,

@@ -85,7 +85,7 @@ def predict_images(
     reasons: dict[int, str] = {}
     answers: dict[int, Prediction] = {}
     for position, row in backbone.stream(enumerate(images), on_skip=reasons.__setitem__, workers=workers):
-        probabilities = head.predict_proba(row[None])[0]
+        probabilities = head.predict_proba(row)[0]
         order = np.argsort(-probabilities, kind="stable")[:top]
         named = [(head.class_names[i], float(probabilities[i])) for i in order]
         answers[position] = Prediction(str(images[position]), named)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MakeFolder, picture
+from conftest import MakeFolder, flip_bit, picture
 from PIL import Image
-from test_features_file import flip_bit
 
 from extract import Backbone, extract_features, load_backbone
 from extract.run import Extraction, default_path, run_extraction
@@ -192,8 +191,9 @@ def test_sizes_below_one_are_refused(make_folder: MakeFolder, tiny_backbone: Bac
 
 
 def test_the_default_name_joins_folder_and_backbone(tmp_path: Path):
-    assert default_path(tmp_path / "my data", "resnet50") == Path("my data.resnet50.h5")
-    assert default_path(tmp_path / "data" / ".", "tiny") == Path("data.tiny.h5")
+    assert default_path([tmp_path / "my data"], "resnet50") == Path("my data.resnet50.h5")
+    assert default_path([tmp_path / "a", tmp_path / "b"], "resnet50") == Path("a+b.resnet50.h5")
+    assert default_path([tmp_path / "data" / "."], "tiny") == Path("data.tiny.h5")
 
 
 def test_an_exception_midway_keeps_what_was_computed(make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path):
@@ -302,16 +302,16 @@ def test_a_file_replaced_while_it_is_read_gets_no_row(
     make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     data = make_folder({"cats": 4, "dogs": 4})
-    from extract import run as run_module
+    from extract import prepare as prepare_module
 
-    scan = run_module.scan_folder
+    scan = prepare_module.scan_folder
 
     def scan_then_replace(*args: object, **options: object):
         result = scan(*args, **options)
         (data / "cats" / "0.png").write_bytes((data / "dogs" / "1.png").read_bytes())
         return result
 
-    monkeypatch.setattr(run_module, "scan_folder", scan_then_replace)
+    monkeypatch.setattr(prepare_module, "scan_folder", scan_then_replace)
     done = run(data, tiny_backbone, tmp_path / "f.h5")
     assert [(s.path, s.reason) for s in done.skipped] == [
         ("cats/0.png", "changed while it was being read; run the command again")

@@ -1,0 +1,188 @@
+"""What one run of the pass did, in numbers and in words."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from extract.backbone import Backbone
+from extract.fill import Filled
+from extract.folders import FolderScan
+from extract.prepare import ViewAxis
+from features import SPLITS, FeatureFile, SkippedImage
+from features.drift import Drift
+from features.errors import DataError
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """Images whose files are equal byte for byte.
+
+    Attributes:
+        paths: Two or more.
+        splits: Splits they lie in; more than one means that a score there is not honest.
+        classes: Classes they lie in; more than one means that a label is wrong.
+    """
+
+    paths: list[str]
+    splits: list[str]
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What one run did.
+
+    Attributes:
+        path: The feature file.
+        images: Images in it that have a row.
+        views: Views per image.
+        classes: Class name -> images with a row.
+        computed: Images that went through the backbone in this run.
+        computed_rows: Rows that were written for them, views and exact copies included.
+        reused: Images whose row was there already, or belongs to an image of the same content.
+        skipped: Files without a row, with the reason.
+        duplicates: Images that are exact copies of each other.
+        seconds: Duration of the pass, start-up of the engine included.
+        engine: openvino or tensorflow.
+        precision: float32, bfloat16 or int8.
+        cosine: int8: (mean, lowest) cosine of its rows to float32 on sample images; else None.
+        drift: How far the golden rows of an older file were missed; None if they were not looked at.
+        drawn_split: True if the test split was drawn because the folder had none.
+    """
+
+    path: Path
+    images: int
+    views: int
+    classes: dict[str, int]
+    computed: int
+    computed_rows: int
+    reused: int
+    skipped: list[SkippedImage]
+    duplicates: list[DuplicateGroup]
+    seconds: float
+    engine: str
+    precision: str
+    cosine: tuple[float, float] | None
+    drift: Drift | None
+    drawn_split: bool
+
+    @property
+    def images_per_second(self) -> float:
+        return self.computed / self.seconds if self.computed else 0.0
+
+    def record(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {
+            "path": str(self.path),
+            "images": self.images,
+            "views": self.views,
+            "classes": self.classes,
+            "computed": self.computed,
+            "computed_rows": self.computed_rows,
+            "reused": self.reused,
+            "skipped": len(self.skipped),
+            "skipped_images": [asdict(image) for image in self.skipped],
+            "duplicates": [asdict(group) for group in self.duplicates],
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 1),
+            "engine": self.engine,
+            "precision": self.precision,
+            "cosine": self.cosine,
+            "drift": asdict(self.drift) if self.drift else None,
+        }
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{name} {count}" for name, count in self.classes.items())
+        views = f" x {self.views} views" if self.views > 1 else ""
+        lines = [
+            f"{self.path}: {self.images} images{views}, {len(self.classes)} classes ({counts})",
+            (
+                f"{self.computed} computed, {self.reused} reused, {len(self.skipped)} skipped in {self.seconds:.1f} s "
+                f"({self.images_per_second:.1f} images/s, {self.engine} {self.precision})"
+            ),
+        ]
+        if self.cosine:
+            lines.append(
+                f"int8 against float32 on sample images: cosine {self.cosine[0]:.4f}, lowest {self.cosine[1]:.4f}"
+            )
+        if self.drift and not self.drift.accepted:
+            lines.append(f"accepted and recorded: the golden rows differ, {self.drift}")
+        if self.duplicates:
+            lines.append(describe_duplicates(self.duplicates))
+        if self.drawn_split:
+            lines.append("a fifth of the images became the test split, chosen by content")
+        return "\n".join(lines)
+
+
+def describe_duplicates(groups: list[DuplicateGroup]) -> str:
+    """One line on exact copies, and where they do harm."""
+    copies = sum(len(group.paths) - 1 for group in groups)
+    text = f"{copies} {'image is an exact copy' if copies == 1 else 'images are exact copies'} of another"
+    across = [group for group in groups if len(group.splits) > 1]
+    if across:
+        text += f"; {len(across)} of them in more than one split, such as {' = '.join(across[0].paths[:3])}"
+    torn = [group for group in groups if len(group.classes) > 1]
+    if torn:
+        text += f"; {len(torn)} in more than one class, such as {' = '.join(torn[0].paths[:3])}"
+    return text
+
+
+def find_duplicates(file: FeatureFile) -> list[DuplicateGroup]:
+    """Images of a feature file that are exact copies of each other."""
+    table = file.table
+    return [
+        DuplicateGroup(
+            paths=[table.paths[i] for i in group],
+            splits=sorted({SPLITS[i] for i in table.splits[group]}),
+            classes=sorted({table.class_names[i] for i in table.labels[group]}),
+        )
+        for group in table.duplicates()
+    ]
+
+
+def account(
+    path: Path,
+    scan: FolderScan,
+    backbone: Backbone,
+    axis: ViewAxis,
+    done: Filled,
+    drifts: list[Drift],
+    seconds: float,
+) -> Extraction:
+    """Puts together what a run did.
+
+    Raises:
+        DataError: A class has no image that could be read.
+    """
+    with FeatureFile(path) as file:
+        labels = file.table.labels[file.committed]
+        counts = np.bincount(labels, minlength=len(file.class_names)).tolist()
+        classes = dict(zip(file.class_names, counts, strict=True))
+        skipped = file.skipped + done.skipped + [SkippedImage(p, reason) for p, reason in scan.other.items()]
+        duplicates = find_duplicates(file)
+        images = int(file.committed.sum())
+    if bare := [name for name, count in classes.items() if count == 0]:
+        raise DataError(
+            f"no image of {', '.join(bare)} could be read ({len(skipped)} skipped; `onepass info {path}` lists them). "
+            "Mend or replace these images and run the same command again; the other rows are kept."
+        )
+    quantisation = backbone.quantisation
+    return Extraction(
+        path=path,
+        images=images,
+        views=axis.count,
+        classes=classes,
+        computed=done.computed,
+        computed_rows=done.rows,
+        reused=images - done.computed,
+        skipped=skipped,
+        duplicates=duplicates,
+        seconds=seconds,
+        engine=backbone.engine_name,
+        precision=backbone.spec.precision,
+        cosine=(quantisation.cosine_mean, quantisation.cosine_min) if quantisation else None,
+        drift=min(drifts, key=lambda drift: drift.cosine) if drifts else None,
+        drawn_split=scan.drawn,
+    )

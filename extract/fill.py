@@ -1,0 +1,177 @@
+"""Computes the rows that a feature file lacks: each content once, committed as it comes."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from extract.backbone import Backbone
+from extract.views import Augmentation
+from features import FeatureFile, SkippedImage
+from features.writer import RowWriter
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images to do)."""
+
+Place = tuple[int, int]
+"""Position of an image, and view."""
+
+
+@dataclass
+class Lacking:
+    """What is still to be computed for a feature file.
+
+    Attributes:
+        contents: Views that are lacking -> content hash -> positions of the images that lack them.
+        unread: Positions of images that had no content to hash.
+        rows: Places whose row is damaged; their flags are withdrawn first.
+    """
+
+    contents: dict[tuple[int, ...], dict[bytes, list[int]]] = field(default_factory=lambda: defaultdict(dict))
+    unread: list[int] = field(default_factory=list)
+    damaged: list[Place] = field(default_factory=list)
+
+    @property
+    def images(self) -> int:
+        """Contents to run through the backbone."""
+        return sum(map(len, self.contents.values()))
+
+    @classmethod
+    def of(cls, path: Path) -> "Lacking":
+        """Looks through the flags and, for committed rows, the checksums of a feature file."""
+        found = cls()
+        with FeatureFile(path) as file:
+            damaged = file.damaged(np.arange(len(file)))
+            lacking, hashes = ~file.flags | damaged, file.unchecked_table().content_hashes
+        found.damaged = [(i, view) for i, view in np.argwhere(damaged).tolist()]
+        places: dict[bytes, list[int]] = defaultdict(list)
+        for position in np.flatnonzero(lacking.any(axis=1)).tolist():
+            places[hashes[position].tobytes()].append(position)
+        found.unread = places.pop(bytes(32), [])
+        for content, positions in places.items():
+            views = tuple(np.flatnonzero(lacking[positions].any(axis=0)).tolist())
+            found.contents[views][content] = positions
+        return found
+
+
+@dataclass
+class Filled:
+    """What was done about it.
+
+    Attributes:
+        computed: Images that went through the backbone.
+        rows: Rows that came out of it, views and copies included.
+        skipped: Images that could not be read although they have rows of other views.
+    """
+
+    computed: int = 0
+    rows: int = 0
+    skipped: list[SkippedImage] = field(default_factory=list)
+
+
+def fill(
+    path: Path,
+    lacking: Lacking,
+    backbone: Backbone,
+    *,
+    root: Path,
+    paths: Sequence[str],
+    unread: dict[str, str],
+    augmentation: Augmentation | None,
+    batch_size: int,
+    workers: int | None,
+    progress: Progress | None,
+) -> Filled:
+    """Computes and commits what a feature file lacks.
+
+    Args:
+        path: The file, locked by the caller.
+        lacking: From `Lacking.of(path)`.
+        backbone: Of the file's spec.
+        root: Folder that `paths` are relative to.
+        paths: Of the file's images.
+        unread: path -> reason, of files that could not be hashed.
+        augmentation: Recipe of the views beyond the first.
+        batch_size: Rows committed together.
+        workers: Decoding threads.
+        progress: Called as images are done.
+    """
+    done = Filled()
+    finished = 0
+    with RowWriter(path) as writer, _Committer(writer, batch_size) as committer:
+        writer.withdraw(lacking.damaged)
+        with FeatureFile(path) as file:
+            plain, recorded = file.flags[:, 0], file.stored("skip_reasons") != b""
+        for position in lacking.unread:
+            writer.skip(position, unread.get(paths[position], "could not be read"))
+        for views, contents in lacking.contents.items():
+
+            def skip(content: bytes, reason: str, contents: dict[bytes, list[int]] = contents) -> None:
+                nonlocal finished
+                finished += 1
+                for position in contents[content]:
+                    if plain[position]:
+                        done.skipped.append(SkippedImage(paths[position], reason))
+                    else:
+                        writer.skip(position, reason)
+
+            files = [(content, root / paths[where[0]]) for content, where in contents.items()]
+            stream = backbone.stream(
+                files, on_skip=skip, workers=workers, verify=True, views=views, augmentation=augmentation
+            )
+            for content, rows in stream:
+                for position in contents[content]:
+                    if recorded[position]:
+                        writer.clear_skip(position)
+                    for view, row in zip(views, rows, strict=True):
+                        committer.add((position, view), row)
+                    done.rows += len(views)
+                done.computed += 1
+                finished += 1
+                if progress:
+                    progress(finished, lacking.images)
+    return done
+
+
+class _Committer:
+    """Commits rows in batches in a thread of its own, so that the disk never holds up the engine.
+
+    What was added is committed even if the block is left by an exception or Ctrl-C.
+    """
+
+    def __init__(self, writer: RowWriter, batch_size: int) -> None:
+        self._writer = writer
+        self._batch_size = batch_size
+        self._batch: list[tuple[Place, np.ndarray]] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._under_way: Future[None] | None = None
+
+    def __enter__(self) -> "_Committer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._commit()
+            self._wait()
+        finally:
+            self._thread.shutdown()
+
+    def add(self, place: Place, row: np.ndarray) -> None:
+        self._batch.append((place, row))
+        if len(self._batch) >= self._batch_size:
+            self._commit()
+
+    def _commit(self) -> None:
+        self._wait()
+        if self._batch:
+            places, rows = zip(*self._batch, strict=True)
+            self._under_way = self._thread.submit(self._writer.commit, places, rows)
+            self._batch = []
+
+    def _wait(self) -> None:
+        if self._under_way:
+            self._under_way.result()
+            self._under_way = None
