@@ -26,6 +26,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Engine = Annotated[str, typer.Option(help="openvino, tensorflow, or auto: tensorflow where there is a GPU.")]
 Weights = Annotated[str | None, typer.Option(help="imagenet, or a .weights.h5 or legacy .h5 file.", metavar="FILE")]
 Moved = Annotated[str | None, typer.Option(help="Where the backbone's weights or .keras file lie now.", metavar="FILE")]
+Augment = Annotated[
+    str | None,
+    typer.Option(
+        help="Recipe of views: classic, or flip,rotate=20,shift=0.2,shear=0.2,zoom=0.2,brightness=0.1,crop=0.7."
+    ),
+]
+AcceptDrift = Annotated[
+    bool, typer.Option("--accept-drift", help="Go on although this machine computes other rows; it is recorded.")
+]
 Workers = Annotated[int | None, typer.Option(help="Decoding threads; by default one per processor.")]
 Features = Annotated[Path | None, typer.Argument(help="Feature file; by default the one in this folder.")]
 HeadFile = Annotated[Path, typer.Argument(help="Head file that train-head wrote.", metavar="HEAD")]
@@ -56,24 +65,35 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 @_extract_alone.command(epilog="Example: extract --backbone resnet50 photos/")
 @_guarded
 def extract_command(
-    data: Annotated[Path, typer.Argument(help="Class folders, optionally under train, val and test folders.")],
+    data: Annotated[list[Path], typer.Argument(help="Class folders, optionally under train, val and test folders.")],
     backbone: Annotated[
         str | None, typer.Option(help="Name (see `onepass backbones`) or .keras file; by default the bundled one.")
     ] = None,
     weights: Weights = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the input, pixels; by default the network's.")] = None,
-    resize: Annotated[str | None, typer.Option(help="squash (default), crop or pad.")] = None,
+    resize: Annotated[
+        str | None, typer.Option(help="squash (default), crop, pad, or keras: as image_dataset_from_directory.")
+    ] = None,
     pooling: Annotated[str | None, typer.Option(help="avg (default), max or flatten.")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="float32, bfloat16, or auto (default): bfloat16 where it is native.")
+        str | None, typer.Option(help="float32, bfloat16, int8, or auto (default): bfloat16 where it is native.")
     ] = None,
     engine: Engine = "auto",
+    views: Annotated[int | None, typer.Option(help="Views per image: the plain one and seeded variants.")] = None,
+    augment: Augment = None,
+    base: Annotated[
+        list[Path] | None, typer.Option(help="Feature file whose rows are reused; may be given again.", metavar="FILE")
+    ] = None,
+    rehash: Annotated[
+        bool, typer.Option("--rehash", help="Read every image to see whether it changed, not only size and time.")
+    ] = False,
+    accept_drift: AcceptDrift = False,
     batch_size: Annotated[int | None, typer.Option(help="Rows committed together; images per TensorFlow step.")] = None,
     workers: Workers = None,
     out: Annotated[Path | None, typer.Option(help="Feature file; by default DATA.BACKBONE.h5 here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Run a backbone over a folder of images once and keep the rows.
+    """Run a backbone over a folder of images, or several, once and keep the rows.
 
     The same command again, after a crash or with new images, computes only what is missing.
     """
@@ -94,23 +114,11 @@ def extract_command(
             )
         )
     with _progress("extracting") as report:
-        done = run_extraction(data, ready, **_given(batch_size=batch_size, workers=workers, out=out, progress=report))
-    if as_json:
-        record = {name: getattr(done, name) for name in ("classes", "computed", "reused", "engine", "precision")}
-        record |= {"path": str(done.path), "images": done.images}
-        record |= {"skipped": len(done.skipped), "skipped_images": [asdict(s) for s in done.skipped]}
-        record |= {"seconds": round(done.seconds, 3), "images_per_second": round(done.images_per_second, 1)}
-        _print_json(record)
-        return
-    counts = ", ".join(f"{name} {count}" for name, count in done.classes.items())
-    print(f"{done.path}: {done.images} images, {len(done.classes)} classes ({counts})")
-    print(
-        f"{done.computed} computed, {done.reused} reused, {len(done.skipped)} skipped in {done.seconds:.1f} s "
-        f"({done.images_per_second:.1f} images/s, {done.engine} {done.precision})"
-    )
-    if done.drawn_split:
-        print("a fifth of the images became the test split, chosen by content")
-    _print_skipped([(s.path, s.reason) for s in done.skipped])
+        options = _given(views=views, augment=augment, base=base, out=out, batch_size=batch_size, workers=workers)
+        done = run_extraction(data, ready, rehash=rehash, accept_drift=accept_drift, progress=report, **options)
+    _show(done, as_json)
+    if not as_json:
+        _print_skipped([(s.path, s.reason) for s in done.skipped])
 
 
 @onepass.command("train-head", epilog="Example: train-head --head mlp --hidden 256,128")
@@ -260,6 +268,58 @@ def evaluate_command(
     counts = zip(result.per_class, result.confusion, strict=True)
     _print_table([["", *result.per_class], *([name, *map(str, row)] for name, row in counts)])
     _print_skipped(skipped)
+
+
+_EXIT_CODES = {"whole": 0, "damaged": 3, "incomplete": 4, "drifted": 5, "unproven": 6}
+
+
+@onepass.command("verify", epilog="Exit codes: 0 whole, 3 damaged, 4 incomplete, 5 drifted, 6 golden rows not checked.")
+@_guarded
+def verify_command(
+    file: Features = None,
+    golden: Annotated[bool, typer.Option("--golden/--no-golden", help="Recompute the golden rows.")] = True,
+    weights: Moved = None,
+    engine: Engine = "auto",
+    as_json: Json = False,
+) -> None:
+    """Check every checksum, flag and count of a feature file, and whether this machine computes its rows."""
+    from extract import verify
+
+    with _progress("verifying", total=False):
+        found = verify(file or _only_feature_file(), golden=golden, weights=weights, engine=engine)
+    _show(found, as_json)
+    raise typer.Exit(_EXIT_CODES[found.verdict])
+
+
+@onepass.command("repair", epilog="Example: onepass repair photos.resnet50.h5 --data photos/")
+@_guarded
+def repair_command(
+    file: Features = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Where the images lie, if not where they were; may be given again.")
+    ] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Compute nothing; drop what is bad or missing.")] = False,
+    weights: Moved = None,
+    engine: Engine = "auto",
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute only what is bad or missing in a feature file, or drop it."""
+    from extract import repair
+
+    with _progress("repairing") as report:
+        done = repair(
+            file or _only_feature_file(),
+            data=data,
+            drop=drop,
+            weights=weights,
+            engine=engine,
+            workers=workers,
+            progress=report,
+        )
+    _show(done, as_json)
+    if not as_json:
+        _print_skipped([(s.path, s.reason) for s in done.dropped])
 
 
 @onepass.command("info", epilog="Example: onepass info photos.resnet50.h5")
@@ -438,6 +498,14 @@ def _progress(what: str, *, total: bool = True) -> Iterator[Callable[[int, int],
             bar.update(task, completed=done, total=of, rate=f"{speed:.1f} images/s" if speed else "")
 
         yield report
+
+
+def _show(result: Any, as_json: bool) -> None:
+    """Prints a result of the library: as JSON, or in its own words."""
+    if as_json:
+        _print_json(result.record())
+    else:
+        print(result)
 
 
 def _print_json(record: Any) -> None:

@@ -66,6 +66,11 @@ def test_extract_reports_what_it_did(make_folder: MakeFolder, tiny_file: Path, t
         ],
         "engine": "openvino",
         "precision": found["precision"],
+        "views": 1,
+        "computed_rows": 9,
+        "duplicates": [],
+        "cosine": None,
+        "drift": None,
     }
     assert found["images_per_second"] > 0
     again = run_program("extract", "photos/", "--backbone", str(tiny_file), cwd=tmp_path)

@@ -1,0 +1,143 @@
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import MakeFolder, flip_bit, run_program
+
+from extract import Backbone, repair, verify
+from extract.repair import DROPPED
+from extract.run import run_extraction
+from features import FeatureFile
+from features.errors import DataError, FeatureFileError
+
+
+@pytest.fixture
+def made(make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path) -> Path:
+    """A feature file of 9 photos x 2 views, one of them no image."""
+    data = make_folder({"cats": 5, "dogs": 4})
+    (data / "cats" / "bad.jpg").write_text("text")
+    return run_extraction(data, tiny_backbone, out=tmp_path / "f.h5", views=2).path
+
+
+def everything(path: Path) -> dict[str, bytes]:
+    with FeatureFile(path) as file:
+        names = ("paths", "labels", "splits", "class_names", "committed", "checksums", "skip_reasons", "content_hashes")
+        return {name: file.stored(name).tobytes() for name in names} | {"rows": file.rows[file.committed].tobytes()}
+
+
+def test_a_whole_file_is_verified_and_left_alone(made: Path):
+    before = made.read_bytes()
+    found = verify(made)
+    assert (found.verdict, found.not_checked) == ("whole", "")
+    assert found.drift is not None
+    assert found.drift.cosine == pytest.approx(1)
+    assert str(repair(made)) == f"{made}: nothing to mend"
+    assert made.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "byte"),
+    [
+        ("rows", 3 * 2 * 32 + 40),
+        ("checksums", 9),
+        ("committed", 4),
+        ("labels", 8),
+        ("splits", 2),
+        ("paths", 30),
+        ("content_hashes", 70),
+        ("class_names", 1),
+        ("entry_checksums", 5),
+        ("skip_reasons", 5 * 120 + 3),
+        ("skip_reasons", 2 * 120),
+    ],
+)
+def test_repair_brings_every_kind_of_damage_back(made: Path, name: str, byte: int):
+    before = everything(made)
+    flip_bit(made, name, byte=byte)
+    assert verify(made).verdict == "damaged"
+
+    done = repair(made)
+
+    assert done.damage == 1
+    assert done.computed <= 1
+    assert verify(made).verdict == "whole"
+    assert everything(made) == before
+
+
+def test_missing_rows_are_computed_and_only_they(made: Path):
+    before = everything(made)
+    with FeatureFile(made) as file:
+        offset = file.extents["committed"].offset
+    with open(made, "r+b") as raw:
+        raw.seek(offset + 4)
+        raw.write(b"\0\0\0")
+    assert verify(made).verdict == "incomplete"
+    done = repair(made)
+    assert (done.missing, done.computed) == (2, 2)
+    assert everything(made) == before
+
+
+def test_images_that_moved_are_named_by_data(made: Path, tmp_path: Path):
+    shutil.move(tmp_path / "photos", tmp_path / "elsewhere")
+    flip_bit(made, "rows", byte=40)
+    message = r"photos is not there; needed: a folder of images. Say with --data where .*f.h5 lie now, or --drop what"
+    with pytest.raises(DataError, match=message):
+        repair(made)
+    assert repair(made, data=tmp_path / "elsewhere").computed == 1
+    assert verify(made).verdict == "whole"
+
+
+def test_an_image_that_is_gone_is_dropped_with_its_reason(made: Path, tmp_path: Path):
+    flip_bit(made, "rows", byte=40)
+    (tmp_path / "photos" / "cats" / "0.png").unlink()
+    done = repair(made)
+    assert ("cats/0.png", "no such file or directory") in [(s.path, s.reason) for s in done.dropped]
+    assert verify(made).verdict == "whole"
+    assert len(FeatureFile(made).rows_of("train")) + len(FeatureFile(made).rows_of("test")) == 8
+
+
+@pytest.mark.parametrize(("name", "byte", "entries"), [("rows", 40, 10), ("labels", 0, 9), ("committed", 0, 10)])
+def test_drop_needs_no_images(made: Path, tmp_path: Path, name: str, byte: int, entries: int):
+    shutil.rmtree(tmp_path / "photos")
+    flip_bit(made, name, byte=byte)
+
+    done = repair(made, drop=True)
+
+    assert done.computed == 0
+    assert verify(made).verdict == "whole"
+    with FeatureFile(made) as file:
+        assert len(file) == entries
+        assert int(file.committed.sum()) == 8
+        assert "cats/0.png" not in [file.table.paths[i] for i in np.flatnonzero(file.committed)]
+    if name != "labels":
+        assert DROPPED in [image.reason for image in done.dropped]
+
+
+def test_class_names_cannot_be_dropped(made: Path):
+    flip_bit(made, "class_names")
+    with pytest.raises(
+        FeatureFileError, match="the class names of .* are damaged; only the image folders can tell them"
+    ):
+        repair(made, drop=True)
+
+
+def test_the_commands_have_exit_codes_for_scripts(made: Path, tmp_path: Path):
+    def code(*command: str, **environment: str) -> int:
+        return run_program("onepass", *command, cwd=tmp_path, **environment).returncode
+
+    assert code("verify") == 0
+    assert code("verify", "nothing.h5") == 1
+    assert code("verify", "f.h5", "--weights", "gone.keras", ONEPASS_CACHE=str(tmp_path / "none")) == 6
+    flip_bit(made, "rows", byte=40)
+    found = run_program("onepass", "verify", "--no-golden", "--json", cwd=tmp_path)
+    assert found.returncode == 3
+    assert json.loads(found.stdout)["damage"] == [{"part": "row", "image": "cats/0.png", "position": 0, "view": 1}]
+    mended = run_program("onepass", "repair", "--json", cwd=tmp_path)
+    assert (mended.returncode, json.loads(mended.stdout)["computed"]) == (0, 1)
+    with h5py.File(made, "r+") as file:
+        file["committed"][3] = 0
+    assert code("verify") == 4
+    assert code("extract", "photos", "--out", "f.h5", "--backbone", "gone.keras") == 1
