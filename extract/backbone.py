@@ -26,7 +26,15 @@ from extract.engines import (
     choose_precision,
 )
 from extract.golden import environment, golden_images
-from extract.images import DECODE_RULE, RESIZES, UnreadableImageError, decode_image, decode_views, read_bytes
+from extract.images import (
+    RESIZES,
+    UnreadableImageError,
+    decode_image,
+    decode_rule,
+    decode_views,
+    pixel_dtype,
+    read_bytes,
+)
 from extract.keras_model import POOLINGS, BuiltBackbone, build_backbone, keras_file_size
 from extract.lite0 import PACKAGE
 from extract.views import Augmentation
@@ -79,15 +87,15 @@ class Backbone:
         """Rows of images already decoded and resized.
 
         Args:
-            images: (b, s, s, 3) uint8 RGB, s as in the spec.
+            images: (b, s, s, 3) RGB, s as in the spec; uint8, or float32 in 0..255 where resize is keras.
 
         Returns:
             (b, d) float32.
         """
-        size = self.spec.image_size
-        if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+        size, dtype = self.spec.image_size, pixel_dtype(self.spec.resize)
+        if images.dtype != dtype or images.shape[1:] != (size, size, 3):
             raise OptionError(
-                f"got images of shape {images.shape}, {images.dtype}; needed: (b, {size}, {size}, 3), uint8."
+                f"got images of shape {images.shape}, {images.dtype}; needed: (b, {size}, {size}, 3), {dtype}."
             )
         rows = np.empty((len(images), self.spec.width), np.float32)
         for position, row in self.engine.run(enumerate(images)):
@@ -194,7 +202,7 @@ def load_backbone(
         name: Catalogue name (`onepass backbones` lists them), or a path that ends in `.keras`.
         weights: "imagenet", or a `.weights.h5` or `.h5` file.
         image_size: Input side, pixels; by default the network's own.
-        resize: squash, crop or pad.
+        resize: squash, crop, pad, or keras (the pixels of `image_dataset_from_directory`).
         pooling: avg, max or flatten.
         precision: float32, bfloat16, or auto: bfloat16 where the processor has it natively.
         engine: openvino, tensorflow, or auto: tensorflow where there is a GPU.
@@ -226,7 +234,7 @@ def load_backbone(
             weights_hash=facts.weights_hash,
             image_size=size,
             resize=resize,
-            decode=DECODE_RULE,
+            decode=decode_rule(resize),
             pooling=pooling,
             precision=precision,
             width=facts.width,
@@ -236,12 +244,17 @@ def load_backbone(
         if own and precision == "bfloat16":
             raise OptionError("a .keras file keeps its own precision in TensorFlow; use --precision float32.")
         built = build_backbone(
-            source.name, weights=source.weights, image_size=size, pooling=pooling, precision=precision
+            source.name,
+            weights=source.weights,
+            image_size=size,
+            pooling=pooling,
+            precision=precision,
+            pixels=pixel_dtype(resize),
         )
         return Backbone(
             spec(built), source, lambda: TensorFlowEngine(built.model, batch_size=batch_size), engine_name=engine
         )
-    converted = _converted(source, size, pooling)
+    converted = _converted(source, size, pooling, pixel_dtype(resize))
     return _on_openvino(spec(converted), source, converted)
 
 
@@ -258,13 +271,14 @@ def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", neede
         SpecMismatchError: What the source gives now is not what it gave then.
         BackboneError: The backbone cannot be built or run here.
     """
-    if spec.decode != DECODE_RULE:
+    rule, pixels = decode_rule(spec.resize), pixel_dtype(spec.resize)
+    if spec.decode != rule:
         raise BackboneError(
-            f"{needed_by} needs images decoded by the rule {spec.decode}; this onepass decodes by {DECODE_RULE}. "
+            f"{needed_by} needs images decoded by the rule {spec.decode}; this onepass decodes by {rule}. "
             "Extract and train again, or install the onepass that wrote it."
         )
     if choose_engine(engine) == "openvino":
-        found = compiled.find_by_facts(spec.backbone, spec.weights_hash, spec.image_size, spec.pooling)
+        found = compiled.find_by_facts(spec.backbone, spec.weights_hash, spec.image_size, spec.pooling, pixels)
         if found:
             return _on_openvino(spec, source, found)
     backbone = load_backbone(
@@ -293,13 +307,13 @@ def _on_openvino(spec: Spec, source: Source, converted: CompiledBackbone) -> Bac
     return Backbone(spec, source, make, engine_name="openvino")
 
 
-def _converted(source: Source, size: int, pooling: str) -> CompiledBackbone:
+def _converted(source: Source, size: int, pooling: str, pixels: str) -> CompiledBackbone:
     stem = Path(source.name).stem if source.name.endswith(".keras") else source.name
-    key = compiled.cache_key(stem, _weights_source(source), size, pooling)
+    key = compiled.cache_key(stem, _weights_source(source), size, pooling, pixels)
     if found := compiled.find_by_key(key):
         return found
-    built = build_backbone(source.name, weights=source.weights, image_size=size, pooling=pooling)
-    facts = CompiledBackbone(Path(), stem, built.weights_hash, size, pooling, built.width)
+    built = build_backbone(source.name, weights=source.weights, image_size=size, pooling=pooling, pixels=pixels)
+    facts = CompiledBackbone(Path(), stem, built.weights_hash, size, pooling, built.width, pixels)
     return compiled.store(key, built.model, facts)
 
 

@@ -30,6 +30,7 @@ class CompiledBackbone:
         image_size: Side of the input, pixels.
         pooling: avg, max or flatten.
         width: Length of a row.
+        pixels: uint8 or float32, the dtype of the input.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class CompiledBackbone:
     image_size: int
     pooling: str
     width: int
+    pixels: str = "uint8"
 
     @property
     def graph(self) -> Path:
@@ -53,7 +55,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onepass"
 
 
-def cache_key(backbone: str, weights_source: str, image_size: int, pooling: str) -> str:
+def cache_key(backbone: str, weights_source: str, image_size: int, pooling: str, pixels: str) -> str:
     """Name of a cache entry: a hash of everything the converted graph depends on.
 
     Args:
@@ -61,8 +63,9 @@ def cache_key(backbone: str, weights_source: str, image_size: int, pooling: str)
         weights_source: Hash of the weights file, or name and version of where else they come from.
         image_size: Pixels.
         pooling: avg, max or flatten.
+        pixels: uint8 or float32.
     """
-    facts = [_LAYOUT, backbone, weights_source, image_size, pooling, version("keras"), version("openvino")]
+    facts = [_LAYOUT, backbone, weights_source, image_size, pooling, pixels, version("keras"), version("openvino")]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
@@ -79,12 +82,16 @@ def find_by_key(key: str) -> CompiledBackbone | None:
         return None
 
 
-def find_by_facts(backbone: str, weights_hash: str, image_size: int, pooling: str) -> CompiledBackbone | None:
+def find_by_facts(
+    backbone: str, weights_hash: str, image_size: int, pooling: str, pixels: str
+) -> CompiledBackbone | None:
     """Any entry that computes these rows, whichever file its weights once came from."""
-    wanted = (backbone, weights_hash, image_size, pooling)
+    wanted = (backbone, weights_hash, image_size, pooling, pixels)
     for facts in sorted(cache_folder().glob(f"*/{_FACTS}")):
         found = find_by_key(facts.parent.name)
-        if found and (found.backbone, found.weights_hash, found.image_size, found.pooling) == wanted:
+        if found is None:
+            continue
+        if (found.backbone, found.weights_hash, found.image_size, found.pooling, found.pixels) == wanted:
             return found
     return None
 

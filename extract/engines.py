@@ -23,7 +23,7 @@ class Engine(Protocol):
     name: str
 
     def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:
-        """Rows of (s, s, 3) uint8 images as (d,) float32, each with its image's key, in any order."""
+        """Rows of (s, s, 3) images, uint8 or float32, as (d,) float32, each with its image's key, in any order."""
         ...
 
 
@@ -34,7 +34,7 @@ class OpenVINOEngine:
     padded. On CPUs this is as fast as any batch: the parallel requests share the cached weights.
 
     Args:
-        graph: OpenVINO `.xml` with its `.bin` beside it; uint8 RGB in, rows out.
+        graph: OpenVINO `.xml` with its `.bin` beside it; RGB pixels in, rows out.
         image_size: s, pixels.
         precision: float32, or bfloat16 for all but the first two convolutions.
 
@@ -97,7 +97,7 @@ class TensorFlowEngine:
     """The Keras model itself, compiled by TensorFlow, in padded batches of one fixed shape.
 
     Args:
-        model: Keras model, (b, s, s, 3) uint8 -> (b, d) float32.
+        model: Keras model, (b, s, s, 3) uint8 or float32 -> (b, d) float32.
         batch_size: b, images per step.
     """
 
@@ -106,13 +106,13 @@ class TensorFlowEngine:
     def __init__(self, model: Any, *, batch_size: int) -> None:
         import_keras()
         tf = sys.modules["tensorflow"]
-        signature = tf.TensorSpec((batch_size, *model.input_shape[1:]), tf.uint8)
+        signature = tf.TensorSpec((batch_size, *model.input_shape[1:]), model.input.dtype)
         self._step = tf.function(
             lambda batch: model(batch, training=False),
             input_signature=[signature],
             jit_compile=bool(tf.config.list_physical_devices("GPU")),
         )
-        self._buffer = np.zeros(signature.shape, np.uint8)
+        self._buffer = np.zeros(signature.shape, model.input.dtype)
 
     def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:
         keys: list[Key] = []

@@ -19,13 +19,11 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from extract import keras_pixels
 from extract.views import Augmentation, view_pixels
 from features.errors import UserError
 
-RESIZES = ("squash", "crop", "pad")
-
-DECODE_RULE = "rgb-exif-white-cubic-1"
-"""Name of everything below that changes pixels; part of the spec. Count it up with any such change."""
+RESIZES = ("squash", "crop", "pad", "keras")
 
 # Only decoders that read pixels; EPS, for one, would start another program. Importing registers them.
 _FORMATS = [
@@ -45,21 +43,41 @@ class UnreadableImageError(UserError):
     """The file is no image that can be used; the message is the reason in a few words."""
 
 
-def read_image(path: Path, *, image_size: int, resize: str) -> np.ndarray:
-    """Decodes, turns and resizes one image file.
+def decode_rule(resize: str) -> str:
+    """Name of everything below that changes pixels; part of the spec. Count it up with any such change."""
+    return "keras-rgb-bilinear-1" if resize == "keras" else "rgb-exif-white-cubic-1"
 
-    Only the first frame counts. EXIF orientation is applied; transparency is laid over white; 16-bit
-    values keep their upper 8 bits; grey, palette and CMYK become RGB. Large JPEGs are decoded at
-    1/2, 1/4 or 1/8 as long as both sides stay at least twice the target; then Pillow's bicubic
-    filter with antialiasing makes them `image_size` square.
+
+def pixel_dtype(resize: str) -> str:
+    """What `read_image` returns and the backbone's graph takes: uint8 or float32."""
+    return "float32" if resize == "keras" else "uint8"
+
+
+def read_image(path: Path, *, image_size: int, resize: str) -> np.ndarray:
+    """Decodes and resizes one image file. Only the first frame counts.
+
+    squash, crop and pad read JPEG, PNG, BMP, GIF, WebP and TIFF. EXIF orientation is applied;
+    transparency is laid over white; 16-bit values keep their upper 8 bits; grey, palette and CMYK become
+    RGB. Large JPEGs are decoded at 1/2, 1/4 or 1/8 as long as both sides stay at least twice the target;
+    then Pillow's bicubic filter with antialiasing makes them `image_size` square, rounded to uint8.
+
+    keras gives what `keras.utils.image_dataset_from_directory(..., image_size=(s, s))` gives, bit for bit:
+    the aspect ratio is given up, by TensorFlow's bilinear filter of four neighbours with half-pixel
+    centres, without antialiasing (so a large photo is sampled, not averaged) and without rounding. EXIF
+    is ignored; alpha is dropped, and what lies beneath it shows; 16-bit values keep their upper 8 bits;
+    JPEGs are decoded at full size by libjpeg's fast integer DCT with smooth chroma, CMYK by TensorFlow's
+    formula; 8-bit BMPs are grey, whatever their palette. Refused are WebP and TIFF; BMPs that are
+    compressed, of 1, 4 or 16 bits or of another length than their header says; GIFs with transparent pixels
+    or a first frame smaller than the whole; CMYK JPEGs with subsampled colours. A damaged file at
+    which Keras would stop is a reason here, or is read where Pillow can.
 
     Args:
         path: The file.
         image_size: Side s, pixels.
-        resize: squash (aspect ratio given up), crop (centre square), pad (black bars).
+        resize: squash (aspect ratio given up), crop (centre square), pad (black bars) or keras.
 
     Returns:
-        (s, s, 3) uint8 RGB.
+        (s, s, 3) RGB, uint8; float32 in 0..255 for keras.
 
     Raises:
         UnreadableImageError: With the reason.
@@ -109,8 +127,11 @@ def decode_views(
     content = hashlib.sha256(data).digest() if augmentation else b""
     if not data:
         raise UnreadableImageError("empty file")
+    keras = resize == "keras"
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=keras_pixels.FORMATS if keras else _FORMATS) as image:
+            if keras:
+                return [keras_pixels.keras_pixels(image, data, image_size)]
             if image.format in ("JPEG", "MPO"):
                 image.draft(None, (2 * image_size, 2 * image_size))
             image.load()
@@ -119,7 +140,10 @@ def decode_views(
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
-        raise UnreadableImageError("not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are read)") from None
+        read = "GIF are all that --resize keras reads" if keras else "GIF, WebP and TIFF are read"
+        raise UnreadableImageError(f"not an image (JPEG, PNG, BMP, {read})") from None
+    except NotImplementedError as error:
+        raise UnreadableImageError(str(error)) from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise UnreadableImageError(f"more than {limit} million pixels (decompression bomb?)") from None

@@ -1,4 +1,4 @@
-"""Builds a backbone as one Keras model: (b, s, s, 3) uint8 RGB in, (b, d) float32 rows out."""
+"""Builds a backbone as one Keras model: (b, s, s, 3) RGB pixels in, (b, d) float32 rows out."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ class BuiltBackbone:
     """A Keras model with its preprocessing inside, and what its spec needs to know.
 
     Attributes:
-        model: `keras.Model`, (b, s, s, 3) uint8 -> (b, d) float32.
+        model: `keras.Model`, (b, s, s, 3) uint8 or float32 pixels -> (b, d) float32.
         weights_hash: SHA-256 of its weights, hexadecimal.
         width: d.
     """
@@ -32,7 +32,13 @@ class BuiltBackbone:
 
 
 def build_backbone(
-    name: str, *, weights: str | Path, image_size: int, pooling: str, precision: str = "float32"
+    name: str,
+    *,
+    weights: str | Path,
+    image_size: int,
+    pooling: str,
+    precision: str = "float32",
+    pixels: str = "uint8",
 ) -> BuiltBackbone:
     """Builds a catalogue backbone or loads a local `.keras` file.
 
@@ -42,6 +48,7 @@ def build_backbone(
         image_size: Side s of the input, pixels.
         pooling: avg, max or flatten; how (b, h, w, c) becomes (b, d).
         precision: float32, or bfloat16 for Keras's mixed policy (weights stay float32).
+        pixels: uint8 or float32, the input's dtype; 0..255 either way.
 
     Raises:
         BackboneError: The name is unknown, the file is no Keras model, or the size does not fit.
@@ -50,22 +57,28 @@ def build_backbone(
     # Keras announces downloads on stdout, which belongs to results.
     with plain_keras(precision), quiet_stderr() as stderr, contextlib.redirect_stdout(stderr):
         if name.endswith(".keras"):
-            return _from_keras_file(Path(name), image_size, pooling)
-        return _from_catalogue(find_entry(name), weights, image_size, pooling)
+            return _from_keras_file(Path(name), image_size, pooling, pixels)
+        return _from_catalogue(find_entry(name), weights, image_size, pooling, pixels)
 
 
-def _from_catalogue(entry: CatalogueEntry, weights: str | Path, image_size: int, pooling: str) -> BuiltBackbone:
+def preprocess(entry: CatalogueEntry, pixels: Any) -> Any:
+    """The step before the network: (b, h, w, 3) RGB of 0..255, any dtype -> float32, as `entry` was trained."""
+    keras = import_keras()
+    pixels = keras.ops.cast(pixels, "float32")
+    if entry.name == BUNDLED:
+        return (pixels - 127.0) / 128.0
+    return getattr(keras.applications, entry.module).preprocess_input(pixels)
+
+
+def _from_catalogue(
+    entry: CatalogueEntry, weights: str | Path, image_size: int, pooling: str, pixels: str
+) -> BuiltBackbone:
     keras = import_keras()
     base = _network(entry, image_size, download=weights == "imagenet")
     if weights != "imagenet":
         load_weights_file(base, Path(weights), backbone=entry.name)
-    inputs = keras.Input((image_size, image_size, 3), dtype="uint8")
-    pixels = keras.ops.cast(inputs, "float32")
-    if entry.name == BUNDLED:
-        pixels = (pixels - 127.0) / 128.0
-    else:
-        pixels = getattr(keras.applications, entry.module).preprocess_input(pixels)
-    return _with_rows(inputs, base(pixels), pooling, entry.name, weights_hash(base))
+    inputs = keras.Input((image_size, image_size, 3), dtype=pixels)
+    return _with_rows(inputs, base(preprocess(entry, inputs)), pooling, entry.name, weights_hash(base))
 
 
 def _network(entry: CatalogueEntry, image_size: int, *, download: bool) -> Any:
@@ -93,10 +106,10 @@ def _network(entry: CatalogueEntry, image_size: int, *, download: bool) -> Any:
         ) from None
 
 
-def _from_keras_file(path: Path, image_size: int, pooling: str) -> BuiltBackbone:
+def _from_keras_file(path: Path, image_size: int, pooling: str, pixels: str) -> BuiltBackbone:
     model = load_keras_file(path)
     keras = import_keras()
-    inputs = keras.Input((image_size, image_size, 3), dtype="uint8")
+    inputs = keras.Input((image_size, image_size, 3), dtype=pixels)
     try:
         outputs = model(keras.ops.cast(inputs, "float32"))
     except Exception as error:

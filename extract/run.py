@@ -119,6 +119,8 @@ def run_extraction(data: Folders, backbone: Backbone, **options: Unpack[PassOpti
     with writer_lock(path):
         old = FeatureFile(path) if path.exists() else None
         axis = choose_views(old, options.get("views"), options.get("augment"))
+        if axis.count > 1 and backbone.spec.resize == "keras":
+            raise OptionError("--resize keras gives plain images alone; leave --views out, or choose another --resize.")
         scan = scan_for(data, old, seed=seed, rehash=options.get("rehash", False))
         if old:
             require_spec(old, backbone.spec)

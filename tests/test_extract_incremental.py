@@ -217,3 +217,9 @@ def test_ten_thousand_unchanged_files_are_recognised_at_once(
     again = run(data, tiny_backbone, tmp_path / "f.h5")
     assert (again.computed, again.reused) == (0, 104)
     assert time.perf_counter() - started < 10
+
+
+def test_the_pixels_of_keras_have_no_views(make_folder: MakeFolder, tiny_file: Path, tmp_path: Path):
+    backbone = load_backbone(str(tiny_file), resize="keras")
+    with pytest.raises(OptionError, match=r"^--resize keras gives plain images alone; leave --views out, or choose"):
+        run(make_folder({"cats": 2, "dogs": 2}), backbone, tmp_path / "f.h5", views=2)
