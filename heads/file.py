@@ -48,11 +48,11 @@ class SavedHead:
     path: Path
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
-        """(n, d) rows of its spec -> (n, k) probabilities, by numpy alone."""
+        """(n, d) rows of its spec -> (n, k) probabilities, averaged over v views of (n, v, d); by numpy alone."""
         return self.network.probabilities(x)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """(n, d) rows -> (n,) positions in `class_names`."""
+        """(n, d) or (n, v, d) rows -> (n,) positions in `class_names`."""
         return np.asarray(self.predict_proba(x).argmax(axis=1))
 
     def require_rows_of(self, file: FeatureFile) -> None:

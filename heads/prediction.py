@@ -16,7 +16,10 @@ from heads.file import SavedHead
 
 
 class ImageBackbone(Protocol):
-    """What prediction needs of a backbone; `extract.Backbone` is one."""
+    """What prediction needs of a backbone; `extract.Backbone` is one.
+
+    For more than one view `stream` is also given `views`, and its rows are (v, d).
+    """
 
     spec: Spec
 
@@ -56,6 +59,7 @@ def predict_images(
     images: Sequence[Path],
     *,
     top: int = 3,
+    views: int = 1,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
@@ -66,15 +70,17 @@ def predict_images(
         backbone: Of the head's spec.
         images: Files; unreadable ones end up in `skipped`.
         top: Classes to name per image; all of them if there are fewer.
+        views: Views of each image that the probabilities are averaged over; 1 is the plain image.
         workers: Decoding threads.
         progress: Called with (images done, images in all).
 
     Raises:
         SpecMismatchError: The backbone computes other rows than the head was trained on.
-        OptionError: `top` is below 1.
+        OptionError: `top` or `views` is below 1.
     """
-    if top < 1:
-        raise OptionError(f"--top is {top}; needed: at least 1.")
+    for name, value in (("top", top), ("views", views)):
+        if value < 1:
+            raise OptionError(f"--{name} is {value}; needed: at least 1.")
     require_equal_specs(
         backbone.spec,
         head.spec,
@@ -84,7 +90,8 @@ def predict_images(
     )
     reasons: dict[int, str] = {}
     answers: dict[int, Prediction] = {}
-    for position, row in backbone.stream(enumerate(images), on_skip=reasons.__setitem__, workers=workers):
+    more = {"views": views} if views > 1 else {}
+    for position, row in backbone.stream(enumerate(images), on_skip=reasons.__setitem__, workers=workers, **more):
         probabilities = head.predict_proba(row[None])[0]
         order = np.argsort(-probabilities, kind="stable")[:top]
         named = [(head.class_names[i], float(probabilities[i])) for i in order]
