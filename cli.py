@@ -179,7 +179,10 @@ def predict_command(
     images: Annotated[list[Path], typer.Argument(help="Image files and folders of them.")],
     out: Annotated[Path | None, typer.Option(help="Write a .csv or .json file instead of printing.")] = None,
     top: Annotated[int, typer.Option(help="Classes to name per image.")] = 3,
+    views: Annotated[int, typer.Option(help="Views of each image to average over; 1 is the plain image.")] = 1,
+    augment: Augment = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if any image could not be read.")] = False,
+    accept_drift: AcceptDrift = False,
     weights: Moved = None,
     engine: Engine = "auto",
     workers: Workers = None,
@@ -195,7 +198,18 @@ def predict_command(
     saved = load_head(head)
     backbone = _backbone_of(saved, weights, engine)
     with _progress("predicting") as report:
-        found = predict_images(saved, backbone, find_images(images), top=top, workers=workers, progress=report)
+        found = predict_images(
+            saved,
+            backbone,
+            find_images(images),
+            top=top,
+            views=views,
+            augment=augment,
+            accept_drift=accept_drift,
+            workers=workers,
+            progress=report,
+        )
+    _warn_of_drift(found.drift)
     if out:
         write_table(found, out)
     if as_json:
@@ -221,6 +235,7 @@ def evaluate_command(
         Path | None, typer.Argument(help="Feature file (by default the one in this folder) or folder of images.")
     ] = None,
     split: Annotated[str, typer.Option(help="train, val, test, all, unseen, or auto: what was held out.")] = "auto",
+    accept_drift: AcceptDrift = False,
     weights: Moved = None,
     engine: Engine = "auto",
     workers: Workers = None,
@@ -234,8 +249,10 @@ def evaluate_command(
     target = target or _only_feature_file()
     if target.is_dir():
         from extract import rows_of_folder
+        from heads.prediction import check_rows
 
         backbone = _backbone_of(saved, weights, engine)
+        _warn_of_drift(check_rows(saved, backbone, accept_drift=accept_drift))
         with _progress("extracting") as report:
             rows = rows_of_folder(
                 target,
@@ -447,6 +464,11 @@ def _backbone_of(head: Any, weights: str | None, engine: str) -> Any:
         source = Source(weights, "imagenet")
     with _progress("preparing the backbone", total=False):
         return load_backbone_for(head.spec, source=source, engine=engine, needed_by=str(head.path))
+
+
+def _warn_of_drift(drift: Any) -> None:
+    if drift and not drift.accepted:
+        typer.echo(f"accepted: this machine computes other rows than the head was trained on, {drift}", err=True)
 
 
 def _only_feature_file() -> Path:

@@ -123,7 +123,7 @@ class Backbone:
         workers: int | None = None,
         verify: bool = False,
         views: Sequence[int] = (0,),
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | str | None = None,
     ) -> Iterator[tuple[Key, np.ndarray]]:
         """Rows of image files; decoding runs in threads beside the engine, memory stays bounded.
 
@@ -133,20 +133,20 @@ class Backbone:
             workers: Decoding threads; by default one per processor.
             verify: Keys are SHA-256 digests, and a file whose bytes have another is skipped.
             views: Numbers of the views to compute; 0 is the plain image.
-            augmentation: What the other views are drawn from.
+            augmentation: What the other views are drawn from, or a text for `Augmentation.parse`.
 
         Yields:
             (key, (len(views), d) float32), not necessarily in order.
         """
+
+        recipe = Augmentation.parse(augmentation) if isinstance(augmentation, str) else augmentation
 
         def decode(key: Key, path: Path) -> list[np.ndarray]:
             data = read_bytes(path)
             if verify and hashlib.sha256(data).digest() != key:
                 raise UnreadableImageError("changed while it was being read; run the command again")
             spec = self.spec
-            return decode_views(
-                data, image_size=spec.image_size, resize=spec.resize, views=views, augmentation=augmentation
-            )
+            return decode_views(data, image_size=spec.image_size, resize=spec.resize, views=views, augmentation=recipe)
 
         def readable() -> Iterator[tuple[tuple[Key, int], np.ndarray]]:
             for key, future in _ahead(files, decode, workers or os.cpu_count() or 1):

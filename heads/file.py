@@ -18,7 +18,7 @@ from heads.evaluation import ClassScore, Evaluation
 from heads.network import OUTPUTS, DenseNetwork
 
 FORMAT = "onepass-head"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,7 @@ class SavedHead:
         parameters: What it was trained with, tuned values included.
         evaluation: Its score on images that training did not see.
         trained_on: Where its rows came from: feature file, its hash, image folder, backbone, weights.
+        golden: (e, g, d) float32, golden rows of the feature file.
         seen: (m, 8) uint8, first bytes of the SHA-256 of every training image.
         path: The head file.
     """
@@ -44,15 +45,16 @@ class SavedHead:
     parameters: dict[str, Any]
     evaluation: Evaluation
     trained_on: dict[str, Any]
+    golden: np.ndarray
     seen: np.ndarray
     path: Path
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
-        """(n, d) rows of its spec -> (n, k) probabilities, by numpy alone."""
+        """(n, d) rows of its spec -> (n, k) probabilities, averaged over v views of (n, v, d); by numpy alone."""
         return self.network.probabilities(x)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """(n, d) rows -> (n,) positions in `class_names`."""
+        """(n, d) or (n, v, d) rows -> (n,) positions in `class_names`."""
         return np.asarray(self.predict_proba(x).argmax(axis=1))
 
     def require_rows_of(self, file: FeatureFile) -> None:
@@ -79,7 +81,7 @@ def save_head(head: SavedHead) -> None:
     path = head.path
     if path.exists() and not is_head(path):
         raise HeadFileError(f"{path} exists and is no head file; it is left alone. Choose another name with --out.")
-    arrays = {"mean": head.network.mean, "scale": head.network.scale, "seen": head.seen}
+    arrays = {"mean": head.network.mean, "scale": head.network.scale, "golden": head.golden, "seen": head.seen}
     for i, (kernel, bias) in enumerate(zip(head.network.kernels, head.network.biases, strict=True)):
         arrays |= {f"kernel_{i}": kernel, f"bias_{i}": bias}
     facts = {
@@ -144,7 +146,7 @@ def _parsed(path: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) ->
             f"{path} has head format {facts['format']} {facts['version']}; this onepass reads {FORMAT} {VERSION}. "
             "Upgrade onepass, or train the head again."
         )
-    layers = range((len(arrays) - 3) // 2)
+    layers = range((len(arrays) - 4) // 2)
     network = DenseNetwork(
         arrays["mean"],
         arrays["scale"],
@@ -166,9 +168,16 @@ def _parsed(path: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) ->
         parameters=dict(facts["parameters"]),
         evaluation=Evaluation(**scores),
         trained_on=dict(facts["trained_on"]),
+        golden=_checked_golden(arrays["golden"], spec.width),
         seen=_checked_seen(arrays["seen"]),
         path=path,
     )
+
+
+def _checked_golden(golden: np.ndarray, width: int) -> np.ndarray:
+    if golden.dtype != np.float32 or golden.ndim != 3 or golden.shape[2] != width or not golden.size:
+        raise ValueError(f"golden rows of shape {golden.shape}, {golden.dtype}")
+    return golden
 
 
 def _checked_seen(seen: np.ndarray) -> np.ndarray:

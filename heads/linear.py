@@ -29,6 +29,10 @@ class _LinearHead(Head):
 
     A penalty on the length of the weights does not see rotations, so everything is fitted in the
     basis of the rows' principal axes: exact, and only min(n, d) wide.
+
+    All v views of an image count, each 1/v, so that C means what it means without views. An image
+    is in one fold with all its views; held-out images are scored by their plain view, because that
+    is what the head will mostly be asked about.
     """
 
     loss: Loss
@@ -40,23 +44,24 @@ class _LinearHead(Head):
 
     def _fit(self, x: np.ndarray, y: np.ndarray) -> DenseNetwork:
         require_positive(C=self.C)
-        mean, scale = standardisation(x)
-        axes, exact = principal_axes((x - mean) / scale)
+        n, views, width = x.shape
+        rows = x.reshape(n * views, width)
+        mean, scale = standardisation(rows)
+        axes, exact = principal_axes((rows - mean) / scale)
         rotated = exact.astype(np.float32)  # as precise as the rows were, and twice as fast
         strengths = self.strengths if self.C is None else (float(self.C),)
         trials = list(self._trials(rotated, y, strengths))
         best = min(trials, key=lambda trial: trial.loss) if trials else None
         self.chosen_ = {"C": best.strength if best else strengths[len(strengths) // 2]}
-        everything = np.ones((len(y), 1), bool)
-        penalties = self._penalties((self.chosen_["C"],), y)
+        everything = np.ones((n, 1), bool)
         start = best.fit if best else None
-        ((fit,),) = fit_path(rotated, y, everything, penalties, type(self).loss, tolerance=1e-5, start=start)
+        ((fit,),) = self._path(rotated, y, everything, (self.chosen_["C"],), tolerance=1e-5, start=start)
         temperature = self._temperature(best.scores, y) if best else 1.0
         kernel, bias = axes @ fit.weights * temperature, fit.bias * temperature
         return DenseNetwork(mean, scale, (kernel.astype(np.float32),), (bias.astype(np.float32),), "softmax")
 
     def _trials(self, x: np.ndarray, y: np.ndarray, strengths: tuple[float, ...]) -> Iterator["_Trial"]:
-        """One trial per C, from strong to weak regularisation.
+        """One trial per C, from strong to weak regularisation, of (n v, r) rows and (n,) classes.
 
         It ends once the loss has risen twice in a row: what follows only costs time. A class of one
         image leaves nothing to hold out, and there are no trials.
@@ -70,19 +75,36 @@ class _LinearHead(Head):
         for fold, (_, test) in enumerate(splitter.split(y, y)):
             train[test, fold] = False
         losses: list[float] = []
-        path = fit_path(x, y, train, self._penalties(strengths, y), type(self).loss, tolerance=1e-3)
+        plain = x[:: len(x) // len(y)]
+        path = self._path(x, y, train, strengths, tolerance=1e-3)
         for strength, fits in zip(strengths, path, strict=False):
             scores = np.empty((len(y), int(y.max()) + 1))
             for fold, fit in enumerate(fits[:-1]):
-                scores[~train[:, fold]] = fit.scores(x[~train[:, fold]])
+                scores[~train[:, fold]] = fit.scores(plain[~train[:, fold]])
             losses.append(self._criterion(scores, y))
             yield _Trial(losses[-1], strength, scores, fits[-1])
             if len(losses) >= 3 and losses[-1] > losses[-2] > losses[-3]:
                 return
 
-    def _penalties(self, strengths: tuple[float, ...], y: np.ndarray) -> tuple[float, ...]:  # noqa: ARG002
-        """Values of C as the solver counts them, so that they mean what they mean in scikit-learn."""
-        return strengths
+    def _path(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        train: np.ndarray,
+        strengths: tuple[float, ...],
+        *,
+        tolerance: float,
+        start: LinearFit | None = None,
+    ) -> Iterator[list[LinearFit]]:
+        """`fit_path` over (n v, r) rows, of (n,) classes and (n, f) masks, with C as scikit-learn means it."""
+        views = len(x) // len(y)
+        penalties = tuple(c * self._penalty_factor(y) / views for c in strengths)
+        y, train = np.repeat(y, views), np.repeat(train, views, axis=0)
+        return fit_path(x, y, train, penalties, type(self).loss, tolerance=tolerance, start=start)
+
+    def _penalty_factor(self, y: np.ndarray) -> float:  # noqa: ARG002
+        """What C is multiplied with for the solver, so that it means what it means in scikit-learn."""
+        return 1.0
 
     def _criterion(self, scores: np.ndarray, y: np.ndarray) -> float:
         """What C is chosen by; lower is better."""
@@ -106,9 +128,9 @@ class LogisticHead(_LinearHead):
     loss = staticmethod(multinomial)
     strengths = tuple(round(10.0**exponent, 9) for exponent in np.arange(-4, 2.1, 0.5).tolist())
 
-    def _penalties(self, strengths: tuple[float, ...], y: np.ndarray) -> tuple[float, ...]:
+    def _penalty_factor(self, y: np.ndarray) -> float:
         # For two classes scikit-learn penalises one column w; the softmax has -w/2 and w/2, half its square.
-        return tuple(c / 2 for c in strengths) if y.max() == 1 else strengths
+        return 0.5 if y.max() == 1 else 1.0
 
 
 class SVMHead(_LinearHead):

@@ -16,6 +16,8 @@ VALIDATION_SHARE = 0.15
 class MLPHead(Head):
     """A dense net with early stopping: hidden ReLU layers, dropout, softmax or one sigmoid unit.
 
+    Of an image with several views each epoch draws one; the validation rows are plain views.
+
     Args:
         hidden: Units of each hidden layer; () for a softmax alone.
         dropout: Share of units dropped after each hidden layer, 0 <= dropout < 1.
@@ -56,7 +58,7 @@ class MLPHead(Head):
         """Fits the net.
 
         Args:
-            x: (n, d) rows, float.
+            x: (n, d) rows, or (n, v, d): v views of each image, the plain one first; float.
             y: (n,) labels.
             validation: Rows and labels that decide when to stop; by default a stratified 15 % of
                 the training rows, which are then not trained on.
@@ -71,17 +73,21 @@ class MLPHead(Head):
     def _fit(self, x: np.ndarray, y: np.ndarray) -> DenseNetwork:
         self._check()
         x_val, y_val, x, y = self._validation_part(x, y)
-        mean, scale = standardisation(x)
+        n, views, width = x.shape
+        mean, scale = standardisation(x.reshape(n * views, width))
+        rows = np.concatenate([x.reshape(n * views, width), x_val])
+        rows -= mean
+        rows /= scale
         with plain_keras() as keras, quiet_stderr():
             keras.utils.set_random_seed(self.seed)
-            model = self._model(x.shape[1])
+            model = self._model(view_layer(rows, views, self.seed))
             stopping = keras.callbacks.EarlyStopping(
                 monitor="val_loss", patience=self.patience, restore_best_weights=True
             )
             history = model.fit(
-                (x - mean) / scale,
+                np.arange(0, n * views, views),
                 y.astype(np.float32),
-                validation_data=((x_val - mean) / scale, y_val.astype(np.float32)),
+                validation_data=(np.arange(n * views, len(rows)), y_val.astype(np.float32)),
                 epochs=self.epochs,
                 batch_size=self.batch_size,
                 callbacks=[stopping],
@@ -93,9 +99,9 @@ class MLPHead(Head):
         kernels, biases = zip(*dense, strict=True)
         return DenseNetwork(mean, scale, kernels, biases, self.output)
 
-    def _model(self, width: int) -> Any:
+    def _model(self, rows: Any) -> Any:
         keras = import_keras()
-        layers = [keras.Input((width,))]
+        layers = [keras.Input((), dtype="int32"), rows]
         for units in self.hidden:
             layers.append(keras.layers.Dense(units, activation="relu"))
             if self.dropout:
@@ -114,14 +120,15 @@ class MLPHead(Head):
         if self._validation is not None:
             x_val, labels = self._validation
             known = np.isin(labels, self.classes_)
-            return np.asarray(x_val, np.float32)[known], np.searchsorted(self.classes_, labels[known]), x, y
+            plain = np.asarray(x_val, np.float32)[known].reshape(known.sum(), -1, x.shape[2])[:, 0]
+            return plain, np.searchsorted(self.classes_, labels[known]), x, y
         counts = np.bincount(y)
         size = max(round(VALIDATION_SHARE * len(y)), len(counts))
         if counts.min() < 2 or len(y) - size < len(counts):
             # A class of one image cannot be on both sides: stop by the training loss then.
-            return x, y, x, y
+            return x[:, 0], y, x, y
         x, x_val, y, y_val = train_test_split(x, y, test_size=size, stratify=y, random_state=self.seed)
-        return x_val, y_val, x, y
+        return x_val[:, 0], y_val, x, y
 
     def _check(self) -> None:
         require_positive(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, patience=self.patience)
@@ -133,3 +140,30 @@ class MLPHead(Head):
             raise OptionError(f"output is {self.output!r}; needed: one of {', '.join(OUTPUTS)}.")
         if self.output == "sigmoid" and len(self.classes_) != 2:
             raise OptionError(f"one sigmoid unit tells two classes apart; there are {len(self.classes_)}. Use softmax.")
+
+
+def view_layer(rows: np.ndarray, views: int, seed: int) -> Any:
+    """A Keras layer that holds all rows and looks them up, so that a step moves positions alone.
+
+    Args:
+        rows: (m, d) float32; the views of an image follow each other, the plain one first.
+        views: Views per image.
+        seed: Of the views drawn in training.
+
+    Returns:
+        Layer of (b,) positions of plain rows -> (b, d): in training any view of each, else the plain one.
+    """
+    keras = import_keras()
+
+    class ViewLookup(keras.layers.Layer):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows = keras.ops.convert_to_tensor(rows)
+            self.draws = keras.random.SeedGenerator(seed)
+
+        def call(self, first: Any, training: bool = False) -> Any:
+            if training and views > 1:
+                first += keras.random.randint(keras.ops.shape(first), 0, views, seed=self.draws)
+            return keras.ops.take(self.rows, first, axis=0)
+
+    return ViewLookup()

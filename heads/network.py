@@ -44,7 +44,11 @@ class DenseNetwork:
         return np.concatenate(pieces) if pieces else np.empty((0, len(self.biases[-1])), np.float32)
 
     def probabilities(self, rows: np.ndarray) -> np.ndarray:
-        """(n, d) rows -> (n, k) float64 that sum to 1 along each row."""
+        """(n, d) rows -> (n, k) float64 that sum to 1 along each row; (n, v, d) are averaged over the v views."""
+        if rows.ndim == 3:
+            n, views, width = rows.shape
+            each = self.probabilities(rows.reshape(n * views, width))
+            return np.asarray(each.reshape(n, views, self.classes).mean(axis=1))
         logits = self.logits(rows).astype(np.float64)
         if self.output == "sigmoid":
             # The same as a softmax over (0, logit), and as stable.

@@ -3,13 +3,14 @@
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from features import SkippedImage, Spec
+from features.drift import Drift, measure_drift, require_no_drift
 from features.errors import OptionError
 from features.spec import require_equal_specs
 from heads.file import SavedHead
@@ -20,12 +21,19 @@ class ImageBackbone(Protocol):
 
     spec: Spec
 
+    @property
+    def environment(self) -> dict[str, Any]: ...
+
+    def golden_rows(self) -> np.ndarray: ...
+
     def stream(
         self,
         files: Iterable[tuple[Any, Path]],
         *,
         on_skip: Callable[[Any, str], None],
         workers: int | None = None,
+        views: Sequence[int] = (0,),
+        augmentation: str | None = None,
     ) -> Iterator[tuple[Any, np.ndarray]]: ...
 
 
@@ -44,10 +52,17 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers in the order the images were given, and those that could not be read."""
+    """Answers in the order the images were given.
+
+    Attributes:
+        predicted: One per image that could be read.
+        skipped: The others.
+        drift: How far golden rows computed here lie from the head's; None if there was no need to look.
+    """
 
     predicted: list[Prediction]
     skipped: list[SkippedImage]
+    drift: Drift | None = None
 
 
 def predict_images(
@@ -56,6 +71,9 @@ def predict_images(
     images: Sequence[Path],
     *,
     top: int = 3,
+    views: int = 1,
+    augment: str | None = None,
+    accept_drift: bool = False,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
@@ -66,26 +84,33 @@ def predict_images(
         backbone: Of the head's spec.
         images: Files; unreadable ones end up in `skipped`.
         top: Classes to name per image; all of them if there are fewer.
+        views: Views of each image that the probabilities are averaged over; 1 is the plain image.
+        augment: Recipe of the other views; by default the one the head was trained on, else classic.
+        accept_drift: Go on although this machine computes other rows than the head was trained on.
         workers: Decoding threads.
         progress: Called with (images done, images in all).
 
     Raises:
         SpecMismatchError: The backbone computes other rows than the head was trained on.
-        OptionError: `top` is below 1.
+        DriftError: So it does in spite of equal specs, and that is not accepted.
+        OptionError: `top` or `views` is below 1.
     """
-    if top < 1:
-        raise OptionError(f"--top is {top}; needed: at least 1.")
-    require_equal_specs(
-        backbone.spec,
-        head.spec,
-        left_name="the backbone",
-        right_name=str(head.path),
-        remedy="Use the backbone that the head was trained with.",
-    )
+    for name, value in (("top", top), ("views", views)):
+        if value < 1:
+            raise OptionError(f"--{name} is {value}; needed: at least 1.")
+    drift = check_rows(head, backbone, accept_drift=accept_drift)
     reasons: dict[int, str] = {}
     answers: dict[int, Prediction] = {}
-    for position, row in backbone.stream(enumerate(images), on_skip=reasons.__setitem__, workers=workers):
-        probabilities = head.predict_proba(row)[0]
+    recipe = augment or str(head.trained_on.get("augment") or "classic")
+    stream = backbone.stream(
+        enumerate(images),
+        on_skip=reasons.__setitem__,
+        workers=workers,
+        views=range(views),
+        augmentation=recipe if views > 1 else None,
+    )
+    for position, rows in stream:
+        probabilities = head.predict_proba(rows[None])[0]
         order = np.argsort(-probabilities, kind="stable")[:top]
         named = [(head.class_names[i], float(probabilities[i])) for i in order]
         answers[position] = Prediction(str(images[position]), named)
@@ -94,10 +119,41 @@ def predict_images(
     return Predictions(
         [answers[i] for i in sorted(answers)],
         [SkippedImage(str(images[i]), reasons[i]) for i in sorted(reasons)],
+        drift,
     )
 
 
-def as_records(predictions: Predictions) -> dict[str, list[dict[str, Any]]]:
+def check_rows(head: SavedHead, backbone: ImageBackbone, *, accept_drift: bool = False) -> Drift | None:
+    """Makes sure that a backbone computes the rows that a head was trained on.
+
+    The golden rows are recomputed unless engine, processor and versions are those of the training.
+
+    Returns:
+        How far the golden rows lie; None if there was no need to look.
+
+    Raises:
+        SpecMismatchError: The specs differ.
+        DriftError: The golden rows differ beyond the tolerance and that is not accepted.
+    """
+    require_equal_specs(
+        backbone.spec,
+        head.spec,
+        left_name="the backbone",
+        right_name=str(head.path),
+        remedy="Use the backbone that the head was trained with.",
+    )
+    here = backbone.environment
+    known = head.trained_on.get("environments")
+    for environment in known if isinstance(known, list) else []:
+        if isinstance(environment, dict) and {name: environment.get(name) for name in here} == here:
+            return None
+    drift = measure_drift(head.golden, backbone.golden_rows(), head.spec.precision, head=head)
+    if not accept_drift:
+        require_no_drift(drift, name=str(head.path))
+    return drift
+
+
+def as_records(predictions: Predictions) -> dict[str, Any]:
     """The plain form that goes into JSON."""
     return {
         "predictions": [
@@ -110,6 +166,7 @@ def as_records(predictions: Predictions) -> dict[str, list[dict[str, Any]]]:
             for p in predictions.predicted
         ],
         "skipped": [{"path": s.path, "reason": s.reason} for s in predictions.skipped],
+        "drift": asdict(predictions.drift) if predictions.drift else None,
     }
 
 

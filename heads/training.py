@@ -57,8 +57,9 @@ def train_head(
 ) -> TrainedHead:
     """Trains a head on the training rows of a feature file, scores it, and saves it.
 
-    It is scored on the test split, or on val where there is no test. Tuning sees training rows
-    alone; where there are both val and test, val tells the mlp when to stop.
+    It is scored on the plain images of the test split, or of val where there is no test. Training
+    and tuning see all views of the training images alone; where there are both val and test, val
+    tells the mlp when to stop.
 
     Args:
         features: The feature file.
@@ -78,7 +79,7 @@ def train_head(
     with FeatureFile(features) as file:
         file.require_complete()
         rows, held_out = _parts(file)
-        x, y = file.read(rows)
+        x, y = file.read_views(rows)
         started = time.perf_counter()
         if isinstance(estimator, MLPHead) and held_out == "test" and len(file.rows_of("val")):
             estimator.fit(x, y, validation=file.read(file.rows_of("val")))
@@ -97,7 +98,9 @@ def train_head(
                 "features": str(file.path.resolve()),
                 "features_hash": file.fingerprint(),
                 "rows": len(rows),
+                "views": file.views,
             },
+            golden=file.golden_rows,
             seen=np.ascontiguousarray(file.table.content_hashes[rows, :8]),
             path=Path(out) if out else Path(f"{Path(features).stem}.{head}.head"),
         )
