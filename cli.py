@@ -91,13 +91,14 @@ def extract_command(
     batch_size: Annotated[int | None, typer.Option(help="Rows committed together; images per TensorFlow step.")] = None,
     workers: Workers = None,
     out: Annotated[Path | None, typer.Option(help="Feature file; by default DATA.BACKBONE.h5 here.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only try 64 images and say what the pass would cost.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run a backbone over a folder of images, or several, once and keep the rows.
 
     The same command again, after a crash or with new images, computes only what is missing.
     """
-    from extract import check_folder, load_backbone, run_extraction
+    from extract import check_folder, load_backbone, plan_extraction, run_extraction
 
     check_folder(data)
     with _progress("preparing the backbone", total=False):
@@ -113,6 +114,9 @@ def extract_command(
                 batch_size=batch_size,
             )
         )
+    if plan:
+        _show(plan_extraction(data, ready, out=out, views=views, augment=augment, workers=workers), as_json)
+        return
     with _progress("extracting") as report:
         options = _given(views=views, augment=augment, base=base, out=out, batch_size=batch_size, workers=workers)
         done = run_extraction(data, ready, rehash=rehash, accept_drift=accept_drift, progress=report, **options)

@@ -6,6 +6,7 @@ from extract.catalogue import CATALOGUE
 from extract.folders import check_folder, find_images
 from extract.images import UnreadableImageError, read_image
 from extract.labelled import rows_of_folder
+from extract.plan import Plan, plan_extraction
 from extract.repair import Repair, Verification, repair, verify
 from extract.run import extract_features, run_extraction
 
@@ -13,6 +14,7 @@ __all__ = [
     "CATALOGUE",
     "Backbone",
     "Extraction",
+    "Plan",
     "Repair",
     "Source",
     "UnreadableImageError",
@@ -23,6 +25,7 @@ __all__ = [
     "find_images",
     "load_backbone",
     "load_backbone_for",
+    "plan_extraction",
     "read_image",
     "repair",
     "rows_of_folder",
