@@ -7,17 +7,14 @@ runs. One round is one pass of each over all images of DATA; ours ends with rows
 new file each time. Prints medians and writes benchmarks/results/extraction-<backbone>-<data>.json.
 """
 
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from common import machine, ratios, versions, write_result
 
 from extract import load_backbone
 from extract.catalogue import find_entry
@@ -25,8 +22,6 @@ from extract.folders import scan_folder
 from extract.run import run_extraction
 from extract.weights import load_weights_file
 from features.frameworks import import_keras, import_openvino
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def main(
@@ -55,13 +50,12 @@ def main(
         "backbone": backbone,
         "data": data.name,
         "images": images,
-        "machine": {"processor": processor(), "cores": os.cpu_count()},
-        "versions": {name: version(name) for name in ("onepass", "tensorflow", "keras", "openvino", "pillow")},
+        "machine": machine(),
+        "versions": versions("onepass", "tensorflow", "keras", "openvino", "pillow"),
         "images_per_second": {name: [round(images / s, 2) for s in taken] for name, taken in seconds.items()},
         "times_keras_predict": {name: ratios(seconds["keras predict"], taken) for name, taken in seconds.items()},
     }
-    path = RESULTS / f"extraction-{backbone}-{data.name}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(f"extraction-{backbone}-{data.name}", result)
     for name, ratio in result["times_keras_predict"].items():  # type: ignore[attr-defined]
         rate = statistics.median(result["images_per_second"][name])  # type: ignore[index]
         print(
@@ -106,24 +100,6 @@ class OnePass:
     def __call__(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             run_extraction(self.data, self.backbone, out=Path(folder) / "rows.h5")
-
-
-def ratios(reference: list[float], taken: list[float]) -> dict[str, float]:
-    """How many times faster, round by round: neighbours in time met the same machine."""
-    per_round = [a / b for a, b in zip(reference, taken, strict=True)]
-    return {
-        "median": round(statistics.median(per_round), 2),
-        "min": round(min(per_round), 2),
-        "max": round(max(per_round), 2),
-    }
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 if __name__ == "__main__":

@@ -224,6 +224,7 @@ def load_backbone(
         raise OptionError("--weights does not go with a .keras file, which brings its own weights.")
     source = Source(str(Path(name).resolve()) if own else name, _resolved(weights))
     size = _image_size(name, image_size)
+    pixels = pixel_dtype(resize)
     engine = choose_engine(engine)
     precision = choose_precision(precision, engine)
 
@@ -244,17 +245,12 @@ def load_backbone(
         if own and precision == "bfloat16":
             raise OptionError("a .keras file keeps its own precision in TensorFlow; use --precision float32.")
         built = build_backbone(
-            source.name,
-            weights=source.weights,
-            image_size=size,
-            pooling=pooling,
-            precision=precision,
-            pixels=pixel_dtype(resize),
+            source.name, weights=source.weights, image_size=size, pooling=pooling, precision=precision, pixels=pixels
         )
         return Backbone(
             spec(built), source, lambda: TensorFlowEngine(built.model, batch_size=batch_size), engine_name=engine
         )
-    converted = _converted(source, size, pooling, pixel_dtype(resize))
+    converted = _converted(source, size, pooling, pixels)
     return _on_openvino(spec(converted), source, converted)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import (
     BmpImagePlugin,
+    ExifTags,
     GifImagePlugin,
     Image,
     ImageOps,
@@ -170,7 +171,9 @@ def read_bytes(path: Path) -> bytes:
 
 def _turned(image: Image.Image) -> Image.Image:
     try:
-        return ImageOps.exif_transpose(image)
+        # Asked here first, because exif_transpose copies even an image that is upright.
+        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        return image if upright else ImageOps.exif_transpose(image)
     except Exception:
         return image  # Broken EXIF: the pixels are fine, and no viewer would turn them either.
 
@@ -185,7 +188,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _resized(image: Image.Image, size: int, resize: str) -> Image.Image:

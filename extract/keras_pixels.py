@@ -138,15 +138,21 @@ def _upsampled(plane: np.ndarray, h: int, v: int, rows: np.ndarray, columns: np.
     samples = plane.take(rows // v, axis=0).astype(np.int16)
     if smooth_y:
         samples = 3 * samples + plane.take(_farther(rows, len(plane)), axis=0)
-    # Half of the divisor is added before the shift, one more or less in turn, so that rounding does not drift.
-    if not smooth_x:
-        return (samples.take(columns, axis=1) + (1 + rows[:, None] % 2).astype(np.int16)) >> 2
-    samples = 3 * samples.take(columns // 2, axis=1) + samples.take(_farther(columns, plane.shape[1]), axis=1)
-    return (samples + (8 - columns % 2 if smooth_y else 1 + columns % 2).astype(np.int16)) >> (4 if smooth_y else 2)
+    # Half of the divisor, one more or less in turn so that rounding does not drift.
+    bias, shift = 1 + rows[:, None] % 2, 2
+    if smooth_x:
+        samples = 3 * samples.take(columns // 2, axis=1) + samples.take(_farther(columns, plane.shape[1]), axis=1)
+        bias, shift = (8 - columns % 2, 4) if smooth_y else (1 + columns % 2, 2)
+    else:
+        samples = samples.take(columns, axis=1)
+    samples += bias.astype(np.int16)
+    samples >>= shift
+    return samples
 
 
 def _farther(positions: np.ndarray, size: int) -> np.ndarray:
-    return np.clip(positions // 2 + 2 * (positions % 2) - 1, 0, size - 1)
+    beside: np.ndarray = positions // 2 + 2 * (positions % 2) - 1
+    return beside.clip(0, size - 1)
 
 
 def _png(image: Image.Image, _: bytes) -> _Source:

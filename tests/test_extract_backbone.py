@@ -2,6 +2,7 @@ import http.server
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from test_extract_weights import mobilenet, save_legacy
 
-from extract import load_backbone
+from extract import load_backbone, read_image
 from extract.backbone import Source, load_backbone_for
 from extract.compiled import cache_folder
 from extract.lite0 import build_lite0, load_bundled_weights
@@ -127,6 +128,55 @@ def test_images_of_another_shape_are_refused(tiny_backbone):
         tiny_backbone.rows(np.zeros((2, 8, 8, 3), np.uint8))
 
 
+@pytest.mark.parametrize("engine", ["openvino", "tensorflow"])
+def test_with_resize_keras_rows_are_those_of_a_keras_notebook(tmp_path: Path, tiny_file: Path, engine: str):
+    keras, folder = import_keras(), tmp_path / "photos"
+    folder.mkdir()
+    for number, photo in enumerate(load_sample_images().images):
+        Image.fromarray(photo).save(folder / f"{number}.jpg", quality=70)
+        Image.fromarray(photo[:401, :299]).save(folder / f"{number}.png")
+    paths = sorted(folder.iterdir())
+    images = keras.utils.image_dataset_from_directory(
+        folder, labels=None, image_size=(32, 32), shuffle=False, verbose=False
+    )
+    expected = keras.models.load_model(tiny_file).predict(images, verbose=0).mean(axis=(1, 2))
+
+    backbone = load_backbone(str(tiny_file), resize="keras", engine=engine, precision="float32", batch_size=3)
+    rows = dict(backbone.stream(list(enumerate(paths)), on_skip=lambda key, reason: pytest.fail(reason)))
+
+    np.testing.assert_allclose([rows[number] for number in range(4)], expected, atol=1e-5)
+    pixels = np.stack([read_image(path, image_size=32, resize="keras") for path in paths])
+    np.testing.assert_allclose(backbone.rows(pixels), expected, atol=1e-5)
+
+
+def test_graphs_for_rounded_and_float_pixels_are_kept_apart(tiny_backbone, tiny_file: Path, rng: np.random.Generator):
+    pixels = rng.uniform(0, 255, (3, 32, 32, 3)).astype(np.float32)
+    exact = load_backbone(str(tiny_file), resize="keras", precision=tiny_backbone.spec.precision)
+    assert exact.spec.differences(tiny_backbone.spec) == {
+        "resize": ("keras", "squash"),
+        "decode": ("keras-rgb-bilinear-1", "rgb-exif-white-cubic-1"),
+    }
+    gone = Source("moved_away.keras", "imagenet")
+    for backbone, images in ((exact, pixels), (tiny_backbone, pixels.round().astype(np.uint8))):
+        found = load_backbone_for(backbone.spec, source=gone, needed_by="x.head")
+        assert found.spec == backbone.spec
+        np.testing.assert_array_equal(found.rows(images), backbone.rows(images))
+    message = r"^got images of shape \(3, 32, 32, 3\), uint8; needed: \(b, 32, 32, 3\), float32\.$"
+    with pytest.raises(OptionError, match=message):
+        exact.rows(pixels.astype(np.uint8))
+
+
+@pytest.mark.parametrize(("resize", "known"), [("squash", "rgb-exif-white-cubic-1"), ("keras", "keras-rgb-bilinear-1")])
+def test_a_decoding_rule_of_another_version_is_refused(tiny_backbone, resize: str, known: str):
+    spec = replace(tiny_backbone.spec, resize=resize, decode="rgb-7")
+    with pytest.raises(BackboneError) as caught:
+        load_backbone_for(spec, source=tiny_backbone.source, needed_by="x.head")
+    assert str(caught.value) == (
+        f"x.head needs images decoded by the rule rgb-7; this onepass decodes by {known}. "
+        "Extract and train again, or install the onepass that wrote it."
+    )
+
+
 def test_a_model_with_code_inside_is_not_loaded(tmp_path: Path):
     keras = import_keras()
     model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Lambda(lambda x: x * 2)])
@@ -145,7 +195,7 @@ def test_a_model_that_ends_in_a_classifier_is_refused_with_the_remedy(tmp_path: 
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"name": "no.keras"}, "there is no backbone file no.keras|cannot read"),
-    ({"resize": "stretch"}, "--resize is 'stretch'; needed: one of squash, crop, pad."),
+    ({"resize": "stretch"}, "--resize is 'stretch'; needed: one of squash, crop, pad, keras."),
     ({"pooling": "sum"}, "--pooling is 'sum'; needed: one of avg, max, flatten."),
     ({"engine": "onnx"}, "--engine is 'onnx'; needed: one of auto, openvino, tensorflow."),
     ({"precision": "int4"}, "--precision is 'int4'; needed: one of auto, float32, bfloat16."),

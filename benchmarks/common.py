@@ -1,0 +1,42 @@
+"""What the benchmarks share: where results go, and what machine and versions they belong to."""
+
+import json
+import os
+import platform
+import statistics
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def write_result(name: str, result: dict[str, Any]) -> None:
+    """Writes benchmarks/results/<name>.json."""
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def machine() -> dict[str, Any]:
+    return {"processor": processor(), "cores": os.cpu_count()}
+
+
+def versions(*packages: str) -> dict[str, str]:
+    return {name: version(name) for name in packages}
+
+
+def ratios(reference: list[float], taken: list[float]) -> dict[str, float]:
+    """How many times faster, round by round: neighbours in time met the same machine."""
+    per_round = [a / b for a, b in zip(reference, taken, strict=True)]
+    return {
+        "median": round(statistics.median(per_round), 2),
+        "min": round(min(per_round), 2),
+        "max": round(max(per_round), 2),
+    }
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
