@@ -24,6 +24,7 @@ from extract.engines import (
     TensorFlowEngine,
     choose_engine,
     choose_precision,
+    choose_strategy,
 )
 from extract.images import DECODE_RULE, RESIZES, UnreadableImageError, decode_image, read_bytes
 from extract.keras_model import POOLINGS, BuiltBackbone, build_backbone, keras_file_size
@@ -201,11 +202,20 @@ def load_backbone(
     if engine == "tensorflow":
         if own and precision == "bfloat16":
             raise OptionError("a .keras file keeps its own precision in TensorFlow; use --precision float32.")
+        strategy = choose_strategy()
         built = build_backbone(
-            source.name, weights=source.weights, image_size=size, pooling=pooling, precision=precision
+            source.name,
+            weights=source.weights,
+            image_size=size,
+            pooling=pooling,
+            precision=precision,
+            strategy=strategy,
         )
         return Backbone(
-            spec(built), source, lambda: TensorFlowEngine(built.model, batch_size=batch_size), engine_name=engine
+            spec(built),
+            source,
+            lambda: TensorFlowEngine(built.model, batch_size=batch_size, strategy=strategy),
+            engine_name=engine,
         )
     converted = _converted(source, size, pooling)
     return _on_openvino(spec(converted), source, converted)

@@ -2,7 +2,7 @@
 
 import sys
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -97,21 +97,34 @@ class TensorFlowEngine:
     """The Keras model itself, compiled by TensorFlow, in padded batches of one fixed shape.
 
     Args:
-        model: Keras model, (b, s, s, 3) uint8 -> (b, d) float32.
-        batch_size: b, images per step.
+        model: Keras model, (b, s, s, 3) uint8 -> (b, d) float32, built in the strategy's scope.
+        batch_size: b, images per step over all devices; rounded up to a multiple of their number.
+        strategy: From `choose_strategy`; each of its devices computes an equal part of a batch.
     """
 
     name = "tensorflow"
 
-    def __init__(self, model: Any, *, batch_size: int) -> None:
+    def __init__(self, model: Any, *, batch_size: int, strategy: Any) -> None:
         import_keras()
         tf = sys.modules["tensorflow"]
-        signature = tf.TensorSpec((batch_size, *model.input_shape[1:]), tf.uint8)
-        self._step = tf.function(
-            lambda batch: model(batch, training=False),
-            input_signature=[signature],
+        devices = strategy.num_replicas_in_sync
+        part = -(-batch_size // devices)
+        self.batch_size = part * devices
+        forward = tf.function(
+            lambda images: model(images, training=False),
             jit_compile=bool(tf.config.list_physical_devices("GPU")),
         )
+
+        def forward_part(batch: Any) -> Any:
+            first = part * tf.distribute.get_replica_context().replica_id_in_sync_group
+            return forward(batch[first : first + part])
+
+        def step(batch: Any) -> Any:
+            rows = strategy.run(forward_part, args=(batch,))
+            return tf.concat(strategy.experimental_local_results(rows), axis=0)
+
+        signature = tf.TensorSpec((self.batch_size, *model.input_shape[1:]), tf.uint8)
+        self._step = tf.function(step, input_signature=[signature])
         self._buffer = np.zeros(signature.shape, np.uint8)
 
     def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:
@@ -124,6 +137,19 @@ class TensorFlowEngine:
                 keys = []
         if keys:
             yield from zip(keys, self._step(self._buffer).numpy(), strict=False)
+
+
+def choose_strategy(devices: Sequence[str] | None = None) -> Any:
+    """TensorFlow's strategy for a backbone: a copy on each GPU, or on the one device there is.
+
+    Args:
+        devices: Names such as "GPU:0"; by default all GPUs.
+    """
+    import_keras()
+    tf = sys.modules["tensorflow"]
+    if devices is None:
+        devices = [device.name for device in tf.config.list_logical_devices("GPU")]
+    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.get_strategy()
 
 
 def choose_engine(engine: str) -> str:
