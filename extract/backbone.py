@@ -15,7 +15,7 @@ import numpy as np
 
 from extract import compiled
 from extract.catalogue import BUNDLED, find_entry
-from extract.compiled import CompiledBackbone
+from extract.compiled import CompiledBackbone, Quantisation, cache_folder
 from extract.engines import (
     ENGINES,
     PRECISIONS,
@@ -60,17 +60,40 @@ class Backbone:
         source: Where it comes from.
         make_engine: Called once, when the first row is asked for.
         engine_name: openvino or tensorflow.
+        converted: The graph that OpenVINO runs, on disk.
     """
 
-    def __init__(self, spec: Spec, source: Source, make_engine: Callable[[], Engine], *, engine_name: str) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        source: Source,
+        make_engine: Callable[[], Engine],
+        *,
+        engine_name: str,
+        converted: CompiledBackbone | None = None,
+    ) -> None:
         self.spec = spec
         self.source = source
         self.engine_name = engine_name
+        self.converted = converted
         self._make_engine = make_engine
 
     @cached_property
     def engine(self) -> Engine:
         return self._make_engine()
+
+    @property
+    def quantisation(self) -> Quantisation | None:
+        """How the graph was quantised; None unless it is int8 and calibrated."""
+        return self.converted.quantisation if self.converted else None
+
+    def pixels(self, data: bytes) -> np.ndarray:
+        """The bytes of an image file as this backbone sees them: (s, s, 3) uint8 RGB.
+
+        Raises:
+            UnreadableImageError: With the reason.
+        """
+        return decode_image(data, image_size=self.spec.image_size, resize=self.spec.resize)
 
     def rows(self, images: np.ndarray) -> np.ndarray:
         """Rows of images already decoded and resized.
@@ -115,7 +138,7 @@ class Backbone:
             data = read_bytes(path)
             if verify and hashlib.sha256(data).digest() != key:
                 raise UnreadableImageError("changed while it was being read; run the command again")
-            return decode_image(data, image_size=self.spec.image_size, resize=self.spec.resize)
+            return self.pixels(data)
 
         def readable() -> Iterator[tuple[Key, np.ndarray]]:
             for key, future in _ahead(files, decode, workers or os.cpu_count() or 1):
@@ -163,7 +186,8 @@ def load_backbone(
         image_size: Input side, pixels; by default the network's own.
         resize: squash, crop or pad.
         pooling: avg, max or flatten.
-        precision: float32, bfloat16, or auto: bfloat16 where the processor has it natively.
+        precision: float32, bfloat16, int8, or auto: bfloat16 where the processor has it natively. An
+            int8 backbone gives rows once `extract.quantise.calibrated` has seen the user's images.
         engine: openvino, tensorflow, or auto: tensorflow where there is a GPU.
         batch_size: Images per step of the TensorFlow engine.
 
@@ -183,7 +207,7 @@ def load_backbone(
         raise OptionError("--weights does not go with a .keras file, which brings its own weights.")
     source = Source(str(Path(name).resolve()) if own else name, _resolved(weights))
     size = _image_size(name, image_size)
-    engine = choose_engine(engine)
+    engine = choose_engine(engine, precision)
     precision = choose_precision(precision, engine)
 
     def spec(facts: BuiltBackbone | CompiledBackbone) -> Spec:
@@ -218,7 +242,7 @@ def load_backbone(
             engine_name=engine,
         )
     converted = _converted(source, size, pooling)
-    return _on_openvino(spec(converted), source, converted)
+    return on_openvino(spec(converted), source, converted)
 
 
 def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", needed_by: str) -> Backbone:
@@ -232,17 +256,18 @@ def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", neede
 
     Raises:
         SpecMismatchError: What the source gives now is not what it gave then.
-        BackboneError: The backbone cannot be built or run here.
+        BackboneError: The backbone cannot be built or run here, or its int8 graph is not in the cache.
     """
     if spec.decode != DECODE_RULE:
         raise BackboneError(
             f"{needed_by} needs images decoded by the rule {spec.decode}; this onepass decodes by {DECODE_RULE}. "
             "Extract and train again, or install the onepass that wrote it."
         )
-    if choose_engine(engine) == "openvino":
-        found = compiled.find_by_facts(spec.backbone, spec.weights_hash, spec.image_size, spec.pooling)
-        if found:
-            return _on_openvino(spec, source, found)
+    if choose_engine(engine, spec.precision) == "openvino":
+        if found := find_converted(spec):
+            return on_openvino(spec, source, found)
+        if spec.calibration:
+            raise BackboneError(missing_graph(spec, needed_by))
     backbone = load_backbone(
         source.name,
         weights=source.weights,
@@ -262,11 +287,34 @@ def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", neede
     return backbone
 
 
-def _on_openvino(spec: Spec, source: Source, converted: CompiledBackbone) -> Backbone:
+def on_openvino(spec: Spec, source: Source, converted: CompiledBackbone) -> Backbone:
+    """The backbone of a converted graph; an int8 one only gives rows if the graph is calibrated."""
+
     def make() -> Engine:
+        if spec.precision == "int8" and not spec.calibration:
+            raise OptionError(
+                f"{spec.backbone} in int8 is not calibrated yet; needed: "
+                "extract.quantise.calibrated(backbone, files) with images of the kind it is for."
+            )
         return OpenVINOEngine(converted.graph, image_size=spec.image_size, precision=spec.precision)
 
-    return Backbone(spec, source, make, engine_name="openvino")
+    return Backbone(spec, source, make, engine_name="openvino", converted=converted)
+
+
+def find_converted(spec: Spec) -> CompiledBackbone | None:
+    """The graph in the cache that computes rows of this spec."""
+    return compiled.find_by_facts(
+        spec.backbone, spec.weights_hash, spec.image_size, spec.pooling, calibration=spec.calibration
+    )
+
+
+def missing_graph(spec: Spec, needed_by: str) -> str:
+    """What to tell a user whose cache does not hold the quantised graph that a spec names."""
+    return (
+        f"{needed_by} needs {spec.backbone} in int8 as calibrated then ({spec.calibration}), and {cache_folder()} does "
+        f"not hold it. Copy the folder *-int8-{spec.calibration} there from the cache of the machine that extracted "
+        "($ONEPASS_CACHE, or ~/.cache/onepass), or extract again to another file and train on that."
+    )
 
 
 def _converted(source: Source, size: int, pooling: str) -> CompiledBackbone:
@@ -276,7 +324,7 @@ def _converted(source: Source, size: int, pooling: str) -> CompiledBackbone:
         return found
     built = build_backbone(source.name, weights=source.weights, image_size=size, pooling=pooling)
     facts = CompiledBackbone(Path(), stem, built.weights_hash, size, pooling, built.width)
-    return compiled.store(key, built.model, facts)
+    return compiled.store_converted(key, built.model, facts)
 
 
 def _weights_source(source: Source) -> str:

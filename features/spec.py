@@ -21,8 +21,9 @@ class Spec:
         decode: Name of the rule for colour, alpha, bit depth, EXIF and scaled JPEG decoding.
         pooling: avg, max or flatten.
         views: Recipe of the view axis; "plain" is the image alone.
-        precision: float32 or bfloat16, the precision the backbone computed in.
+        precision: float32, bfloat16 or int8, the precision the backbone computed in.
         width: Length d of a row.
+        calibration: int8: hash, hexadecimal, of what the quantised graph was calibrated with; else "".
     """
 
     backbone: str
@@ -35,6 +36,7 @@ class Spec:
     views: str = "plain"
     precision: str
     width: int
+    calibration: str = ""
 
     def __str__(self) -> str:
         return (
