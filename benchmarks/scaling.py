@@ -48,7 +48,7 @@ def main(
         passes.append({"images": count, "file_bytes": rows, "first": first, "unchanged": again})
         print(
             f"{count} images: {first['seconds']:.1f} s ({1e3 * first['pass_seconds'] / count:.2f} ms each), "
-            f"{first['peak_bytes'] / 1e9:.2f} GB; unchanged: {again['seconds']:.2f} s, {again['peak_bytes'] / 1e9:.2f} GB",
+            f"{first['peak_bytes'] / 1e9:.2f} GB; unchanged: {again['seconds']:.2f} s",
             flush=True,
         )
     result = {

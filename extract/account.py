@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from extract.backbone import Backbone
+from extract.compiled import Quantisation
 from extract.fill import Filled
 from extract.folders import FolderScan
 from extract.prepare import ViewAxis
@@ -47,7 +48,7 @@ class Extraction:
         seconds: Duration of the pass, start-up of the engine included.
         engine: openvino or tensorflow.
         precision: float32, bfloat16 or int8.
-        cosine: int8: (mean, lowest) cosine of its rows to float32 on sample images; else None.
+        quantisation: int8: what it cost, measured on sample images; else None.
         drift: How far the golden rows of an older file were missed; None if they were not looked at.
         drawn_split: True if the test split was drawn because the folder had none.
     """
@@ -64,7 +65,7 @@ class Extraction:
     seconds: float
     engine: str
     precision: str
-    cosine: tuple[float, float] | None
+    quantisation: Quantisation | None
     drift: Drift | None
     drawn_split: bool
 
@@ -89,7 +90,7 @@ class Extraction:
             "images_per_second": round(self.images_per_second, 1),
             "engine": self.engine,
             "precision": self.precision,
-            "cosine": self.cosine,
+            "quantisation": asdict(self.quantisation) if self.quantisation else None,
             "drift": asdict(self.drift) if self.drift else None,
         }
 
@@ -103,9 +104,10 @@ class Extraction:
                 f"({self.images_per_second:.1f} images/s, {self.engine} {self.precision})"
             ),
         ]
-        if self.cosine:
+        if cost := self.quantisation:
             lines.append(
-                f"int8 against float32 on sample images: cosine {self.cosine[0]:.4f}, lowest {self.cosine[1]:.4f}"
+                f"int8 costs: cosine to float32 {cost.cosine_mean:.4f} on average, {cost.cosine_min:.4f} at worst of "
+                f"{cost.sample} images, {cost.golden_min:.4f} at worst of the built-in ones"
             )
         if self.drift and not self.drift.accepted:
             lines.append(f"accepted and recorded: the golden rows differ, {self.drift}")
@@ -168,7 +170,6 @@ def account(
             f"no image of {', '.join(bare)} could be read ({len(skipped)} skipped; `onepass info {path}` lists them). "
             "Mend or replace these images and run the same command again; the other rows are kept."
         )
-    quantisation = backbone.quantisation
     return Extraction(
         path=path,
         images=images,
@@ -182,7 +183,7 @@ def account(
         seconds=seconds,
         engine=backbone.engine_name,
         precision=backbone.spec.precision,
-        cosine=(quantisation.cosine_mean, quantisation.cosine_min) if quantisation else None,
+        quantisation=backbone.quantisation,
         drift=min(drifts, key=lambda drift: drift.cosine) if drifts else None,
         drawn_split=scan.drawn,
     )

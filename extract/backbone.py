@@ -15,7 +15,7 @@ import numpy as np
 
 from extract import compiled
 from extract.catalogue import BUNDLED, find_entry
-from extract.compiled import CompiledBackbone
+from extract.compiled import CompiledBackbone, Quantisation, cache_folder
 from extract.engines import (
     ENGINES,
     PRECISIONS,
@@ -24,6 +24,7 @@ from extract.engines import (
     TensorFlowEngine,
     choose_engine,
     choose_precision,
+    choose_strategy,
 )
 from extract.golden import environment, golden_images
 from extract.images import (
@@ -69,19 +70,41 @@ class Backbone:
         source: Where it comes from.
         make_engine: Called once, when the first row is asked for.
         engine_name: openvino or tensorflow.
+        converted: The graph that OpenVINO runs, on disk.
     """
 
-    def __init__(self, spec: Spec, source: Source, make_engine: Callable[[], Engine], *, engine_name: str) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        source: Source,
+        make_engine: Callable[[], Engine],
+        *,
+        engine_name: str,
+        converted: CompiledBackbone | None = None,
+    ) -> None:
         self.spec = spec
         self.source = source
         self.engine_name = engine_name
+        self.converted = converted
         self._make_engine = make_engine
         self._golden: np.ndarray | None = None
-        self.quantisation: Any = None
 
     @cached_property
     def engine(self) -> Engine:
         return self._make_engine()
+
+    @property
+    def quantisation(self) -> Quantisation | None:
+        """How the graph was quantised; None unless it is int8 and calibrated."""
+        return self.converted.quantisation if self.converted else None
+
+    def pixels(self, data: bytes) -> np.ndarray:
+        """The bytes of an image file as this backbone sees them: (s, s, 3) uint8 RGB.
+
+        Raises:
+            UnreadableImageError: With the reason.
+        """
+        return decode_image(data, image_size=self.spec.image_size, resize=self.spec.resize)
 
     def rows(self, images: np.ndarray) -> np.ndarray:
         """Rows of images already decoded and resized.
@@ -204,7 +227,8 @@ def load_backbone(
         image_size: Input side, pixels; by default the network's own.
         resize: squash, crop, pad, or keras (the pixels of `image_dataset_from_directory`).
         pooling: avg, max or flatten.
-        precision: float32, bfloat16, or auto: bfloat16 where the processor has it natively.
+        precision: float32, bfloat16, int8, or auto: bfloat16 where the processor has it natively. An
+            int8 backbone gives rows once `extract.quantise.calibrated` has seen the user's images.
         engine: openvino, tensorflow, or auto: tensorflow where there is a GPU.
         batch_size: Images per step of the TensorFlow engine.
 
@@ -225,7 +249,7 @@ def load_backbone(
     source = Source(str(Path(name).resolve()) if own else name, _resolved(weights))
     size = _image_size(name, image_size)
     pixels = pixel_dtype(resize)
-    engine = choose_engine(engine)
+    engine = choose_engine(engine, precision)
     precision = choose_precision(precision, engine)
 
     def spec(facts: BuiltBackbone | CompiledBackbone) -> Spec:
@@ -244,14 +268,24 @@ def load_backbone(
     if engine == "tensorflow":
         if own and precision == "bfloat16":
             raise OptionError("a .keras file keeps its own precision in TensorFlow; use --precision float32.")
+        strategy = choose_strategy()
         built = build_backbone(
-            source.name, weights=source.weights, image_size=size, pooling=pooling, precision=precision, pixels=pixels
+            source.name,
+            weights=source.weights,
+            image_size=size,
+            pooling=pooling,
+            precision=precision,
+            pixels=pixels,
+            strategy=strategy,
         )
         return Backbone(
-            spec(built), source, lambda: TensorFlowEngine(built.model, batch_size=batch_size), engine_name=engine
+            spec(built),
+            source,
+            lambda: TensorFlowEngine(built.model, batch_size=batch_size, strategy=strategy),
+            engine_name=engine,
         )
     converted = _converted(source, size, pooling, pixels)
-    return _on_openvino(spec(converted), source, converted)
+    return on_openvino(spec(converted), source, converted)
 
 
 def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", needed_by: str) -> Backbone:
@@ -265,18 +299,19 @@ def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", neede
 
     Raises:
         SpecMismatchError: What the source gives now is not what it gave then.
-        BackboneError: The backbone cannot be built or run here.
+        BackboneError: The backbone cannot be built or run here, or its int8 graph is not in the cache.
     """
-    rule, pixels = decode_rule(spec.resize), pixel_dtype(spec.resize)
+    rule = decode_rule(spec.resize)
     if spec.decode != rule:
         raise BackboneError(
             f"{needed_by} needs images decoded by the rule {spec.decode}; this onepass decodes by {rule}. "
             "Extract and train again, or install the onepass that wrote it."
         )
-    if choose_engine(engine) == "openvino":
-        found = compiled.find_by_facts(spec.backbone, spec.weights_hash, spec.image_size, spec.pooling, pixels)
-        if found:
-            return _on_openvino(spec, source, found)
+    if choose_engine(engine, spec.precision) == "openvino":
+        if found := find_converted(spec):
+            return on_openvino(spec, source, found)
+        if spec.calibration:
+            raise BackboneError(missing_graph(spec, needed_by))
     backbone = load_backbone(
         source.name,
         weights=source.weights,
@@ -296,11 +331,39 @@ def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", neede
     return backbone
 
 
-def _on_openvino(spec: Spec, source: Source, converted: CompiledBackbone) -> Backbone:
+def on_openvino(spec: Spec, source: Source, converted: CompiledBackbone) -> Backbone:
+    """The backbone of a converted graph; an int8 one only gives rows if the graph is calibrated."""
+
     def make() -> Engine:
+        if spec.precision == "int8" and not spec.calibration:
+            raise OptionError(
+                f"{spec.backbone} in int8 is not calibrated yet; needed: "
+                "extract.quantise.calibrated(backbone, files) with images of the kind it is for."
+            )
         return OpenVINOEngine(converted.graph, image_size=spec.image_size, precision=spec.precision)
 
-    return Backbone(spec, source, make, engine_name="openvino")
+    return Backbone(spec, source, make, engine_name="openvino", converted=converted)
+
+
+def find_converted(spec: Spec) -> CompiledBackbone | None:
+    """The graph in the cache that computes rows of this spec."""
+    return compiled.find_by_facts(
+        spec.backbone,
+        spec.weights_hash,
+        spec.image_size,
+        spec.pooling,
+        pixels=pixel_dtype(spec.resize),
+        calibration=spec.calibration,
+    )
+
+
+def missing_graph(spec: Spec, needed_by: str) -> str:
+    """What to tell a user whose cache does not hold the quantised graph that a spec names."""
+    return (
+        f"{needed_by} needs {spec.backbone} in int8 as calibrated then ({spec.calibration}), and {cache_folder()} does "
+        f"not hold it. Copy the folder *-int8-{spec.calibration} there from the cache of the machine that extracted "
+        "($ONEPASS_CACHE, or ~/.cache/onepass), or extract again to another file and train on that."
+    )
 
 
 def _converted(source: Source, size: int, pooling: str, pixels: str) -> CompiledBackbone:
@@ -310,7 +373,7 @@ def _converted(source: Source, size: int, pooling: str, pixels: str) -> Compiled
         return found
     built = build_backbone(source.name, weights=source.weights, image_size=size, pooling=pooling, pixels=pixels)
     facts = CompiledBackbone(Path(), stem, built.weights_hash, size, pooling, built.width, pixels)
-    return compiled.store(key, built.model, facts)
+    return compiled.store_converted(key, built.model, facts)
 
 
 def _weights_source(source: Source) -> str:

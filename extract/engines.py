@@ -2,19 +2,19 @@
 
 import sys
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from features.errors import BackboneError
+from features.errors import BackboneError, OptionError
 from features.frameworks import import_keras, import_openvino
 
 Key = TypeVar("Key", bound=Hashable)
 
 ENGINES = ("auto", "openvino", "tensorflow")
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 
 class Engine(Protocol):
@@ -36,7 +36,7 @@ class OpenVINOEngine:
     Args:
         graph: OpenVINO `.xml` with its `.bin` beside it; RGB pixels in, rows out.
         image_size: s, pixels.
-        precision: float32, or bfloat16 for all but the first two convolutions.
+        precision: float32, bfloat16 for all but the first two convolutions, or int8 for a quantised graph.
 
     Raises:
         BackboneError: The graph cannot be read, or this processor does not know the precision.
@@ -47,7 +47,8 @@ class OpenVINOEngine:
     def __init__(self, graph: Path, *, image_size: int, precision: str) -> None:
         ov = import_openvino()
         core = ov.Core()
-        short = {"float32": "f32", "bfloat16": "bf16"}[precision]
+        # What a quantised graph leaves in float32 stays there, so that its rows are the same everywhere.
+        short = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}[precision]
         try:
             model = core.read_model(graph)
             model.reshape([1, image_size, image_size, 3])
@@ -59,7 +60,7 @@ class OpenVINOEngine:
                 f"Delete the folder {graph.parent} and try again, or use --engine tensorflow."
             ) from None
         used = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        if used != short:
+        if used != short or (precision == "int8" and "INT8" not in _capabilities(core)):
             raise BackboneError(
                 f"this processor cannot compute in {precision} (OpenVINO chose {used}). "
                 "Extract, and train, with --precision float32."
@@ -97,21 +98,34 @@ class TensorFlowEngine:
     """The Keras model itself, compiled by TensorFlow, in padded batches of one fixed shape.
 
     Args:
-        model: Keras model, (b, s, s, 3) uint8 or float32 -> (b, d) float32.
-        batch_size: b, images per step.
+        model: Keras model, (b, s, s, 3) uint8 or float32 -> (b, d) float32, built in the strategy's scope.
+        batch_size: b, images per step over all devices; rounded up to a multiple of their number.
+        strategy: From `choose_strategy`; each of its devices computes an equal part of a batch.
     """
 
     name = "tensorflow"
 
-    def __init__(self, model: Any, *, batch_size: int) -> None:
+    def __init__(self, model: Any, *, batch_size: int, strategy: Any) -> None:
         import_keras()
         tf = sys.modules["tensorflow"]
-        signature = tf.TensorSpec((batch_size, *model.input_shape[1:]), model.input.dtype)
-        self._step = tf.function(
-            lambda batch: model(batch, training=False),
-            input_signature=[signature],
+        devices = strategy.num_replicas_in_sync
+        part = -(-batch_size // devices)
+        self.batch_size = part * devices
+        forward = tf.function(
+            lambda images: model(images, training=False),
             jit_compile=bool(tf.config.list_physical_devices("GPU")),
         )
+
+        def forward_part(batch: Any) -> Any:
+            first = part * tf.distribute.get_replica_context().replica_id_in_sync_group
+            return forward(batch[first : first + part])
+
+        def step(batch: Any) -> Any:
+            rows = strategy.run(forward_part, args=(batch,))
+            return tf.concat(strategy.experimental_local_results(rows), axis=0)
+
+        signature = tf.TensorSpec((self.batch_size, *model.input_shape[1:]), model.input.dtype)
+        self._step = tf.function(step, input_signature=[signature])
         self._buffer = np.zeros(signature.shape, model.input.dtype)
 
     def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:
@@ -126,8 +140,31 @@ class TensorFlowEngine:
             yield from zip(keys, self._step(self._buffer).numpy(), strict=False)
 
 
-def choose_engine(engine: str) -> str:
-    """Resolves "auto": TensorFlow where it finds a GPU, else OpenVINO."""
+def choose_strategy(devices: Sequence[str] | None = None) -> Any:
+    """TensorFlow's strategy for a backbone: a copy on each GPU, or on the one device there is.
+
+    Args:
+        devices: Names such as "GPU:0"; by default all GPUs.
+    """
+    import_keras()
+    tf = sys.modules["tensorflow"]
+    if devices is None:
+        devices = [device.name for device in tf.config.list_logical_devices("GPU")]
+    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.get_strategy()
+
+
+def choose_engine(engine: str, precision: str = "auto") -> str:
+    """Resolves "auto": TensorFlow where it finds a GPU, else OpenVINO, which alone computes in int8.
+
+    Raises:
+        OptionError: int8 is asked of TensorFlow.
+    """
+    if precision == "int8":
+        if engine == "tensorflow":
+            raise OptionError(
+                "--precision int8 does not go with --engine tensorflow; use openvino, or another precision."
+            )
+        return "openvino"
     if engine != "auto":
         return engine
     # Asking TensorFlow takes seconds, so it is asked only where the GPU driver left its device file.
@@ -143,7 +180,7 @@ def choose_precision(precision: str, engine: str) -> str:
     if precision != "auto":
         return precision
     if engine == "openvino":
-        native = "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        native = "BF16" in _capabilities(import_openvino().Core())
     else:
         import_keras()
         tf = sys.modules["tensorflow"]
@@ -152,3 +189,7 @@ def choose_precision(precision: str, engine: str) -> str:
             for gpu in tf.config.list_physical_devices("GPU")
         )
     return "bfloat16" if native else "float32"
+
+
+def _capabilities(core: Any) -> list[str]:
+    return list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))

@@ -48,11 +48,11 @@ class FolderScan:
     other: dict[str, str]
     drawn: bool
 
-    def images(self) -> list[tuple[bytes, Path]]:
-        """Content hash and path of every file that could be read, each content once."""
-        found = {
-            content.tobytes(): path for content, path in zip(self.table.content_hashes, self.table.paths, strict=True)
-        }
+    def images(self, split: str | None = None) -> list[tuple[bytes, Path]]:
+        """Content hash and path of every file that could be read, of one split or all; each content once."""
+        entries = zip(self.table.content_hashes, self.table.splits, self.table.paths, strict=True)
+        wanted = SPLITS if split is None else (split,)
+        found = {content.tobytes(): path for content, side, path in entries if SPLITS[side] in wanted}
         found.pop(bytes(32), None)
         return [(content, self.root / path) for content, path in found.items()]
 

@@ -39,6 +39,7 @@ def build_backbone(
     pooling: str,
     precision: str = "float32",
     pixels: str = "uint8",
+    strategy: Any = None,
 ) -> BuiltBackbone:
     """Builds a catalogue backbone or loads a local `.keras` file.
 
@@ -49,13 +50,16 @@ def build_backbone(
         pooling: avg, max or flatten; how (b, h, w, c) becomes (b, d).
         precision: float32, or bfloat16 for Keras's mixed policy (weights stay float32).
         pixels: uint8 or float32, the input's dtype; 0..255 either way.
+        strategy: `tf.distribute` strategy whose devices each get a copy of the weights.
 
     Raises:
         BackboneError: The name is unknown, the file is no Keras model, or the size does not fit.
         WeightsError: The weights cannot be downloaded or do not fit.
     """
     # Keras announces downloads on stdout, which belongs to results.
-    with plain_keras(precision), quiet_stderr() as stderr, contextlib.redirect_stdout(stderr):
+    # The scope comes after the fresh session, which would throw it away.
+    scope = strategy.scope() if strategy else contextlib.nullcontext()
+    with plain_keras(precision), quiet_stderr() as stderr, contextlib.redirect_stdout(stderr), scope:
         if name.endswith(".keras"):
             return _from_keras_file(Path(name), image_size, pooling, pixels)
         return _from_catalogue(find_entry(name), weights, image_size, pooling, pixels)

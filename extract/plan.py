@@ -15,7 +15,7 @@ import numpy as np
 from extract.backbone import Backbone
 from extract.folders import Folders, image_folders
 from extract.images import UnreadableImageError, decode_views, read_bytes
-from extract.prepare import ViewAxis, choose_views, require_spec, scan_for
+from extract.prepare import ViewAxis, calibrated_for, choose_views, require_spec, scan_for
 from extract.run import default_path
 from features import FeatureFile
 from features.errors import DataError
@@ -104,10 +104,11 @@ def plan_extraction(
     """
     path = Path(out or default_path(image_folders(data)[0], backbone.spec.backbone))
     old = FeatureFile(path) if path.exists() else None
-    if old:
-        require_spec(old, backbone.spec)
     axis = choose_views(old, views, augment)
     scan = scan_for(data, old, seed=0, rehash=False)
+    backbone = calibrated_for(backbone, scan, old)
+    if old:
+        require_spec(old, backbone.spec)
     files = scan.images()
     known = {h.tobytes() for h in old.table.content_hashes[old.committed]} if old and old.views == axis.count else set()
     to_compute = sum(content not in known for content, _ in files)

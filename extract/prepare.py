@@ -11,6 +11,7 @@ import numpy as np
 
 from extract.backbone import Backbone
 from extract.folders import Folders, FolderScan, image_folders, scan_folder
+from extract.quantise import calibrated
 from extract.views import Augmentation, view_recipe
 from features import FeatureFile, Spec
 from features.drift import Drift, measure_drift, require_no_drift
@@ -82,6 +83,20 @@ def scan_for(data: Folders, old: FeatureFile | None, *, seed: int, rehash: bool)
                 "delete this one."
             )
     return scan
+
+
+def calibrated_for(backbone: Backbone, scan: FolderScan, old: FeatureFile | None) -> Backbone:
+    """An int8 backbone calibrated on the training images, or as it was for the rows of an old file.
+
+    A backbone of another precision is returned as it is.
+
+    Raises:
+        BackboneError: NNCF is not installed, or the graph of the old rows is not to be had.
+    """
+    if backbone.spec.precision != "int8" or backbone.spec.calibration or (old and old.spec.precision != "int8"):
+        return backbone
+    calibration, name = (old.spec.calibration, str(old.path)) if old else ("", "")
+    return calibrated(backbone, scan.images("train"), calibration=calibration, needed_by=name)
 
 
 def write_prepared(

@@ -11,6 +11,7 @@ from extract.catalogue import BUNDLED
 from extract.fill import Lacking, Progress, fill
 from extract.folders import Folders, check_folder, image_folders
 from extract.prepare import (
+    calibrated_for,
     check_golden,
     choose_views,
     record_drift,
@@ -122,6 +123,7 @@ def run_extraction(data: Folders, backbone: Backbone, **options: Unpack[PassOpti
         if axis.count > 1 and backbone.spec.resize == "keras":
             raise OptionError("--resize keras gives plain images alone; leave --views out, or choose another --resize.")
         scan = scan_for(data, old, seed=seed, rehash=options.get("rehash", False))
+        backbone = calibrated_for(backbone, scan, old)
         if old:
             require_spec(old, backbone.spec)
         started = time.perf_counter()

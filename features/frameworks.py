@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import logging
 import os
 import sys
 import tempfile
@@ -57,17 +58,44 @@ def plain_keras(precision: str = "float32") -> Iterator[Any]:
 
 
 def import_openvino() -> ModuleType:
-    """OpenVINO without its usage statistics.
+    """OpenVINO without its usage statistics."""
+    return _without_telemetry("openvino")
 
-    `import openvino` reports every import to an analytics server, and only leaves that out if its
-    telemetry package cannot be imported; so it is hidden for the time of the import.
+
+def import_nncf() -> ModuleType:
+    """NNCF without its usage statistics and without what it logs.
+
+    Raises:
+        BackboneError: It is not installed.
     """
-    if "openvino" in sys.modules:
-        return sys.modules["openvino"]
+    import_openvino()
+    logger_class = logging.getLoggerClass()
+    try:
+        return _without_telemetry("nncf")
+    except ModuleNotFoundError as error:
+        if error.name != "nncf":
+            raise
+        raise BackboneError(
+            'int8 needs NNCF, which is not installed. Run: pip install "onepass[int8]". '
+            "Or use --precision float32 or bfloat16."
+        ) from None
+    finally:
+        logging.setLoggerClass(logger_class)  # NNCF puts its own in place for the whole process
+        logging.getLogger("nncf").setLevel(logging.ERROR)
+
+
+def _without_telemetry(name: str) -> ModuleType:
+    """Imports a module of OpenVINO's family with `openvino_telemetry` hidden for the time of the import.
+
+    `import openvino` reports every import to an analytics server, NNCF every quantisation; both leave
+    that out if their telemetry package cannot be imported.
+    """
+    if loaded := sys.modules.get(name):
+        return loaded
     hidden = sys.modules.get("openvino_telemetry")
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
-        return importlib.import_module("openvino")
+        return importlib.import_module(name)
     finally:
         if hidden is None:
             del sys.modules["openvino_telemetry"]

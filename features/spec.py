@@ -22,8 +22,9 @@ class Spec:
         pooling: avg, max or flatten.
         views: Recipe of the views beyond the first; "plain" if there are none. It does not count in
             comparisons, because view 0 is the plain image in every file.
-        precision: float32 or bfloat16, the precision the backbone computed in.
+        precision: float32, bfloat16 or int8, the precision the backbone computed in.
         width: Length d of a row.
+        calibration: int8: hash, hexadecimal, of what the quantised graph was calibrated with; else "".
     """
 
     backbone: str
@@ -36,6 +37,7 @@ class Spec:
     views: str = field(default="plain", compare=False)
     precision: str
     width: int
+    calibration: str = ""
 
     def __str__(self) -> str:
         return (

@@ -69,7 +69,7 @@ def test_extract_reports_what_it_did(make_folder: MakeFolder, tiny_file: Path, t
         "views": 1,
         "computed_rows": 9,
         "duplicates": [],
-        "cosine": None,
+        "quantisation": None,
         "drift": None,
     }
     assert found["images_per_second"] > 0

@@ -144,7 +144,7 @@ def test_with_resize_keras_rows_are_those_of_a_keras_notebook(tmp_path: Path, ti
     backbone = load_backbone(str(tiny_file), resize="keras", engine=engine, precision="float32", batch_size=3)
     rows = dict(backbone.stream(list(enumerate(paths)), on_skip=lambda key, reason: pytest.fail(reason)))
 
-    np.testing.assert_allclose([rows[number] for number in range(4)], expected, atol=1e-5)
+    np.testing.assert_allclose([rows[number][0] for number in range(4)], expected, atol=1e-5)
     pixels = np.stack([read_image(path, image_size=32, resize="keras") for path in paths])
     np.testing.assert_allclose(backbone.rows(pixels), expected, atol=1e-5)
 
@@ -198,7 +198,7 @@ def test_a_model_that_ends_in_a_classifier_is_refused_with_the_remedy(tmp_path: 
     ({"resize": "stretch"}, "--resize is 'stretch'; needed: one of squash, crop, pad, keras."),
     ({"pooling": "sum"}, "--pooling is 'sum'; needed: one of avg, max, flatten."),
     ({"engine": "onnx"}, "--engine is 'onnx'; needed: one of auto, openvino, tensorflow."),
-    ({"precision": "int4"}, "--precision is 'int4'; needed: one of auto, float32, bfloat16."),
+    ({"precision": "int4"}, "--precision is 'int4'; needed: one of auto, float32, bfloat16, int8."),
     ({"image_size": 5}, "--image-size is 5; needed: 8 to 4096 pixels."),
     ({"batch_size": 0}, "--batch-size is 0; needed: at least 1."),
     ({"name": "inceptionv3", "image_size": 32, "weights": "w"}, "inceptionv3 cannot take 32 px images: "),
@@ -294,7 +294,8 @@ def test_a_failed_download_ends_in_one_line_that_names_the_ways_out(tmp_path: Pa
     )
 
 
-def test_nothing_is_sent_anywhere(tmp_path: Path, tiny_file: Path):
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_nothing_is_sent_anywhere(tmp_path: Path, tiny_file: Path, precision: str):
     """Conversion and inference with every connection and name look-up counted."""
     code = f"""
 import socket, sys
@@ -307,7 +308,7 @@ import multiprocessing
 multiprocessing.Process.start = lambda self: asked.append(("process", self))
 import numpy as np
 from extract import load_backbone
-load_backbone({str(tiny_file)!r}).rows(np.zeros((1, 32, 32, 3), np.uint8))
+load_backbone({str(tiny_file)!r}, precision={precision!r}).rows(np.zeros((1, 32, 32, 3), np.uint8))
 import time; time.sleep(0.5)
 print(asked, "openvino_telemetry" in sys.modules)
 """

@@ -18,6 +18,10 @@ def test_the_name_of_the_weights_does_not_matter_their_hash_does():
     assert make_spec(weights_hash="cd" * 32) != make_spec()
 
 
+def test_int8_rows_of_another_calibration_are_not_comparable():
+    assert make_spec(precision="int8", calibration="12ab") != make_spec(precision="int8", calibration="34cd")
+
+
 def test_two_specs_that_differ_are_shown_side_by_side():
     with pytest.raises(SpecMismatchError) as caught:
         require_equal_specs(
@@ -43,7 +47,7 @@ def test_two_specs_that_differ_are_shown_side_by_side():
     [
         ("{", "the spec is not JSON"),
         ("[1]", "the spec has the fields list; needed: backbone"),
-        ('{"backbone": "x"}', "the spec has the fields backbone; needed: backbone, decode"),
+        ('{"backbone": "x"}', "the spec has the fields backbone; needed: backbone, calibration, decode"),
         (json.dumps(json.loads(make_spec().to_json()) | {"width": "six"}), "the spec's width is 'six'; needed: int"),
         (json.dumps(json.loads(make_spec().to_json()) | {"width": True}), "the spec's width is True; needed: int"),
     ],
