@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint fast slow bench clean
+.PHONY: demo test lint fast slow torture bench clean
 
 demo: $(STAMP)
 	$(BIN)/python docs/demo.py demo
@@ -20,6 +20,10 @@ fast: $(STAMP)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# A hundred kills at random moments, and disks that fill up; about half an hour.
+torture: $(STAMP)
+	ONEPASS_TORTURE=100 $(BIN)/python -m pytest -n 2 tests/test_torture.py
 
 # make bench DATA=photos/ WEIGHTS=resnet50.weights.h5
 bench: $(STAMP)

@@ -413,26 +413,29 @@ def _head_info(path: Path, summary: bool, as_json: bool) -> None:
             ["rows", str(head.spec)],
             ["weights hash", head.spec.weights_hash],
             ["parameters", ", ".join(f"{k} {_plain(v)}" for k, v in head.parameters.items())],
-            *([key.replace("_", " "), _plain(value)] for key, value in head.trained_on.items()),
+            *_provenance_lines(head.trained_on),
         ]
     )
 
 
 def _feature_info(path: Path, as_json: bool) -> None:
-    from features import SPLITS, FeatureFile
+    from features import SPLITS, FeatureFile, find_duplicates
+    from features.duplicates import describe_duplicates
 
     with FeatureFile(path) as file:
-        table = file.table
+        table, duplicates = file.table, find_duplicates(file)
         splits = {name: len(file.rows_of(name)) for name in SPLITS}
         counts = {name: int((table.labels[file.committed] == i).sum()) for i, name in enumerate(file.class_names)}
         facts: dict[str, Any] = {
             "file": str(path),
             "images": len(file),
+            "views": file.views,
             "committed": int(file.committed.sum()),
             "pending": len(file.pending()),
             "skipped": [asdict(s) for s in file.skipped],
             "classes": counts,
             "splits": splits,
+            "duplicates": [asdict(group) for group in duplicates],
             "spec": asdict(file.spec),
             "provenance": file.provenance,
             "bytes": path.stat().st_size,
@@ -453,7 +456,8 @@ def _feature_info(path: Path, as_json: bool) -> None:
             ["splits", ", ".join(f"{name} {count}" for name, count in splits.items())],
             ["rows", str(file.spec)],
             ["weights hash", file.spec.weights_hash],
-            *([key.replace("_", " "), _plain(value)] for key, value in file.provenance.items()),
+            *([["duplicates", describe_duplicates(duplicates)]] if duplicates else []),
+            *_provenance_lines(file.provenance),
         ]
     )
     _print_skipped([(s["path"], s["reason"]) for s in facts["skipped"]], all_of_them=True)
@@ -560,11 +564,18 @@ def _print_skipped(skipped: list[tuple[str, str]], *, all_of_them: bool = False)
         typer.echo(f"... and {len(skipped) - len(shown)} more; --json lists them all", err=True)
 
 
+def _provenance_lines(provenance: dict[str, Any]) -> list[list[str]]:
+    """Name and value of all that is known; each environment on a line of its own."""
+    environments = [["environment", _plain(found)] for found in provenance.get("environments") or []]
+    others = {name: value for name, value in provenance.items() if name != "environments" and value is not None}
+    return [[name.replace("_", " "), _plain(value)] for name, value in others.items()] + environments
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(map(str, value)) or "none"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
     return str(value)
 
 

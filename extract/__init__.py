@@ -1,6 +1,6 @@
 """Images in, rows out: folders, decoding, backbones, engines and the one pass."""
 
-from extract.account import Extraction, find_duplicates
+from extract.account import Extraction
 from extract.backbone import Backbone, Source, load_backbone, load_backbone_for
 from extract.catalogue import CATALOGUE
 from extract.folders import check_folder, find_images
@@ -21,7 +21,6 @@ __all__ = [
     "Verification",
     "check_folder",
     "extract_features",
-    "find_duplicates",
     "find_images",
     "load_backbone",
     "load_backbone_for",

@@ -11,24 +11,10 @@ from extract.compiled import Quantisation
 from extract.fill import Filled
 from extract.folders import FolderScan
 from extract.prepare import ViewAxis
-from features import SPLITS, FeatureFile, SkippedImage
+from features import FeatureFile, SkippedImage
 from features.drift import Drift
+from features.duplicates import DuplicateGroup, describe_duplicates, find_duplicates
 from features.errors import DataError
-
-
-@dataclass(frozen=True)
-class DuplicateGroup:
-    """Images whose files are equal byte for byte.
-
-    Attributes:
-        paths: Two or more.
-        splits: Splits they lie in; more than one means that a score there is not honest.
-        classes: Classes they lie in; more than one means that a label is wrong.
-    """
-
-    paths: list[str]
-    splits: list[str]
-    classes: list[str]
 
 
 @dataclass(frozen=True)
@@ -116,32 +102,6 @@ class Extraction:
         if self.drawn_split:
             lines.append("a fifth of the images became the test split, chosen by content")
         return "\n".join(lines)
-
-
-def describe_duplicates(groups: list[DuplicateGroup]) -> str:
-    """One line on exact copies, and where they do harm."""
-    copies = sum(len(group.paths) - 1 for group in groups)
-    text = f"{copies} {'image is an exact copy' if copies == 1 else 'images are exact copies'} of another"
-    across = [group for group in groups if len(group.splits) > 1]
-    if across:
-        text += f"; {len(across)} of them in more than one split, such as {' = '.join(across[0].paths[:3])}"
-    torn = [group for group in groups if len(group.classes) > 1]
-    if torn:
-        text += f"; {len(torn)} in more than one class, such as {' = '.join(torn[0].paths[:3])}"
-    return text
-
-
-def find_duplicates(file: FeatureFile) -> list[DuplicateGroup]:
-    """Images of a feature file that are exact copies of each other."""
-    table = file.table
-    return [
-        DuplicateGroup(
-            paths=[table.paths[i] for i in group],
-            splits=sorted({SPLITS[i] for i in table.splits[group]}),
-            classes=sorted({table.class_names[i] for i in table.labels[group]}),
-        )
-        for group in table.duplicates()
-    ]
 
 
 def account(

@@ -1,0 +1,47 @@
+"""Images that are exact copies of each other, and where that does harm."""
+
+from dataclasses import dataclass
+
+from features.file import FeatureFile
+from features.splits import SPLITS
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """Images whose files are equal byte for byte.
+
+    Attributes:
+        paths: Two or more.
+        splits: Splits they lie in; more than one means that a score there is not honest.
+        classes: Classes they lie in; more than one means that a label is wrong.
+    """
+
+    paths: list[str]
+    splits: list[str]
+    classes: list[str]
+
+
+def find_duplicates(file: FeatureFile) -> list[DuplicateGroup]:
+    """Images of a feature file that are exact copies of each other."""
+    table = file.table
+    return [
+        DuplicateGroup(
+            paths=[table.paths[i] for i in group],
+            splits=sorted({SPLITS[i] for i in table.splits[group]}),
+            classes=sorted({table.class_names[i] for i in table.labels[group]}),
+        )
+        for group in table.duplicates()
+    ]
+
+
+def describe_duplicates(groups: list[DuplicateGroup]) -> str:
+    """One line on exact copies, and where they do harm."""
+    copies = sum(len(group.paths) - 1 for group in groups)
+    text = f"{copies} {'image is an exact copy' if copies == 1 else 'images are exact copies'} of another"
+    across = [group for group in groups if len(group.splits) > 1]
+    if across:
+        text += f"; {len(across)} of them in more than one split, such as {' = '.join(across[0].paths[:3])}"
+    torn = [group for group in groups if len(group.classes) > 1]
+    if torn:
+        text += f"; {len(torn)} in more than one class, such as {' = '.join(torn[0].paths[:3])}"
+    return text
