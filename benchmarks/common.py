@@ -2,11 +2,12 @@
 
 import json
 import os
-import platform
 import statistics
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from extract.golden import processor
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -32,11 +33,3 @@ def ratios(reference: list[float], taken: list[float]) -> dict[str, float]:
         "min": round(min(per_round), 2),
         "max": round(max(per_round), 2),
     }
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()

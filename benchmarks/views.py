@@ -9,16 +9,13 @@ kept in FOLDER. Prints a table and writes benchmarks/results/views-<backbone>-<d
 """
 
 import hashlib
-import json
-import os
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from extraction import RESULTS, processor
+from common import machine, versions, write_result
 from PIL import Image, ImageOps
 from scipy.stats import t
 
@@ -69,12 +66,11 @@ def main(
         "pool": len(labels["train"]),
         "test_images": len(labels["test"]),
         "seeds": seeds,
-        "machine": {"processor": processor(), "cores": os.cpu_count()},
-        "versions": {name: version(name) for name in ("onepass", "keras", "openvino", "pillow", "scikit-learn")},
+        "machine": machine(),
+        "versions": versions("onepass", "keras", "openvino", "pillow", "scikit-learn"),
         "figures": figures,
     }
-    path = RESULTS / f"views-{backbone}-{data.name}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(f"views-{backbone}-{data.name}", result)
     for f in figures:
         low, high = f["interval"]
         print(

@@ -62,3 +62,24 @@ def test_the_speed_stands_in_the_results():
         assert f"| {name} | {statistics.median(rates):.1f} |" in README
     for ratio in result["times_keras_predict"].values():
         assert f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})" in README
+
+
+def test_what_views_are_worth_stands_in_the_results():
+    def difference(data: str, head: str, train: int, predict: int) -> str:
+        path = ROOT / "benchmarks" / "results" / f"views-mobilenetv2-{data}.json"
+        (found,) = (
+            figure
+            for figure in json.loads(path.read_text())["figures"]
+            if (figure["recipe"], figure["head"]) == ("classic", head)
+            and (figure["train_views"], figure["predict_views"]) == (train, predict)
+        )
+        numbers = [100 * found["difference"], *(100 * bound for bound in found["interval"])]
+        return "{:.1f} ({:.1f} to {:.1f})".format(*numbers)
+
+    assert difference("trashnet", "svm", 8, 4) == "2.2 (1.3 to 3.2)"
+    assert difference("hymenoptera", "svm", 8, 4) == "-1.5 (-3.2 to 0.2)"
+    assert difference("hymenoptera", "logreg", 4, 1) == "0.8 (0.1 to 1.6)"
+    text = " ".join(README.split())
+    assert "2.2 points of accuracy to the SVM on trashnet (1.3 to 3.2)" in text
+    assert "cost it 1.5 on ants and bees (-3.2 to 0.2)" in text
+    assert "0.8 points of logistic regression on ants and bees with 4 views (0.1 to 1.6)" in text
