@@ -30,7 +30,7 @@ from extract import load_backbone
 from extract.run import run_extraction
 
 tiny, data, out, log = sys.argv[1:]
-backbone = load_backbone(tiny)
+backbone = load_backbone(tiny, image_size=32)  # which Keras would otherwise be loaded to find out
 infer, stream = backbone.engine.run, backbone.stream
 
 def slowly(images):
