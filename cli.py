@@ -115,7 +115,10 @@ def extract_command(
             )
         )
     if plan:
-        _show(plan_extraction(data, ready, out=out, views=views, augment=augment, workers=workers), as_json)
+        _show(
+            plan_extraction(data, ready, **_given(out=out, views=views, augment=augment, base=base, workers=workers)),
+            as_json,
+        )
         return
     with _progress("extracting") as report:
         options = _given(views=views, augment=augment, base=base, out=out, batch_size=batch_size, workers=workers)
@@ -312,7 +315,9 @@ def verify_command(
     raise typer.Exit(_EXIT_CODES[found.verdict])
 
 
-@onepass.command("repair", epilog="Example: onepass repair photos.resnet50.h5 --data photos/")
+@onepass.command(
+    "repair", epilog="Exit codes: 0 whole now, 4 some images still to do. Example: onepass repair photos.resnet50.h5"
+)
 @_guarded
 def repair_command(
     file: Features = None,
@@ -340,7 +345,9 @@ def repair_command(
         )
     _show(done, as_json)
     if not as_json:
-        _print_skipped([(s.path, s.reason) for s in done.dropped])
+        _print_skipped([(s.path, s.reason) for s in done.left])
+    if done.left:
+        raise typer.Exit(_EXIT_CODES["incomplete"])
 
 
 @onepass.command("info", epilog="Example: onepass info photos.resnet50.h5")
@@ -467,9 +474,7 @@ def _backbone_of(head: Any, weights: str | None, engine: str) -> Any:
     """The backbone whose rows a saved head takes."""
     from extract import Source, load_backbone_for
 
-    source = Source(str(head.trained_on.get("backbone")), weights or str(head.trained_on.get("weights")))
-    if weights and weights.endswith(".keras"):
-        source = Source(weights, "imagenet")
+    source = Source.of(head.trained_on, weights)
     with _progress("preparing the backbone", total=False):
         return load_backbone_for(head.spec, source=source, engine=engine, needed_by=str(head.path))
 

@@ -7,8 +7,9 @@ from extract.folders import check_folder, find_images
 from extract.images import UnreadableImageError, read_image
 from extract.labelled import rows_of_folder
 from extract.plan import Plan, plan_extraction
-from extract.repair import Repair, Verification, repair, verify
+from extract.repair import Repair, repair
 from extract.run import extract_features, run_extraction
+from extract.verify import Verification, verify
 
 __all__ = [
     "CATALOGUE",

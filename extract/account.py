@@ -29,6 +29,7 @@ class Extraction:
         computed: Images that went through the backbone in this run.
         computed_rows: Rows that were written for them, views and exact copies included.
         reused: Images whose row was there already, or belongs to an image of the same content.
+        dropped: Contents that the file had rows of and that are no longer in the folder.
         skipped: Files without a row, with the reason.
         duplicates: Images that are exact copies of each other.
         seconds: Duration of the pass, start-up of the engine included.
@@ -46,6 +47,7 @@ class Extraction:
     computed: int
     computed_rows: int
     reused: int
+    dropped: int
     skipped: list[SkippedImage]
     duplicates: list[DuplicateGroup]
     seconds: float
@@ -69,6 +71,7 @@ class Extraction:
             "computed": self.computed,
             "computed_rows": self.computed_rows,
             "reused": self.reused,
+            "dropped": self.dropped,
             "skipped": len(self.skipped),
             "skipped_images": [asdict(image) for image in self.skipped],
             "duplicates": [asdict(group) for group in self.duplicates],
@@ -77,7 +80,8 @@ class Extraction:
             "engine": self.engine,
             "precision": self.precision,
             "quantisation": asdict(self.quantisation) if self.quantisation else None,
-            "drift": asdict(self.drift) if self.drift else None,
+            "drift": self.drift.record() if self.drift else None,
+            "drawn_split": self.drawn_split,
         }
 
     def __str__(self) -> str:
@@ -90,6 +94,8 @@ class Extraction:
                 f"({self.images_per_second:.1f} images/s, {self.engine} {self.precision})"
             ),
         ]
+        if self.dropped:
+            lines.append(f"{self.dropped} images of the file are no longer in the folder; their rows were dropped")
         if cost := self.quantisation:
             lines.append(
                 f"int8 costs: cosine to float32 {cost.cosine_mean:.4f} on average, {cost.cosine_min:.4f} at worst of "
@@ -110,7 +116,9 @@ def account(
     backbone: Backbone,
     axis: ViewAxis,
     done: Filled,
-    drifts: list[Drift],
+    *,
+    dropped: int,
+    drift: Drift | None,
     seconds: float,
 ) -> Extraction:
     """Puts together what a run did.
@@ -122,7 +130,7 @@ def account(
         labels = file.table.labels[file.committed]
         counts = np.bincount(labels, minlength=len(file.class_names)).tolist()
         classes = dict(zip(file.class_names, counts, strict=True))
-        skipped = file.skipped + done.skipped + [SkippedImage(p, reason) for p, reason in scan.other.items()]
+        skipped = file.skipped + done.left + [SkippedImage(p, reason) for p, reason in scan.other.items()]
         duplicates = find_duplicates(file)
         images = int(file.committed.sum())
     if bare := [name for name, count in classes.items() if count == 0]:
@@ -144,6 +152,7 @@ def account(
         engine=backbone.engine_name,
         precision=backbone.spec.precision,
         quantisation=backbone.quantisation,
-        drift=min(drifts, key=lambda drift: drift.cosine) if drifts else None,
+        drift=drift,
+        dropped=dropped,
         drawn_split=scan.drawn,
     )

@@ -3,13 +3,13 @@
 import hashlib
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from extract.images import (
     decode_views,
     pixel_dtype,
     read_bytes,
+    require_views,
 )
 from extract.keras_model import POOLINGS, BuiltBackbone, build_backbone, keras_file_size
 from extract.lite0 import PACKAGE
@@ -60,6 +61,13 @@ class Source:
 
     name: str
     weights: str
+
+    @classmethod
+    def of(cls, provenance: dict[str, Any], weights: str | None = None) -> Self:
+        """Where the backbone of a feature file or head came from, or where its weights lie now."""
+        if weights and weights.endswith(".keras"):
+            return cls(weights, "imagenet")
+        return cls(str(provenance.get("backbone")), weights or str(provenance.get("weights")))
 
 
 class Backbone:
@@ -147,7 +155,7 @@ class Backbone:
         verify: bool = False,
         views: Sequence[int] = (0,),
         augmentation: Augmentation | str | None = None,
-    ) -> Iterator[tuple[Key, np.ndarray]]:
+    ) -> Generator[tuple[Key, np.ndarray], None, None]:
         """Rows of image files; decoding runs in threads beside the engine, memory stays bounded.
 
         Args:
@@ -162,17 +170,21 @@ class Backbone:
             (key, (len(views), d) float32), not necessarily in order.
         """
 
+        require_views(self.spec.resize, views)
+        threads = os.cpu_count() or 1 if workers is None else workers
+        if threads < 1:
+            raise OptionError(f"--workers is {workers}; needed: at least 1.")
         recipe = Augmentation.parse(augmentation) if isinstance(augmentation, str) else augmentation
 
         def decode(key: Key, path: Path) -> list[np.ndarray]:
             data = read_bytes(path)
             if verify and hashlib.sha256(data).digest() != key:
-                raise UnreadableImageError("changed while it was being read; run the command again")
+                raise UnreadableImageError("no longer the file whose content was recorded; extract again with --rehash")
             spec = self.spec
             return decode_views(data, image_size=spec.image_size, resize=spec.resize, views=views, augmentation=recipe)
 
         def readable() -> Iterator[tuple[tuple[Key, int], np.ndarray]]:
-            for key, future in _ahead(files, decode, workers or os.cpu_count() or 1):
+            for key, future in _ahead(files, decode, threads, ahead=threads + (3 * threads + 8) // len(views)):
                 try:
                     pixels = future.result()
                 except UnreadableImageError as error:
@@ -180,6 +192,7 @@ class Backbone:
                     continue
                 yield from (((key, number), view) for number, view in enumerate(pixels))
 
+        # Views of one image follow each other; an engine may still answer in another order.
         unfinished: dict[Key, np.ndarray] = {}
         seen: Counter[Key] = Counter()
         for (key, number), row in self.engine.run(readable()):
@@ -192,20 +205,22 @@ class Backbone:
 
 
 def _ahead(
-    files: Iterable[tuple[Key, Path]], decode: Callable[[Key, Path], list[np.ndarray]], workers: int
+    files: Iterable[tuple[Key, Path]], decode: Callable[[Key, Path], list[np.ndarray]], workers: int, *, ahead: int
 ) -> Iterator[tuple[Key, Future[list[np.ndarray]]]]:
-    """Keeps a bounded number of decodings under way, in order."""
+    """Keeps at most `ahead` decodings under way or waiting, in order."""
     waiting: deque[tuple[Key, Future[list[np.ndarray]]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         for key, path in files:
             waiting.append((key, pool.submit(decode, key, path)))
-            if len(waiting) > 4 * workers + 8:
+            if len(waiting) > ahead:
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
     finally:
-        pool.shutdown(cancel_futures=True)
+        # Without waiting: if a garbage collection ends this generator, it may do so in a thread that is
+        # just starting and holds the lock which joining another thread needs.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def load_backbone(

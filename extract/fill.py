@@ -1,5 +1,7 @@
 """Computes the rows that a feature file lacks: each content once, committed as it comes."""
 
+import contextlib
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +29,7 @@ class Lacking:
     Attributes:
         contents: Views that are lacking -> content hash -> positions of the images that lack them.
         unread: Positions of images that had no content to hash.
-        rows: Places whose row is damaged; their flags are withdrawn first.
+        damaged: Places whose row does not match its checksum.
     """
 
     contents: dict[tuple[int, ...], dict[bytes, list[int]]] = field(default_factory=lambda: defaultdict(dict))
@@ -39,22 +41,40 @@ class Lacking:
         """Contents to run through the backbone."""
         return sum(map(len, self.contents.values()))
 
+    @property
+    def positions(self) -> list[int]:
+        """Images that a content to be computed belongs to."""
+        return [position for contents in self.contents.values() for where in contents.values() for position in where]
+
     @classmethod
-    def of(cls, path: Path) -> "Lacking":
-        """Looks through the flags and, for committed rows, the checksums of a feature file."""
+    def of(cls, path: Path, *, retry: bool = False) -> "Lacking":
+        """Looks through the flags and, for committed rows, the checksums of a feature file.
+
+        Args:
+            path: The file.
+            retry: Count images that were skipped for what is in them as well.
+        """
         found = cls()
         with FeatureFile(path) as file:
             damaged = file.damaged(np.arange(len(file)))
             lacking, hashes = ~file.flags | damaged, file.unchecked_table().content_hashes
+            given_up = (file.skip_records() == 1) & hashes.any(axis=1) & (not retry)
         found.damaged = [(i, view) for i, view in np.argwhere(damaged).tolist()]
         places: dict[bytes, list[int]] = defaultdict(list)
-        for position in np.flatnonzero(lacking.any(axis=1)).tolist():
+        for position in np.flatnonzero(lacking.any(axis=1) & ~given_up).tolist():
             places[hashes[position].tobytes()].append(position)
         found.unread = places.pop(bytes(32), [])
         for content, positions in places.items():
             views = tuple(np.flatnonzero(lacking[positions].any(axis=0)).tolist())
             found.contents[views][content] = positions
         return found
+
+
+def share_rows(path: Path, lacking: Lacking) -> None:
+    """Takes the flags of damaged rows back, and gives each image the intact rows that a copy of it has."""
+    with FeatureFile(path) as file, RowWriter(path) as writer:
+        writer.withdraw(lacking.damaged)
+        writer.copy_rows(file)
 
 
 @dataclass
@@ -64,12 +84,12 @@ class Filled:
     Attributes:
         computed: Images that went through the backbone.
         rows: Rows that came out of it, views and copies included.
-        skipped: Images that could not be read although they have rows of other views.
+        left: Images that still lack rows: their files are gone, have changed, or cannot be opened now.
     """
 
     computed: int = 0
     rows: int = 0
-    skipped: list[SkippedImage] = field(default_factory=list)
+    left: list[SkippedImage] = field(default_factory=list)
 
 
 def fill(
@@ -93,7 +113,7 @@ def fill(
         backbone: Of the file's spec.
         root: Folder that `paths` are relative to.
         paths: Of the file's images.
-        unread: path -> reason, of files that could not be hashed.
+        unread: path -> reason, of files that could not be hashed; others keep the reason they have.
         augmentation: Recipe of the views beyond the first.
         batch_size: Rows committed together.
         workers: Decoding threads.
@@ -101,39 +121,55 @@ def fill(
     """
     done = Filled()
     finished = 0
+    with FeatureFile(path) as file:
+        plain = file.flags[:, 0]
     with RowWriter(path) as writer, _Committer(writer, batch_size) as committer:
-        writer.withdraw(lacking.damaged)
-        with FeatureFile(path) as file:
-            plain, recorded = file.flags[:, 0], file.stored("skip_reasons") != b""
         for position in lacking.unread:
-            writer.skip(position, unread.get(paths[position], "could not be read"))
+            if reason := unread.get(paths[position]):
+                writer.skip(position, reason)
         for views, contents in lacking.contents.items():
+            files = {content: root / paths[_readable(root, paths, where)] for content, where in contents.items()}
 
-            def skip(content: bytes, reason: str, contents: dict[bytes, list[int]] = contents) -> None:
+            def skip(
+                content: bytes, reason: str, contents: dict[bytes, list[int]] = contents, files: dict = files
+            ) -> None:
                 nonlocal finished
                 finished += 1
                 for position in contents[content]:
-                    if plain[position]:
-                        done.skipped.append(SkippedImage(paths[position], reason))
+                    if plain[position] or not _holds(files[content], content):
+                        done.left.append(SkippedImage(paths[position], reason))
                     else:
                         writer.skip(position, reason)
 
-            files = [(content, root / paths[where[0]]) for content, where in contents.items()]
             stream = backbone.stream(
-                files, on_skip=skip, workers=workers, verify=True, views=views, augmentation=augmentation
+                files.items(), on_skip=skip, workers=workers, verify=True, views=views, augmentation=augmentation
             )
-            for content, rows in stream:
-                for position in contents[content]:
-                    if recorded[position]:
-                        writer.clear_skip(position)
-                    for view, row in zip(views, rows, strict=True):
-                        committer.add((position, view), row)
-                    done.rows += len(views)
-                done.computed += 1
-                finished += 1
-                if progress:
-                    progress(finished, lacking.images)
+            with contextlib.closing(stream):
+                for content, rows in stream:
+                    for position in contents[content]:
+                        for view, row in zip(views, rows, strict=True):
+                            committer.add((position, view), row)
+                        done.rows += len(views)
+                    done.computed += 1
+                    finished += 1
+                    if progress:
+                        progress(finished, lacking.images)
     return done
+
+
+def _readable(root: Path, paths: Sequence[str], where: list[int]) -> int:
+    """Of exact copies the first whose file is there."""
+    if len(where) == 1:
+        return where[0]
+    return next((position for position in where if (root / paths[position]).is_file()), where[0])
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """True if a file can be read and is what it was, so that a failure to decode it is final."""
+    try:
+        return hashlib.sha256(path.read_bytes()).digest() == content
+    except OSError:
+        return False
 
 
 class _Committer:

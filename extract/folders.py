@@ -71,10 +71,11 @@ def image_folders(data: Folders) -> tuple[list[Path], Path]:
             raise DataError(f"{folder} is {'a file' if folder.exists() else 'not there'}; needed: a folder of images.")
     if len(folders) == 1:
         return folders, folders[0]
-    folders = [folder.resolve() for folder in folders]
     for folder, other in itertools.permutations(folders, 2):
-        if folder.is_relative_to(other):
+        if folder.resolve().is_relative_to(other.resolve()):
             raise DataError(f"{folder} lies in {other}, so its images would count twice. Name only one of them.")
+    # Absolute but with its links: a link's own name may be that of a split.
+    folders = [Path(os.path.abspath(folder)) for folder in folders]  # noqa: PTH100
     return folders, Path(os.path.commonpath(folders))
 
 
@@ -106,8 +107,9 @@ def scan_folder(
     """
     files, other, root = _checked_files(data, least_classes)
     class_names = tuple(sorted({file.label for file in files}))
-    hashes, sizes, mtimes, unread = _hash_files(root, files, None if rehash else known)
-    labels = np.array([class_names.index(file.label) for file in files], np.int32)
+    hashes, sizes, mtimes, unread = _hash_files(root, files, known, rehash)
+    number = {name: i for i, name in enumerate(class_names)}
+    labels = np.array([number[file.label] for file in files], np.int32)
     splits = np.array([SPLITS.index(file.split or "train") for file in files], np.uint8)
     drawn = all(file.split in (None, "train") for file in files)
     if drawn:
@@ -228,7 +230,7 @@ def _check_classes(data: str, files: list[_File], empty: list[str], least: int) 
 
 
 def _hash_files(
-    root: Path, files: list[_File], known: ImageTable | None
+    root: Path, files: list[_File], known: ImageTable | None, rehash: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, str]]:
     hashes = np.zeros((len(files), 32), np.uint8)
     sizes, mtimes = np.zeros(len(files), np.int64), np.zeros(len(files), np.int64)
@@ -241,20 +243,25 @@ def _hash_files(
         if not file.is_image:
             unread[file.path] = f"not an image by its name ({path.suffix})"
             return
+        before = earlier.get(file.path)
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
                 unread[file.path] = "not a regular file"
                 return
             sizes[position], mtimes[position] = status.st_size, status.st_mtime_ns
-            before = earlier.get(file.path)
-            if known and before is not None and _unchanged(known, before, status):
+            if known and before is not None and not rehash and _unchanged(known, before, status):
                 hashes[position] = known.content_hashes[before]
                 return
             with open(path, "rb") as raw:
                 digest = hashlib.file_digest(raw, "sha256").digest()
             hashes[position] = np.frombuffer(digest, np.uint8)
         except OSError as error:
+            if known and before is not None and known.content_hashes[before].any():
+                # It could be read once; a disk that hiccups is no reason to lose its row.
+                hashes[position] = known.content_hashes[before]
+                sizes[position], mtimes[position] = known.file_sizes[before], known.file_mtimes[before]
+                return
             unread[file.path] = (error.strerror or type(error).__name__).lower()
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

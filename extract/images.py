@@ -22,7 +22,7 @@ from PIL import (
 
 from extract import keras_pixels
 from extract.views import Augmentation, view_pixels
-from features.errors import UserError
+from features.errors import OptionError, UserError
 
 RESIZES = ("squash", "crop", "pad", "keras")
 
@@ -42,6 +42,16 @@ _FORMATS = [
 
 class UnreadableImageError(UserError):
     """The file is no image that can be used; the message is the reason in a few words."""
+
+
+def require_views(resize: str, views: Sequence[int]) -> None:
+    """Refuses views where there are none.
+
+    Raises:
+        OptionError: --resize keras gives plain images alone.
+    """
+    if resize == "keras" and tuple(views) != (0,):
+        raise OptionError("--resize keras gives plain images alone; leave --views out, or choose another --resize.")
 
 
 def decode_rule(resize: str) -> str:
@@ -104,16 +114,18 @@ def decode_views(
     Args:
         data: Bytes of the file.
         image_size: Side s, pixels.
-        resize: squash, crop or pad.
+        resize: squash, crop or pad; keras for the plain image alone.
         views: Numbers of views; 0 is the plain image.
         augmentation: What the others are drawn from.
 
     Returns:
-        (s, s, 3) uint8 RGB for each view.
+        As `read_image`, for each view.
 
     Raises:
         UnreadableImageError: With the reason.
+        OptionError: Views of --resize keras.
     """
+    require_views(resize, views)
 
     def to_square(image: Image.Image, side: int) -> Image.Image:
         return _resized(image, side, resize)

@@ -1,5 +1,6 @@
-"""What a pass would cost, from a pilot of a few images: nothing is written."""
+"""What a pass would cost, from a pilot of a few images; no feature file is written."""
 
+import contextlib
 import os
 import resource
 import sys
@@ -14,11 +15,11 @@ import numpy as np
 
 from extract.backbone import Backbone
 from extract.folders import Folders, image_folders
-from extract.images import UnreadableImageError, decode_views, read_bytes
-from extract.prepare import ViewAxis, calibrated_for, choose_views, require_spec, scan_for
-from extract.run import default_path
+from extract.images import UnreadableImageError, decode_views, read_bytes, require_views
+from extract.prepare import ViewAxis, calibrated_for, choose_views, existing, held_views, scan_for
+from extract.run import default_path, require_specs
 from features import FeatureFile
-from features.errors import DataError
+from features.errors import DataError, OptionError
 
 PILOT_VIEWS = 64
 
@@ -30,7 +31,7 @@ class Plan:
     Attributes:
         path: Where the feature file would go.
         images: Images in the folder, exact copies once.
-        to_compute: Those that have no row yet.
+        to_compute: Those that lack rows.
         views: Views per image.
         seconds: Time for the pass, without starting the engine.
         disk: Size of the feature file, bytes.
@@ -87,6 +88,7 @@ def plan_extraction(
     out: str | Path | None = None,
     views: int | None = None,
     augment: str | None = None,
+    base: Sequence[str | Path] = (),
     workers: int | None = None,
 ) -> Plan:
     """Runs a pilot of 64 views and works out what the whole pass would cost.
@@ -97,22 +99,30 @@ def plan_extraction(
         out: Where the feature file would go.
         views: As for the pass.
         augment: As for the pass.
+        base: As for the pass.
         workers: As for the pass.
 
     Raises:
         DataError: The folder cannot be used, or none of the images tried can be read.
     """
     path = Path(out or default_path(image_folders(data)[0], backbone.spec.backbone))
-    old = FeatureFile(path) if path.exists() else None
-    axis = choose_views(old, views, augment)
-    scan = scan_for(data, old, seed=0, rehash=False)
-    backbone = calibrated_for(backbone, scan, old)
-    if old:
-        require_spec(old, backbone.spec)
+    threads = os.cpu_count() or 1 if workers is None else workers
+    if threads < 1:
+        raise OptionError(f"--workers is {workers}; needed: at least 1.")
+    with contextlib.ExitStack() as stack:
+        bases = [stack.enter_context(FeatureFile(one)) for one in base]
+        old = stack.enter_context(existing(path))
+        axis = choose_views(old, views, augment)
+        require_views(backbone.spec.resize, range(axis.count))
+        require_specs(old, bases, backbone.spec)
+        scan = scan_for(data, old, seed=None, rehash=False)
+        sources = [file for file in (old, *bases) if file]
+        backbone = calibrated_for(backbone, scan, sources[0] if sources else None)
+        held = held_views(sources, axis)
     files = scan.images()
-    known = {h.tobytes() for h in old.table.content_hashes[old.committed]} if old and old.views == axis.count else set()
-    to_compute = sum(content not in known for content, _ in files)
-    threads = workers or os.cpu_count() or 1
+    lacking = [axis.count - held.get(content, 0) for content, _ in files if held.get(content, 0) < axis.count]
+    if not files:
+        raise DataError(f"none of the files in {scan.root} could be read.")
     count = min(max(8, PILOT_VIEWS // axis.count), len(files))
     sample = [files[i][1] for i in np.linspace(0, len(files) - 1, count).astype(int)]
     decode, compute, rate = _pilot(backbone, sample, axis, threads)
@@ -121,9 +131,9 @@ def plan_extraction(
     return Plan(
         path=path,
         images=len(files),
-        to_compute=to_compute,
+        to_compute=len(lacking),
         views=axis.count,
-        seconds=to_compute * axis.count / rate,
+        seconds=sum(lacking) / rate,
         disk=len(tables) * (4 * backbone.spec.width * axis.count + entry),
         memory=_peak_memory(),
         decode_rate=decode,

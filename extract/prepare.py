@@ -1,8 +1,9 @@
 """Makes the feature file ready for a pass: a place for each image and view, old rows taken over by content."""
 
+import contextlib
 import dataclasses
 import datetime
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from features import FeatureFile, Spec
 from features.drift import Drift, measure_drift, require_no_drift
 from features.errors import FeatureFileError, OptionError
 from features.spec import require_equal_specs
-from features.writer import RowWriter, write_feature_file
+from features.writer import write_feature_file
 
 DEFAULT_AUGMENT = "classic"
 
@@ -38,6 +39,16 @@ class ViewAxis:
     def recipe(self) -> str:
         """How a spec names it."""
         return view_recipe(self.augmentation) if self.augmentation else "plain"
+
+
+@contextlib.contextmanager
+def existing(path: Path) -> Iterator[FeatureFile | None]:
+    """The feature file that stands at a path already, or None."""
+    if not path.exists():
+        yield None
+        return
+    with FeatureFile(path) as file:
+        yield file
 
 
 def choose_views(old: FeatureFile | None, views: int | None, augment: str | None) -> ViewAxis:
@@ -66,36 +77,69 @@ def choose_views(old: FeatureFile | None, views: int | None, augment: str | None
     return axis
 
 
-def scan_for(data: Folders, old: FeatureFile | None, *, seed: int, rehash: bool) -> FolderScan:
+def scan_for(data: Folders, old: FeatureFile | None, *, seed: int | None, rehash: bool) -> FolderScan:
     """Scans the image folders with the help of what an old feature file knows.
 
     Raises:
         FeatureFileError: The file holds rows, and none of its images is here.
+        OptionError: The file's split was drawn with another seed.
     """
-    known_drawn = bool(old and old.provenance.get("drawn_split"))
-    scan = scan_folder(data, seed=seed, known=old.table if old else None, known_drawn=known_drawn, rehash=rehash)
-    if old and old.flags.any():
-        shared = {h.tobytes() for h in scan.table.content_hashes} & {h.tobytes() for h in old.table.content_hashes}
-        if not shared:
-            raise FeatureFileError(
-                f"{old.path} holds rows of {int(old.flags.any(axis=1).sum())} images from "
-                f"{old.provenance.get('data')}, none of which is in {_named(data)}. Choose another file with --out, or "
-                "delete this one."
-            )
+    drawn = bool(old and old.provenance.get("drawn_split"))
+    drawn_with = int((old and old.provenance.get("seed")) or 0)
+    if old and drawn and seed not in (None, drawn_with):
+        raise OptionError(
+            f"the test split of {old.path} was drawn with seed {drawn_with}, and images keep their side; got {seed}. "
+            "Choose another file with --out; --base takes the rows over."
+        )
+    # Elsewhere an image of the same name, size and time may still be another one.
+    here = bool(old) and old.provenance.get("data") == str(image_folders(data)[1].resolve())  # type: ignore[union-attr]
+    scan = scan_folder(
+        data,
+        seed=drawn_with if seed is None else seed,
+        known=old.table if old else None,
+        known_drawn=drawn,
+        rehash=rehash or not here,
+    )
+    if old and old.flags.any() and len(dropped_contents(old, scan)) == len(_held_contents(old)):
+        raise FeatureFileError(
+            f"{old.path} holds rows of {int(old.flags.any(axis=1).sum())} images from "
+            f"{old.provenance.get('data')}, none of which is in {_named(data)}. Choose another file with --out, or "
+            "delete this one."
+        )
     return scan
 
 
-def calibrated_for(backbone: Backbone, scan: FolderScan, old: FeatureFile | None) -> Backbone:
-    """An int8 backbone calibrated on the training images, or as it was for the rows of an old file.
+def dropped_contents(old: FeatureFile, scan: FolderScan) -> set[bytes]:
+    """Contents that a file has rows of and that are no longer in the image folders."""
+    return _held_contents(old) - {h.tobytes() for h in scan.table.content_hashes}
+
+
+def _held_contents(file: FeatureFile) -> set[bytes]:
+    return {h.tobytes() for h in file.table.content_hashes[file.flags.any(axis=1)]}
+
+
+def held_views(sources: Sequence[FeatureFile], axis: ViewAxis) -> dict[bytes, int]:
+    """How many of the wanted views of each content the feature files have among them, at best."""
+    held: dict[bytes, int] = {}
+    for source in sources:
+        usable = axis.count if source.spec.views == axis.recipe else 1
+        counts = source.flags[:, :usable].sum(axis=1).tolist()
+        for content, count in zip(source.table.content_hashes, counts, strict=True):
+            held[content.tobytes()] = max(count, held.get(content.tobytes(), 0))
+    return held
+
+
+def calibrated_for(backbone: Backbone, scan: FolderScan, like: FeatureFile | None) -> Backbone:
+    """An int8 backbone calibrated on the training images, or as it was for the rows of a file.
 
     A backbone of another precision is returned as it is.
 
     Raises:
-        BackboneError: NNCF is not installed, or the graph of the old rows is not to be had.
+        BackboneError: NNCF is not installed, or the graph of the file's rows is not to be had.
     """
-    if backbone.spec.precision != "int8" or backbone.spec.calibration or (old and old.spec.precision != "int8"):
+    if backbone.spec.precision != "int8" or backbone.spec.calibration:
         return backbone
-    calibration, name = (old.spec.calibration, str(old.path)) if old else ("", "")
+    calibration, name = (like.spec.calibration, str(like.path)) if like else ("", "")
     return calibrated(backbone, scan.images("train"), calibration=calibration, needed_by=name)
 
 
@@ -107,60 +151,47 @@ def write_prepared(
     data: Folders,
     *,
     old: FeatureFile | None,
-    seed: int,
+    seed: int | None,
 ) -> None:
     """Puts a file at `path` that has a place for every image and view, and all rows of `old` still wanted."""
-    if old and scan.table.same_entries(old.table) and old.views == axis.count:
+    root = str(scan.root.resolve())
+    if old and scan.table.same_files(old.table) and old.views == axis.count and old.provenance.get("data") == root:
         return
     provenance: dict[str, Any] = {
-        "data": str(scan.root.resolve()),
+        "data": root,
         "folders": [str(folder.resolve()) for folder in image_folders(data)[0]],
         "backbone": backbone.source.name,
         "weights": backbone.source.weights,
         "engine": backbone.engine_name,
-        "seed": seed,
+        "seed": seed if seed is not None else (old.provenance.get("seed") or 0) if old else 0,
         "drawn_split": scan.drawn,
         "augment": str(axis.augmentation) if axis.augmentation else None,
         "quantisation": asdict(backbone.quantisation) if backbone.quantisation else None,
-        "environments": old.provenance.get("environments") if old else [backbone.environment],
+        "environments": (old.provenance.get("environments") or []) if old else [backbone.environment],
     }
     golden = old.golden_rows if old else backbone.golden_rows()[None]
     spec = dataclasses.replace(backbone.spec, views=axis.recipe)
     write_feature_file(path, spec, scan.table, provenance, golden, views=axis.count, old=old)
 
 
-def take_over(path: Path, bases: Sequence[Path], backbone: Backbone, *, accept_drift: bool) -> list[Drift]:
-    """Copies rows from other feature files of an equal spec; returns how far their golden rows lie.
-
-    Raises:
-        SpecMismatchError: A file has another spec.
-        DriftError: A file's golden rows are not what the backbone computes here.
-    """
-    drifts = []
-    for base in bases:
-        with FeatureFile(base) as source, RowWriter(path) as writer:
-            require_spec(source, backbone.spec)
-            drifts.append(check_golden(source, backbone, accept=accept_drift))
-            writer.copy_rows(source)
-    return drifts
-
-
-def require_spec(file: FeatureFile, spec: Spec) -> None:
-    """Refuses a file whose rows are not those of this spec.
+def require_spec(file: FeatureFile, spec: Spec, *, remedy: str) -> None:
+    """Refuses a file whose rows are not those of this spec; an int8 spec may still lack its calibration.
 
     Raises:
         SpecMismatchError: With both side by side.
     """
-    require_equal_specs(
-        file.spec,
-        spec,
-        left_name=str(file.path),
-        right_name="this command",
-        remedy="Repeat the settings of the file, or choose another file with --out.",
-    )
+    if spec.precision == "int8" and not spec.calibration:
+        spec = dataclasses.replace(spec, calibration=file.spec.calibration)
+    require_equal_specs(file.spec, spec, left_name=str(file.path), right_name="this command", remedy=remedy)
 
 
-def check_golden(file: FeatureFile, backbone: Backbone, *, accept: bool = False) -> Drift:
+def check_golden(
+    file: FeatureFile,
+    backbone: Backbone,
+    *,
+    accept: bool = False,
+    remedy: str = "Or go on with --accept-drift, which is recorded.",
+) -> Drift:
     """Recomputes a file's golden rows.
 
     Raises:
@@ -168,22 +199,33 @@ def check_golden(file: FeatureFile, backbone: Backbone, *, accept: bool = False)
     """
     drift = measure_drift(file.golden_rows, backbone.golden_rows(), file.spec.precision)
     if not accept:
-        require_no_drift(drift, name=str(file.path))
+        require_no_drift(drift, name=str(file.path), remedy=remedy)
     return drift
 
 
-def record_drift(path: Path, backbone: Backbone, drift: Drift) -> None:
-    """Writes into a feature file that rows of this environment were accepted although they differ."""
+def record_drift(path: Path, golden: np.ndarray, environments: list[dict[str, Any]], drift: Drift) -> None:
+    """Writes into a feature file that rows of other environments were accepted although they differ.
+
+    Args:
+        path: The file.
+        golden: (e, g, d) float32, golden rows of these environments; those that it has are left out.
+        environments: What they are.
+        drift: What was accepted.
+    """
     with FeatureFile(path) as old:
-        accepted = {
-            **backbone.environment,
+        known = {rows.tobytes() for rows in old.golden_rows}
+        new = [rows for rows in golden if rows.tobytes() not in known]
+        if not new:
+            return
+        note = {
             "accepted": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "cosine": drift.cosine,
             "difference": drift.difference,
         }
-        provenance = {**old.provenance, "environments": [*old.provenance.get("environments", []), accepted]}
-        golden = np.concatenate([old.golden_rows, backbone.golden_rows()[None]])
-        write_feature_file(path, old.spec, old.table, provenance, golden, views=old.views, old=old)
+        listed = [*(old.provenance.get("environments") or []), *({**found, **note} for found in environments)]
+        provenance = {**old.provenance, "environments": listed}
+        both = np.concatenate([old.golden_rows, np.stack(new)])
+        write_feature_file(path, old.spec, old.table, provenance, both, views=old.views, old=old)
 
 
 def _named(data: Folders) -> str:

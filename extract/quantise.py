@@ -21,6 +21,7 @@ from extract.compiled import CompiledBackbone, Quantisation
 from extract.engines import OpenVINOEngine
 from extract.golden import golden_images
 from extract.images import UnreadableImageError, read_bytes
+from features.drift import cosines
 from features.errors import BackboneError, DataError, OptionError
 from features.frameworks import import_nncf, import_openvino
 from features.spec import Spec
@@ -103,15 +104,15 @@ def _quantise(
     def write(graph: Path) -> CompiledBackbone:
         import_openvino().save_model(model, graph, compress_to_fp16=False)
         both = compared + [backbone.pixels(data) for data in golden_images()]
-        cosines, golden = np.split(
-            _cosines(_rows(graph, "int8", both), _rows(converted.graph, "float32", both)), [len(compared)]
+        sample, golden = np.split(
+            cosines(_rows(graph, "int8", both), _rows(converted.graph, "float32", both)), [len(compared)]
         )
         quantisation = Quantisation(
             calibration=calibration,
             images=len(images),
             seconds=round(time.perf_counter() - started, 3),
-            cosine_mean=float(cosines.mean()),
-            cosine_min=float(cosines.min()),
+            cosine_mean=float(sample.mean()),
+            cosine_min=float(sample.min()),
             sample=len(compared),
             golden_min=float(golden.min()),
         )
@@ -151,10 +152,3 @@ def _quantised_model(converted: CompiledBackbone, images: list[np.ndarray]) -> A
 def _rows(graph: Path, precision: str, images: list[np.ndarray]) -> np.ndarray:
     engine = OpenVINOEngine(graph, image_size=images[0].shape[0], precision=precision)
     return np.stack([row for _, row in sorted(engine.run(enumerate(images)), key=lambda pair: pair[0])])
-
-
-def _cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Cosine of the angle between rows of two (b, d) arrays: (b,) in [-1, 1]; 1 where both are zero."""
-    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    same = (left == right).all(axis=1)
-    return np.where(same, 1.0, (left * right).sum(axis=1) / np.where(lengths > 0, lengths, 1.0))

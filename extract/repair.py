@@ -1,4 +1,4 @@
-"""Verifies a feature file against its checksums and golden rows, and mends what is bad or missing."""
+"""Mends a feature file: recomputes only what is bad or missing, or drops it."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -6,77 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from extract.backbone import BATCH_SIZE, Backbone, Source, load_backbone_for
-from extract.fill import Lacking, Progress, fill
-from extract.folders import Folders, image_folders, scan_folder
+from extract.backbone import BATCH_SIZE, Backbone
+from extract.fill import Lacking, Progress, fill, share_rows
+from extract.folders import Folders, FolderScan, image_folders, scan_folder
 from extract.prepare import check_golden
+from extract.verify import backbone_of
 from extract.views import Augmentation, view_recipe
 from features import FeatureFile, ImageTable, SkippedImage
-from features.drift import Drift
-from features.errors import DataError, FeatureFileError, UserError
+from features.errors import DataError, FeatureFileError
 from features.integrity import Integrity, check_file
 from features.lock import writer_lock
 from features.writer import RowWriter, write_feature_file
 
 DROPPED = "its row was damaged or missing and was dropped by repair"
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What `verify` found.
-
-    Attributes:
-        integrity: Checksums, flags and counts.
-        drift: Of the golden rows; None if they were not recomputed.
-        not_checked: Why they were not.
-    """
-
-    integrity: Integrity
-    drift: Drift | None
-    not_checked: str = ""
-
-    @property
-    def verdict(self) -> str:
-        """damaged, incomplete, drifted, unproven (golden rows not checked) or whole; the worst counts."""
-        if self.integrity.damage:
-            return "damaged"
-        if self.integrity.pending:
-            return "incomplete"
-        if self.drift and not self.drift.accepted:
-            return "drifted"
-        return "unproven" if self.not_checked else "whole"
-
-    def record(self) -> dict[str, Any]:
-        """The same as plain values, for JSON."""
-        counts = {
-            name: getattr(self.integrity, name) for name in ("images", "views", "committed", "pending", "skipped")
-        }
-        return {
-            "path": str(self.integrity.path),
-            "verdict": self.verdict,
-            **counts,
-            "damage": [asdict(found) for found in self.integrity.damage],
-            "drift": asdict(self.drift) if self.drift else None,
-            "golden_rows_not_checked": self.not_checked or None,
-        }
-
-    def __str__(self) -> str:
-        found = self.integrity
-        lines = [
-            f"{found.path}: {self.verdict}",
-            (
-                f"{found.committed} of {found.images} images complete and intact, {found.pending} to do, "
-                f"{found.skipped} skipped"
-            ),
-        ]
-        lines += [f"damaged: {damage}" for damage in found.damage]
-        if self.drift:
-            lines.append(f"golden rows: {self.drift}")
-        if self.not_checked:
-            lines.append(f"golden rows not checked: {self.not_checked}")
-        if self.verdict in ("damaged", "incomplete"):
-            lines.append(f"Mend it with: onepass repair {found.path}")
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -86,16 +28,18 @@ class Repair:
     Attributes:
         path: The feature file.
         damage: Things that were not as they had been written.
-        missing: Images that had no row yet.
+        missing: Images that lacked rows.
         computed: Images that went through the backbone.
-        dropped: Images that have no row now, with the reason.
+        dropped: Images that have no row any more, or left the file.
+        left: Images that still lack rows, with the reason.
     """
 
     path: Path
-    damage: int
-    missing: int
-    computed: int
-    dropped: list[SkippedImage]
+    damage: int = 0
+    missing: int = 0
+    computed: int = 0
+    dropped: int = 0
+    left: tuple[SkippedImage, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -106,50 +50,8 @@ class Repair:
             return f"{self.path}: nothing to mend"
         return (
             f"{self.path}: {self.damage} damaged, {self.missing} missing; {self.computed} images computed, "
-            f"{len(self.dropped)} without a row"
+            f"{self.dropped} dropped, {len(self.left)} still to do"
         )
-
-
-def backbone_of(file: FeatureFile, *, weights: str | None = None, engine: str = "auto") -> Backbone:
-    """The backbone that computed a file's rows.
-
-    Args:
-        file: The feature file.
-        weights: Where its weights or `.keras` file lie now, if not where they were.
-        engine: openvino, tensorflow or auto.
-
-    Raises:
-        BackboneError: It cannot be built or run here.
-        SpecMismatchError: What is found here is another backbone.
-    """
-    source = Source(str(file.provenance.get("backbone")), weights or str(file.provenance.get("weights")))
-    if weights and weights.endswith(".keras"):
-        source = Source(weights, "imagenet")
-    return load_backbone_for(file.spec, source=source, engine=engine, needed_by=str(file.path))
-
-
-def verify(path: str | Path, *, golden: bool = True, weights: str | None = None, engine: str = "auto") -> Verification:
-    """Looks whether a feature file is what was written, and whether this machine still computes its rows.
-
-    Args:
-        path: The feature file.
-        golden: Recompute the golden rows.
-        weights: See `backbone_of`.
-        engine: See `backbone_of`.
-
-    Raises:
-        FeatureFileError: It is no feature file, or damaged so that nothing in it can be believed.
-    """
-    integrity = check_file(Path(path))
-    if not golden:
-        return Verification(integrity, None)
-    with FeatureFile(path) as file:
-        try:
-            return Verification(
-                integrity, check_golden(file, backbone_of(file, weights=weights, engine=engine), accept=True)
-            )
-        except UserError as error:
-            return Verification(integrity, None, str(error))
 
 
 def repair(
@@ -164,11 +66,15 @@ def repair(
 ) -> Repair:
     """Recomputes only what is bad or missing in a feature file, or drops it.
 
+    Images whose file is gone or has changed keep what they have; they are listed, and `extract` or
+    `drop` deals with them. Images that are not in the file are left alone.
+
     Args:
         path: The feature file.
         data: The image folder or folders; by default where they were when the file was made.
         drop: Compute nothing: images with bad or missing rows lose them and are listed as skipped,
-            images with a damaged table entry leave the file.
+            images with a damaged table entry leave the file, and views of which most are still
+            missing are given up.
         weights: See `backbone_of`.
         engine: See `backbone_of`.
         workers: Decoding threads.
@@ -176,104 +82,181 @@ def repair(
 
     Raises:
         FeatureFileError: Nothing in the file can be believed, or the images are needed to mend it.
+        DriftError: This machine computes other rows than the file's.
         UserError: The images or the backbone cannot be had.
     """
-    path = Path(path)
+    path = Path(path).resolve() if Path(path).is_symlink() else Path(path)
+    FeatureFile(path).close()  # a missing file or a damaged header ends here
     with writer_lock(path):
         integrity = check_file(path)
         if not integrity.damage and not integrity.pending:
-            return Repair(path, 0, 0, 0, [])
+            return Repair(path)
+        done = Repair(path, damage=len(integrity.damage), missing=integrity.pending)
         with FeatureFile(path) as file:
             if drop:
-                computed = 0
-                _drop(file, integrity)
-            else:
-                computed = _recompute(file, integrity, data, weights, engine, workers, progress)
-        with FeatureFile(path) as file:
-            return Repair(path, len(integrity.damage), integrity.pending, computed, file.skipped)
+                return replace(done, dropped=_drop(file, integrity))
+            return _recompute(file, integrity, done, data, weights, engine, workers, progress)
 
 
-def _drop(file: FeatureFile, integrity: Integrity) -> None:
+def _drop(file: FeatureFile, integrity: Integrity) -> int:
     if any(found.part == "class names" for found in integrity.damage):
         raise FeatureFileError(
             f"the class names of {file.path} are damaged; only the image folders can tell them. Name the folder with "
             "--data and leave --drop out."
         )
-    bad = {found.position for found in integrity.damage if found.part == "entry"}
-    if bad:
-        kept = np.setdiff1d(np.arange(len(file)), list(bad))
-        table = _without(file.unchecked_table(), kept)
-        write_feature_file(file.path, file.spec, table, file.provenance, file.golden_rows, views=file.views, old=file)
+    bad = [found.position for found in integrity.damage if found.part == "entry"]
+    kept = np.setdiff1d(np.arange(len(file)), bad)
+    if len(kept) == 0:
+        raise FeatureFileError(f"every entry of {file.path} is damaged; nothing would be left. Extract again.")
+    views = _finished_views(file)
+    if integrity.tables_damaged or views != file.views:
+        _rewrite(file, _some_entries(file.unchecked_table(), kept), views)
+    share_rows(file.path, Lacking.of(file.path))
+    _clear_damaged_state(file.path)
     with FeatureFile(file.path) as now, RowWriter(file.path) as writer:
-        records, damaged = now.skip_records(), now.damaged(np.arange(len(now)))
-        for position in np.flatnonzero((records != 1) & ~(now.flags & ~damaged).all(axis=1)).tolist():
+        lacking = now.pending().tolist()
+        for position in lacking:
             writer.withdraw([(position, view) for view in range(now.views)])
             writer.skip(position, DROPPED)
-        for position in np.flatnonzero(now.committed & (records == -1)).tolist():
-            writer.clear_skip(position)
+    return len(bad) + len(lacking)
 
 
-def _without(table: ImageTable, kept: np.ndarray) -> ImageTable:
-    names = ("labels", "splits", "content_hashes", "file_sizes", "file_mtimes")
-    columns = {name: getattr(table, name)[kept] for name in names}
-    return replace(table, paths=tuple(table.paths[i] for i in kept), **columns)
+def _finished_views(file: FeatureFile) -> int:
+    """Views that all images have which have any: fewer than the file's if growing it was interrupted."""
+    leading = np.cumprod(file.flags, axis=1).sum(axis=1)
+    started = leading[leading > 0]
+    return int(started.min()) if len(started) and file.views > 1 else file.views
+
+
+def _rewrite(file: FeatureFile, table: ImageTable, views: int) -> None:
+    spec, provenance = file.spec, file.provenance
+    if views == 1:
+        spec, provenance = replace(spec, views="plain"), {**provenance, "augment": None}
+    write_feature_file(file.path, spec, table, provenance, file.golden_rows, views=views, old=file)
 
 
 def _recompute(
     file: FeatureFile,
     integrity: Integrity,
+    done: Repair,
     data: Folders | None,
     weights: str | None,
     engine: str,
     workers: int | None,
     progress: Progress | None,
-) -> int:
+) -> Repair:
     backbone = backbone_of(file, weights=weights, engine=engine)
-    check_golden(file, backbone)
-    folders = data if data is not None else [Path(folder) for folder in file.provenance.get("folders", [])]
+    check_golden(file, backbone, remedy="Or give up what is bad with --drop.")
+    augmentation = _augmentation(file)
+    folders = data if data is not None else [Path(folder) for folder in file.provenance.get("folders") or []]
     try:
         root = image_folders(folders)[1]
     except DataError as error:
         raise DataError(
             f"{error} Say with --data where the images of {file.path} lie now, or --drop what is bad."
         ) from None
-    unread: dict[str, str] = {}
+    entries = len(file)
     if integrity.tables_damaged:
-        scan = scan_folder(folders, seed=int(file.provenance.get("seed", 0)))
-        unread = scan.unread
-        write_feature_file(
-            file.path, file.spec, scan.table, file.provenance, file.golden_rows, views=file.views, old=file
-        )
-    with FeatureFile(file.path) as now, RowWriter(file.path) as writer:
-        for position in np.flatnonzero(now.skip_records() == -1).tolist():
-            writer.clear_skip(position)
-        for position, view in np.argwhere(now.stored("committed") > 1).tolist():
-            writer.withdraw([(position, view)])
-        paths = now.table.paths
-    done = fill(
-        file.path,
-        Lacking.of(file.path),
+        scan = scan_folder(folders, seed=int(file.provenance.get("seed") or 0))
+        _rewrite(file, _mended_table(file, integrity, scan), file.views)
+    else:
+        _require_images(file, root)
+    _clear_damaged_state(file.path)
+    share_rows(file.path, Lacking.of(file.path))
+    with FeatureFile(file.path) as now:
+        paths, entries = now.table.paths, entries - len(now)
+    filled = _fill(file.path, backbone, root, paths, augmentation, workers, progress)
+    return replace(done, computed=filled.computed, dropped=entries, left=tuple(filled.left))
+
+
+def _fill(
+    path: Path,
+    backbone: Backbone,
+    root: Path,
+    paths: tuple[str, ...],
+    augmentation: Augmentation | None,
+    workers: int | None,
+    progress: Progress | None,
+) -> Any:
+    return fill(
+        path,
+        Lacking.of(path),
         backbone,
         root=root,
         paths=paths,
-        unread=unread,
-        augmentation=_augmentation(file),
+        unread={},
+        augmentation=augmentation,
         batch_size=BATCH_SIZE,
         workers=workers,
         progress=progress,
     )
-    _drop_unreadable(file.path, done.skipped)
-    return done.computed
 
 
-def _drop_unreadable(path: Path, skipped: list[SkippedImage]) -> None:
-    """Images that kept some views but whose file is gone or has changed lose these too: rows are whole or absent."""
-    reasons = {image.path: image.reason for image in skipped}
+def _require_images(file: FeatureFile, root: Path) -> None:
+    """Refuses, before anything is changed, a folder that has none of the images to be computed."""
+    lacking = Lacking.of(file.path).positions
+    if lacking and not any((root / file.table.paths[position]).is_file() for position in lacking):
+        raise DataError(
+            f"none of the {len(lacking)} images to compute is in {root}, {file.table.paths[lacking[0]]} for one. Say "
+            f"with --data where the images of {file.path} lie now, or --drop what is bad."
+        )
+
+
+def _clear_damaged_state(path: Path) -> None:
+    """Flags of no meaning and damaged records of skipped images count as nothing written."""
     with FeatureFile(path) as file, RowWriter(path) as writer:
-        for position in file.pending().tolist():
-            if reason := reasons.get(file.table.paths[position]):
-                writer.withdraw([(position, view) for view in range(file.views)])
-                writer.skip(position, reason)
+        for position in np.flatnonzero(file.skip_records() == -1).tolist():
+            writer.clear_skip(position)
+        writer.withdraw([(i, view) for i, view in np.argwhere(file.stored("committed") > 1).tolist()])
+
+
+def _mended_table(file: FeatureFile, integrity: Integrity, scan: FolderScan) -> ImageTable:
+    """The file's table with damaged entries, and class names, as the image folders have them.
+
+    A damaged entry is told by its path or, if that is what was hit, by its content; one that neither
+    tells leaves the table. All other entries stay as they are.
+
+    Raises:
+        DataError: The folders are not those of the file.
+    """
+    table, bad = file.unchecked_table(), {found.position for found in integrity.damage if found.part == "entry"}
+    there = {path: i for i, path in enumerate(scan.table.paths)}
+    intact = [i for i in range(len(table)) if i not in bad]
+    if not any(table.paths[i] in there for i in intact):
+        raise DataError(
+            f"none of the images of {file.path} is in {scan.root}. Say with --data where they lie now, or --drop what "
+            "is bad."
+        )
+    names = list(table.class_names)
+    if any(found.part == "class names" for found in integrity.damage):
+        for i in intact:
+            if table.paths[i] in there:
+                names[table.labels[i]] = scan.table.class_names[scan.table.labels[there[table.paths[i]]]]
+    taken = {table.paths[i] for i in intact}
+    free = {path: i for path, i in there.items() if path not in taken}
+    by_content = {scan.table.content_hashes[i].tobytes(): i for i in free.values()}
+    mended = {}
+    for i in bad:
+        found = free.get(table.paths[i], by_content.get(table.content_hashes[i].tobytes()))
+        if found is not None and scan.table.class_names[scan.table.labels[found]] in names:
+            mended[i] = found
+    columns: dict[str, Any] = {name: getattr(table, name).copy() for name in _COLUMNS}
+    paths = list(table.paths)
+    for i, found in mended.items():
+        paths[i] = scan.table.paths[found]
+        for name in _COLUMNS:
+            columns[name][i] = getattr(scan.table, name)[found]
+        columns["labels"][i] = names.index(scan.table.class_names[scan.table.labels[found]])
+    whole = replace(table, class_names=tuple(names), paths=tuple(paths), **columns)
+    return _some_entries(whole, np.array([i for i in range(len(table)) if i not in bad or i in mended]))
+
+
+_COLUMNS = ("labels", "splits", "content_hashes", "file_sizes", "file_mtimes")
+
+
+def _some_entries(table: ImageTable, kept: np.ndarray) -> ImageTable:
+    columns = {name: getattr(table, name)[kept] for name in _COLUMNS}
+    return replace(table, paths=tuple(table.paths[i] for i in kept), **columns)
 
 
 def _augmentation(file: FeatureFile) -> Augmentation | None:

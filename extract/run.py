@@ -1,28 +1,37 @@
 """The one pass: every image of a folder through the backbone once, into a feature file that lasts."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
 
 from extract.account import Extraction, account
 from extract.backbone import BATCH_SIZE, Backbone, load_backbone
 from extract.catalogue import BUNDLED
-from extract.fill import Lacking, Progress, fill
-from extract.folders import Folders, check_folder, image_folders
+from extract.fill import Lacking, Progress, fill, share_rows
+from extract.folders import Folders, FolderScan, check_folder, image_folders
+from extract.images import require_views
 from extract.prepare import (
+    ViewAxis,
     calibrated_for,
     check_golden,
     choose_views,
+    dropped_contents,
+    existing,
+    held_views,
     record_drift,
     require_spec,
     scan_for,
-    take_over,
     write_prepared,
 )
-from features import FeatureFile
+from features import FeatureFile, Spec
+from features.drift import Drift
 from features.errors import OptionError
 from features.lock import writer_lock
+from features.writer import RowWriter
 
 
 class PassOptions(TypedDict, total=False):
@@ -30,11 +39,12 @@ class PassOptions(TypedDict, total=False):
 
     Attributes:
         out: The feature file; by default `<data>.<backbone>.h5` in the current folder.
-        seed: Of the split that is drawn where the folder has none.
+        seed: Of the split that is drawn where the folder has none; by default the file's, else 0.
         views: Views per image, the plain one included; by default those that the file has, else 1.
         augment: Recipe of the other views, see `Augmentation.parse`.
         base: Feature files of the same spec whose rows are reused by content.
-        rehash: Read every image to see whether it changed, whatever its size and time say.
+        rehash: Read every image to see whether it changed, whatever its size and time say, and try
+            those again that could not be decoded.
         accept_drift: Go on although this machine computes other rows than the file's; it is recorded.
         batch_size: Rows committed together.
         workers: Decoding threads; by default one per processor.
@@ -42,7 +52,7 @@ class PassOptions(TypedDict, total=False):
     """
 
     out: str | Path | None
-    seed: int
+    seed: int | None
     views: int | None
     augment: str | None
     base: Sequence[str | Path]
@@ -114,30 +124,33 @@ def run_extraction(data: Folders, backbone: Backbone, **options: Unpack[PassOpti
     if batch_size < 1 or (workers is not None and workers < 1):
         raise OptionError("--batch-size and --workers must be at least 1.")
     folders, _ = image_folders(data)
-    seed, accept = options.get("seed", 0), options.get("accept_drift", False)
+    seed, rehash, accept = options.get("seed"), options.get("rehash", False), options.get("accept_drift", False)
     path = Path(options.get("out") or default_path(folders, backbone.spec.backbone))
-    bases = [Path(base) for base in options.get("base", ())]
-    with writer_lock(path):
-        old = FeatureFile(path) if path.exists() else None
+    path = path.resolve() if path.is_symlink() else path  # or the link would be replaced, not the file
+    with contextlib.ExitStack() as stack:
+        bases = [stack.enter_context(FeatureFile(base)) for base in options.get("base", ())]
+        stack.enter_context(writer_lock(path))
+        old = stack.enter_context(existing(path))
         axis = choose_views(old, options.get("views"), options.get("augment"))
-        if axis.count > 1 and backbone.spec.resize == "keras":
-            raise OptionError("--resize keras gives plain images alone; leave --views out, or choose another --resize.")
-        scan = scan_for(data, old, seed=seed, rehash=options.get("rehash", False))
-        backbone = calibrated_for(backbone, scan, old)
-        if old:
-            require_spec(old, backbone.spec)
+        require_views(backbone.spec.resize, range(axis.count))
+        require_specs(old, bases, backbone.spec)
+        scan = scan_for(data, old, seed=seed, rehash=rehash)
+        like = [file for file in (old, *bases) if file]
+        backbone = calibrated_for(backbone, scan, like[0] if like else None)
+        require_specs(old, bases, backbone.spec)
         started = time.perf_counter()
+        drifts = _check_rows(path, backbone, scan, axis, old, bases, accept)
         write_prepared(path, backbone, scan, axis, data, old=old, seed=seed)
-        drifts = take_over(path, bases, backbone, accept_drift=accept)
-        lacking = Lacking.of(path)
-        if old and lacking.images:
-            drifts.append(check_golden(old, backbone, accept=accept))
-        for drift in drifts:
+        with RowWriter(path) as writer:
+            for base in bases:
+                writer.copy_rows(base)
+        for golden, environments, drift in drifts:
             if not drift.accepted:
-                record_drift(path, backbone, drift)
+                record_drift(path, golden, environments, drift)
+        share_rows(path, Lacking.of(path))
         done = fill(
             path,
-            lacking,
+            Lacking.of(path, retry=rehash),
             backbone,
             root=scan.root,
             paths=scan.table.paths,
@@ -148,4 +161,45 @@ def run_extraction(data: Folders, backbone: Backbone, **options: Unpack[PassOpti
             progress=options.get("progress"),
         )
         seconds = time.perf_counter() - started
-    return account(path, scan, backbone, axis, done, drifts, seconds)
+        dropped = len(dropped_contents(old, scan)) if old else 0
+    worst = min((drift for *_, drift in drifts), key=lambda drift: drift.cosine, default=None)
+    return account(path, scan, backbone, axis, done, dropped=dropped, drift=worst, seconds=seconds)
+
+
+def require_specs(old: FeatureFile | None, bases: Sequence[FeatureFile], spec: Spec) -> None:
+    """Refuses rows of another spec, those at hand and those to be reused.
+
+    Raises:
+        SpecMismatchError: Naming the file.
+    """
+    if old:
+        require_spec(old, spec, remedy="Repeat the settings of the file, or choose another file with --out.")
+    for base in bases:
+        require_spec(base, spec, remedy="Repeat the settings of the file, or leave it out of --base.")
+
+
+def _check_rows(
+    path: Path,
+    backbone: Backbone,
+    scan: FolderScan,
+    axis: ViewAxis,
+    old: FeatureFile | None,
+    bases: Sequence[FeatureFile],
+    accept: bool,
+) -> list[tuple[np.ndarray, list[dict[str, Any]], Drift]]:
+    """Compares golden rows wherever rows of this machine will stand beside others, before anything is written.
+
+    Returns:
+        Golden rows and environments that join the file, and how far they lie from what is there.
+    """
+    found: list[tuple[np.ndarray, list[dict[str, Any]], Drift]] = []
+    held = held_views([old] if old else [], axis)
+    new = {content for content, _ in scan.images() if held.get(content, 0) < axis.count}
+    if old and (new or Lacking.of(path).images):
+        drift = check_golden(old, backbone, accept=accept)
+        found.append((backbone.golden_rows()[None], [backbone.environment], drift))
+    for base in bases:
+        if new & held_views([base], axis).keys():
+            drift = check_golden(base, backbone, accept=accept)
+            found.append((base.golden_rows, base.provenance.get("environments") or [], drift))
+    return found

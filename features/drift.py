@@ -1,6 +1,6 @@
 """Golden rows: do the same test images still give the same rows, on this machine and with these versions?"""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,12 @@ class Drift:
 
     @property
     def accepted(self) -> bool:
+        """True if it lies within the tolerance."""
         return self.cosine >= self.tolerance
+
+    def record(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {**asdict(self), "accepted": self.accepted}
 
     def __str__(self) -> str:
         flips = "" if self.flips is None else f", {self.flips} labels flip"
@@ -53,21 +58,22 @@ def measure_drift(stored: np.ndarray, found: np.ndarray, precision: str, *, head
     if stored.shape[1:] != found.shape:
         raise DriftError(
             f"the golden rows stored are {stored.shape[1:]}, those computed now {found.shape}: another version of "
-            "onepass wrote them. Extract again."
+            "onepass wrote them. Use that one, or extract again to another file."
         )
-    cosines = [_cosine(rows, found).min() for rows in stored]
-    nearest = stored[int(np.argmax(cosines))]
+    lowest = [cosines(rows, found).min() for rows in stored]
+    nearest = stored[int(np.argmax(lowest))]
     flips = None if head is None else int((head.predict(nearest) != head.predict(found)).sum())
     difference = float(np.abs(nearest - found).max())
-    return Drift(float(max(cosines)), difference, TOLERANCE[precision], len(found), flips)
+    return Drift(float(max(lowest)), difference, TOLERANCE[precision], len(found), flips)
 
 
-def require_no_drift(drift: Drift, *, name: str) -> None:
+def require_no_drift(drift: Drift, *, name: str, remedy: str) -> None:
     """Refuses rows that are not what they were.
 
     Args:
         drift: From `measure_drift`.
         name: Whose golden rows they are: a file's name.
+        remedy: What else the user can do; the last sentence.
 
     Raises:
         DriftError: The cosine lies below the tolerance.
@@ -75,13 +81,16 @@ def require_no_drift(drift: Drift, *, name: str) -> None:
     if not drift.accepted:
         raise DriftError(
             f"this machine does not compute the rows of {name}: {drift}. Use the versions and the engine that "
-            f"`onepass info {name}` lists, or go on with --accept-drift, which is recorded.",
+            f"`onepass info {name}` lists. {remedy}",
             drift=drift,
         )
 
 
-def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Row by row, in float64; rows of zeros are equal to each other and to nothing else."""
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine of the angle between the rows of two (m, d) arrays, (m,) float64 in [-1, 1].
+
+    Rows of zeros are equal to each other and to nothing else.
+    """
     a, b = a.astype(np.float64), b.astype(np.float64)
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     both_zero = ~a.any(axis=1) & ~b.any(axis=1)

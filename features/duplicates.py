@@ -40,8 +40,10 @@ def describe_duplicates(groups: list[DuplicateGroup]) -> str:
     text = f"{copies} {'image is an exact copy' if copies == 1 else 'images are exact copies'} of another"
     across = [group for group in groups if len(group.splits) > 1]
     if across:
-        text += f"; {len(across)} of them in more than one split, such as {' = '.join(across[0].paths[:3])}"
+        text += (
+            f"; {len(across)} of {len(groups)} groups in more than one split, such as {' = '.join(across[0].paths[:3])}"
+        )
     torn = [group for group in groups if len(group.classes) > 1]
     if torn:
-        text += f"; {len(torn)} in more than one class, such as {' = '.join(torn[0].paths[:3])}"
+        text += f"; {len(torn)} of {len(groups)} groups in more than one class, such as {' = '.join(torn[0].paths[:3])}"
     return text

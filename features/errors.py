@@ -28,6 +28,10 @@ class FeatureFileError(UserError):
     """A feature file is missing, damaged, of another format, or cannot be written."""
 
 
+class DamagedHeaderError(FeatureFileError):
+    """Spec, provenance or golden rows of a feature file are damaged, so nothing in it can be believed."""
+
+
 class SpecMismatchError(UserError):
     """Rows of two specs were about to be mixed or compared."""
 

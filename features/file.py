@@ -4,6 +4,7 @@ import hashlib
 import os
 import weakref
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -99,9 +100,12 @@ class FeatureFile:
         Raises:
             FeatureFileError: The tables do not match their checksum.
         """
-        if not self.tables_intact():
+        if not (self.intact("classes_sha256") and self.intact("tables_sha256")):
             raise damaged(self.path, "its image tables do not match their checksum")
-        return self.unchecked_table()
+        table = self.unchecked_table()
+        if table.out_of_range().any():
+            raise damaged(self.path, "its image tables name classes or splits that do not exist")
+        return table
 
     @cached_property
     def golden_rows(self) -> np.ndarray:
@@ -201,10 +205,11 @@ class FeatureFile:
             raise FeatureFileError(
                 f"{self.path} holds no row for {missing}. Run the same extract command again to complete it."
             )
-        bad = positions[self.damaged(positions)[:, :views].any(axis=1)]
+        rows = np.array(self.rows[positions, :views])
+        bad = positions[~self.matches(positions, rows).all(axis=1)]
         if len(bad):
             raise damaged(self.path, f"the row of {self.table.paths[bad[0]]} does not match its checksum")
-        return np.array(self.rows[positions, :views]), self.table.labels[positions].astype(np.int64)
+        return rows, self.table.labels[positions].astype(np.int64)
 
     def fingerprint(self) -> str:
         """SHA-256, hexadecimal, that changes with any row, label, path or split of the file."""
@@ -213,17 +218,33 @@ class FeatureFile:
             found.update(self.stored(name).tobytes())
         return found.hexdigest()
 
-    def damaged(self, positions: np.ndarray) -> np.ndarray:
-        """(m, views) bool, True where the bytes of a committed row do not match their CRC-32."""
+    def load(self, positions: np.ndarray) -> np.ndarray:
+        """Rows as they stand in the file, unchecked, (m, views, d) float32.
+
+        Read, not mapped: mapped pages would count as this process's memory.
+        """
         extent = self.extents["rows"]
         step = extent.size // max(len(self), 1)
-        found = np.zeros((len(positions), self.views), np.uint32)
-        for i, position in enumerate(positions):
-            # Read, not mapped: mapped pages would count as this process's memory.
-            data = memoryview(os.pread(self._raw, step, extent.offset + int(position) * step))
-            for view in range(self.views):
-                found[i, view] = zlib.crc32(data[view * step // self.views : (view + 1) * step // self.views])
-        return np.asarray(self.flags[positions] & (found != self.stored("checksums")[positions]))
+        rows = np.empty((len(positions), *self.shape[1:]), extent.dtype)
+        for row, position in zip(rows, positions.tolist(), strict=True):
+            os.preadv(self._raw, [row.data.cast("B")], extent.offset + position * step)
+        return rows
+
+    def batches(self, positions: np.ndarray) -> Iterator[np.ndarray]:
+        """The same positions in pieces whose rows take at most 32 MB."""
+        size = max(1, 2**25 // (4 * self.shape[1] * self.shape[2]))
+        return (positions[start : start + size] for start in range(0, len(positions), size))
+
+    def matches(self, positions: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(m, v) bool, True where the first v views have the CRC-32 that the file says."""
+        found = [[zlib.crc32(view) for view in image] for image in rows]
+        wanted = self.stored("checksums")[positions, : rows.shape[1]]
+        return np.asarray(np.array(found, np.uint32).reshape(wanted.shape) == wanted)
+
+    def damaged(self, positions: np.ndarray) -> np.ndarray:
+        """(m, views) bool, True where the bytes of a committed row do not match their CRC-32."""
+        pieces = [self.flags[some] & ~self.matches(some, self.load(some)) for some in self.batches(positions)]
+        return np.concatenate(pieces) if pieces else np.zeros((0, self.views), bool)
 
     def skip_records(self) -> np.ndarray:
         """(n,) int8: 1 where an image was skipped, 0 where it was not, -1 where the record is damaged."""
@@ -238,9 +259,9 @@ class FeatureFile:
         """A dataset as it stands in the file, unchecked."""
         return self._header.read(self._raw, name)
 
-    def tables_intact(self) -> bool:
-        """True if all image tables match their checksum."""
-        return self._header.digests(self._raw)["tables_sha256"] == self._header.attributes["tables_sha256"]
+    def intact(self, digest: str) -> bool:
+        """True if what "classes_sha256" or "tables_sha256" stands for matches it."""
+        return self._header.digests(self._raw)[digest] == self._header.attributes[digest]
 
     def unchecked_table(self) -> ImageTable:
         """The image table as it stands in the file, for finding and mending damage."""

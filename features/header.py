@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from features.errors import FeatureFileError
+from features.errors import DamagedHeaderError, FeatureFileError
 from features.layout import FORMAT, VERSION, Extent, digests, encoded, per_image, table_extents
 from features.spec import Spec
 
-_ATTRIBUTES = ("spec", "provenance", "header_sha256", "tables_sha256")
+_ATTRIBUTES = ("spec", "provenance", "header_sha256", "classes_sha256", "tables_sha256")
+_AGAIN = "Or delete it, or choose another file with --out, and extract again."
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ class Header:
             FeatureFileError: It does not.
         """
         if self.digests(descriptor)["header_sha256"] != self.attributes["header_sha256"]:
-            raise FeatureFileError(
+            raise DamagedHeaderError(
                 f"{path} is damaged: its spec, provenance or golden rows do not match their checksum, so nobody can "
-                "say what its rows are. Extract again."
+                f"say what its rows are. {_AGAIN}"
             )
 
     def digests(self, descriptor: int) -> dict[str, str]:
@@ -95,8 +97,7 @@ def read_header(path: Path, descriptor: int) -> Header:
             extents = {name: Extent.of(file, name) for name in encoded()}
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise FeatureFileError(
-            f"{path} cannot be read as a feature file: {error}. It is another kind of file or is damaged; "
-            "extract again."
+            f"{path} cannot be read as a feature file: {error}. It is another kind of file or is damaged. {_AGAIN}"
         ) from None
     spec = Spec.from_json(attributes["spec"])
     _check_shapes(path, extents, spec, os.fstat(descriptor).st_size)
@@ -114,7 +115,7 @@ def _check_format(path: Path, file: h5py.File) -> None:
     if version != VERSION:
         raise FeatureFileError(
             f"{path} has format version {version}; this onepass reads version {VERSION}. "
-            "Extract again, or use the onepass that wrote it."
+            f"Use the onepass that wrote it. {_AGAIN}"
         )
 
 
@@ -138,6 +139,26 @@ def _check_shapes(path: Path, extents: dict[str, Extent], spec: Spec, size: int)
         raise damaged(path, f"its rows have the shape {extents['rows'].shape}")
 
 
+def _all(kind: type) -> Callable[[Any], bool]:
+    return lambda value: value is None or (isinstance(value, list) and all(isinstance(item, kind) for item in value))
+
+
+def _text(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+# What later steps rely on; all of it may be absent.
+_PROVENANCE: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "data": (_text, "a path"),
+    "folders": (_all(str), "a list of paths"),
+    "backbone": (_text, "a name"),
+    "weights": (_text, "a name or path"),
+    "augment": (_text, "a recipe of views"),
+    "seed": (lambda value: value is None or (type(value) is int and 0 <= value < 2**63), "a whole number"),
+    "environments": (_all(dict), "a list of objects"),
+}
+
+
 def _provenance(text: str, path: Path) -> dict[str, Any]:
     try:
         provenance = json.loads(text)
@@ -145,6 +166,9 @@ def _provenance(text: str, path: Path) -> dict[str, Any]:
         provenance = None
     if not isinstance(provenance, dict):
         raise damaged(path, "its provenance is not a JSON object")
+    for name, (kind, needed) in _PROVENANCE.items():
+        if not kind(provenance.get(name, None)):
+            raise damaged(path, f"{name} in its provenance is {str(provenance[name])[:60]!r}; needed: {needed}")
     return provenance
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from features.errors import DamagedHeaderError
 from features.file import FeatureFile
 from features.layout import PER_IMAGE, entry_checksums
 
@@ -14,9 +15,10 @@ class Damage:
     """One thing that is not as it was written.
 
     Attributes:
-        part: row, entry (of the image tables), skip record, committed flag, or class names.
-        image: Path of the image; as damaged as its entry is. Empty for the class names.
-        position: Of the image in the file; -1 for the class names.
+        part: row, entry (of the image tables), skip record, committed flag, class names, checksum of the
+            tables, or header.
+        image: Path of the image; as damaged as its entry is. Empty for what concerns no single image.
+        position: Of the image in the file; -1 for what concerns no single image.
         view: Of the row or flag; None for the others.
     """
 
@@ -53,23 +55,33 @@ class Integrity:
     damage: list[Damage]
 
     @property
+    def header_damaged(self) -> bool:
+        return any(found.part == "header" for found in self.damage)
+
+    @property
     def tables_damaged(self) -> bool:
-        return any(found.part in ("entry", "class names") for found in self.damage)
+        return any(found.part in ("entry", "class names", "checksum of the tables") for found in self.damage)
 
 
 def check_file(path: Path) -> Integrity:
     """Checks every checksum, flag and count of a feature file; reads all of it once.
 
     Raises:
-        FeatureFileError: It is no feature file, or damaged so that nothing in it can be believed.
+        FeatureFileError: It is no feature file.
     """
-    with FeatureFile(path) as file:
+    try:
+        file = FeatureFile(path)
+    except DamagedHeaderError:
+        return Integrity(path, 0, 0, 0, 0, 0, [Damage("header", "", -1)])
+    with file:
         table = file.unchecked_table()
         entries = entry_checksums({name: file.stored(name) for name in PER_IMAGE})
-        bad_entries = np.flatnonzero(entries != file.stored("entry_checksums"))
+        bad_entries = np.flatnonzero((entries != file.stored("entry_checksums")) | table.out_of_range())
         damage = [Damage("entry", table.paths[i], i) for i in bad_entries.tolist()]
-        if not file.tables_intact() and not damage:
+        if not file.intact("classes_sha256"):
             damage.append(Damage("class names", "", -1))
+        elif not file.intact("tables_sha256") and not damage:
+            damage.append(Damage("checksum of the tables", "", -1))
         bad_rows = file.damaged(np.arange(len(file)))
         bad_flags = file.stored("committed") > 1
         for part, found in (("row", bad_rows), ("committed flag", bad_flags)):

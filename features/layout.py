@@ -104,7 +104,7 @@ def entry_checksums(tables: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def digests(spec: str, provenance: str, tables: dict[str, np.ndarray]) -> dict[str, str]:
-    """SHA-256, hexadecimal, of all that is fixed when the file is made: of its header and of its tables.
+    """SHA-256, hexadecimal, of all that is fixed when the file is made: of header, class names and image tables.
 
     Args:
         spec: JSON.
@@ -113,10 +113,13 @@ def digests(spec: str, provenance: str, tables: dict[str, np.ndarray]) -> dict[s
     """
     header = hashlib.sha256((spec + provenance).encode(errors="surrogateescape") + tables["golden_rows"].tobytes())
     images = hashlib.sha256()
-    for name in _TABLES:
-        if name != "golden_rows":
-            images.update(np.ascontiguousarray(tables[name]).tobytes())
-    return {"header_sha256": header.hexdigest(), "tables_sha256": images.hexdigest()}
+    for name in (*PER_IMAGE, "entry_checksums"):
+        images.update(np.ascontiguousarray(tables[name]).tobytes())
+    return {
+        "header_sha256": header.hexdigest(),
+        "classes_sha256": hashlib.sha256(tables["class_names"].tobytes()).hexdigest(),
+        "tables_sha256": images.hexdigest(),
+    }
 
 
 def create_file(
@@ -163,4 +166,4 @@ def _allocate(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtyp
 
 def _fixed_width(names: tuple[str, ...]) -> np.ndarray:
     as_bytes = [name.encode("utf-8", "surrogateescape") for name in names]
-    return np.array(as_bytes, dtype=f"S{max(1, *map(len, as_bytes))}")
+    return np.array(as_bytes, dtype=f"S{max([1, *map(len, as_bytes)])}")

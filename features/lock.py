@@ -40,6 +40,12 @@ def writer_lock(path: Path) -> Iterator[None]:
                 "Wait until it has finished, or choose another file with --out.",
                 holder=holder,
             ) from None
+        except OSError as error:
+            os.close(descriptor)
+            raise FeatureFileError(
+                f"{path.parent} is on a file system without locks ({error.strerror}), so nothing keeps two runs apart "
+                "there. Choose a file on another disk with --out."
+            ) from None
         # The holder before us removed the file between our open and our flock: start again.
         if _is_still_there(descriptor, beside):
             break

@@ -7,6 +7,12 @@ from typing import Any, Self
 
 from features.errors import FeatureFileError, SpecMismatchError
 
+_CHOICES = {
+    "resize": ("squash", "crop", "pad", "keras"),
+    "pooling": ("avg", "max", "flatten"),
+    "precision": ("float32", "bfloat16", "int8"),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
@@ -17,7 +23,7 @@ class Spec:
         weights: Where the weights came from, for people; `weights_hash` decides equality.
         weights_hash: SHA-256, hexadecimal, of the weight arrays (of the file for `.keras`).
         image_size: Side of the square input, pixels.
-        resize: How an image becomes square: squash, crop or pad.
+        resize: How an image becomes square: squash, crop, pad or keras.
         decode: Name of the rule for colour, alpha, bit depth, EXIF and scaled JPEG decoding.
         pooling: avg, max or flatten.
         views: Recipe of the views beyond the first; "plain" if there are none. It does not count in
@@ -70,6 +76,12 @@ class Spec:
             if type(values[name]) is not kind:
                 raise FeatureFileError(
                     f"the spec's {name} is {values[name]!r}; needed: {kind.__name__}. The file is damaged."
+                )
+        for name, choices in _CHOICES.items():
+            if values[name] not in choices:
+                raise FeatureFileError(
+                    f"the spec's {name} is {values[name]!r}; needed: {', '.join(choices)}. The file is damaged, or a "
+                    "newer onepass wrote it."
                 )
         return cls(**values)
 

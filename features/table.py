@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from features.splits import SPLITS
+
 
 @dataclass(frozen=True)
 class ImageTable:
@@ -40,6 +42,19 @@ class ImageTable:
             and np.array_equal(self.splits, other.splits)
             and np.array_equal(self.content_hashes, other.content_hashes)
         )
+
+    def same_files(self, other: "ImageTable") -> bool:
+        """True if both have the same entries, and each file's size and time are the same too."""
+        return (
+            self.same_entries(other)
+            and np.array_equal(self.file_sizes, other.file_sizes)
+            and np.array_equal(self.file_mtimes, other.file_mtimes)
+        )
+
+    def out_of_range(self) -> np.ndarray:
+        """(n,) bool, True where an entry names a class or a split that does not exist."""
+        wrong = (self.labels < 0) | (self.labels >= len(self.class_names)) | (self.splits >= len(SPLITS))
+        return np.asarray(wrong)
 
     def duplicates(self) -> list[np.ndarray]:
         """Positions of images whose files are equal byte for byte: one (m,) array, m >= 2, per content."""

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -50,12 +51,12 @@ def write_feature_file(
             if old is not None:
                 with RowWriter(beside) as writer:
                     writer.copy_rows(old)
+                    writer.copy_skips(old)
             beside.replace(path)
             _sync_folder(path.parent)
-    except FeatureFileError:
+    finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        raise
 
 
 class RowWriter:
@@ -69,6 +70,7 @@ class RowWriter:
         self.path = path
         with FeatureFile(path) as file:
             self._extents = file.extents
+            self._skipped = set(np.flatnonzero(file.stored("skip_reasons") != b"").tolist())
         with _disk_errors(path):
             self._raw = open(path, "r+b", buffering=0)
 
@@ -76,7 +78,8 @@ class RowWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._raw.close()
+        with self._raw, _disk_errors(self.path):
+            os.fsync(self._raw.fileno())  # the flags of the last batch, before anybody relies on them
 
     def commit(self, places: Iterable[tuple[int, int]], rows: Iterable[np.ndarray]) -> None:
         """Stores rows durably: they reach the disk before the flags that vouch for them.
@@ -91,6 +94,8 @@ class RowWriter:
         stored = list(places)
         with _disk_errors(self.path):
             for place, row in zip(stored, rows, strict=True):
+                if place[0] in self._skipped:
+                    self.clear_skip(place[0])
                 data = np.ascontiguousarray(row, dtype="<f4").tobytes()
                 self._put("rows", place, data)
                 self._put("checksums", place, zlib.crc32(data).to_bytes(4, "little"))
@@ -111,37 +116,54 @@ class RowWriter:
         with _disk_errors(self.path):
             self._put("checksums", (position, 0), zlib.crc32(data).to_bytes(4, "little"))
             self._put("skip_reasons", (position,), data.ljust(SKIP_REASON_BYTES, b"\0"))
+        self._skipped.add(position)
 
     def clear_skip(self, position: int) -> None:
         """Takes the record of a skipped image back."""
         with _disk_errors(self.path):
             self._put("skip_reasons", (position,), bytes(SKIP_REASON_BYTES))
+        self._skipped.discard(position)
 
-    def copy_rows(self, source: FeatureFile) -> int:
-        """Takes over, by content, every intact row that this file lacks; returns how many images it served.
+    def copy_rows(self, source: FeatureFile) -> None:
+        """Takes over, by content, every intact row that this file lacks; `source` may be this file.
 
         The plain view is taken from any file of an equal spec, further views only from one of the same
         recipe. 32 MB are held at a time, so memory does not grow with the file.
         """
         with FeatureFile(self.path) as target:
             contents, lacking = target.unchecked_table().content_hashes, ~target.flags
-            recipes_agree = target.spec.views == source.spec.views
+            views = min(target.views, source.views) if target.spec.views == source.spec.views else 1
+        wanted: dict[bytes, list[int]] = defaultdict(list)
+        for position in np.flatnonzero(lacking[:, :views].any(axis=1)).tolist():
+            wanted[contents[position].tobytes()].append(position)
+        wanted.pop(bytes(32), None)  # of files that could not be read: no content, no row
         hashes = source.unchecked_table().content_hashes
-        place = {hashes[i].tobytes(): i for i in np.flatnonzero(source.flags.any(axis=1)).tolist()}
-        place.pop(bytes(32), None)  # of files that could not be read: no content, no row
-        views = min(lacking.shape[1], source.views) if recipes_agree else 1
-        wanted = np.flatnonzero(lacking[:, :views].any(axis=1)).tolist()
-        pairs = [(new, place[c]) for new in wanted if (c := contents[new].tobytes()) in place]
-        batch = max(1, 2**25 // (4 * source.spec.width * source.views))
-        served = 0
-        for start in range(0, len(pairs), batch):
-            targets, origins = np.array(pairs[start : start + batch]).T
-            good = (source.flags[origins] & ~source.damaged(origins))[:, :views] & lacking[targets, :views]
-            chosen, columns = np.nonzero(good)
-            places = zip(targets[chosen].tolist(), columns.tolist(), strict=True)
-            self.commit(places, source.rows[origins[chosen], columns])
-            served += int(good.any(axis=1).sum())
-        return served
+        useful = source.flags[:, :views].any(axis=1) & [content.tobytes() in wanted for content in hashes]
+        for some in source.batches(np.flatnonzero(useful)):
+            rows = source.load(some)[:, :views]
+            good = source.flags[some, :views] & source.matches(some, rows)
+            places, taken = [], []
+            for i, view in np.argwhere(good).tolist():
+                for position in wanted[hashes[some[i]].tobytes()]:
+                    if lacking[position, view]:
+                        lacking[position, view] = False
+                        places.append((position, view))
+                        taken.append(rows[i, view])
+            self.commit(places, taken)
+
+    def copy_skips(self, source: FeatureFile) -> None:
+        """Takes over why images have no row, for entries of the same path and content."""
+        with FeatureFile(self.path) as target:
+            table, flags = target.unchecked_table(), target.flags
+        there, reasons = source.unchecked_table(), source.stored("skip_reasons")
+        known = {
+            (there.paths[i], there.content_hashes[i].tobytes()): reasons[i].decode(errors="replace")
+            for i in np.flatnonzero(source.skip_records() == 1)
+        }
+        for position, path in enumerate(table.paths):
+            reason = known.get((path, table.content_hashes[position].tobytes()))
+            if reason and not flags[position, 0]:
+                self.skip(position, reason)
 
     def _put(self, name: str, place: tuple[int, ...], data: bytes) -> None:
         extent: Extent = self._extents[name]

@@ -120,7 +120,8 @@ class MLPHead(Head):
         if self._validation is not None:
             x_val, labels = self._validation
             known = np.isin(labels, self.classes_)
-            plain = np.asarray(x_val, np.float32)[known].reshape(known.sum(), -1, x.shape[2])[:, 0]
+            plain = np.asarray(x_val, np.float32)[known]
+            plain = plain[:, 0] if plain.ndim == 3 else plain
             return plain, np.searchsorted(self.classes_, labels[known]), x, y
         counts = np.bincount(y)
         size = max(round(VALIDATION_SHARE * len(y)), len(counts))

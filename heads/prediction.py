@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,9 +95,10 @@ def predict_images(
         DriftError: So it does in spite of equal specs, and that is not accepted.
         OptionError: `top` or `views` is below 1.
     """
-    for name, value in (("top", top), ("views", views)):
-        if value < 1:
-            raise OptionError(f"--{name} is {value}; needed: at least 1.")
+    if top < 1 or not 1 <= views <= 1000:
+        raise OptionError(f"--top is {top}, --views is {views}; needed: at least 1 each, and at most 1000 views.")
+    if augment and views == 1:
+        raise OptionError("--augment needs --views, how many views of each image to average, such as --views 8.")
     drift = check_rows(head, backbone, accept_drift=accept_drift)
     reasons: dict[int, str] = {}
     answers: dict[int, Prediction] = {}
@@ -149,7 +150,8 @@ def check_rows(head: SavedHead, backbone: ImageBackbone, *, accept_drift: bool =
             return None
     drift = measure_drift(head.golden, backbone.golden_rows(), head.spec.precision, head=head)
     if not accept_drift:
-        require_no_drift(drift, name=str(head.path))
+        remedy = "Or go on with --accept-drift, if these labels will do, or extract and train anew."
+        require_no_drift(drift, name=str(head.path), remedy=remedy)
     return drift
 
 
@@ -166,7 +168,7 @@ def as_records(predictions: Predictions) -> dict[str, Any]:
             for p in predictions.predicted
         ],
         "skipped": [{"path": s.path, "reason": s.reason} for s in predictions.skipped],
-        "drift": asdict(predictions.drift) if predictions.drift else None,
+        "drift": predictions.drift.record() if predictions.drift else None,
     }
 
 

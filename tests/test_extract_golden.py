@@ -49,7 +49,7 @@ def test_an_incremental_run_refuses_rows_that_drifted(make_folder: MakeFolder, t
     make_folder({"owls": 2}, seed=5)
     message = (
         r"^this machine does not compute the rows of .*f.h5: cosine 0\.\d+ \(needed 0.\d+\), largest difference \d+, "
-        r"on 8 test images. Use the versions and the engine that `onepass info .*f.h5` lists, or go on with "
+        r"on 8 test images. Use the versions and the engine that `onepass info .*f.h5` lists. Or go on with "
         r"--accept-drift, which is recorded.$"
     )
     with pytest.raises(DriftError, match=message):
@@ -86,6 +86,21 @@ def test_rows_of_a_base_that_drifted_are_refused(make_folder: MakeFolder, tiny_b
     run_extraction(data, tiny_backbone, out=tmp_path / "base.h5")
     with pytest.raises(DriftError, match="does not compute the rows of .*base.h5"):
         run_extraction(data, Shifted(tiny_backbone, 100), out=tmp_path / "f.h5", base=[tmp_path / "base.h5"])
+    assert not (tmp_path / "f.h5").exists()
+
+
+def test_rows_of_a_base_that_were_accepted_bring_their_golden_rows_along_once(
+    make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path
+):
+    data, shifted = make_folder({"cats": 2, "dogs": 2}), Shifted(tiny_backbone, 100)
+    run_extraction(data, tiny_backbone, out=tmp_path / "base.h5")
+    make_folder({"owls": 2}, seed=5)
+    for _ in range(2):
+        run_extraction(data, shifted, out=tmp_path / "f.h5", base=[tmp_path / "base.h5"], accept_drift=True)
+    with FeatureFile(tmp_path / "f.h5") as file:
+        expected = np.stack([shifted.golden_rows(), tiny_backbone.golden_rows()])
+        np.testing.assert_array_equal(file.golden_rows, expected)
+        assert len(file.provenance["environments"]) == 2
 
 
 def test_drift_is_the_lowest_cosine_to_the_nearest_environment(rng: np.random.Generator):
@@ -116,6 +131,6 @@ def test_rows_of_zeros_equal_only_themselves():
 def test_tolerance_depends_on_the_precision():
     stored = np.array([[[1.0, 0.0]]], np.float32)
     found = np.array([[1.0, 0.08]], np.float32)  # cosine 0.9968
-    require_no_drift(measure_drift(stored, found, "bfloat16"), name="f.h5")
+    require_no_drift(measure_drift(stored, found, "bfloat16"), name="f.h5", remedy="")
     with pytest.raises(DriftError):
-        require_no_drift(measure_drift(stored, found, "float32"), name="f.h5")
+        require_no_drift(measure_drift(stored, found, "float32"), name="f.h5", remedy="")

@@ -104,6 +104,83 @@ def test_bytes_that_changed_behind_size_and_time_are_found_by_rehash(
     assert run(data, tiny_backbone, tmp_path / "f.h5", rehash=True).computed == 1
 
 
+def test_files_of_the_same_name_size_and_time_elsewhere_are_other_files(
+    make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path
+):
+    first, second = make_folder({"cats": 2, "dogs": 2}, name="a"), make_folder({"cats": 2, "dogs": 2}, name="b")
+    image = second / "cats" / "0.png"
+    data = bytearray(image.read_bytes())
+    data[-1] ^= 1
+    image.write_bytes(data)
+    for path in [*first.glob("*/*"), *second.glob("*/*")]:
+        os.utime(path, (1, 1))
+    run(first, tiny_backbone, tmp_path / "f.h5")
+    again = run(second, tiny_backbone, tmp_path / "f.h5")
+    assert (again.computed, again.reused, again.dropped) == (1, 3, 1)
+    assert "1 images of the file are no longer in the folder; their rows were dropped" in str(again)
+
+
+def test_an_image_that_cannot_be_opened_for_once_keeps_its_row(
+    make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = make_folder({"cats": 2, "dogs": 2})
+    run(data, tiny_backbone, tmp_path / "f.h5")
+    before, stat = rows_by_path(tmp_path / "f.h5"), Path.stat
+
+    def failing(path: Path, **options: bool):
+        if path.name == "1.png" and path.parent.name == "cats":
+            raise OSError(5, "Input/output error")
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", failing)
+    again = run(data, tiny_backbone, tmp_path / "f.h5")
+    assert (again.computed, again.reused) == (0, 4)
+    np.testing.assert_array_equal(rows_by_path(tmp_path / "f.h5")["cats/1.png"], before["cats/1.png"])
+
+
+def test_a_link_to_a_folder_keeps_its_own_name_and_the_file_behind_a_link_is_the_one_written(
+    make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path
+):
+    make_folder({"cats": 3, "dogs": 2}, name="one")
+    make_folder({"cats": 2, "dogs": 2}, name="two", seed=1)
+    (tmp_path / "train").symlink_to("one")
+    (tmp_path / "test").symlink_to("two")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "f.h5").symlink_to("disk/f.h5")
+
+    done = run([tmp_path / "train", tmp_path / "test"], tiny_backbone, tmp_path / "f.h5")
+
+    assert (tmp_path / "f.h5").is_symlink()
+    assert not done.drawn_split
+    assert len(FeatureFile(tmp_path / "disk" / "f.h5").rows_of("test")) == 4
+
+
+def test_an_image_that_cannot_be_decoded_is_not_tried_again_until_asked(
+    make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = make_folder({"cats": 2, "dogs": 2})
+    (data / "cats" / "bad.jpg").write_text("text")
+    run(data, tiny_backbone, tmp_path / "f.h5")
+    tried: list[object] = []
+    stream = tiny_backbone.stream
+    monkeypatch.setattr(tiny_backbone, "stream", lambda files, **o: (tried.extend(files), stream(tried[:], **o))[1])
+    assert len(run(data, tiny_backbone, tmp_path / "f.h5").skipped) == 1
+    assert tried == []
+    assert len(run(data, tiny_backbone, tmp_path / "f.h5", rehash=True).skipped) == 1
+    assert len(tried) == 1
+
+
+def test_the_seed_of_a_split_that_was_drawn_stays(make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path):
+    data = make_folder({"cats": 4, "dogs": 4})
+    run(data, tiny_backbone, tmp_path / "f.h5", seed=3)
+    assert run(data, tiny_backbone, tmp_path / "f.h5").computed == 0
+    message = (
+        r"^the test split of .*f.h5 was drawn with seed 3, and images keep their side; got 4. Choose another file with"
+    )
+    with pytest.raises(OptionError, match=message):
+        run(data, tiny_backbone, tmp_path / "f.h5", seed=4)
+
+
 def test_exact_copies_are_reported_across_splits_and_classes(
     make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path
 ):
@@ -120,8 +197,8 @@ def test_exact_copies_are_reported_across_splits_and_classes(
     assert (across.paths, across.splits) == (["test/cats/copy.png", "train/cats/0.png"], ["test", "train"])
     assert (torn.paths, torn.classes) == (["train/cats/wrong.png", "train/dogs/1.png"], ["cats", "dogs"])
     assert (
-        "2 images are exact copies of another; 1 of them in more than one split, such as test/cats/copy.png = "
-        "train/cats/0.png; 1 in more than one class, such as train/cats/wrong.png = train/dogs/1.png"
+        "2 images are exact copies of another; 1 of 2 groups in more than one split, such as test/cats/copy.png = "
+        "train/cats/0.png; 1 of 2 groups in more than one class, such as train/cats/wrong.png = train/dogs/1.png"
     ) in str(done)
 
 

@@ -21,6 +21,8 @@ def test_a_plan_counts_what_is_new_and_writes_nothing(make_folder: MakeFolder, t
 
     assert (again.images, again.to_compute, again.views) == (65, 5, 3)
     assert again.seconds == pytest.approx(15 / again.rate)
+    more = plan_extraction(data, tiny_backbone, out=tmp_path / "f.h5", views=4)
+    assert more.seconds == pytest.approx((60 * 1 + 5 * 4) / more.rate)
     assert plan.disk == pytest.approx(done.path.stat().st_size, abs=12_000)  # HDF5's own structures
 
 

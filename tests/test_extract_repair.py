@@ -90,13 +90,82 @@ def test_images_that_moved_are_named_by_data(made: Path, tmp_path: Path):
     assert verify(made).verdict == "whole"
 
 
-def test_an_image_that_is_gone_is_dropped_with_its_reason(made: Path, tmp_path: Path):
+def test_an_image_that_is_gone_keeps_what_it_has_and_is_listed(made: Path, tmp_path: Path):
     flip_bit(made, "rows", byte=40)
+    flip_bit(made, "rows", byte=2 * 2 * 32 + 40)
     (tmp_path / "photos" / "cats" / "0.png").unlink()
     done = repair(made)
-    assert ("cats/0.png", "no such file or directory") in [(s.path, s.reason) for s in done.dropped]
-    assert verify(made).verdict == "whole"
-    assert len(FeatureFile(made).rows_of("train")) + len(FeatureFile(made).rows_of("test")) == 8
+    assert done.computed == 1
+    assert [(s.path, s.reason) for s in done.left] == [("cats/0.png", "no such file or directory")]
+    assert verify(made).verdict == "incomplete"
+    assert str(done).endswith("2 damaged, 0 missing; 1 images computed, 0 dropped, 1 still to do")
+    assert FeatureFile(made).flags[0].tolist() == [True, False]
+
+
+def test_a_disk_that_is_not_there_costs_no_row(made: Path, tmp_path: Path):
+    before = made.read_bytes()
+    flip_bit(made, "rows", byte=40)
+    flipped = made.read_bytes()
+    for path in (tmp_path / "photos").glob("*/*"):
+        path.unlink()
+    message = (
+        r"^none of the 1 images to compute is in .*photos, cats/0.png for one. Say with --data where the images of"
+    )
+    with pytest.raises(DataError, match=message):
+        repair(made)
+    assert made.read_bytes() == flipped
+    assert len(before) == len(flipped)
+
+
+def test_a_damaged_label_is_mended_alone(made: Path, make_folder: MakeFolder, tmp_path: Path):
+    """Images added since stay out, images deleted since stay in, and no split moves."""
+    before = everything(made)
+    make_folder({"cats": 8, "owls": 2}, seed=9)
+    (tmp_path / "photos" / "dogs" / "3.png").unlink()
+    flip_bit(made, "labels", byte=4 * 4)
+    with FeatureFile(made) as file:
+        assert file.unchecked_table().paths[4] == "cats/4.png"
+
+    done = repair(made)
+
+    assert (done.dropped, len(done.left)) == (0, 0)
+    after = everything(made)
+    assert {name: after[name] for name in ("labels", "paths", "splits")} == {
+        name: before[name] for name in ("labels", "paths", "splits")
+    }
+
+
+def test_repair_refuses_the_images_of_another_file(made: Path, make_folder: MakeFolder):
+    other = make_folder({"ants": 3, "bees": 3}, name="other", seed=7)
+    flip_bit(made, "labels")
+    before = made.read_bytes()
+    with pytest.raises(DataError, match=r"^none of the images of .*f.h5 is in .*other. Say with --data where they lie"):
+        repair(made, data=other)
+    assert made.read_bytes() == before
+
+
+def test_a_damaged_row_is_taken_from_an_exact_copy(made: Path, tiny_backbone: Backbone, tmp_path: Path):
+    shutil.copy(tmp_path / "photos" / "cats" / "1.png", tmp_path / "photos" / "dogs" / "copy.png")
+    run_extraction(tmp_path / "photos", tiny_backbone, out=made)
+    before = everything(made)
+    flip_bit(made, "rows", byte=2 * 32 + 40)
+    done = repair(made)
+    assert (done.damage, done.computed) == (1, 0)
+    assert everything(made) == before
+
+
+def test_drop_gives_up_views_that_were_never_finished_and_keeps_plain_rows(made: Path):
+    with FeatureFile(made) as file:
+        plain, offset = file.rows[:, 0].copy(), file.extents["committed"].offset
+    with open(made, "r+b") as raw:
+        raw.seek(offset)
+        raw.write(b"\1\0" * 3)
+    assert verify(made).verdict == "incomplete"
+    assert repair(made, drop=True).dropped == 0
+    with FeatureFile(made) as file:
+        assert (file.views, file.spec.views) == (1, "plain")
+        np.testing.assert_array_equal(file.rows[file.committed, 0], plain[file.committed])
+        assert file.committed.sum() == 9
 
 
 @pytest.mark.parametrize(("name", "byte", "entries"), [("rows", 40, 10), ("labels", 0, 9), ("committed", 0, 10)])
@@ -113,7 +182,8 @@ def test_drop_needs_no_images(made: Path, tmp_path: Path, name: str, byte: int, 
         assert int(file.committed.sum()) == 8
         assert "cats/0.png" not in [file.table.paths[i] for i in np.flatnonzero(file.committed)]
     if name != "labels":
-        assert DROPPED in [image.reason for image in done.dropped]
+        assert done.dropped == 1
+        assert DROPPED in [image.reason for image in FeatureFile(made).skipped]
 
 
 def test_class_names_cannot_be_dropped(made: Path):
@@ -135,6 +205,10 @@ def test_the_commands_have_exit_codes_for_scripts(made: Path, tmp_path: Path):
     found = run_program("onepass", "verify", "--no-golden", "--json", cwd=tmp_path)
     assert found.returncode == 3
     assert json.loads(found.stdout)["damage"] == [{"part": "row", "image": "cats/0.png", "position": 0, "view": 1}]
+    flip_bit(made, "golden_rows", byte=7)
+    found = run_program("onepass", "verify", "--json", cwd=tmp_path)
+    assert (found.returncode, json.loads(found.stdout)["damage"][0]["part"]) == (3, "header")
+    flip_bit(made, "golden_rows", byte=7)
     mended = run_program("onepass", "repair", "--json", cwd=tmp_path)
     assert (mended.returncode, json.loads(mended.stdout)["computed"]) == (0, 1)
     with h5py.File(made, "r+") as file:

@@ -276,7 +276,7 @@ def test_a_file_replaced_while_it_is_read_gets_no_row(
     monkeypatch.setattr(prepare_module, "scan_folder", scan_then_replace)
     done = run(data, tiny_backbone, tmp_path / "f.h5")
     assert [(s.path, s.reason) for s in done.skipped] == [
-        ("cats/0.png", "changed while it was being read; run the command again")
+        ("cats/0.png", "no longer the file whose content was recorded; extract again with --rehash")
     ]
 
 

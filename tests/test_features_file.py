@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import zlib
@@ -126,7 +127,7 @@ def test_another_hdf5_file_is_refused(tmp_path: Path):
 def test_a_newer_format_is_refused_by_number(feature_file: Path):
     with h5py.File(feature_file, "r+") as file:
         file.attrs["format_version"] = 99
-    with pytest.raises(FeatureFileError, match="has format version 99; this onepass reads version 2. Extract again"):
+    with pytest.raises(FeatureFileError, match="has format version 99; this onepass reads version 2. Use the onepass"):
         FeatureFile(feature_file)
 
 
@@ -213,7 +214,74 @@ def test_rows_reach_the_disk_before_their_flags(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(writer, "_put", lambda name, *rest: (events.append(name), put(name, *rest)))
         monkeypatch.setattr("features.writer.os.fsync", lambda _: events.append("sync"))
         writer.commit(plain([1, 2]), np.ones((2, 6), np.float32))
-    assert events == ["rows", "checksums", "rows", "checksums", "sync", "committed", "committed"]
+    assert events == ["rows", "checksums", "rows", "checksums", "sync", "committed", "committed", "sync"]
+
+
+def test_flags_reach_the_disk_before_the_file_takes_the_place_of_the_old_one(
+    feature_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    events: list[str] = []
+    for module, name in ((os, "fsync"), (os, "pwrite"), (Path, "replace")):
+        real = getattr(module, name)
+
+        def noted(*arguments, real=real, name=name):
+            events.append(name)
+            return real(*arguments)
+
+        monkeypatch.setattr(module, name, noted)
+    write_feature_file(feature_file, make_spec(), make_table(40), {}, GOLDEN, old=FeatureFile(feature_file))
+    assert events[events.index("replace") - 1] == "fsync"
+    assert "pwrite" not in events[events.index("replace") :]
+
+
+def test_rows_come_from_any_intact_copy(tmp_path: Path, rng: np.random.Generator):
+    """Two entries of one content, the later one damaged, and a third that lacks the row."""
+    table = make_table(4)
+    table.content_hashes[[1, 2]] = table.content_hashes[0]
+    path, rows = tmp_path / "copies.h5", rng.normal(size=(4, 6)).astype(np.float32)
+    rows[1] = rows[0]
+    write_feature_file(path, make_spec(), table, {}, GOLDEN)
+    with RowWriter(path) as writer:
+        writer.commit(plain([0, 1, 3]), rows[[0, 1, 3]])
+    flip_bit(path, "rows", byte=1 * 24)
+
+    write_feature_file(path, make_spec(), table, {}, GOLDEN, old=FeatureFile(path))
+
+    x, _ = FeatureFile(path).read(np.arange(4))
+    np.testing.assert_array_equal(x, rows[[0, 0, 0, 3]])
+
+
+def test_a_row_that_comes_later_takes_the_record_of_a_skip_back(tmp_path: Path):
+    path = tmp_path / "later.h5"
+    write_feature_file(path, make_spec(), make_table(2), {}, GOLDEN)
+    with RowWriter(path) as writer:
+        writer.skip(0, "empty file")
+        writer.commit(plain([0]), np.ones((1, 6), np.float32))
+    file = FeatureFile(path)
+    assert file.skipped == []
+    assert file.skip_records().tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("provenance", "message"),
+    [
+        ({"seed": "x"}, "seed in its provenance is 'x'; needed: a whole number"),
+        ({"folders": "abc"}, "folders in its provenance is 'abc'; needed: a list of paths"),
+        ({"environments": [1]}, r"environments in its provenance is '\[1\]'; needed: a list of objects"),
+    ],
+)
+def test_a_provenance_that_means_nothing_is_refused(tmp_path: Path, provenance: dict, message: str):
+    write_feature_file(tmp_path / "f.h5", make_spec(), make_table(4), provenance, GOLDEN)
+    with pytest.raises(FeatureFileError, match=message):
+        FeatureFile(tmp_path / "f.h5")
+
+
+def test_labels_without_a_class_are_damage(tmp_path: Path):
+    table = make_table(4)
+    table.labels[2] = 99
+    write_feature_file(tmp_path / "f.h5", make_spec(), table, {}, GOLDEN)
+    with pytest.raises(FeatureFileError, match="its image tables name classes or splits that do not exist"):
+        _ = FeatureFile(tmp_path / "f.h5").table
 
 
 def test_paths_that_are_not_utf8_survive(tmp_path: Path):

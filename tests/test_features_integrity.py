@@ -6,7 +6,7 @@ import pytest
 from conftest import GOLDEN, flip_bit, make_spec, make_table
 
 from features import FeatureFile
-from features.errors import FeatureFileError
+from features.errors import DamagedHeaderError, FeatureFileError
 from features.integrity import check_file
 from features.layout import encoded
 from features.writer import RowWriter, write_feature_file
@@ -69,8 +69,16 @@ def test_a_flipped_bit_in_a_path_names_the_image_by_its_number(mixed_file: Path)
 def test_golden_rows_and_header_are_guarded_as_well(mixed_file: Path):
     flip_bit(mixed_file, "golden_rows", byte=3)
     message = "its spec, provenance or golden rows do not match their checksum, so nobody can say what its rows are."
-    with pytest.raises(FeatureFileError, match=f"is damaged: {message} Extract again.$"):
-        check_file(mixed_file)
+    with pytest.raises(DamagedHeaderError, match=f"is damaged: {message} Or delete it, or choose another file with"):
+        FeatureFile(mixed_file)
+    assert [found.part for found in check_file(mixed_file).damage] == ["header"]
+
+
+def test_every_damage_is_told_beside_another(mixed_file: Path):
+    flip_bit(mixed_file, "class_names")
+    flip_bit(mixed_file, "labels", byte=2 * 4 + 1)
+    flip_bit(mixed_file, "rows", byte=5)
+    assert [found.part for found in check_file(mixed_file).damage] == ["entry", "class names", "row"]
 
 
 def test_no_flipped_bit_anywhere_goes_unnoticed(mixed_file: Path, rng: np.random.Generator):

@@ -183,4 +183,4 @@ def test_a_small_file_system_that_is_really_full(make_folder: MakeFolder, tiny_b
         after = rows_by_content(disk / "f.h5")
         assert before.keys() <= after.keys()
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", "-l", str(disk)], check=True)
