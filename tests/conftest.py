@@ -113,7 +113,7 @@ def make_spec(**changes: object) -> Spec:
         "weights_hash": "ab" * 32,
         "image_size": 224,
         "resize": "squash",
-        "decode": "rgb-exif-white-cubic-1",
+        "decode": "rgb-exif-white-hamming-2",
         "pooling": "avg",
         "precision": "float32",
         "width": 6,
