@@ -57,12 +57,13 @@ class Lacking:
         found = cls()
         with FeatureFile(path) as file:
             damaged = file.damaged(np.arange(len(file)))
-            lacking, hashes = ~file.flags | damaged, file.unchecked_table().content_hashes
-            given_up = (file.skip_records() == 1) & hashes.any(axis=1) & (not retry)
+            lacking, hashes = ~file.flags | damaged, file.stored("content_hashes")
+            given_up = set() if retry else file.given_up()
         found.damaged = [(i, view) for i, view in np.argwhere(damaged).tolist()]
         places: dict[bytes, list[int]] = defaultdict(list)
-        for position in np.flatnonzero(lacking.any(axis=1) & ~given_up).tolist():
-            places[hashes[position].tobytes()].append(position)
+        for position in np.flatnonzero(lacking.any(axis=1)).tolist():
+            if (content := hashes[position].tobytes()) not in given_up:
+                places[content].append(position)
         found.unread = places.pop(bytes(32), [])
         for content, positions in places.items():
             views = tuple(np.flatnonzero(lacking[positions].any(axis=0)).tolist())

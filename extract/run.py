@@ -139,7 +139,7 @@ def run_extraction(data: Folders, backbone: Backbone, **options: Unpack[PassOpti
         backbone = calibrated_for(backbone, scan, like[0] if like else None)
         require_specs(old, bases, backbone.spec)
         started = time.perf_counter()
-        drifts = _check_rows(path, backbone, scan, axis, old, bases, accept)
+        drifts = _check_rows(path, backbone, scan, axis, old, bases, accept=accept, rehash=rehash)
         write_prepared(path, backbone, scan, axis, data, old=old, seed=seed)
         with RowWriter(path) as writer:
             for base in bases:
@@ -185,7 +185,9 @@ def _check_rows(
     axis: ViewAxis,
     old: FeatureFile | None,
     bases: Sequence[FeatureFile],
+    *,
     accept: bool,
+    rehash: bool,
 ) -> list[tuple[np.ndarray, list[dict[str, Any]], Drift]]:
     """Compares golden rows wherever rows of this machine will stand beside others, before anything is written.
 
@@ -194,7 +196,8 @@ def _check_rows(
     """
     found: list[tuple[np.ndarray, list[dict[str, Any]], Drift]] = []
     held = held_views([old] if old else [], axis)
-    new = {content for content, _ in scan.images() if held.get(content, 0) < axis.count}
+    given_up = old.given_up() if old and not rehash else set()
+    new = {content for content, _ in scan.images() if held.get(content, 0) < axis.count} - given_up
     if old and (new or Lacking.of(path).images):
         drift = check_golden(old, backbone, accept=accept)
         found.append((backbone.golden_rows()[None], [backbone.environment], drift))

@@ -255,6 +255,11 @@ class FeatureFile:
             records[i] = 1 if intact else -1
         return records
 
+    def given_up(self) -> set[bytes]:
+        """Contents that are no images: files that were skipped for what is in them, not for want of access."""
+        found = {content.tobytes() for content in self.stored("content_hashes")[self.skip_records() == 1]}
+        return found - {bytes(32)}
+
     def stored(self, name: str) -> np.ndarray:
         """A dataset as it stands in the file, unchecked."""
         return self._header.read(self._raw, name)

@@ -166,6 +166,10 @@ def test_an_image_that_cannot_be_decoded_is_not_tried_again_until_asked(
     monkeypatch.setattr(tiny_backbone, "stream", lambda files, **o: (tried.extend(files), stream(tried[:], **o))[1])
     assert len(run(data, tiny_backbone, tmp_path / "f.h5").skipped) == 1
     assert tried == []
+    monkeypatch.setattr(tiny_backbone, "golden_rows", lambda: pytest.fail("the engine was started"))
+    run(data, tiny_backbone, tmp_path / "f.h5")
+    monkeypatch.undo()
+    monkeypatch.setattr(tiny_backbone, "stream", lambda files, **o: (tried.extend(files), stream(tried[:], **o))[1])
     assert len(run(data, tiny_backbone, tmp_path / "f.h5", rehash=True).skipped) == 1
     assert len(tried) == 1
 
