@@ -147,10 +147,13 @@ def run_extraction(data: Folders, backbone: Backbone, **options: Unpack[PassOpti
         for golden, environments, drift in drifts:
             if not drift.accepted:
                 record_drift(path, golden, environments, drift)
-        share_rows(path, Lacking.of(path))
+        lacking = Lacking.of(path, retry=rehash)
+        if lacking.images:
+            share_rows(path, lacking)
+            lacking = Lacking.of(path, retry=rehash)
         done = fill(
             path,
-            Lacking.of(path, retry=rehash),
+            lacking,
             backbone,
             root=scan.root,
             paths=scan.table.paths,
@@ -197,7 +200,8 @@ def _check_rows(
     found: list[tuple[np.ndarray, list[dict[str, Any]], Drift]] = []
     held = held_views([old] if old else [], axis)
     given_up = old.given_up() if old and not rehash else set()
-    new = {content for content, _ in scan.images() if held.get(content, 0) < axis.count} - given_up
+    contents = {content.tobytes() for content in scan.table.content_hashes} - {bytes(32)}
+    new = {content for content in contents if held.get(content, 0) < axis.count} - given_up
     if old and (new or Lacking.of(path).images):
         drift = check_golden(old, backbone, accept=accept)
         found.append((backbone.golden_rows()[None], [backbone.environment], drift))
