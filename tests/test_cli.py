@@ -69,6 +69,8 @@ def test_extract_reports_what_it_did(make_folder: MakeFolder, tiny_file: Path, t
         "views": 1,
         "computed_rows": 9,
         "duplicates": [],
+        "dropped": 0,
+        "drawn_split": True,
         "quantisation": None,
         "drift": None,
     }

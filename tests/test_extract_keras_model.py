@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from extract.catalogue import BUNDLED, CATALOGUE, CatalogueEntry
-from extract.compiled import CompiledBackbone, store
+from extract.compiled import CompiledBackbone, store_converted
 from extract.engines import OpenVINOEngine
 from extract.keras_model import preprocess
 from features.frameworks import import_keras, plain_keras
@@ -58,7 +58,7 @@ def test_preprocessing_survives_conversion(name: str, pixels: np.ndarray):
         model = graph(entry, "uint8", square.shape[1:])
         flat = keras.Model(model.inputs, keras.layers.Flatten()(model.output))
         facts = CompiledBackbone(Path(), entry.name, "", 16, "flatten", 768)
-        converted = store(f"preprocessing-{name}", flat, facts)
+        converted = store_converted(f"preprocessing-{name}", flat, facts)
     engine = OpenVINOEngine(converted.graph, image_size=16, precision="float32")
     ((_, row),) = engine.run([(0, square[0])])
     np.testing.assert_allclose(row.reshape(square.shape), expected(entry, square), rtol=1e-6, atol=1e-6)

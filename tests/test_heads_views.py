@@ -1,14 +1,16 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from conftest import GOLDEN, make_spec, make_table
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
-import heads.training
 from features import FeatureFile
-from features.errors import OptionError
+from features.errors import DriftError, OptionError
+from features.writer import RowWriter, write_feature_file
 from heads import LogisticHead, MLPHead, SVMHead, load_head, predict_images, train_head
 from heads.base import Head
 from heads.mlp import view_layer
@@ -124,28 +126,27 @@ def test_the_mlp_stops_by_plain_views_of_images_it_does_not_train_on(rng: np.ran
     np.testing.assert_array_equal(networks[0].kernels[0], networks[1].kernels[0])
 
 
-class FileOfViews(FeatureFile):
-    """A feature file of three views, the last two of which are noise around the first."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.shape = (len(self), 3, self.shape[2])
-
-    def read_views(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        x, y = self.read(positions)
-        noise = np.random.default_rng(1).normal(size=(len(x), 3, x.shape[1])) * [[[0], [1], [1]]]
-        return (x[:, None] + noise).astype(np.float32), y
+@pytest.fixture
+def file_of_views(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """40 images x 3 views, the last two of which are noise around the first."""
+    path, table = tmp_path / "views.h5", make_table(40)
+    write_feature_file(path, make_spec(views="rule: flip"), table, {"augment": "flip"}, GOLDEN, views=3)
+    rows = rng.normal(size=(40, 1, 6)) + 2 * table.labels[:, None, None]
+    rows = rows + rng.normal(size=(40, 3, 6)) * [[[0], [1], [1]]]
+    with RowWriter(path) as writer:
+        writer.commit([(i, v) for i in range(40) for v in range(3)], rows.reshape(120, 6).astype(np.float32))
+    return path
 
 
 @pytest.mark.parametrize(("kind", "head"), [("logreg", LogisticHead()), ("mlp", MLPHead(epochs=3))])
 def test_training_takes_all_views_and_the_score_the_plain_one(
-    kind: str, head: Head, feature_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, head: Head, file_of_views: Path, tmp_path: Path
 ):
-    monkeypatch.setattr(heads.training, "FeatureFile", FileOfViews)
     options = {"epochs": 3} if kind == "mlp" else {}
-    saved = train_head(feature_file, head=kind, out=tmp_path / "x.head", **options).head
-    file = FileOfViews(feature_file)
+    saved = train_head(file_of_views, head=kind, out=tmp_path / "x.head", **options).head
+    file = FeatureFile(file_of_views)
     x, y = file.read_views(file.rows_of("train"))
+    assert x.shape == (32, 3, 6)
     np.testing.assert_array_equal(saved.network.kernels[0], head.fit(x, y).network_.kernels[0])
     assert saved.trained_on["rows"] == 32
     assert saved.trained_on["views"] == 3
@@ -157,15 +158,19 @@ def test_training_takes_all_views_and_the_score_the_plain_one(
 class StubBackbone:
     """Yields rows made up from the file names, and keeps what it was asked for."""
 
+    environment: ClassVar = {"engine": "openvino"}
+
     def __init__(self, spec) -> None:
         self.spec = spec
-        self.asked: dict = {}
+        self.asked: tuple = ()
 
-    def stream(self, files, *, on_skip, workers=None, **more) -> Iterator[tuple[int, np.ndarray]]:
-        self.asked = more
+    def golden_rows(self) -> np.ndarray:
+        return GOLDEN[0]
+
+    def stream(self, files, *, on_skip, workers, views, augmentation) -> Iterator[tuple[int, np.ndarray]]:
+        self.asked = (len(views), augmentation)
         for key, path in files:
-            views = np.random.default_rng(len(path.name)).normal(size=(more.get("views", 1), 6)).astype(np.float32)
-            yield key, views if "views" in more else views[0]
+            yield key, np.random.default_rng(len(path.name)).normal(size=(len(views), 6)).astype(np.float32)
 
 
 def test_predictions_average_over_the_views_asked_for(feature_file: Path, tmp_path: Path):
@@ -175,9 +180,9 @@ def test_predictions_average_over_the_views_asked_for(feature_file: Path, tmp_pa
     images = [Path("a.jpg"), Path("bcd.jpg")]
 
     plain = predict_images(head, backbone, images)
-    assert backbone.asked == {}
+    assert backbone.asked == (1, None)
     several = predict_images(head, backbone, images, views=4)
-    assert backbone.asked == {"views": 4}
+    assert backbone.asked == (4, "classic")
 
     for image, one, mean in zip(images, plain.predicted, several.predicted, strict=True):
         rows = np.random.default_rng(len(image.name)).normal(size=(4, 6)).astype(np.float32)
@@ -188,11 +193,27 @@ def test_predictions_average_over_the_views_asked_for(feature_file: Path, tmp_pa
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"views": 0}, "--views is 0; needed: at least 1."),
-    ({"top": 0}, "--top is 0; needed: at least 1."),
+    ({"views": 0}, "--top is 3, --views is 0; needed: at least 1 each, and at most 1000 views."),
+    ({"top": 0}, "--top is 0, --views is 1; needed: at least 1 each, and at most 1000 views."),
+    ({"augment": "flip"}, "--augment needs --views, how many views of each image to average, such as --views 8."),
 ])  # fmt: skip
 def test_less_than_one_view_or_class_is_refused(options: dict, message: str, feature_file: Path, tmp_path: Path):
     head = train_head(feature_file, out=tmp_path / "x.head").head
     with pytest.raises(OptionError) as caught:
         predict_images(head, StubBackbone(head.spec), [], **options)
     assert str(caught.value) == message
+
+
+def test_rows_that_drifted_are_refused_with_the_labels_that_flip(feature_file: Path, tmp_path: Path):
+    head = train_head(feature_file, out=tmp_path / "x.head").head
+    backbone = StubBackbone(head.spec)
+    backbone.golden_rows = lambda: -GOLDEN[0]  # type: ignore[method-assign]
+    message = (
+        r"^this machine does not compute the rows of .*x.head: cosine -1.000000 \(needed 0.9999\), largest difference 2, "
+        r"2 labels flip, on 2 test images. Use the versions .* Or go on with --accept-drift, if these labels will do, or"
+    )
+    with pytest.raises(DriftError, match=message):
+        predict_images(head, backbone, [Path("a.jpg")])
+    found = predict_images(head, backbone, [Path("a.jpg")], accept_drift=True)
+    assert found.drift is not None
+    assert found.drift.flips == 2
