@@ -209,8 +209,8 @@ def test_rows_that_drifted_are_refused_with_the_labels_that_flip(feature_file: P
     backbone = StubBackbone(head.spec)
     backbone.golden_rows = lambda: -GOLDEN[0]  # type: ignore[method-assign]
     message = (
-        r"^this machine does not compute the rows of .*x.head: cosine -1.000000 \(needed 0.9999\), largest difference 2, "
-        r"2 labels flip, on 2 test images. Use the versions .* Or go on with --accept-drift, if these labels will do, or"
+        r"^this machine does not compute the rows of .*x.head: cosine -1.000000 \(needed 0.9999\), largest difference "
+        r"2, 2 labels flip, on 2 test images. Use the versions .* Or go on with --accept-drift, if these labels will do"
     )
     with pytest.raises(DriftError, match=message):
         predict_images(head, backbone, [Path("a.jpg")])
