@@ -190,7 +190,8 @@ def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())  # h5py's have several lines
         raise FeatureFileError(
-            f"cannot write {path}: {getattr(error, 'strerror', None) or error}. Everything committed before is kept; "
+            f"cannot write {path}: {reason}. Everything committed before is kept; "
             "free disk space or choose another place with --out, then run the same command again."
         ) from None
