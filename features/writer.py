@@ -189,8 +189,8 @@ def _sync_folder(folder: Path) -> None:
 def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())  # h5py's have several lines
+    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either, in several lines
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise FeatureFileError(
             f"cannot write {path}: {reason}. Everything committed before is kept; "
             "free disk space or choose another place with --out, then run the same command again."
