@@ -21,7 +21,7 @@ fast: $(STAMP)
 slow: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m slow
 
-# A hundred kills at random moments, and disks that fill up; about ten minutes.
+# A hundred kills at random moments, and disks that fill up; about five minutes.
 torture: $(STAMP)
 	ONEPASS_TORTURE=100 $(BIN)/python -m pytest -n 2 tests/test_torture.py
 
