@@ -4,12 +4,13 @@ from extract.account import Extraction
 from extract.backbone import Backbone, Source, load_backbone, load_backbone_for
 from extract.catalogue import CATALOGUE
 from extract.folders import check_folder, find_images
-from extract.images import UnreadableImageError, read_image
+from extract.images import read_image
 from extract.labelled import rows_of_folder
 from extract.plan import Plan, plan_extraction
 from extract.repair import Repair, repair
 from extract.run import extract_features, run_extraction
 from extract.verify import Verification, verify
+from features.errors import UnreadableImageError
 
 __all__ = [
     "CATALOGUE",

@@ -95,7 +95,7 @@ class Extraction:
             ),
         ]
         if self.dropped:
-            lines.append(f"{self.dropped} images of the file are no longer in the folder; their rows were dropped")
+            lines.append(f"rows dropped, because their images are no longer in the folder: {self.dropped}")
         if cost := self.quantisation:
             lines.append(
                 f"int8 costs: cosine to float32 {cost.cosine_mean:.4f} on average, {cost.cosine_min:.4f} at worst of "

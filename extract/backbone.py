@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +29,6 @@ from extract.engines import (
 from extract.golden import environment, golden_images
 from extract.images import (
     RESIZES,
-    UnreadableImageError,
     decode_image,
     decode_rule,
     decode_views,
@@ -41,7 +40,7 @@ from extract.keras_model import POOLINGS, BuiltBackbone, build_backbone, keras_f
 from extract.lite0 import PACKAGE
 from extract.views import Augmentation
 from extract.weights import file_hash
-from features.errors import BackboneError, OptionError
+from features.errors import BackboneError, OptionError, UnreadableImageError
 from features.spec import Spec, require_equal_specs
 
 Key = TypeVar("Key", bound=Hashable)
@@ -107,7 +106,7 @@ class Backbone:
         return self.converted.quantisation if self.converted else None
 
     def pixels(self, data: bytes) -> np.ndarray:
-        """The bytes of an image file as this backbone sees them: (s, s, 3) uint8 RGB.
+        """The bytes of an image file as this backbone sees them; see `read_image`.
 
         Raises:
             UnreadableImageError: With the reason.
@@ -136,9 +135,7 @@ class Backbone:
     def golden_rows(self) -> np.ndarray:
         """Rows of the built-in test images through the whole way, decoding included, (g, d) float32."""
         if self._golden is None:
-            size, resize = self.spec.image_size, self.spec.resize
-            pixels = [decode_image(data, image_size=size, resize=resize) for data in golden_images()]
-            self._golden = self.rows(np.stack(pixels))
+            self._golden = self.rows(np.stack([self.pixels(data) for data in golden_images()]))
         return self._golden
 
     @property
@@ -193,15 +190,12 @@ class Backbone:
                 yield from (((key, number), view) for number, view in enumerate(pixels))
 
         # Views of one image follow each other; an engine may still answer in another order.
-        unfinished: dict[Key, np.ndarray] = {}
-        seen: Counter[Key] = Counter()
+        unfinished: dict[Key, dict[int, np.ndarray]] = defaultdict(dict)
         for (key, number), row in self.engine.run(readable()):
-            rows = unfinished.setdefault(key, np.empty((len(views), self.spec.width), np.float32))
-            rows[number] = row
-            seen[key] += 1
-            if seen[key] == len(views):
-                del seen[key]
-                yield key, unfinished.pop(key)
+            unfinished[key][number] = row
+            if len(unfinished[key]) == len(views):
+                rows = unfinished.pop(key)
+                yield key, np.stack([rows[i] for i in range(len(views))])
 
 
 def _ahead(
@@ -252,10 +246,8 @@ def load_backbone(
         BackboneError: The backbone cannot be built or run here.
         WeightsError: Its weights cannot be had.
     """
-    _check_choice("--resize", resize, RESIZES)
-    _check_choice("--pooling", pooling, POOLINGS)
-    _check_choice("--engine", engine, ENGINES)
-    _check_choice("--precision", precision, PRECISIONS)
+    _check_choices(resize=(resize, RESIZES), pooling=(pooling, POOLINGS))
+    _check_choices(engine=(engine, ENGINES), precision=(precision, PRECISIONS))
     if batch_size < 1:
         raise OptionError(f"--batch-size is {batch_size}; needed: at least 1.")
     own = name.endswith(".keras")
@@ -280,27 +272,26 @@ def load_backbone(
             width=facts.width,
         )
 
-    if engine == "tensorflow":
-        if own and precision == "bfloat16":
-            raise OptionError("a .keras file keeps its own precision in TensorFlow; use --precision float32.")
-        strategy = choose_strategy()
-        built = build_backbone(
-            source.name,
-            weights=source.weights,
-            image_size=size,
-            pooling=pooling,
-            precision=precision,
-            pixels=pixels,
-            strategy=strategy,
-        )
-        return Backbone(
-            spec(built),
-            source,
-            lambda: TensorFlowEngine(built.model, batch_size=batch_size, strategy=strategy),
-            engine_name=engine,
-        )
-    converted = _converted(source, size, pooling, pixels)
-    return on_openvino(spec(converted), source, converted)
+    if engine == "openvino":
+        converted = _converted(source, size, pooling, pixels)
+        return on_openvino(spec(converted), source, converted)
+    if own and precision == "bfloat16":
+        raise OptionError("a .keras file keeps its own precision in TensorFlow; use --precision float32.")
+    strategy = choose_strategy()
+    built = build_backbone(
+        source.name,
+        weights=source.weights,
+        image_size=size,
+        pooling=pooling,
+        precision=precision,
+        pixels=pixels,
+        strategy=strategy,
+    )
+
+    def make() -> Engine:
+        return TensorFlowEngine(built.model, batch_size=batch_size, strategy=strategy)
+
+    return Backbone(spec(built), source, make, engine_name=engine)
 
 
 def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", needed_by: str) -> Backbone:
@@ -413,6 +404,7 @@ def _resolved(weights: str | Path) -> str:
     return "imagenet" if weights == "imagenet" else str(Path(weights).resolve())
 
 
-def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise OptionError(f"{option} is {value!r}; needed: one of {', '.join(choices)}.")
+def _check_choices(**options: tuple[str, tuple[str, ...]]) -> None:
+    for name, (value, choices) in options.items():
+        if value not in choices:
+            raise OptionError(f"--{name} is {value!r}; needed: one of {', '.join(choices)}.")

@@ -22,7 +22,7 @@ from PIL import (
 
 from extract import keras_pixels
 from extract.views import Augmentation, view_pixels
-from features.errors import OptionError, UserError
+from features.errors import OptionError, UnreadableImageError
 
 RESIZES = ("squash", "crop", "pad", "keras")
 
@@ -38,10 +38,6 @@ _FORMATS = [
         TiffImagePlugin.TiffImageFile,
     )
 ]
-
-
-class UnreadableImageError(UserError):
-    """The file is no image that can be used; the message is the reason in a few words."""
 
 
 def require_views(resize: str, views: Sequence[int]) -> None:
@@ -156,8 +152,6 @@ def decode_views(
     except UnidentifiedImageError:
         read = "GIF are all that --resize keras reads" if keras else "GIF, WebP and TIFF are read"
         raise UnreadableImageError(f"not an image (JPEG, PNG, BMP, {read})") from None
-    except NotImplementedError as error:
-        raise UnreadableImageError(str(error)) from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise UnreadableImageError(f"more than {limit} million pixels (decompression bomb?)") from None

@@ -7,6 +7,8 @@ from functools import partial
 import numpy as np
 from PIL import GifImagePlugin, Image, JpegImagePlugin
 
+from features.errors import UnreadableImageError
+
 FORMATS = ("JPEG", "PNG", "BMP", "GIF")
 """Formats that `image_dataset_from_directory` reads."""
 
@@ -30,7 +32,7 @@ def keras_pixels(image: Image.Image, data: bytes, image_size: int) -> np.ndarray
         (s, s, 3) float32 RGB in 0..255, not rounded.
 
     Raises:
-        NotImplementedError: TensorFlow refuses the image or leaves its pixels undefined; with the reason.
+        UnreadableImageError: TensorFlow refuses the image or leaves its pixels undefined; with the reason.
     """
     source = {"JPEG": _jpeg, "MPO": _jpeg, "PNG": _png, "BMP": _bmp, "GIF": _gif}[image.format or ""](image, data)
     width, height = image.size
@@ -83,7 +85,7 @@ def _jpeg(image: Image.Image, _: bytes) -> _Source:
     whole = all(factors == most for factors in sampling)
     if not whole:
         if len(sampling) == 4:
-            raise NotImplementedError("a CMYK JPEG with subsampled colours, which is not read as Keras reads it")
+            raise UnreadableImageError("a CMYK JPEG with subsampled colours, which is not read as Keras reads it")
         image.draft("YCbCr", None)
     # (1/1 of the size, draft): TensorFlow decodes with libjpeg's fast integer DCT. Pillow has that only
     # together with plain repetition of subsampled colours, so these are taken apart and smoothed here.
@@ -165,12 +167,12 @@ def _png(image: Image.Image, _: bytes) -> _Source:
 def _gif(image: Image.Image, _: bytes) -> _Source:
     assert isinstance(image, GifImagePlugin.GifImageFile)
     if image.dispose_extent != (0, 0, *image.size):
-        raise NotImplementedError("a GIF whose first frame does not fill it, which Keras reads at another size")
+        raise UnreadableImageError("a GIF whose first frame does not fill it, which Keras reads at another size")
     indices = np.asarray(image)
     if image.mode != "P" or image.palette is None or indices.max() >= len(image.palette.palette) // 3:
-        raise NotImplementedError("a GIF with colours that its palette lacks, which Keras does not read")
+        raise UnreadableImageError("a GIF with colours that its palette lacks, which Keras does not read")
     if (indices == image.info.get("transparency", -1)).any():
-        raise NotImplementedError("a GIF with transparent pixels, which TensorFlow leaves undefined")
+        raise UnreadableImageError("a GIF with transparent pixels, which TensorFlow leaves undefined")
     return partial(_rgb, np.asarray(image.convert("RGB")))
 
 
@@ -180,7 +182,7 @@ def _bmp(image: Image.Image, data: bytes) -> _Source:
     channels, lines = bits // 8, abs(height)
     stride = (channels * width + 3) // 4 * 4
     if channels not in (1, 3, 4) or len(data) != start + stride * lines or (width, lines) != image.size:
-        raise NotImplementedError("a BMP that Keras does not read; needed: uncompressed, 8, 24 or 32 bits per pixel")
+        raise UnreadableImageError("a BMP that Keras does not read; needed: uncompressed, 8, 24 or 32 bits per pixel")
     pixels = np.frombuffer(data, np.uint8, offset=start).reshape(lines, stride)[:, : channels * width]
     pixels = pixels.reshape(lines, width, channels)[:: 1 if height < 0 else -1, :, 2::-1]
     return partial(_rgb, np.ascontiguousarray(pixels))

@@ -15,11 +15,11 @@ import numpy as np
 
 from extract.backbone import Backbone
 from extract.folders import Folders, image_folders
-from extract.images import UnreadableImageError, decode_views, read_bytes, require_views
-from extract.prepare import ViewAxis, calibrated_for, choose_views, existing, held_views, scan_for
+from extract.images import decode_views, read_bytes, require_views
+from extract.prepare import ViewAxis, calibrated_for, choose_views, existing, lacking_views, scan_for
 from extract.run import default_path, require_specs
 from features import FeatureFile
-from features.errors import DataError, OptionError
+from features.errors import DataError, OptionError, UnreadableImageError
 
 PILOT_VIEWS = 64
 
@@ -118,9 +118,8 @@ def plan_extraction(
         scan = scan_for(data, old, seed=None, rehash=False)
         sources = [file for file in (old, *bases) if file]
         backbone = calibrated_for(backbone, scan, sources[0] if sources else None)
-        held = held_views(sources, axis)
+        lacking = lacking_views(scan, axis, sources)
     files = scan.images()
-    lacking = [axis.count - held.get(content, 0) for content, _ in files if held.get(content, 0) < axis.count]
     if not files:
         raise DataError(f"none of the files in {scan.root} could be read.")
     count = min(max(8, PILOT_VIEWS // axis.count), len(files))
@@ -133,7 +132,7 @@ def plan_extraction(
         images=len(files),
         to_compute=len(lacking),
         views=axis.count,
-        seconds=sum(lacking) / rate,
+        seconds=sum(lacking.values()) / rate,
         disk=len(tables) * (4 * backbone.spec.width * axis.count + entry),
         memory=_peak_memory(),
         decode_rate=decode,

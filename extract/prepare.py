@@ -118,15 +118,31 @@ def _held_contents(file: FeatureFile) -> set[bytes]:
     return {h.tobytes() for h in file.table.content_hashes[file.flags.any(axis=1)]}
 
 
-def held_views(sources: Sequence[FeatureFile], axis: ViewAxis) -> dict[bytes, int]:
-    """How many of the wanted views of each content the feature files have among them, at best."""
+def held_views(source: FeatureFile, axis: ViewAxis) -> dict[bytes, int]:
+    """How many of the wanted views of each of its contents a feature file has."""
+    usable = axis.count if source.spec.views == axis.recipe else 1
     held: dict[bytes, int] = {}
-    for source in sources:
-        usable = axis.count if source.spec.views == axis.recipe else 1
-        counts = source.flags[:, :usable].sum(axis=1).tolist()
-        for content, count in zip(source.table.content_hashes, counts, strict=True):
-            held[content.tobytes()] = max(count, held.get(content.tobytes(), 0))
+    for content, count in zip(source.table.content_hashes, source.flags[:, :usable].sum(axis=1).tolist(), strict=True):
+        held[content.tobytes()] = max(count, held.get(content.tobytes(), 0))
     return held
+
+
+def lacking_views(
+    scan: FolderScan, axis: ViewAxis, sources: Sequence[FeatureFile], *, retry: bool = False
+) -> dict[bytes, int]:
+    """How many views of each content in the image folders no feature file has.
+
+    Args:
+        scan: Of the folders.
+        axis: The views wanted.
+        sources: The file at hand, and those whose rows are reused.
+        retry: Count contents that could not be decoded as well.
+    """
+    held = [held_views(source, axis) for source in sources]
+    given_up = set() if retry else {content for source in sources for content in source.given_up()}
+    contents = {content.tobytes() for content in scan.table.content_hashes} - {bytes(32)} - given_up
+    lacking = {content: axis.count - max((have.get(content, 0) for have in held), default=0) for content in contents}
+    return {content: count for content, count in lacking.items() if count}
 
 
 def calibrated_for(backbone: Backbone, scan: FolderScan, like: FeatureFile | None) -> Backbone:

@@ -20,9 +20,9 @@ from extract.backbone import Backbone, find_converted, missing_graph, on_openvin
 from extract.compiled import CompiledBackbone, Quantisation
 from extract.engines import OpenVINOEngine
 from extract.golden import golden_images
-from extract.images import UnreadableImageError, read_bytes
+from extract.images import read_bytes
 from features.drift import cosines
-from features.errors import BackboneError, DataError, OptionError
+from features.errors import BackboneError, DataError, OptionError, UnreadableImageError
 from features.frameworks import import_nncf, import_openvino
 from features.spec import Spec
 

@@ -22,6 +22,7 @@ from extract.prepare import (
     dropped_contents,
     existing,
     held_views,
+    lacking_views,
     record_drift,
     require_spec,
     scan_for,
@@ -198,15 +199,12 @@ def _check_rows(
         Golden rows and environments that join the file, and how far they lie from what is there.
     """
     found: list[tuple[np.ndarray, list[dict[str, Any]], Drift]] = []
-    held = held_views([old] if old else [], axis)
-    given_up = old.given_up() if old and not rehash else set()
-    contents = {content.tobytes() for content in scan.table.content_hashes} - {bytes(32)}
-    new = {content for content in contents if held.get(content, 0) < axis.count} - given_up
+    new = lacking_views(scan, axis, [old] if old else [], retry=rehash).keys()
     if old and (new or Lacking.of(path).images):
         drift = check_golden(old, backbone, accept=accept)
         found.append((backbone.golden_rows()[None], [backbone.environment], drift))
     for base in bases:
-        if new & held_views([base], axis).keys():
+        if new & held_views(base, axis).keys():
             drift = check_golden(base, backbone, accept=accept)
             found.append((base.golden_rows, base.provenance.get("environments") or [], drift))
     return found

@@ -24,6 +24,10 @@ class DataError(UserError):
     """The image folder cannot be used as it is."""
 
 
+class UnreadableImageError(UserError):
+    """A file is no image that can be used; the message is the reason in a few words."""
+
+
 class FeatureFileError(UserError):
     """A feature file is missing, damaged, of another format, or cannot be written."""
 

@@ -163,6 +163,19 @@ def open_file(feature_file: Path) -> FeatureFile:
     return FeatureFile(feature_file)
 
 
+NO_NETWORK = """
+import socket, sys
+asked = []
+def refuse(*args, **kwargs):
+    asked.append(args)
+    raise OSError("no network")
+socket.getaddrinfo = socket.socket.connect = socket.create_connection = refuse
+import multiprocessing
+multiprocessing.Process.start = lambda self: asked.append(("process", self))
+"""
+"""Start of a script that counts every connection, name look-up and helper process in `asked`."""
+
+
 def run_program(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs an installed program (extract, train-head, onepass, python) as a user would."""
     program = Path(sys.executable).parent / command[0]

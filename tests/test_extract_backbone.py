@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_program
+from conftest import NO_NETWORK, run_program
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from test_extract_weights import mobilenet, save_legacy
@@ -299,15 +299,7 @@ def test_a_failed_download_ends_in_one_line_that_names_the_ways_out(tmp_path: Pa
 @pytest.mark.parametrize("precision", ["auto", "float32"])
 def test_nothing_is_sent_anywhere(tmp_path: Path, tiny_file: Path, precision: str):
     """Conversion and inference with every connection and name look-up counted."""
-    code = f"""
-import socket, sys
-asked = []
-def refuse(*args, **kwargs):
-    asked.append(args)
-    raise OSError("no network")
-socket.getaddrinfo = socket.socket.connect = socket.create_connection = refuse
-import multiprocessing
-multiprocessing.Process.start = lambda self: asked.append(("process", self))
+    code = f"""{NO_NETWORK}
 import numpy as np
 from extract import load_backbone
 load_backbone({str(tiny_file)!r}, precision={precision!r}).rows(np.zeros((1, 32, 32, 3), np.uint8))

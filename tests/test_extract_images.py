@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from extract.images import UnreadableImageError, decode_image, read_image
+from extract.images import decode_image, read_image
+from features.errors import UnreadableImageError
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from extract.images import UnreadableImageError, decode_image, read_image
+from extract.images import decode_image, read_image
+from features.errors import UnreadableImageError
 from features.frameworks import import_keras
 
 SIZES = [(61, 47), (64, 64), (5, 4), (2, 3), (1, 1), (300, 33)]
@@ -35,7 +36,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def check(tmp_path: Path, name: str, data: bytes, sizes: tuple[int, ...] = (16, 45)) -> None:
+def assert_pixels_of_keras(tmp_path: Path, name: str, data: bytes, sizes: tuple[int, ...] = (16, 45)) -> None:
     path = tmp_path / name
     path.write_bytes(data)
     for size in sizes:
@@ -50,27 +51,27 @@ def check(tmp_path: Path, name: str, data: bytes, sizes: tuple[int, ...] = (16, 
     {"subsampling": "4:2:0", "progressive": True, "quality": 30}, {"subsampling": "4:2:2", "quality": 100},
 ])  # fmt: skip
 def test_jpegs_are_those_of_keras(tmp_path: Path, rng: np.random.Generator, size: tuple[int, int], options: dict):
-    check(tmp_path, "a.jpg", encoded(photo(rng, size), "JPEG", **options))
+    assert_pixels_of_keras(tmp_path, "a.jpg", encoded(photo(rng, size), "JPEG", **options))
 
 
 def test_jpegs_of_other_kinds_are_those_of_keras(tmp_path: Path, rng: np.random.Generator):
     image, turned = photo(rng, (61, 47)), Image.Exif()
     turned[0x0112] = 6
     for options in ({"exif": turned}, {"restart_marker_blocks": 2}, {"keep_rgb": True, "subsampling": "4:4:4"}):
-        check(tmp_path, "a.jpg", encoded(image, "JPEG", **options))
-    check(tmp_path, "a.jpg", encoded(image.convert("L"), "JPEG"))
+        assert_pixels_of_keras(tmp_path, "a.jpg", encoded(image, "JPEG", **options))
+    assert_pixels_of_keras(tmp_path, "a.jpg", encoded(image.convert("L"), "JPEG"))
     wide = encoded(image, "JPEG", subsampling="4:2:2")
     assert b"\x03\x01\x21\x00" in wide
     for factors in (b"\x12", b"\x41", b"\x42", b"\x14"):  # the same samples, said to lie otherwise: 4:4:0, 4:1:1, ...
-        check(tmp_path, "a.jpg", wide.replace(b"\x03\x01\x21\x00", b"\x03\x01" + factors + b"\x00"))
+        assert_pixels_of_keras(tmp_path, "a.jpg", wide.replace(b"\x03\x01\x21\x00", b"\x03\x01" + factors + b"\x00"))
 
 
 def test_cmyk_jpegs_are_those_of_keras(tmp_path: Path, rng: np.random.Generator):
     data = encoded(photo(rng, (61, 47)).convert("CMYK"), "JPEG")
     mark = data.index(b"\xff\xee\x00\x0eAdobe")
-    check(tmp_path, "a.jpg", data)
-    check(tmp_path, "a.jpg", data[: mark + 15] + b"\x02" + data[mark + 16 :])  # YCCK
-    check(tmp_path, "a.jpg", data[:mark] + data[mark + 16 :])  # without Adobe's mark: not inverted
+    assert_pixels_of_keras(tmp_path, "a.jpg", data)
+    assert_pixels_of_keras(tmp_path, "a.jpg", data[: mark + 15] + b"\x02" + data[mark + 16 :])  # YCCK
+    assert_pixels_of_keras(tmp_path, "a.jpg", data[:mark] + data[mark + 16 :])  # without Adobe's mark: not inverted
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "1", "P"])
@@ -78,10 +79,10 @@ def test_pngs_are_those_of_keras(tmp_path: Path, rng: np.random.Generator, mode:
     image = photo(rng, (61, 47))
     image.putalpha(Image.fromarray(rng.integers(0, 256, (47, 61), dtype=np.uint8)))
     image = image.convert("RGB").quantize(16) if mode == "P" else image.convert(mode)
-    check(tmp_path, "a.png", encoded(image, "PNG"))
+    assert_pixels_of_keras(tmp_path, "a.png", encoded(image, "PNG"))
     transparent = {"P": [1, bytes(range(16))], "L": [100], "RGB": [(1, 2, 3)]}.get(mode, [])
     for transparency in transparent:
-        check(tmp_path, "a.png", encoded(image, "PNG", transparency=transparency))
+        assert_pixels_of_keras(tmp_path, "a.png", encoded(image, "PNG", transparency=transparency))
 
 
 def test_16_bit_pngs_are_those_of_keras(tmp_path: Path, rng: np.random.Generator):
@@ -90,24 +91,26 @@ def test_16_bit_pngs_are_those_of_keras(tmp_path: Path, rng: np.random.Generator
 
     for channels in (1, 2, 3, 4):
         values = rng.integers(0, 65536, (47, 61, channels), dtype=np.uint16)
-        check(tmp_path, "a.png", tf.io.encode_png(values).numpy())
+        assert_pixels_of_keras(tmp_path, "a.png", tf.io.encode_png(values).numpy())
 
 
 def test_bmps_are_those_of_keras(tmp_path: Path, rng: np.random.Generator):
     image = photo(rng, (61, 47))
     for variant in (image, image.convert("L"), image.quantize(16), image.convert("RGBA")):
-        check(tmp_path, "a.bmp", encoded(variant, "BMP"))
+        assert_pixels_of_keras(tmp_path, "a.bmp", encoded(variant, "BMP"))
     data = bytearray(encoded(image, "BMP"))
     data[22:26] = struct.pack("<i", -47)  # rows from the top down
-    check(tmp_path, "a.bmp", bytes(data))
+    assert_pixels_of_keras(tmp_path, "a.bmp", bytes(data))
 
 
 def test_gifs_are_those_of_keras(tmp_path: Path, rng: np.random.Generator):
     image, second = photo(rng, (61, 47)), photo(rng, (61, 47))
-    check(tmp_path, "a.gif", encoded(image, "GIF"))
-    check(tmp_path, "a.gif", encoded(image, "GIF", interlace=True))
-    check(tmp_path, "a.gif", encoded(image, "GIF", save_all=True, append_images=[second]))
-    check(tmp_path, "a.gif", encoded(image.quantize(16), "GIF", transparency=17))  # a colour that no pixel has
+    assert_pixels_of_keras(tmp_path, "a.gif", encoded(image, "GIF"))
+    assert_pixels_of_keras(tmp_path, "a.gif", encoded(image, "GIF", interlace=True))
+    assert_pixels_of_keras(tmp_path, "a.gif", encoded(image, "GIF", save_all=True, append_images=[second]))
+    assert_pixels_of_keras(
+        tmp_path, "a.gif", encoded(image.quantize(16), "GIF", transparency=17)
+    )  # a colour that no pixel has
 
 
 def test_an_image_of_the_right_size_is_not_changed(tmp_path: Path, rng: np.random.Generator):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import picture, run_program
+from conftest import NO_NETWORK, picture, run_program
 
 from extract import load_backbone
 from extract.backbone import Backbone, Source, load_backbone_for
@@ -240,7 +240,7 @@ def test_a_crash_while_quantising_leaves_no_entry(
 ):
     backbone = load_backbone(str(tiny_file), precision="int8")
     before = sorted(own_cache.iterdir())
-    monkeypatch.setattr("extract.quantise._cosines", crash)
+    monkeypatch.setattr("extract.quantise.cosines", crash)
     with pytest.raises(ZeroDivisionError):
         calibrated(backbone, files)
     assert sorted(own_cache.iterdir()) == before
@@ -263,15 +263,8 @@ def test_nncf_that_is_not_installed_is_told(tiny_file: Path, files: Files, monke
 def test_quantising_prints_nothing_sends_nothing_and_leaves_logging_alone(
     tmp_path: Path, tiny_file: Path, files: Files
 ):
-    code = f"""
-import logging, socket, sys
-asked = []
-def refuse(*args, **kwargs):
-    asked.append(args)
-    raise OSError("no network")
-socket.getaddrinfo = socket.socket.connect = socket.create_connection = refuse
-import multiprocessing
-multiprocessing.Process.start = lambda self: asked.append(("process", self))
+    code = f"""{NO_NETWORK}
+import logging
 from pathlib import Path
 from extract import load_backbone
 from extract.quantise import calibrated
