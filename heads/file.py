@@ -1,6 +1,5 @@
 """The head file: arrays and JSON in one safetensors file; loading it runs nothing."""
 
-import itertools
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -15,10 +14,14 @@ from features import FeatureFile, Spec
 from features.errors import FeatureFileError, HeadFileError
 from features.spec import require_equal_specs
 from heads.evaluation import ClassScore, Evaluation
-from heads.network import OUTPUTS, DenseNetwork
+from heads.kernel import KernelMachine
+from heads.neighbours import NeighbourTable
+from heads.network import DenseNetwork, Network
 
 FORMAT = "onepass-head"
-VERSION = 2
+VERSION = 3
+FORMS: dict[str, type[Network]] = {form.form: form for form in (DenseNetwork, KernelMachine, NeighbourTable)}
+_BESIDE = ("golden", "seen")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +29,7 @@ class SavedHead:
     """A fitted head with all it needs to be used and trusted elsewhere.
 
     Attributes:
-        kind: logreg, svm or mlp.
+        kind: logreg, svm, mlp, ...: a name in `heads.training.HEADS`.
         network: Its arrays.
         class_names: k names, in the order of the probabilities.
         spec: What its rows must be computed with.
@@ -39,7 +42,7 @@ class SavedHead:
     """
 
     kind: str
-    network: DenseNetwork
+    network: Network
     class_names: tuple[str, ...]
     spec: Spec
     parameters: dict[str, Any]
@@ -72,6 +75,24 @@ class SavedHead:
         )
 
 
+def head_bytes(head: SavedHead) -> bytes:
+    """The content of a head file."""
+    arrays = {**head.network.arrays(), "golden": head.golden, "seen": head.seen}
+    facts = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": head.kind,
+        "form": head.network.form,
+        "settings": head.network.settings(),
+        "class_names": head.class_names,
+        "spec": asdict(head.spec),
+        "parameters": head.parameters,
+        "evaluation": asdict(head.evaluation),
+        "trained_on": head.trained_on,
+    }
+    return save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"onepass": json.dumps(facts)})
+
+
 def save_head(head: SavedHead) -> None:
     """Writes a head to its path; a crash leaves the old file or the new one.
 
@@ -81,26 +102,11 @@ def save_head(head: SavedHead) -> None:
     path = head.path
     if path.exists() and not is_head(path):
         raise HeadFileError(f"{path} exists and is no head file; it is left alone. Choose another name with --out.")
-    arrays = {"mean": head.network.mean, "scale": head.network.scale, "golden": head.golden, "seen": head.seen}
-    for i, (kernel, bias) in enumerate(zip(head.network.kernels, head.network.biases, strict=True)):
-        arrays |= {f"kernel_{i}": kernel, f"bias_{i}": bias}
-    facts = {
-        "format": FORMAT,
-        "version": VERSION,
-        "kind": head.kind,
-        "output": head.network.output,
-        "class_names": head.class_names,
-        "spec": asdict(head.spec),
-        "parameters": head.parameters,
-        "evaluation": asdict(head.evaluation),
-        "trained_on": head.trained_on,
-    }
     beside = path.with_name(f".{path.name}.new")
     try:
         # Not safetensors' own save_file, which makes files that only their owner may read.
-        data = save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, {"onepass": json.dumps(facts)})
         with open(beside, "wb") as file:
-            file.write(data)
+            file.write(head_bytes(head))
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
@@ -146,17 +152,14 @@ def _parsed(path: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) ->
             f"{path} has head format {facts['format']} {facts['version']}; this onepass reads {FORMAT} {VERSION}. "
             "Upgrade onepass, or train the head again."
         )
-    layers = range((len(arrays) - 4) // 2)
-    network = DenseNetwork(
-        arrays["mean"],
-        arrays["scale"],
-        tuple(arrays[f"kernel_{i}"] for i in layers),
-        tuple(arrays[f"bias_{i}"] for i in layers),
-        facts["output"],
-    )
     spec = Spec.from_json(json.dumps(facts["spec"]))
     class_names = tuple(str(name) for name in facts["class_names"])
-    _check_shapes(network, spec.width, len(class_names))
+    own = {name: array for name, array in arrays.items() if name not in _BESIDE}
+    network = FORMS[facts["form"]].restore(own, dict(facts["settings"]))
+    if not network.is_finite():
+        raise ValueError("numbers that are not finite")
+    if (network.width, network.classes) != (spec.width, len(class_names)):
+        raise ValueError(f"{network.width} wide for {network.classes} classes; {spec.width}, {len(class_names)} needed")
     scores = dict(facts["evaluation"])
     scores["per_class"] = {name: ClassScore(**values) for name, values in scores["per_class"].items()}
     scores["interval"] = tuple(scores["interval"])
@@ -184,19 +187,3 @@ def _checked_seen(seen: np.ndarray) -> np.ndarray:
     if seen.dtype != np.uint8 or seen.ndim != 2 or seen.shape[1] != 8:
         raise ValueError(f"hashes of training images of shape {seen.shape}, {seen.dtype}")
     return seen
-
-
-def _check_shapes(network: DenseNetwork, width: int, classes: int) -> None:
-    if network.output not in OUTPUTS or not network.kernels:
-        raise ValueError(f"output {network.output!r} after {len(network.kernels)} layers")
-    if not network.is_finite():
-        raise ValueError("numbers that are not finite")
-    sizes = [width, *(len(bias) for bias in network.biases)]
-    arrays = (network.mean, network.scale, *network.kernels, *network.biases)
-    if any(array.dtype != np.float32 for array in arrays):
-        raise ValueError("arrays that are not float32")
-    shapes = [(width,), (width,), *itertools.pairwise(sizes), *((size,) for size in sizes[1:])]
-    if [array.shape for array in arrays] != shapes or network.classes != classes or network.biases[-1].size < 1:
-        raise ValueError("arrays whose shapes do not fit each other, the spec or the classes")
-    if network.output == "sigmoid" and sizes[-1] != 1:
-        raise ValueError(f"a sigmoid output of {sizes[-1]} units")

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from heads.lbfgs import minimize_convex
-from heads.network import softmax
 
 # The Hessian of the loss is a share of X'X that depends on how sure the fit is: at most 1/4 for the
 # softmax, at most 2 for the squared hinge. Any value in between serves; it only steers the steps.
@@ -79,7 +78,7 @@ def fit_path(
     Args:
         x: (n, r) rows in their principal axes, float32 or float64: the precision it computes in.
         y: (n,) classes 0 to k - 1.
-        train: (n, f) bool, which rows count in which problem.
+        train: (n, f) bool or float, how much each row counts in each problem.
         strengths: Values of C; the next starts where the last ended.
         loss: `multinomial` or `squared_hinge`.
         start: Where the first strength begins, for all problems; zero by default.
@@ -117,34 +116,3 @@ def fit_path(
         weights = found[: r * f * k].reshape(r, f * k) / curvature
         bias = found[r * f * k :] / bias_scale
         yield [LinearFit(weights[:, i * k : (i + 1) * k], bias[i * k : (i + 1) * k]) for i in range(f)]
-
-
-def principal_axes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An orthonormal basis of what the rows span, and the rows in it.
-
-    The smaller of the two products, rows by rows or features by features, is decomposed: eigh of a
-    symmetric matrix of side min(n, d) is several times faster than the svd of the rows.
-
-    Args:
-        rows: (n, d), centred.
-
-    Returns:
-        axes: (d, r) float64, orthonormal columns, r <= min(n, d) the numerical rank.
-        rotated: (n, r) float64 with rows = rotated @ axes.T.
-    """
-    x = rows.astype(np.float64)
-    wide = x.shape[1] > x.shape[0]
-    values, vectors = np.linalg.eigh(x @ x.T if wide else x.T @ x)
-    # float32 rows carry about 1e-7 of relative noise, 1e-14 in squares; below that is no information.
-    kept = values > max(values[-1], 1e-300) * 1e-12
-    if not wide:
-        axes = vectors[:, kept]
-        return axes, x @ axes
-    lengths = np.sqrt(values[kept])
-    return x.T @ (vectors[:, kept] / lengths), vectors[:, kept] * lengths
-
-
-def log_loss(scores: np.ndarray, y: np.ndarray) -> float:
-    """Mean negative log probability of the true class under a softmax of (n, k) scores."""
-    probability = softmax(scores)[np.arange(len(y)), y]
-    return float(-np.log(np.maximum(probability, 1e-300)).mean())
