@@ -16,7 +16,7 @@ class UserError(Exception):
         self.facts = facts
 
 
-class OptionError(UserError):
+class OptionError(UserError, ValueError):
     """An option's value is unknown, out of range, or does not go with another one."""
 
 
@@ -60,5 +60,5 @@ class HeadFileError(UserError):
     """A head file is missing, damaged, or of another format."""
 
 
-class TrainingError(UserError):
+class TrainingError(UserError, ValueError):
     """The rows do not allow a head to be trained or scored."""

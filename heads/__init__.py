@@ -12,11 +12,21 @@ from heads.file import SavedHead, load_head
 from heads.prediction import predict_images
 
 if TYPE_CHECKING:
+    from heads.centroid import CentroidHead
+    from heads.knn import KNNHead
+    from heads.lda import LDAHead
     from heads.linear import LogisticHead, SVMHead
     from heads.mlp import MLPHead
+    from heads.rbf import RBFSVMHead
+    from heads.ridge import RidgeHead
     from heads.training import TrainedHead, train_head
 
 _LATE = {
+    "CentroidHead": "heads.centroid",
+    "KNNHead": "heads.knn",
+    "LDAHead": "heads.lda",
+    "RBFSVMHead": "heads.rbf",
+    "RidgeHead": "heads.ridge",
     "LogisticHead": "heads.linear",
     "SVMHead": "heads.linear",
     "MLPHead": "heads.mlp",
@@ -25,9 +35,14 @@ _LATE = {
 }
 
 __all__ = [
+    "CentroidHead",
     "Evaluation",
+    "KNNHead",
+    "LDAHead",
     "LogisticHead",
     "MLPHead",
+    "RBFSVMHead",
+    "RidgeHead",
     "SVMHead",
     "SavedHead",
     "TrainedHead",

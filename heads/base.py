@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from features.errors import OptionError, TrainingError
@@ -139,11 +140,16 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """(n, d) or (n, v, d) rows -> (n,) the most probable label of each."""
-        return np.asarray(self.classes_[self.predict_proba(x).argmax(axis=1)])
+        probabilities = self.predict_proba(x)
+        return np.asarray(self.classes_[probabilities.argmax(axis=1)])
 
     def _training_rows(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> TrainingRows:
         self._check()
         _, y = validate_data(self, x[:, 0] if _has_views(x) else x, y, dtype=np.float32)
+        try:
+            check_classification_targets(y)
+        except ValueError as error:
+            raise TrainingError(f"{error} Give one class label for each image.") from None
         self.classes_, positions = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise TrainingError(f"all {len(y)} training rows are of one class; a head needs two or more classes.")
@@ -164,9 +170,12 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _class_weights(self, y: np.ndarray) -> np.ndarray:
         try:
-            return np.asarray(compute_class_weight(self.class_weight, classes=self.classes_, y=y), np.float64)
+            weights = np.asarray(compute_class_weight(self.class_weight, classes=self.classes_, y=y), np.float64)
         except (ValueError, TypeError) as error:
             raise OptionError(f"class weights {self.class_weight!r}: {error}") from None
+        if not (weights > 0).all() or not np.isfinite(weights).all():
+            raise OptionError(f"class weights {self.class_weight!r}: every weight must be a finite number above 0.")
+        return weights
 
     def _check(self) -> None:
         """Refuses parameters out of range."""
@@ -190,9 +199,10 @@ def _calibrated(fit: Fit, rows: TrainingRows) -> tuple[Network, np.ndarray | Non
     if fit.held_out is None:
         return fit.network, None
     scored = rows.scored
-    sharpness = best_sharpness(fit.held_out[scored], rows.y[scored], rows.weights[rows.y[scored]])
+    scores, y = fit.held_out[scored].astype(np.float64), rows.y[scored]
+    sharpness = best_sharpness(scores, y, rows.weights[y])
     probabilities = np.full(fit.held_out.shape, np.nan)
-    probabilities[scored] = softmax(sharpness * fit.held_out[scored])
+    probabilities[scored] = softmax(sharpness * scores)
     return fit.network.sharpened(sharpness), probabilities
 
 

@@ -1,25 +1,15 @@
 """Linear heads, logistic regression and SVM, with their strength found by cross-validation."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from heads.base import ClassWeight, Fit, Head, TrainingRows, require_positive
 from heads.basis import Basis
-from heads.calibration import calibrated_loss
+from heads.calibration import calibrated_loss, log_loss
 from heads.network import DenseNetwork
 from heads.solver import LinearFit, Loss, fit_path, multinomial, squared_hinge
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """What cross-validation says of one C: held-out loss and (n, k) scores, and the fit on all rows."""
-
-    loss: float
-    strength: float
-    scores: np.ndarray
-    fit: LinearFit
+from heads.tuning import Criterion, best_trial
 
 
 class _LinearHead(Head):
@@ -31,6 +21,8 @@ class _LinearHead(Head):
     """
 
     loss: Loss
+    criterion: Criterion = staticmethod(calibrated_loss)
+    """What C is chosen by: held-out scores, classes and weights -> a number, the lower the better."""
     default: float
     """C where nothing is tuned."""
     decades: tuple[float, float]
@@ -60,36 +52,32 @@ class _LinearHead(Head):
     def _fit(self, rows: TrainingRows) -> Fit:
         basis = Basis.of(rows.flat)
         strengths = self.strengths(thorough=rows.thorough) if self.C is None else (float(self.C),)
-        trials = list(self._trials(basis.rotated, rows, strengths)) if rows.scored.any() else []
-        best = min(trials, key=lambda trial: trial.loss) if trials else None
-        strength = best.strength if best else self.C or self.default
+        best = None
+        if rows.scored.any():
+            best = best_trial(
+                rows, self._trials(basis.rotated, rows, strengths), criterion=type(self).criterion, patience=2
+            )
+        strength, start = best.setting if best else (self.C or self.default, None)
         everything = np.ones((len(rows.y), 1))
-        start = best.fit if best else None
         ((fit,),) = self._path(basis.rotated, rows, everything, (strength,), tolerance=1e-5, start=start)
         network = DenseNetwork(
             basis.mean, basis.scale, ((basis.axes @ fit.weights).astype(np.float32),), (fit.bias.astype(np.float32),)
         )
         return Fit(network, {"C": strength}, best.scores if best else None)
 
-    def _trials(self, x: np.ndarray, rows: TrainingRows, strengths: tuple[float, ...]) -> Iterator[_Trial]:
-        """One trial per C, from strong to weak regularisation, of (n v, r) rows.
-
-        It ends once the loss has risen twice in a row: what follows only costs time.
-        """
+    def _trials(
+        self, x: np.ndarray, rows: TrainingRows, strengths: tuple[float, ...]
+    ) -> Iterator[tuple[tuple[float, LinearFit], np.ndarray]]:
+        """(C and the fit on all rows, held-out scores) for (n v, r) rows, from strong to weak regularisation."""
         # One column more than folds: the fit on all rows comes along at little cost.
         train = np.concatenate([~rows.held_out, np.ones((len(rows.y), 1), bool)], axis=1)
-        scored = rows.scored
-        losses: list[float] = []
         plain = x[:: rows.views]
         path = self._path(x, rows, train, strengths, tolerance=1e-3)
-        for strength, fits in zip(strengths, path, strict=False):
+        for strength, fits in zip(strengths, path, strict=True):
             scores = np.empty((len(rows.y), rows.classes))
             for held_out, fit in zip(rows.held_out.T, fits, strict=False):
                 scores[held_out] = fit.scores(plain[held_out])
-            losses.append(calibrated_loss(scores[scored], rows.y[scored], rows.weights[rows.y[scored]]))
-            yield _Trial(losses[-1], strength, scores, fits[-1])
-            if rows.late() or (len(losses) >= 3 and losses[-1] > losses[-2] > losses[-3]):
-                return
+            yield (strength, fits[-1]), scores
 
     def _path(
         self,
@@ -127,6 +115,8 @@ class LogisticHead(_LinearHead):
 
     kind = "logreg"
     loss = staticmethod(multinomial)
+    # Its scores are log probabilities as they stand; a temperature would hide that a weak penalty overfits.
+    criterion = staticmethod(log_loss)
     default = 1e-2
     decades = (-4, 2)
 

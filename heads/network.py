@@ -1,5 +1,6 @@
 """A fitted head as plain arrays that give class probabilities by numpy alone; and its commonest form, dense layers."""
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -126,7 +127,7 @@ class DenseNetwork(Network):
             raise ValueError("no layers")
         sizes = [len(arrays["mean"]), *(len(bias) for bias in biases)]
         require_shapes(arrays, mean=(sizes[0],), scale=(sizes[0],))
-        for i, (inputs, units) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for i, (inputs, units) in enumerate(itertools.pairwise(sizes)):
             require_shapes(arrays, **{f"kernel_{i}": (inputs, units), f"bias_{i}": (units,)})
         output, activation = settings["output"], settings["activation"]
         if output not in OUTPUTS or activation not in ACTIVATIONS:

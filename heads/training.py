@@ -11,12 +11,19 @@ import numpy as np
 from features import FeatureFile
 from features.errors import OptionError, TrainingError
 from heads.base import Head
+from heads.centroid import CentroidHead
 from heads.evaluation import evaluate
 from heads.file import SavedHead, save_head
+from heads.knn import KNNHead
+from heads.lda import LDAHead
 from heads.linear import LogisticHead, SVMHead
 from heads.mlp import MLPHead
+from heads.rbf import RBFSVMHead
+from heads.ridge import RidgeHead
 
-HEADS: dict[str, type[Head]] = {head.kind: head for head in (LogisticHead, SVMHead, MLPHead)}
+HEADS: dict[str, type[Head]] = {
+    head.kind: head for head in (LogisticHead, SVMHead, RBFSVMHead, RidgeHead, LDAHead, KNNHead, CentroidHead, MLPHead)
+}
 
 
 @dataclass(frozen=True)

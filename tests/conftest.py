@@ -182,3 +182,16 @@ def run_program(*command: str, cwd: Path, **environment: str) -> subprocess.Comp
     return subprocess.run(
         [str(program), *command[1:]], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}
     )
+
+
+FAST_NETS: dict[str, dict] = {"mlp": {"epochs": 12, "hidden": (16,), "lr": 0.01}, "linear": {"epochs": 30, "lr": 0.01}}
+"""Settings with which the Keras heads train in a moment."""
+
+
+def blobs(
+    rng: np.random.Generator, n: int = 240, d: int = 20, k: int = 3, spread: float = 2.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of k classes around k centres: (n, d) float32 and (n,) labels."""
+    y = np.arange(n) % k
+    centres = np.random.default_rng(42).normal(size=(k, d)) * spread / np.sqrt(d) * 3
+    return (centres[y] + rng.normal(size=(n, d)) * rng.uniform(0.5, 2, d)).astype(np.float32), y

@@ -1,0 +1,137 @@
+"""SVM with a Gaussian kernel: distances computed once, for all kernels, strengths and folds."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+from os import cpu_count
+
+import numpy as np
+from sklearn.svm import SVC
+
+from heads.base import ClassWeight, Fit, Head, TrainingRows, require_positive
+from heads.basis import Basis
+from heads.kernel import KernelMachine, squared_distances
+from heads.tuning import best_trial
+
+_GAMMAS = (0.25, 1.0, 4.0)
+_STRENGTHS = (1.0, 4.0, 16.0)
+
+
+class RBFSVMHead(Head):
+    """Support vector machine with a Gaussian kernel, by scikit-learn's libsvm on a kernel computed once.
+
+    The score of a class is the sum of its margins against each other class, so that the pairwise
+    machines become one matrix. With two classes that is `SVC.decision_function`.
+
+    Args:
+        C: Weight of the errors, as in scikit-learn; found on the folds if None.
+        gamma: Kernel exp(-gamma |x - s|^2) of standardised rows; found on the folds if None.
+        class_weight, tune, time_limit, seed: As for every `Head`.
+    """
+
+    kind = "rbf-svm"
+
+    def __init__(
+        self,
+        *,
+        C: float | None = None,  # noqa: N803 (scikit-learn's name)
+        gamma: float | None = None,
+        class_weight: ClassWeight = None,
+        tune: str = "fast",
+        time_limit: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.C = C
+        self.gamma = gamma
+        self.class_weight = class_weight
+        self.tune = tune
+        self.time_limit = time_limit
+        self.seed = seed
+
+    def _fit(self, rows: TrainingRows) -> Fit:
+        basis = Basis.of(rows.flat)
+        x = basis.standardised
+        distances = squared_distances(x, x)
+        usual = float(f"{1 / np.square(x).sum(axis=1).mean():.3g}")
+        best = None
+        if rows.scored.any():
+            best = best_trial(rows, self._trials(distances, rows, usual))
+        gamma, strength = best.setting if best else (self.gamma or usual, self.C or 4.0)
+        kernel = np.exp(-gamma * distances.astype(np.float64))
+        support, coefficients, bias = _machine(kernel, rows, np.ones(len(rows.y), bool), strength)
+        network = KernelMachine(
+            basis.mean, basis.scale, x[support], coefficients.astype(np.float32), bias.astype(np.float32), gamma
+        )
+        return Fit(network, {"C": strength, "gamma": gamma}, best.scores if best else None)
+
+    def _trials(
+        self, distances: np.ndarray, rows: TrainingRows, usual: float
+    ) -> Iterator[tuple[tuple[float, float], np.ndarray]]:
+        """((gamma, C), held-out scores), the usual kernel first."""
+        gammas = [self.gamma] if self.gamma else [float(f"{usual * g:.3g}") for g in _grid(_GAMMAS, rows.thorough)]
+        strengths = [self.C] if self.C else _grid(_STRENGTHS, rows.thorough)
+        for gamma in sorted(gammas, key=lambda g: abs(np.log(g / usual))):
+            kernel = np.exp(-gamma * distances.astype(np.float64))
+            for strength in strengths:
+                yield (gamma, strength), _held_out(kernel, rows, strength)
+
+    def _check(self) -> None:
+        super()._check()
+        require_positive(C=self.C, gamma=self.gamma)
+
+
+def _grid(values: tuple[float, ...], thorough: bool) -> list[float]:
+    """The values; for a thorough search also those between, and one beyond each end."""
+    if not thorough:
+        return list(values)
+    step = np.sqrt(values[1] / values[0])
+    return [values[0] / step * step**i for i in range(2 * len(values) + 1)]
+
+
+def _held_out(kernel: np.ndarray, rows: TrainingRows, strength: float) -> np.ndarray:
+    """(n, k) scores of each fold's plain rows by a machine fitted on the others. libsvm lets go of Python's lock."""
+    scores = np.zeros((len(rows.y), rows.classes))
+    plain = kernel[:: rows.views]
+
+    def fill(held_out: np.ndarray) -> None:
+        support, coefficients, bias = _machine(kernel, rows, ~held_out, strength)
+        scores[held_out] = plain[np.ix_(held_out, support)] @ coefficients + bias
+
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        list(pool.map(fill, rows.held_out.T))
+    return scores
+
+
+def _machine(
+    kernel: np.ndarray, rows: TrainingRows, images: np.ndarray, strength: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fits on some images with all their views.
+
+    Args:
+        kernel: (n v, n v) float64 of all rows.
+        rows: Their classes and weights.
+        images: (n,) bool.
+        strength: C.
+
+    Returns:
+        (m,) positions of the support vectors among the n v rows, (m, k) coefficients, (k,) biases.
+    """
+    used = np.flatnonzero(np.repeat(images, rows.views))
+    y = np.repeat(rows.y[images], rows.views)
+    weights = {c: weight / rows.views for c, weight in enumerate(rows.weights)}
+    svc = SVC(kernel="precomputed", C=strength, class_weight=weights, cache_size=50)
+    svc.fit(kernel[np.ix_(used, used)], y)
+    # scikit-learn turns the sign for two classes, where a positive margin means the second.
+    sign = -1.0 if rows.classes == 2 else 1.0
+    coefficients = np.zeros((len(svc.support_), rows.classes))
+    bias = np.zeros(rows.classes)
+    owner = y[svc.support_]
+    for margin, (a, b) in zip(sign * svc.intercept_, combinations(range(rows.classes), 2), strict=True):
+        bias[a] += margin
+        bias[b] -= margin
+        for one, other in ((a, b), (b, a)):
+            # Row j of dual_coef_ is a class's machine against the j-th of the other classes.
+            duals = sign * svc.dual_coef_[other - (other > one)] * (owner == one)
+            coefficients[:, a] += duals
+            coefficients[:, b] -= duals
+    return used[svc.support_], coefficients, bias

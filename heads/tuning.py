@@ -1,0 +1,58 @@
+"""Chooses a head's settings by what they are worth on held-out rows."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from heads.base import TrainingRows
+from heads.calibration import calibrated_loss
+
+Setting = TypeVar("Setting")
+Criterion = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+"""(m, k) held-out scores, (m,) classes, (m,) weights -> a number, the lower the better."""
+
+
+@dataclass(frozen=True)
+class Trial(Generic[Setting]):
+    """What the folds say of one setting.
+
+    Attributes:
+        setting: What was tried.
+        scores: (n, k) held-out scores; undefined where no fold holds an image out.
+        loss: The criterion on them.
+    """
+
+    setting: Setting
+    scores: np.ndarray
+    loss: float
+
+
+def best_trial(
+    rows: TrainingRows,
+    trials: Iterable[tuple[Setting, np.ndarray]],
+    *,
+    criterion: Criterion = calibrated_loss,
+    patience: int | None = None,
+) -> Trial[Setting]:
+    """Goes through settings until time is up and returns the best; the first of equals.
+
+    Args:
+        rows: Of which the trials are; its deadline counts, but one setting is always tried.
+        trials: Settings with their (n, k) held-out scores, worked out as they are asked for.
+        criterion: What decides. The calibrated log loss by default: finer than counting errors, and it
+            asks for the order of the scores alone, since their size is mended by the temperature.
+        patience: Ends after so many settings in a row were worse than the one before; for paths from
+            strong to weak regularisation, where what follows only costs time.
+    """
+    scored = rows.scored
+    y = rows.y[scored]
+    found: list[Trial[Setting]] = []
+    worse = 0
+    for setting, scores in trials:
+        found.append(Trial(setting, scores, criterion(scores[scored], y, rows.weights[y])))
+        worse = worse + 1 if len(found) > 1 and found[-1].loss > found[-2].loss else 0
+        if rows.late() or worse == patience:
+            break
+    return min(found, key=lambda trial: trial.loss)
