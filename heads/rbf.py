@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import combinations
 from os import cpu_count
 
 import numpy as np
@@ -14,14 +13,14 @@ from heads.kernel import KernelMachine, squared_distances
 from heads.tuning import best_trial
 
 _GAMMAS = (0.25, 1.0, 4.0)
-_STRENGTHS = (1.0, 4.0, 16.0)
+_STRENGTHS = (4.0, 16.0)
 
 
 class RBFSVMHead(Head):
     """Support vector machine with a Gaussian kernel, by scikit-learn's libsvm on a kernel computed once.
 
-    The score of a class is the sum of its margins against each other class, so that the pairwise
-    machines become one matrix. With two classes that is `SVC.decision_function`.
+    One machine per class against the rest: they share the kernel, become one matrix, and their margins
+    make better probabilities than the votes of pairwise machines. With two classes it is scikit-learn's.
 
     Args:
         C: Weight of the errors, as in scikit-learn; found on the folds if None.
@@ -58,7 +57,7 @@ class RBFSVMHead(Head):
             best = best_trial(rows, self._trials(distances, rows, usual))
         gamma, strength = best.setting if best else (self.gamma or usual, self.C or 4.0)
         kernel = np.exp(-gamma * distances.astype(np.float64))
-        support, coefficients, bias = _machine(kernel, rows, np.ones(len(rows.y), bool), strength)
+        support, coefficients, bias = _machines(kernel, rows, np.ones(len(rows.y), bool), strength)
         network = KernelMachine(
             basis.mean, basis.scale, x[support], coefficients.astype(np.float32), bias.astype(np.float32), gamma
         )
@@ -85,27 +84,23 @@ def _grid(values: tuple[float, ...], thorough: bool) -> list[float]:
     if not thorough:
         return list(values)
     step = np.sqrt(values[1] / values[0])
-    return [values[0] / step * step**i for i in range(2 * len(values) + 1)]
+    return [float(values[0] / step * step**i) for i in range(2 * len(values) + 1)]
 
 
 def _held_out(kernel: np.ndarray, rows: TrainingRows, strength: float) -> np.ndarray:
-    """(n, k) scores of each fold's plain rows by a machine fitted on the others. libsvm lets go of Python's lock."""
+    """(n, k) scores of each fold's plain rows by machines fitted on the others."""
     scores = np.zeros((len(rows.y), rows.classes))
     plain = kernel[:: rows.views]
-
-    def fill(held_out: np.ndarray) -> None:
-        support, coefficients, bias = _machine(kernel, rows, ~held_out, strength)
+    for held_out in rows.held_out.T:
+        support, coefficients, bias = _machines(kernel, rows, ~held_out, strength)
         scores[held_out] = plain[np.ix_(held_out, support)] @ coefficients + bias
-
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        list(pool.map(fill, rows.held_out.T))
     return scores
 
 
-def _machine(
+def _machines(
     kernel: np.ndarray, rows: TrainingRows, images: np.ndarray, strength: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fits on some images with all their views.
+    """Fits one machine per class on some images with all their views.
 
     Args:
         kernel: (n v, n v) float64 of all rows.
@@ -117,21 +112,22 @@ def _machine(
         (m,) positions of the support vectors among the n v rows, (m, k) coefficients, (k,) biases.
     """
     used = np.flatnonzero(np.repeat(images, rows.views))
+    among = np.ascontiguousarray(kernel[np.ix_(used, used)])
     y = np.repeat(rows.y[images], rows.views)
-    weights = {c: weight / rows.views for c, weight in enumerate(rows.weights)}
-    svc = SVC(kernel="precomputed", C=strength, class_weight=weights, cache_size=50)
-    svc.fit(kernel[np.ix_(used, used)], y)
-    # scikit-learn turns the sign for two classes, where a positive margin means the second.
-    sign = -1.0 if rows.classes == 2 else 1.0
-    coefficients = np.zeros((len(svc.support_), rows.classes))
-    bias = np.zeros(rows.classes)
-    owner = y[svc.support_]
-    for margin, (a, b) in zip(sign * svc.intercept_, combinations(range(rows.classes), 2), strict=True):
-        bias[a] += margin
-        bias[b] -= margin
-        for one, other in ((a, b), (b, a)):
-            # Row j of dual_coef_ is a class's machine against the j-th of the other classes.
-            duals = sign * svc.dual_coef_[other - (other > one)] * (owner == one)
-            coefficients[:, a] += duals
-            coefficients[:, b] -= duals
-    return used[svc.support_], coefficients, bias
+    weights = rows.weights[y] / rows.views
+    coefficients, bias = np.zeros((len(used), rows.classes)), np.zeros(rows.classes)
+
+    def fill(c: int) -> None:
+        machine = SVC(kernel="precomputed", C=strength).fit(among, y == c, sample_weight=weights)
+        coefficients[machine.support_, c] = machine.dual_coef_[0]
+        bias[c] = machine.intercept_[0]
+
+    if rows.classes == 2:
+        fill(1)
+        coefficients[:, 0], bias[0] = -coefficients[:, 1], -bias[1]
+    else:
+        # libsvm lets go of Python's lock.
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            list(pool.map(fill, range(rows.classes)))
+    support = np.flatnonzero(coefficients.any(axis=1))
+    return used[support], coefficients[support], bias

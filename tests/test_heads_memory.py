@@ -59,19 +59,12 @@ def test_knn_with_fewer_rows_than_neighbours(rng: np.random.Generator):
 def test_the_rbf_svm_equals_scikit_learns(k: int, class_weight: str | None, rng: np.random.Generator):
     x, y = blobs(rng, 300, 12, k, spread=0.5)
     head = RBFSVMHead(C=3.0, gamma=0.05, class_weight=class_weight, tune="none").fit(x[:200], y[:200])
-    new = (x[200:] - head.network_.mean) / head.network_.scale
-    reference = SVC(C=3.0, gamma=0.05, class_weight=class_weight, decision_function_shape="ovo").fit(
-        scaled(x[:200]), y[:200]
-    )
-    margins = reference.decision_function(new)
-    scores = head.network_.scores(x[200:])
-    if k == 2:
-        np.testing.assert_allclose((scores[:, 1] - scores[:, 0]) / 2, margins, atol=1e-4)
-        np.testing.assert_array_equal(head.predict(x[200:]), reference.predict(new))
-    else:  # the margins of 0 against 1, 0 against 2, 1 against 2
-        summed = margins @ np.array([[1, -1, 0], [1, 0, -1], [0, 1, -1]])
-        np.testing.assert_allclose(scores, summed, atol=1e-4)
-        assert (head.predict(x[200:]) == reference.predict(new)).mean() >= 0.95
+    new, scores = (x[200:] - head.network_.mean) / head.network_.scale, head.network_.scores(x[200:])
+    weights = head._class_weights(y[:200])[y[:200]]
+    for c in range(k):
+        reference = SVC(C=3.0, gamma=0.05).fit(scaled(x[:200]), y[:200] == c, sample_weight=weights)
+        # libsvm itself ends at a tolerance of 1e-3 on the margins.
+        np.testing.assert_allclose(scores[:, c], reference.decision_function(new), atol=2e-3)
 
 
 def test_rbf_tuning_holds_out_whole_folds(rng: np.random.Generator):
