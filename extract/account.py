@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from extract.backbone import Backbone
+from extract.choices import ViewAxis
 from extract.compiled import Quantisation
 from extract.fill import Filled
 from extract.folders import FolderScan
-from extract.prepare import ViewAxis
-from features import FeatureFile, SkippedImage
+from features import FeatureFile, SkippedImage, TornGroup, find_torn_groups
 from features.drift import Drift
 from features.duplicates import DuplicateGroup, describe_duplicates, find_duplicates
 from features.errors import DataError
+from features.torn_groups import describe_torn_groups
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Extraction:
         dropped: Contents that the file had rows of and that are no longer in the folder.
         skipped: Files without a row, with the reason.
         duplicates: Images that are exact copies of each other.
+        groups: Number of groups that have a name; other images are groups of their own.
+        torn_groups: Groups that lie in more than one split, because the folders say so.
+        row_dtype: float32 or float16: what rows are stored as.
         seconds: Duration of the pass, start-up of the engine included.
         engine: openvino or tensorflow.
         precision: float32, bfloat16 or int8.
@@ -50,6 +54,9 @@ class Extraction:
     dropped: int
     skipped: list[SkippedImage]
     duplicates: list[DuplicateGroup]
+    groups: int
+    torn_groups: list[TornGroup]
+    row_dtype: str
     seconds: float
     engine: str
     precision: str
@@ -75,6 +82,9 @@ class Extraction:
             "skipped": len(self.skipped),
             "skipped_images": [asdict(image) for image in self.skipped],
             "duplicates": [asdict(group) for group in self.duplicates],
+            "groups": self.groups,
+            "torn_groups": [asdict(group) for group in self.torn_groups],
+            "row_dtype": self.row_dtype,
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 1),
             "engine": self.engine,
@@ -105,7 +115,11 @@ class Extraction:
             lines.append(f"accepted and recorded: the golden rows differ, {self.drift}")
         if self.duplicates:
             lines.append(describe_duplicates(self.duplicates))
-        if self.drawn_split:
+        if self.torn_groups:
+            lines.append(describe_torn_groups(self.torn_groups))
+        if self.drawn_split and self.groups:
+            lines.append(f"a fifth of the {self.groups} groups became the test split, chosen by name")
+        elif self.drawn_split:
             lines.append("a fifth of the images became the test split, chosen by content")
         return "\n".join(lines)
 
@@ -131,7 +145,8 @@ def account(
         counts = np.bincount(labels, minlength=len(file.class_names)).tolist()
         classes = dict(zip(file.class_names, counts, strict=True))
         skipped = file.skipped + done.left + [SkippedImage(p, reason) for p, reason in scan.other.items()]
-        duplicates = find_duplicates(file)
+        duplicates, torn = find_duplicates(file), find_torn_groups(file.table)
+        groups, row_dtype = len(file.table.group_names()), file.row_dtype
         images = int(file.committed.sum())
     if bare := [name for name, count in classes.items() if count == 0]:
         raise DataError(
@@ -148,6 +163,9 @@ def account(
         reused=images - done.computed,
         skipped=skipped,
         duplicates=duplicates,
+        groups=groups,
+        torn_groups=torn,
+        row_dtype=row_dtype,
         seconds=seconds,
         engine=backbone.engine_name,
         precision=backbone.spec.precision,

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from features import SPLITS, ImageTable, content_split
+from extract.draw import draw_splits
+from extract.groups import GroupRule, Groups, keep_groups
+from features import SPLITS, ImageTable
 from features.errors import DataError
 
 Folders = str | Path | Sequence[str | Path]
@@ -87,12 +89,13 @@ def scan_folder(
     known_drawn: bool = False,
     rehash: bool = False,
     least_classes: int = 2,
+    groups: GroupRule | None = None,
 ) -> FolderScan:
     """Reads class folders, optionally under train / val / test folders, and hashes every file.
 
-    Without split folders a fifth of the images becomes the test split, chosen by their content
-    (see `features.content_split`). Several folders are put together, class by class; then a folder whose
-    own name is that of a split is that split.
+    Without split folders a fifth of the images becomes the test split, chosen by their content, or whole
+    groups by their name (see `features.content_split`). Several folders are put together, class by class; then a
+    folder whose own name is that of a split is that split.
 
     Args:
         data: The image folder, or several.
@@ -101,38 +104,44 @@ def scan_folder(
         known_drawn: True if the split of `known` was drawn; its images then keep their side.
         rehash: Read every file, whatever its size and time say.
         least_classes: How many classes there must be.
+        groups: What gives the images their groups; by default they keep those of `known`.
 
     Raises:
-        DataError: No such folder, no images, an empty class, too few classes.
+        DataError: No such folder, no images, an empty class, too few classes, an image without a group.
     """
     files, other, root = _checked_files(data, least_classes)
+    paths, are_images = [file.path for file in files], [file.is_image for file in files]
+    names = groups.assign(root, paths, are_images) if groups else ("",) * len(paths)
     class_names = tuple(sorted({file.label for file in files}))
     hashes, sizes, mtimes, unread = _hash_files(root, files, known, rehash)
+    if groups is None and known:
+        names = keep_groups(known, paths, hashes, are_images)
     number = {name: i for i, name in enumerate(class_names)}
     labels = np.array([number[file.label] for file in files], np.int32)
     splits = np.array([SPLITS.index(file.split or "train") for file in files], np.uint8)
     drawn = all(file.split in (None, "train") for file in files)
     if drawn:
-        usable = hashes.any(axis=1)
-        splits[:] = SPLITS.index("train")
-        splits[usable] = np.where(
-            content_split(hashes[usable], labels[usable], seed=seed), SPLITS.index("test"), SPLITS.index("train")
-        )
-        if known is not None and known_drawn:
-            # The rule for classes that would miss a side looks at the whole class; what was drawn stays.
-            before = {h.tobytes(): side for h, side in zip(known.content_hashes, known.splits, strict=True) if h.any()}
-            splits[:] = [before.get(h.tobytes(), side) for h, side in zip(hashes, splits, strict=True)]
-    table = ImageTable(class_names, tuple(f.path for f in files), labels, splits, hashes, sizes, mtimes)
+        splits[:] = draw_splits(labels, hashes, names, known=known if known_drawn else None, seed=seed)
+    table = ImageTable(class_names, tuple(paths), labels, splits, hashes, sizes, mtimes, names)
     return FolderScan(root, table, unread, other, drawn)
 
 
-def check_folder(data: Folders) -> None:
+def check_folder(data: Folders, *, groups: Groups | None = None, group_pattern: str | None = None) -> None:
     """Looks, before anything slow is done, whether a folder can be extracted; reads no image.
+
+    Args:
+        data: The image folder, or several.
+        groups: As for the pass.
+        group_pattern: As for the pass.
 
     Raises:
         DataError: As `scan_folder`.
+        OptionError: The groups are given twice, or the pattern is none.
     """
-    _checked_files(data, least_classes=2)
+    rule = GroupRule.of(groups, group_pattern)
+    files, _, root = _checked_files(data, least_classes=2)
+    if rule:
+        rule.assign(root, [file.path for file in files], [file.is_image for file in files])
 
 
 def _checked_files(data: Folders, least_classes: int) -> tuple[list["_File"], dict[str, str], Path]:

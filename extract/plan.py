@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 
 from extract.backbone import Backbone
+from extract.choices import ViewAxis, choose_groups, choose_row_dtype, choose_views
 from extract.folders import Folders, image_folders
+from extract.groups import Groups
 from extract.images import decode_views, read_bytes, require_views
-from extract.prepare import ViewAxis, calibrated_for, choose_views, existing, lacking_views, scan_for
+from extract.prepare import calibrated_for, existing, lacking_views, scan_for
 from extract.run import default_path, require_specs
 from features import FeatureFile
 from features.errors import DataError, OptionError, UnreadableImageError
+from features.layout import ROW_DTYPES
 
 PILOT_VIEWS = 64
 
@@ -88,6 +91,9 @@ def plan_extraction(
     out: str | Path | None = None,
     views: int | None = None,
     augment: str | None = None,
+    groups: Groups | None = None,
+    group_pattern: str | None = None,
+    row_dtype: str | None = None,
     base: Sequence[str | Path] = (),
     workers: int | None = None,
 ) -> Plan:
@@ -99,6 +105,9 @@ def plan_extraction(
         out: Where the feature file would go.
         views: As for the pass.
         augment: As for the pass.
+        groups: As for the pass.
+        group_pattern: As for the pass.
+        row_dtype: As for the pass.
         base: As for the pass.
         workers: As for the pass.
 
@@ -113,12 +122,14 @@ def plan_extraction(
         bases = [stack.enter_context(FeatureFile(one)) for one in base]
         old = stack.enter_context(existing(path))
         axis = choose_views(old, views, augment)
+        stored_as = choose_row_dtype(old, row_dtype)
+        rule = choose_groups(old, groups, group_pattern)
         require_views(backbone.spec.resize, range(axis.count))
         require_specs(old, bases, backbone.spec)
-        scan = scan_for(data, old, seed=None, rehash=False)
+        scan = scan_for(data, old, seed=None, rehash=False, groups=rule)
         sources = [file for file in (old, *bases) if file]
         backbone = calibrated_for(backbone, scan, sources[0] if sources else None)
-        lacking = lacking_views(scan, axis, sources)
+        lacking = lacking_views(scan, axis, sources, row_dtype=stored_as)
     files = scan.images()
     if not files:
         raise DataError(f"none of the files in {scan.root} could be read.")
@@ -126,14 +137,16 @@ def plan_extraction(
     sample = [files[i][1] for i in np.linspace(0, len(files) - 1, count).astype(int)]
     decode, compute, rate = _pilot(backbone, sample, axis, threads)
     tables = scan.table
-    entry = 69 + 120 + 9 * axis.count + max(len(os.fsencode(name)) for name in tables.paths)
+    widest = [max(len(os.fsencode(name)) for name in names) for names in (tables.paths, tables.groups)]
+    entry = 69 + 120 + 9 * axis.count + sum(widest)
+    row_bytes = ROW_DTYPES[stored_as].itemsize * backbone.spec.width
     return Plan(
         path=path,
         images=len(files),
         to_compute=len(lacking),
         views=axis.count,
         seconds=sum(lacking.values()) / rate,
-        disk=len(tables) * (4 * backbone.spec.width * axis.count + entry),
+        disk=len(tables) * (row_bytes * axis.count + entry),
         memory=_peak_memory(),
         decode_rate=decode,
         compute_rate=compute,

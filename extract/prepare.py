@@ -4,41 +4,23 @@ import contextlib
 import dataclasses
 import datetime
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from extract.backbone import Backbone
+from extract.choices import ViewAxis
 from extract.folders import Folders, FolderScan, image_folders, scan_folder
+from extract.groups import GroupRule
 from extract.quantise import calibrated
-from extract.views import Augmentation, view_recipe
 from features import FeatureFile, Spec
 from features.drift import Drift, measure_drift, require_no_drift
 from features.errors import FeatureFileError, OptionError
+from features.layout import keeps_precision
 from features.spec import require_equal_specs
 from features.writer import write_feature_file
-
-DEFAULT_AUGMENT = "classic"
-
-
-@dataclass(frozen=True)
-class ViewAxis:
-    """The views of a feature file.
-
-    Attributes:
-        count: Views per image, the plain one included.
-        augmentation: What the others are drawn from; None if there are no others.
-    """
-
-    count: int = 1
-    augmentation: Augmentation | None = None
-
-    @property
-    def recipe(self) -> str:
-        """How a spec names it."""
-        return view_recipe(self.augmentation) if self.augmentation else "plain"
 
 
 @contextlib.contextmanager
@@ -51,36 +33,20 @@ def existing(path: Path) -> Iterator[FeatureFile | None]:
         yield file
 
 
-def choose_views(old: FeatureFile | None, views: int | None, augment: str | None) -> ViewAxis:
-    """The views that a command asks for, given what the file holds already.
-
-    Raises:
-        OptionError: The number is out of range, or the file holds other or more views.
-    """
-    if views is not None and not 1 <= views <= 1000:
-        raise OptionError(f"--views is {views}; needed: 1 to 1000.")
-    held = old.views if old else 1
-    if held > 1 and views is not None and views < held:
-        raise OptionError(f"{old and old.path} holds {held} views per image; none is dropped. Choose another --out.")
-    count = views or held
-    if count == 1:
-        if augment:
-            raise OptionError("--augment needs --views, how many views each image shall have, such as --views 8.")
-        return ViewAxis()
-    text = augment or (str((old and old.provenance.get("augment")) or DEFAULT_AUGMENT))
-    axis = ViewAxis(count, Augmentation.parse(text))
-    if old and held > 1 and old.spec.views != axis.recipe:
-        raise OptionError(
-            f"{old.path} holds views of the recipe {old.spec.views}; this command asks for {axis.recipe}. "
-            "Leave --augment out, or choose another --out."
-        )
-    return axis
-
-
-def scan_for(data: Folders, old: FeatureFile | None, *, seed: int | None, rehash: bool) -> FolderScan:
+def scan_for(
+    data: Folders, old: FeatureFile | None, *, seed: int | None, rehash: bool, groups: GroupRule | None = None
+) -> FolderScan:
     """Scans the image folders with the help of what an old feature file knows.
 
+    Args:
+        data: The image folder, or several.
+        old: The feature file, if there is one.
+        seed: Of the drawn split; None for the file's, else 0.
+        rehash: Read every file, whatever its size and time say.
+        groups: From `choose_groups`.
+
     Raises:
+        DataError: The folder cannot be used, or an image has no group.
         FeatureFileError: The file holds rows, and none of its images is here.
         OptionError: The file's split was drawn with another seed.
     """
@@ -99,6 +65,7 @@ def scan_for(data: Folders, old: FeatureFile | None, *, seed: int | None, rehash
         known=old.table if old else None,
         known_drawn=drawn,
         rehash=rehash or not here,
+        groups=groups,
     )
     if old and old.flags.any() and len(dropped_contents(old, scan)) == len(_held_contents(old)):
         raise FeatureFileError(
@@ -118,8 +85,10 @@ def _held_contents(file: FeatureFile) -> set[bytes]:
     return {h.tobytes() for h in file.table.content_hashes[file.flags.any(axis=1)]}
 
 
-def held_views(source: FeatureFile, axis: ViewAxis) -> dict[bytes, int]:
-    """How many of the wanted views of each of its contents a feature file has."""
+def held_views(source: FeatureFile, axis: ViewAxis, row_dtype: str) -> dict[bytes, int]:
+    """How many of the wanted views of each of its contents a feature file has, precise enough for `row_dtype`."""
+    if not keeps_precision(source.row_dtype, row_dtype):
+        return {}
     usable = axis.count if source.spec.views == axis.recipe else 1
     held: dict[bytes, int] = {}
     for content, count in zip(source.table.content_hashes, source.flags[:, :usable].sum(axis=1).tolist(), strict=True):
@@ -128,7 +97,7 @@ def held_views(source: FeatureFile, axis: ViewAxis) -> dict[bytes, int]:
 
 
 def lacking_views(
-    scan: FolderScan, axis: ViewAxis, sources: Sequence[FeatureFile], *, retry: bool = False
+    scan: FolderScan, axis: ViewAxis, sources: Sequence[FeatureFile], *, row_dtype: str, retry: bool = False
 ) -> dict[bytes, int]:
     """How many views of each content in the image folders no feature file has.
 
@@ -136,9 +105,10 @@ def lacking_views(
         scan: Of the folders.
         axis: The views wanted.
         sources: The file at hand, and those whose rows are reused.
+        row_dtype: What rows will be stored as.
         retry: Count contents that could not be decoded as well.
     """
-    held = [held_views(source, axis) for source in sources]
+    held = [held_views(source, axis, row_dtype) for source in sources]
     given_up = set() if retry else {content for source in sources for content in source.given_up()}
     contents = {content.tobytes() for content in scan.table.content_hashes} - {bytes(32)} - given_up
     lacking = {content: axis.count - max((have.get(content, 0) for have in held), default=0) for content in contents}
@@ -168,13 +138,20 @@ def write_prepared(
     *,
     old: FeatureFile | None,
     seed: int | None,
+    groups: GroupRule | None,
+    row_dtype: str,
 ) -> None:
     """Puts a file at `path` that has a place for every image and view, and all rows of `old` still wanted."""
-    root = str(scan.root.resolve())
-    if old and scan.table.same_files(old.table) and old.views == axis.count and old.provenance.get("data") == root:
+    where: dict[str, Any] = {"data": str(scan.root.resolve()), **_group_record(groups, old)}
+    if (
+        old
+        and scan.table.same_files(old.table)
+        and (old.views, old.row_dtype) == (axis.count, row_dtype)
+        and where.items() <= old.provenance.items()
+    ):
         return
     provenance: dict[str, Any] = {
-        "data": root,
+        **where,
         "folders": [str(folder.resolve()) for folder in image_folders(data)[0]],
         "backbone": backbone.source.name,
         "weights": backbone.source.weights,
@@ -187,7 +164,14 @@ def write_prepared(
     }
     golden = old.golden_rows if old else backbone.golden_rows()[None]
     spec = dataclasses.replace(backbone.spec, views=axis.recipe)
-    write_feature_file(path, spec, scan.table, provenance, golden, views=axis.count, old=old)
+    write_feature_file(path, spec, scan.table, provenance, golden, views=axis.count, row_dtype=row_dtype, old=old)
+
+
+def _group_record(groups: GroupRule | None, old: FeatureFile | None) -> dict[str, Any]:
+    """Where the groups come from; images that keep them leave the record as it was."""
+    if groups:
+        return groups.record()
+    return {name: old.provenance.get(name) if old else None for name in ("group_file", "group_pattern")}
 
 
 def require_spec(file: FeatureFile, spec: Spec, *, remedy: str) -> None:

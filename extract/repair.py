@@ -1,6 +1,5 @@
 """Mends a feature file: recomputes only what is bad or missing, or drops it."""
 
-from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,8 @@ import numpy as np
 
 from extract.backbone import BATCH_SIZE
 from extract.fill import Lacking, Progress, fill, share_rows
-from extract.folders import Folders, FolderScan, image_folders, scan_folder
+from extract.folders import Folders, image_folders, scan_folder
+from extract.mend import mended_table, some_entries
 from extract.prepare import check_golden
 from extract.verify import backbone_of
 from extract.views import Augmentation, view_recipe
@@ -111,7 +111,7 @@ def _drop(file: FeatureFile, integrity: Integrity) -> int:
         raise FeatureFileError(f"every entry of {file.path} is damaged; nothing would be left. Extract again.")
     views = _finished_views(file)
     if integrity.tables_damaged or views != file.views:
-        _rewrite(file, _some_entries(file.unchecked_table(), kept), views)
+        _rewrite(file, some_entries(file.unchecked_table(), kept), views)
     share_rows(file.path, Lacking.of(file.path))
     _clear_damaged_state(file.path)
     with FeatureFile(file.path) as now, RowWriter(file.path) as writer:
@@ -166,7 +166,7 @@ def _recompute(
     entries = len(file)
     if integrity.tables_damaged:
         scan = scan_folder(folders, seed=int(file.provenance.get("seed") or 0))
-        _rewrite(file, _mended_table(file, integrity, scan), file.views)
+        _rewrite(file, mended_table(file, integrity, scan), file.views)
     else:
         _require_images(file, root)
     _clear_damaged_state(file.path)
@@ -204,72 +204,6 @@ def _clear_damaged_state(path: Path) -> None:
         for position in np.flatnonzero(file.skip_records() == -1).tolist():
             writer.clear_skip(position)
         writer.withdraw([(i, view) for i, view in np.argwhere(file.stored("committed") > 1).tolist()])
-
-
-def _mended_table(file: FeatureFile, integrity: Integrity, scan: FolderScan) -> ImageTable:
-    """The file's table with damaged entries, and class names, as the image folders have them.
-
-    A damaged entry is told by its path or, if that is what was hit, by its content; one that neither
-    tells leaves the table. All other entries stay as they are.
-
-    Raises:
-        DataError: The folders are not those of the file.
-    """
-    table, bad = file.unchecked_table(), {found.position for found in integrity.damage if found.part == "entry"}
-    there = {path: i for i, path in enumerate(scan.table.paths)}
-    intact = [i for i in range(len(table)) if i not in bad]
-    if not any(table.paths[i] in there for i in intact):
-        raise DataError(
-            f"none of the images of {file.path} is in {scan.root}. Say with --data where they lie now, or --drop what "
-            "is bad."
-        )
-    names = list(table.class_names)
-    if any(found.part == "class names" for found in integrity.damage):
-        names = _class_names(table, intact, scan, there)
-    taken = {table.paths[i] for i in intact}
-    free = {path: i for path, i in there.items() if path not in taken}
-    by_content = {scan.table.content_hashes[i].tobytes(): i for i in free.values()}
-    mended = {}
-    for i in bad:
-        found = free.get(table.paths[i], by_content.get(table.content_hashes[i].tobytes()))
-        if found is not None and scan.table.class_names[scan.table.labels[found]] in names:
-            mended[i] = found
-    columns: dict[str, Any] = {name: getattr(table, name).copy() for name in _COLUMNS}
-    paths = list(table.paths)
-    for i, found in mended.items():
-        paths[i] = scan.table.paths[found]
-        for name in _COLUMNS:
-            columns[name][i] = getattr(scan.table, name)[found]
-        columns["labels"][i] = names.index(scan.table.class_names[scan.table.labels[found]])
-    whole = replace(table, class_names=tuple(names), paths=tuple(paths), **columns)
-    return _some_entries(whole, np.array([i for i in range(len(table)) if i not in bad or i in mended]))
-
-
-def _class_names(table: ImageTable, intact: list[int], scan: FolderScan, there: dict[str, int]) -> list[str]:
-    """Names of the classes: the class folder in which most images of each label lie.
-
-    Raises:
-        DataError: No image of a label is there to tell.
-    """
-    votes: list[Counter[str]] = [Counter() for _ in table.class_names]
-    for i in intact:
-        if table.paths[i] in there:
-            votes[table.labels[i]][scan.table.class_names[scan.table.labels[there[table.paths[i]]]]] += 1
-    for name, found in zip(table.class_names, votes, strict=True):
-        if not found:
-            raise DataError(
-                f"the class names are damaged, and no image of {name!r} is in {scan.root} to tell its name. Say with "
-                "--data where the images lie now."
-            )
-    return [found.most_common(1)[0][0] for found in votes]
-
-
-_COLUMNS = ("labels", "splits", "content_hashes", "file_sizes", "file_mtimes")
-
-
-def _some_entries(table: ImageTable, kept: np.ndarray) -> ImageTable:
-    columns = {name: getattr(table, name)[kept] for name in _COLUMNS}
-    return replace(table, paths=tuple(table.paths[i] for i in kept), **columns)
 
 
 def _augmentation(file: FeatureFile) -> Augmentation | None:

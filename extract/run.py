@@ -11,14 +11,14 @@ import numpy as np
 from extract.account import Extraction, account
 from extract.backbone import BATCH_SIZE, Backbone, load_backbone
 from extract.catalogue import BUNDLED
+from extract.choices import ViewAxis, choose_groups, choose_row_dtype, choose_views
 from extract.fill import Lacking, Progress, fill, share_rows
 from extract.folders import Folders, FolderScan, check_folder, image_folders
+from extract.groups import Groups
 from extract.images import require_views
 from extract.prepare import (
-    ViewAxis,
     calibrated_for,
     check_golden,
-    choose_views,
     dropped_contents,
     existing,
     held_views,
@@ -43,6 +43,14 @@ class PassOptions(TypedDict, total=False):
         seed: Of the split that is drawn where the folder has none; by default the file's, else 0.
         views: Views per image, the plain one included; by default those that the file has, else 1.
         augment: Recipe of the other views, see `Augmentation.parse`.
+        groups: Which images must stay on one side of a split, such as those of a patient: a CSV file with the
+            columns path and group, or a mapping of paths to groups. Paths are those of the table, or names of
+            files that occur once; every image must be named, and an empty group makes it a group of its own. By
+            default images keep the groups that the file has.
+        group_pattern: Instead, a regular expression that is searched in the path; what its first parentheses
+            find is the group.
+        row_dtype: What rows are stored as, float32 or float16 (half the disk); by default as in the file, else
+            float32. From float32 to float16 rows are rounded, the other way they are computed anew.
         base: Feature files of the same spec whose rows are reused by content.
         rehash: Read every image to see whether it changed, whatever its size and time say, and try
             those again that could not be decoded.
@@ -56,6 +64,9 @@ class PassOptions(TypedDict, total=False):
     seed: int | None
     views: int | None
     augment: str | None
+    groups: Groups | None
+    group_pattern: str | None
+    row_dtype: str | None
     base: Sequence[str | Path]
     rehash: bool
     accept_drift: bool
@@ -98,7 +109,7 @@ def extract_features(
     Raises:
         UserError: Folder, backbone, weights or file cannot be used; the message says what to do.
     """
-    check_folder(data)
+    check_folder(data, groups=options.get("groups"), group_pattern=options.get("group_pattern"))
     if not isinstance(backbone, Backbone):
         backbone = load_backbone(
             backbone,
@@ -133,15 +144,17 @@ def run_extraction(data: Folders, backbone: Backbone, **options: Unpack[PassOpti
         stack.enter_context(writer_lock(path))
         old = stack.enter_context(existing(path))
         axis = choose_views(old, options.get("views"), options.get("augment"))
+        row_dtype = choose_row_dtype(old, options.get("row_dtype"))
+        groups = choose_groups(old, options.get("groups"), options.get("group_pattern"))
         require_views(backbone.spec.resize, range(axis.count))
         require_specs(old, bases, backbone.spec)
-        scan = scan_for(data, old, seed=seed, rehash=rehash)
+        scan = scan_for(data, old, seed=seed, rehash=rehash, groups=groups)
         like = [file for file in (old, *bases) if file]
         backbone = calibrated_for(backbone, scan, like[0] if like else None)
         require_specs(old, bases, backbone.spec)
         started = time.perf_counter()
-        drifts = _check_rows(path, backbone, scan, axis, old, bases, accept=accept, rehash=rehash)
-        write_prepared(path, backbone, scan, axis, data, old=old, seed=seed)
+        drifts = _check_rows(path, backbone, scan, axis, old, bases, row_dtype=row_dtype, accept=accept, rehash=rehash)
+        write_prepared(path, backbone, scan, axis, data, old=old, seed=seed, groups=groups, row_dtype=row_dtype)
         with RowWriter(path) as writer:
             for base in bases:
                 writer.copy_rows(base)
@@ -190,6 +203,7 @@ def _check_rows(
     old: FeatureFile | None,
     bases: Sequence[FeatureFile],
     *,
+    row_dtype: str,
     accept: bool,
     rehash: bool,
 ) -> list[tuple[np.ndarray, list[dict[str, Any]], Drift]]:
@@ -199,12 +213,12 @@ def _check_rows(
         Golden rows and environments that join the file, and how far they lie from what is there.
     """
     found: list[tuple[np.ndarray, list[dict[str, Any]], Drift]] = []
-    new = lacking_views(scan, axis, [old] if old else [], retry=rehash).keys()
+    new = lacking_views(scan, axis, [old] if old else [], row_dtype=row_dtype, retry=rehash).keys()
     if old and (new or Lacking.of(path).images):
         drift = check_golden(old, backbone, accept=accept)
         found.append((backbone.golden_rows()[None], [backbone.environment], drift))
     for base in bases:
-        if new & held_views(base, axis).keys():
+        if new & held_views(base, axis, row_dtype).keys():
             drift = check_golden(base, backbone, accept=accept)
             found.append((base.golden_rows, base.provenance.get("environments") or [], drift))
     return found

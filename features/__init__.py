@@ -6,6 +6,7 @@ from features.file import FeatureFile, SkippedImage
 from features.spec import Spec
 from features.splits import SPLITS, content_split, rows_to_score
 from features.table import ImageTable
+from features.torn_groups import TornGroup, find_torn_groups
 
 __all__ = [
     "SPLITS",
@@ -14,8 +15,10 @@ __all__ = [
     "ImageTable",
     "SkippedImage",
     "Spec",
+    "TornGroup",
     "UserError",
     "content_split",
     "find_duplicates",
+    "find_torn_groups",
     "rows_to_score",
 ]

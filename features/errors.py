@@ -36,6 +36,10 @@ class DamagedHeaderError(FeatureFileError):
     """Spec, provenance or golden rows of a feature file are damaged, so nothing in it can be believed."""
 
 
+class RowRangeError(UserError):
+    """A row holds numbers that the type it shall be stored as cannot hold."""
+
+
 class SpecMismatchError(UserError):
     """Rows of two specs were about to be mixed or compared."""
 

@@ -86,16 +86,21 @@ class FeatureFile:
         """Where the bytes of each dataset lie."""
         return self._header.extents
 
+    @property
+    def row_dtype(self) -> str:
+        """float32 or float16: what rows are stored as."""
+        return self.extents["rows"].dtype.name
+
     @cached_property
     def rows(self) -> np.ndarray:
-        """(n, views, d) float32, mapped read-only; entries that are not committed hold no meaning."""
+        """(n, views, d) of `row_dtype`, mapped read-only; entries that are not committed hold no meaning."""
         extent = self.extents["rows"]
         with open(self._raw, "rb", closefd=False) as file:
             return np.memmap(file, extent.dtype, "r", extent.offset, extent.shape)
 
     @cached_property
     def table(self) -> ImageTable:
-        """Paths, labels, splits and content of every image.
+        """Paths, labels, splits, groups and content of every image.
 
         Raises:
             FeatureFileError: The tables do not match their checksum.
@@ -159,12 +164,12 @@ class FeatureFile:
         """
         usable = np.flatnonzero(self.committed)
         drawn = bool(self.provenance.get("drawn_split"))
-        hashes = self.table.content_hashes[usable]
-        chosen, part = rows_to_score(self.table.splits[usable], hashes, part, drawn=drawn, seen=seen)
+        hashes, ids = self.table.content_hashes[usable], self.table.group_ids()[usable]
+        chosen, part = rows_to_score(self.table.splits[usable], hashes, part, drawn=drawn, seen=seen, ids=ids)
         return usable[chosen], part
 
     def split(self, *, test: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Draws train and test positions anew, by image content (see `content_split`).
+        """Draws train and test positions anew, by group and image content (see `content_split`).
 
         Args:
             test: Share of test images, between 0 and 1.
@@ -174,7 +179,9 @@ class FeatureFile:
             (train, test): positions of committed images, int64, in table order.
         """
         usable = np.flatnonzero(self.committed)
-        chosen = content_split(self.table.content_hashes[usable], self.table.labels[usable], test=test, seed=seed)
+        table = self.table
+        groups = [table.groups[i] for i in usable]
+        chosen = content_split(table.content_hashes[usable], table.labels[usable], groups=groups, test=test, seed=seed)
         return usable[~chosen], usable[chosen]
 
     def read(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -196,6 +203,8 @@ class FeatureFile:
     def read_views(self, positions: np.ndarray, *, views: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Rows and labels of the first `views` views, by default all: (m, v, d) float32 and (m,) int64.
 
+        Rows of a float16 file are widened, which changes no value.
+
         Raises:
             FeatureFileError: As for `read`.
         """
@@ -209,17 +218,17 @@ class FeatureFile:
         bad = positions[~self.matches(positions, rows).all(axis=1)]
         if len(bad):
             raise damaged(self.path, f"the row of {self.table.paths[bad[0]]} does not match its checksum")
-        return rows, self.table.labels[positions].astype(np.int64)
+        return rows.astype(np.float32, copy=False), self.table.labels[positions].astype(np.int64)
 
     def fingerprint(self) -> str:
-        """SHA-256, hexadecimal, that changes with any row, label, path or split of the file."""
+        """SHA-256, hexadecimal, that changes with any row, label, path, split or group of the file."""
         found = hashlib.sha256("".join(self._header.attributes.values()).encode(errors="surrogateescape"))
         for name in ("committed", "checksums"):
             found.update(self.stored(name).tobytes())
         return found.hexdigest()
 
     def load(self, positions: np.ndarray) -> np.ndarray:
-        """Rows as they stand in the file, unchecked, (m, views, d) float32.
+        """Rows as they stand in the file, unchecked, (m, views, d) of `row_dtype`.
 
         Read, not mapped: mapped pages would count as this process's memory.
         """
@@ -227,16 +236,16 @@ class FeatureFile:
         step = extent.size // max(len(self), 1)
         rows = np.empty((len(positions), *self.shape[1:]), extent.dtype)
         for row, position in zip(rows, positions.tolist(), strict=True):
-            os.preadv(self._raw, [row.data.cast("B")], extent.offset + position * step)
+            os.preadv(self._raw, [row.view(np.uint8)], extent.offset + position * step)
         return rows
 
     def batches(self, positions: np.ndarray) -> Iterator[np.ndarray]:
         """The same positions in pieces whose rows take at most 32 MB."""
-        size = max(1, 2**25 // (4 * self.shape[1] * self.shape[2]))
+        size = max(1, 2**25 // (self.extents["rows"].dtype.itemsize * self.shape[1] * self.shape[2]))
         return (positions[start : start + size] for start in range(0, len(positions), size))
 
     def matches(self, positions: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """(m, v) bool, True where the first v views have the CRC-32 that the file says."""
+        """(m, v) bool, True where the first v views, of `row_dtype`, have the CRC-32 that the file says."""
         found = [[zlib.crc32(view) for view in image] for image in rows]
         wanted = self.stored("checksums")[positions, : rows.shape[1]]
         return np.asarray(np.array(found, np.uint32).reshape(wanted.shape) == wanted)
@@ -275,6 +284,7 @@ class FeatureFile:
             paths=_decoded(self.stored("paths")),
             labels=self.stored("labels"),
             splits=self.stored("splits"),
+            groups=_decoded(self.stored("groups")),
             content_hashes=self.stored("content_hashes"),
             file_sizes=self.stored("file_sizes"),
             file_mtimes=self.stored("file_mtimes"),

@@ -63,7 +63,7 @@ def is_feature_file(path: Path) -> bool:
     """True if a file says of itself that it is a feature file of any version."""
     try:
         with h5py.File(path, "r") as file:
-            return bool(file.attrs.get("format") == FORMAT)
+            return bool(_text(file.attrs.get("format")) == FORMAT)
     except (OSError, RuntimeError, ValueError):
         return False
 
@@ -93,7 +93,7 @@ def read_header(path: Path, descriptor: int) -> Header:
     try:
         with open(descriptor, "rb", closefd=False) as raw, h5py.File(raw, "r") as file:
             _check_format(path, file)
-            attributes = {name: str(file.attrs[name]) for name in _ATTRIBUTES}
+            attributes = {name: str(_text(file.attrs[name])) for name in _ATTRIBUTES}
             extents = {name: Extent.of(file, name) for name in encoded()}
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise FeatureFileError(
@@ -105,11 +105,15 @@ def read_header(path: Path, descriptor: int) -> Header:
     return Header(spec, provenance, attributes, extents)
 
 
+def _text(value: Any) -> Any:
+    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
+
+
 def _check_format(path: Path, file: h5py.File) -> None:
-    if file.attrs.get("format") != FORMAT:
+    if (found := _text(file.attrs.get("format"))) != FORMAT:
         raise FeatureFileError(
-            f"{path} is HDF5 but no feature file (its format attribute is "
-            f"{file.attrs.get('format')!r}). Needed: a file that extract wrote."
+            f"{path} is HDF5 but no feature file (its format attribute is {found!r}). Needed: a file that extract "
+            "wrote."
         )
     version = file.attrs.get("format_version")
     if version != VERSION:
@@ -121,11 +125,12 @@ def _check_format(path: Path, file: h5py.File) -> None:
 
 def _check_shapes(path: Path, extents: dict[str, Extent], spec: Spec, size: int) -> None:
     n, views, width = (*extents["rows"].shape, 0, 0, 0)[:3]
-    for name, (dtype, rank) in encoded().items():
+    for name, (dtypes, rank) in encoded().items():
         extent = extents[name]
-        fits = extent.dtype.kind == dtype.kind and (dtype.kind == "S" or extent.dtype == dtype)
+        fits = extent.dtype in dtypes or extent.dtype.kind == "S" == dtypes[0].kind
         if not fits or len(extent.shape) != rank:
-            raise damaged(path, f"its {name} are {extent.dtype} {extent.shape}; needed: {dtype}, rank {rank}")
+            needed = " or ".join(map(str, dtypes))
+            raise damaged(path, f"its {name} are {extent.dtype} {extent.shape}; needed: {needed}, rank {rank}")
         if per_image(name) and extent.shape[0] != n:
             raise damaged(path, f"its {name} have {extent.shape[0]} entries for {n} images")
         if name in ("committed", "checksums") and extent.shape[1] != views:
@@ -143,17 +148,19 @@ def _all(kind: type) -> Callable[[Any], bool]:
     return lambda value: value is None or (isinstance(value, list) and all(isinstance(item, kind) for item in value))
 
 
-def _text(value: Any) -> bool:
+def _is_text(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
 # What later steps rely on; all of it may be absent.
 _PROVENANCE: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "data": (_text, "a path"),
+    "data": (_is_text, "a path"),
     "folders": (_all(str), "a list of paths"),
-    "backbone": (_text, "a name"),
-    "weights": (_text, "a name or path"),
-    "augment": (_text, "a recipe of views"),
+    "backbone": (_is_text, "a name"),
+    "weights": (_is_text, "a name or path"),
+    "augment": (_is_text, "a recipe of views"),
+    "group_file": (_is_text, "a path"),
+    "group_pattern": (_is_text, "a regular expression"),
     "seed": (lambda value: value is None or (type(value) is int and 0 <= value < 2**63), "a whole number"),
     "environments": (_all(dict), "a list of objects"),
 }

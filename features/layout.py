@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,32 +17,40 @@ from features.spec import Spec
 from features.table import ImageTable
 
 FORMAT = "onepass-features"
-VERSION = 2
+VERSION = 3
 SKIP_REASON_BYTES = 120
+ROW_DTYPES: dict[str, np.dtype] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+"""What rows may be stored as."""
 
 _TABLES: dict[str, tuple[np.dtype, int]] = {
     "class_names": (np.dtype("S"), 1),
     "paths": (np.dtype("S"), 1),
     "labels": (np.dtype("<i4"), 1),
     "splits": (np.dtype("u1"), 1),
+    "groups": (np.dtype("S"), 1),
     "content_hashes": (np.dtype("u1"), 2),
     "file_sizes": (np.dtype("<i8"), 1),
     "file_mtimes": (np.dtype("<i8"), 1),
     "entry_checksums": (np.dtype("<u4"), 1),
     "golden_rows": (np.dtype("<f4"), 3),
 }
-PER_IMAGE = ("paths", "labels", "splits", "content_hashes", "file_sizes", "file_mtimes")
+PER_IMAGE = ("paths", "labels", "splits", "groups", "content_hashes", "file_sizes", "file_mtimes")
 _STATE: dict[str, tuple[np.dtype, int]] = {
     "committed": (np.dtype("u1"), 2),
     "checksums": (np.dtype("<u4"), 2),
     "skip_reasons": (np.dtype("S"), 1),
-    "rows": (np.dtype("<f4"), 3),
 }
 
 
-def encoded() -> dict[str, tuple[np.dtype, int]]:
-    """Every dataset of the format: name -> (type, rank)."""
-    return {**_TABLES, **_STATE}
+def encoded() -> dict[str, tuple[tuple[np.dtype, ...], int]]:
+    """Every dataset of the format: name -> (types it may have, rank)."""
+    fixed = {name: ((dtype,), rank) for name, (dtype, rank) in {**_TABLES, **_STATE}.items()}
+    return {**fixed, "rows": (tuple(ROW_DTYPES.values()), 3)}
+
+
+def keeps_precision(source: str, target: str) -> bool:
+    """True if rows of one type may be taken over as another: what float16 has rounded is no float32 row."""
+    return ROW_DTYPES[source].itemsize >= ROW_DTYPES[target].itemsize
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class Extent:
 
 def per_image(name: str) -> bool:
     """True for datasets whose first axis is the images."""
-    return name in PER_IMAGE or name in _STATE or name == "entry_checksums"
+    return name in PER_IMAGE or name in _STATE or name in ("entry_checksums", "rows")
 
 
 def table_extents(extents: dict[str, Extent]) -> dict[str, Extent]:
@@ -85,10 +94,11 @@ def table_extents(extents: dict[str, Extent]) -> dict[str, Extent]:
 def table_arrays(table: ImageTable, golden: np.ndarray) -> dict[str, np.ndarray]:
     """The image table and the golden rows as the arrays that go into the file."""
     arrays = {
-        "class_names": _fixed_width(table.class_names),
-        "paths": _fixed_width(table.paths),
+        "class_names": fixed_width(table.class_names),
+        "paths": fixed_width(table.paths),
         "labels": table.labels.astype("<i4"),
         "splits": table.splits.astype("u1"),
+        "groups": fixed_width(table.groups),
         "content_hashes": table.content_hashes.astype("u1"),
         "file_sizes": table.file_sizes.astype("<i8"),
         "file_mtimes": table.file_mtimes.astype("<i8"),
@@ -123,7 +133,14 @@ def digests(spec: str, provenance: str, tables: dict[str, np.ndarray]) -> dict[s
 
 
 def create_file(
-    path: Path, spec: Spec, table: ImageTable, provenance: dict[str, Any], golden: np.ndarray, *, views: int
+    path: Path,
+    spec: Spec,
+    table: ImageTable,
+    provenance: dict[str, Any],
+    golden: np.ndarray,
+    *,
+    views: int,
+    row_dtype: str = "float32",
 ) -> None:
     """Writes a complete, empty feature file whose disk space is reserved.
 
@@ -137,18 +154,17 @@ def create_file(
     tables, origin = table_arrays(table, golden), json.dumps(provenance, sort_keys=True)
     # From 1.8 on, HDF5 keeps checksums of its own structures.
     with h5py.File(path, "w", libver=("v108", "v108")) as file:
-        file.attrs["format"] = FORMAT
         file.attrs["format_version"] = VERSION
-        file.attrs["spec"] = spec.to_json()
-        file.attrs["provenance"] = origin
-        for name, digest in digests(spec.to_json(), origin, tables).items():
-            file.attrs[name] = digest
+        texts = {"format": FORMAT, "spec": spec.to_json(), "provenance": origin}
+        for name, text in {**texts, **digests(spec.to_json(), origin, tables)}.items():
+            # Of fixed length: others lie in a heap without checksums, where one flipped bit can hang HDF5 for good.
+            file.attrs[name] = np.bytes_(text.encode(errors="surrogateescape"))
         for name, array in tables.items():
             file.create_dataset(name, data=array)
         file.create_dataset("committed", data=np.zeros((n, views), "u1"))
         file.create_dataset("checksums", data=np.zeros((n, views), "<u4"))
         file.create_dataset("skip_reasons", data=np.zeros(n, f"S{SKIP_REASON_BYTES}"))
-        _allocate(file, "rows", (n, views, spec.width), _STATE["rows"][0])
+        _allocate(file, "rows", (n, views, spec.width), ROW_DTYPES[row_dtype])
     with open(path, "r+b") as raw:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(raw.fileno(), 0, os.fstat(raw.fileno()).st_size)
@@ -164,6 +180,7 @@ def _allocate(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtyp
     h5d.create(file.id, name.encode(), h5t.py_create(dtype), h5s.create_simple(shape), properties)
 
 
-def _fixed_width(names: tuple[str, ...]) -> np.ndarray:
+def fixed_width(names: Sequence[str]) -> np.ndarray:
+    """Texts as the file stores them: (n,) bytes, all as wide as the longest."""
     as_bytes = [name.encode("utf-8", "surrogateescape") for name in names]
     return np.array(as_bytes, dtype=f"S{max([1, *map(len, as_bytes)])}")

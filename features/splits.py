@@ -1,27 +1,42 @@
-"""Train and test sides drawn from the content of each image, so that they never move."""
+"""Train and test sides drawn from the content of each image or the name of its group, so that they never move."""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from features.errors import OptionError
+from features.groups import group_ids, group_keys
+from features.sides import give_both_sides
 
 SPLITS = ("train", "val", "test")
 """Names of the splits; a feature file stores positions in this tuple."""
 
 
-def content_split(content_hashes: np.ndarray, labels: np.ndarray, *, test: float = 0.2, seed: int = 0) -> np.ndarray:
-    """Picks the test images of every class by their content alone.
+def content_split(
+    content_hashes: np.ndarray,
+    labels: np.ndarray,
+    *,
+    groups: Sequence[str] = (),
+    kept: np.ndarray | None = None,
+    test: float = 0.2,
+    seed: int = 0,
+) -> np.ndarray:
+    """Picks the test images of every class by their content alone, or whole groups by their name.
 
-    An image is a test image if a seeded hash of its bytes, read as a number in [0, 1), lies below
-    `test`. So it keeps its side when other images are added, removed or renamed, and duplicates
-    always share a side. Every class is drawn with the same share; the number of test images of a
-    class of m images is therefore binomial, m * test on average. A class of two or more different
-    images that would miss a side gives it the image whose number is nearest.
+    An image is a test image if a seeded hash of its bytes, or of the name of its group, read as a number in
+    [0, 1), lies below `test`. So it keeps its side when other images are added, removed or renamed; duplicates
+    and groups always share a side. Every class is drawn with the same share; the number of test images of a
+    class of m images that are groups of their own is therefore binomial, m * test on average. A class of two or
+    more groups that would miss a side gives it the group whose number is nearest, unless another class would
+    miss one for it and no exchange helps (see `features.sides`).
 
     Args:
         content_hashes: (n, 32) uint8, SHA-256 of each image file.
         labels: (n,) integers.
+        groups: n names, "" for an image that is a group of its own; empty if all are.
+        kept: (n,) int8, 1 for images that were test images and stay, 0 for those that were not, -1 for those to
+            be drawn. A group that was on both sides is drawn.
         test: Share of test images, 0 < test < 1.
         seed: Another seed, another split.
 
@@ -33,35 +48,50 @@ def content_split(content_hashes: np.ndarray, labels: np.ndarray, *, test: float
     """
     if not 0 < test < 1:
         raise OptionError(f"the test share is {test}; needed: a number between 0 and 1, such as 0.2.")
-    key = seed.to_bytes(16, "little", signed=True)
-    number = {
-        content: int.from_bytes(hashlib.blake2b(content, digest_size=8, key=key).digest(), "little") / 2**64
-        for content in {row.tobytes() for row in content_hashes}
-    }
-    contents = [row.tobytes() for row in content_hashes]
-    side = {content: value < test for content, value in number.items()}
-    for label in np.unique(labels):
-        members = {contents[i] for i in np.flatnonzero(labels == label)}
-        ordered = sorted(members, key=number.__getitem__)
-        if len(ordered) >= 2 and not any(side[c] for c in ordered):
-            side[ordered[0]] = True
-        elif len(ordered) >= 2 and all(side[c] for c in ordered):
-            side[ordered[-1]] = False
-    return np.array([side[content] for content in contents], dtype=bool)
+    ids = group_ids(groups, content_hashes)
+    number = _numbers(ids, group_keys(groups or [""] * len(ids), content_hashes), seed)
+    side, fixed = number < test, np.zeros(len(number), bool)
+    if kept is not None:
+        was = [np.bincount(ids[kept == value], minlength=len(number)) > 0 for value in (0, 1)]
+        fixed = was[0] != was[1]
+        side = np.where(fixed, was[1], side)
+    pairs = np.unique(np.column_stack([labels, ids]), axis=0)
+    starts = np.flatnonzero(np.diff(pairs[:, 0])) + 1
+    classes = [units.tolist() for units in np.split(pairs[:, 1], starts)]
+    drawn: np.ndarray = give_both_sides(side, classes, distance=np.abs(number - test), fixed=fixed)[ids]
+    return drawn
+
+
+def _numbers(ids: np.ndarray, keys: list[str | bytes], seed: int) -> np.ndarray:
+    """A number in [0, 1) for each group: a hash of its name, the first of several, or of its content."""
+    secret = seed.to_bytes(16, "little", signed=True)
+    texts: dict[int, tuple[bool, bytes]] = {}
+    for group, key in zip(ids.tolist(), keys, strict=True):
+        text = (True, key) if isinstance(key, bytes) else (False, b"group " + key.encode(errors="surrogateescape"))
+        texts[group] = min(texts.get(group, text), text)
+    digests = [hashlib.blake2b(texts[group][1], digest_size=8, key=secret).digest() for group in range(len(texts))]
+    return np.array([int.from_bytes(digest, "little") / 2**64 for digest in digests])
 
 
 def rows_to_score(
-    splits: np.ndarray, content_hashes: np.ndarray, part: str, *, drawn: bool, seen: np.ndarray
+    splits: np.ndarray,
+    content_hashes: np.ndarray,
+    part: str,
+    *,
+    drawn: bool,
+    seen: np.ndarray,
+    ids: np.ndarray | None = None,
 ) -> tuple[np.ndarray, str]:
     """Picks the images that give an honest score of a head.
 
     Args:
         splits: (n,) positions in `SPLITS`.
         content_hashes: (n, 32) uint8.
-        part: A split, "all", "unseen" for the images whose content the head was not trained on, or
-            "auto": the test folder, else the val folder, else (no split folders) unseen.
+        part: A split, "all", "unseen" for the images whose content the head was not trained on, nor another image
+            of their group, or "auto": the test folder, else the val folder, else (no split folders) unseen.
         drawn: True if the split was drawn from the content, not given by folders.
         seen: (m, 8) uint8, first bytes of the content hashes that the head was trained on.
+        ids: (n,) numbers of the groups, see `ImageTable.group_ids`; None if every image is a group of its own.
 
     Returns:
         (k,) positions, and the name of the part.
@@ -77,6 +107,9 @@ def rows_to_score(
     if part == "all":
         return np.arange(len(splits)), part
     if part == "unseen":
-        known = {row.tobytes() for row in seen}
-        return np.array([i for i, h in enumerate(content_hashes) if h[:8].tobytes() not in known], np.int64), part
+        prefixes = {row.tobytes() for row in seen}
+        known = np.array([h[:8].tobytes() in prefixes for h in content_hashes], bool)
+        if ids is not None:
+            known = np.isin(ids, ids[known])
+        return np.flatnonzero(~known), part
     return np.flatnonzero(splits == SPLITS.index(part)), part

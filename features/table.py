@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from features.groups import group_ids
 from features.splits import SPLITS
 
 
@@ -20,6 +21,8 @@ class ImageTable:
         content_hashes: (n, 32) uint8, SHA-256 of the file's bytes; zeros if it could not be read.
         file_sizes: (n,) int64, bytes.
         file_mtimes: (n,) int64, modification time in nanoseconds.
+        groups: n names of what must stay on one side of a split, such as a patient; "" for an image that is a
+            group of its own. Left out, every image is one.
     """
 
     class_names: tuple[str, ...]
@@ -29,17 +32,25 @@ class ImageTable:
     content_hashes: np.ndarray
     file_sizes: np.ndarray
     file_mtimes: np.ndarray
+    groups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            object.__setattr__(self, "groups", ("",) * len(self.paths))
+        if len(self.groups) != len(self.paths):
+            raise ValueError(f"{len(self.groups)} groups for {len(self.paths)} images")
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def same_entries(self, other: "ImageTable") -> bool:
-        """True if both name the same contents under the same paths, labels and splits."""
+        """True if both name the same contents under the same paths, labels, splits and groups."""
         return (
             self.class_names == other.class_names
             and self.paths == other.paths
             and np.array_equal(self.labels, other.labels)
             and np.array_equal(self.splits, other.splits)
+            and self.groups == other.groups
             and np.array_equal(self.content_hashes, other.content_hashes)
         )
 
@@ -55,6 +66,14 @@ class ImageTable:
         """(n,) bool, True where an entry names a class or a split that does not exist."""
         wrong = (self.labels < 0) | (self.labels >= len(self.class_names)) | (self.splits >= len(SPLITS))
         return np.asarray(wrong)
+
+    def group_ids(self) -> np.ndarray:
+        """(n,) int64, equal for images that must stay on one side of a split (see `features.groups.group_ids`)."""
+        return group_ids(self.groups, self.content_hashes)
+
+    def group_names(self) -> list[str]:
+        """Names of the groups, sorted; images that are groups of their own have none."""
+        return sorted(set(self.groups) - {""})
 
     def duplicates(self) -> list[np.ndarray]:
         """Positions of images whose files are equal byte for byte: one (m,) array, m >= 2, per content."""

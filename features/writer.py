@@ -11,11 +11,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from features.errors import FeatureFileError
+from features.errors import FeatureFileError, RowRangeError
 from features.file import FeatureFile
-from features.layout import SKIP_REASON_BYTES, Extent, create_file
+from features.layout import ROW_DTYPES, SKIP_REASON_BYTES, Extent, create_file, keeps_precision
 from features.spec import Spec
 from features.table import ImageTable
+
+FLOAT16_MAX = 65504.0
 
 
 def write_feature_file(
@@ -26,6 +28,7 @@ def write_feature_file(
     golden: np.ndarray,
     *,
     views: int = 1,
+    row_dtype: str | None = None,
     old: FeatureFile | None = None,
 ) -> None:
     """Puts a feature file at `path` that holds every row of `old` whose image is still wanted.
@@ -39,15 +42,18 @@ def write_feature_file(
         provenance: JSON-able facts on where it came from.
         golden: (e, g, d) float32, rows of the built-in test images in e environments, e and g >= 1.
         views: Views per image.
+        row_dtype: float32 or float16, what rows are stored as; by default as in `old`, else float32.
         old: The file now at `path`, of an equal spec, whose rows are taken over by content.
 
     Raises:
         FeatureFileError: The file cannot be written; what stood at `path` is untouched.
+        RowRangeError: A row of `old` holds a number that float16 cannot; what stood at `path` is untouched.
     """
+    row_dtype = row_dtype or (old.row_dtype if old else "float32")
     beside = path.with_name(f".{path.name}.new")
     try:
         with _disk_errors(path):
-            create_file(beside, spec, table, provenance, golden, views=views)
+            create_file(beside, spec, table, provenance, golden, views=views, row_dtype=row_dtype)
             if old is not None:
                 with RowWriter(beside) as writer:
                     writer.copy_rows(old)
@@ -69,7 +75,7 @@ class RowWriter:
     def __init__(self, path: Path) -> None:
         self.path = path
         with FeatureFile(path) as file:
-            self._extents = file.extents
+            self._extents, self._row_dtype = file.extents, file.row_dtype
             self._skipped = set(np.flatnonzero(file.stored("skip_reasons") != b"").tolist())
         with _disk_errors(path):
             self._raw = open(path, "r+b", buffering=0)
@@ -90,18 +96,31 @@ class RowWriter:
 
         Raises:
             FeatureFileError: The disk is full or fails. Rows committed before stay committed.
+            RowRangeError: A row holds a number that the file's float16 cannot; none of these rows is stored.
         """
         stored = list(places)
+        encoded = [self._encode(place, row) for place, row in zip(stored, rows, strict=True)]
         with _disk_errors(self.path):
-            for place, row in zip(stored, rows, strict=True):
+            for place, data in zip(stored, encoded, strict=True):
                 if place[0] in self._skipped:
                     self.clear_skip(place[0])
-                data = np.ascontiguousarray(row, dtype="<f4").tobytes()
                 self._put("rows", place, data)
                 self._put("checksums", place, zlib.crc32(data).to_bytes(4, "little"))
             os.fsync(self._raw.fileno())
             for place in stored:
                 self._put("committed", place, b"\x01")
+
+    def _encode(self, place: tuple[int, int], row: np.ndarray) -> bytes:
+        """The bytes of a row as the file stores it; for float16 each number is rounded to the nearest."""
+        if self._row_dtype == "float16" and (largest := float(np.abs(row).max())) > FLOAT16_MAX:
+            with FeatureFile(self.path) as file:
+                name = file.unchecked_table().paths[place[0]]
+            raise RowRangeError(
+                f"the row of {name} holds numbers of up to {largest:.6g}; float16 ends at {FLOAT16_MAX:.0f}. "
+                "Use --row-dtype float32.",
+                largest=largest,
+            )
+        return np.ascontiguousarray(row, dtype=ROW_DTYPES[self._row_dtype]).tobytes()
 
     def withdraw(self, places: Iterable[tuple[int, int]]) -> None:
         """Takes the flags of rows back, so that they count as not computed."""
@@ -128,8 +147,11 @@ class RowWriter:
         """Takes over, by content, every intact row that this file lacks; `source` may be this file.
 
         The plain view is taken from any file of an equal spec, further views only from one of the same
-        recipe. 32 MB are held at a time, so memory does not grow with the file.
+        recipe. Rows of a float16 file have lost precision, so a float32 file takes none of them. 32 MB are held
+        at a time, so memory does not grow with the file.
         """
+        if not keeps_precision(source.row_dtype, self._row_dtype):
+            return
         with FeatureFile(self.path) as target:
             contents, lacking = target.unchecked_table().content_hashes, ~target.flags
             views = min(target.views, source.views) if target.spec.views == source.spec.views else 1

@@ -47,6 +47,7 @@ def test_a_whole_file_is_verified_and_left_alone(made: Path):
         ("committed", 4),
         ("labels", 8),
         ("splits", 2),
+        ("groups", 3),
         ("paths", 30),
         ("content_hashes", 70),
         ("class_names", 1),

@@ -38,6 +38,7 @@ def test_a_file_as_it_was_written_has_no_damage_and_right_counts(mixed_file: Pat
         ("checksums", (4 * 2 + 0) * 4 + 1, "row", 4, 0),
         ("labels", 2 * 4, "entry", 2, None),
         ("splits", 5, "entry", 5, None),
+        ("groups", 3, "entry", 3, None),
         ("content_hashes", 6 * 32 + 9, "entry", 6, None),
         ("file_sizes", 8 * 8, "entry", 8, None),
         ("file_mtimes", 9 * 8 + 3, "entry", 9, None),
