@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 
+from features.errors import OptionError
 from features.frameworks import plain_keras, quiet_stderr
-from heads.network import DenseNetwork
+from heads.network import DenseNetwork, Network
 
 
-def to_keras(network: DenseNetwork, *, dropout: float = 0.0, name: str = "head") -> Any:
+def to_keras(network: Network, *, dropout: float = 0.0, name: str = "head") -> Any:
     """Builds the `keras.Sequential` that computes the same probabilities.
 
     Args:
@@ -18,7 +19,14 @@ def to_keras(network: DenseNetwork, *, dropout: float = 0.0, name: str = "head")
 
     Returns:
         Model of (b, d) rows -> (b, k) probabilities, or (b, 1) of the second class for a sigmoid.
+
+    Raises:
+        OptionError: The head is not made of dense layers.
     """
+    if not isinstance(network, DenseNetwork):
+        raise OptionError(
+            f"a head of form {network.form} has no Keras layers. Use one made of dense layers, such as mlp or logreg."
+        )
     with plain_keras() as keras, quiet_stderr():
         return _sequential(keras, network, dropout, name)
 
@@ -29,7 +37,7 @@ def _sequential(keras: Any, network: DenseNetwork, dropout: float, name: str) ->
     layers.append(keras.layers.Normalization(mean=network.mean, variance=variance, name="standardise"))
     last = len(network.kernels) - 1
     for i, bias in enumerate(network.biases):
-        activation = "relu" if i < last else network.output
+        activation = network.activation if i < last else network.output
         layers.append(keras.layers.Dense(len(bias), activation=activation, name=f"dense_{i + 1}"))
         if i < last and dropout:
             layers.append(keras.layers.Dropout(dropout, name=f"dropout_{i + 1}"))
@@ -40,7 +48,7 @@ def _sequential(keras: Any, network: DenseNetwork, dropout: float, name: str) ->
     return model
 
 
-def summary(network: DenseNetwork, *, dropout: float = 0.0) -> str:
+def summary(network: Network, *, dropout: float = 0.0) -> str:
     """Keras's own `model.summary()` of a head, as text."""
     lines: list[str] = []
     to_keras(network, dropout=dropout).summary(print_fn=lambda line, **_: lines.append(line))

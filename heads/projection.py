@@ -1,0 +1,82 @@
+"""Standardised rows along their leading principal axes: what the Keras heads train on.
+
+Three reasons. A step costs as much as rows are wide, and 256 of 2,048 axes hold about 85 % of the variance. The
+axes fold back exactly into the first kernel. And optimizers such as Adam, which give each coordinate a step size of
+its own, do better along these axes: on photos of rubbish by 0.7 points.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from scipy.linalg import eigh
+
+from heads.basis import Basis
+from heads.chunks import RowSource
+from heads.network import scale_of
+
+FEWEST_AXES, MOST_AXES = 256, 512
+_SHARE = 0.95
+"""Of the variance: what so many axes leave is mostly noise, and nets would learn it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """Rows of width d -> their coordinates along r axes.
+
+    Attributes:
+        mean: (d,) float32.
+        scale: (d,) float32.
+        axes: (d, r) float32, orthonormal columns by falling variance.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    axes: np.ndarray
+
+    @classmethod
+    def of_rows(cls, x: np.ndarray) -> tuple[Self, np.ndarray]:
+        """The projection that suits (n, v, d) float32 rows, and the rows in it, (n, v, r) float32."""
+        basis = Basis.of(x.reshape(-1, x.shape[2]))
+        z = basis.standardised
+        if z.shape[0] >= z.shape[1]:
+            _, axes = _leading(z.T @ z)
+        else:
+            values, vectors = _leading(z @ z.T)
+            axes = z.T @ (vectors / np.sqrt(np.maximum(values, 1e-30)))
+        return cls(basis.mean, basis.scale, axes), (z @ axes).reshape(*x.shape[:2], -1)
+
+    @classmethod
+    def of_source(cls, source: RowSource) -> Self:
+        """The projection that suits rows which come in chunks, from one pass over them."""
+        count, about = 0, np.zeros(source.width, np.float32)
+        total, squares = np.zeros(source.width), np.zeros((source.width, source.width))
+        for _, rows in source.chunks(None):
+            flat = rows.reshape(-1, source.width)
+            about = about if count else flat.mean(axis=0)  # sums of squares about a point near the mean lose no digits
+            flat = flat - about
+            count += len(flat)
+            total += flat.sum(axis=0, dtype=np.float64)
+            squares += flat.T @ flat
+        offset = total / count
+        covariance = squares / count - np.outer(offset, offset)
+        mean = about + offset
+        scale = scale_of(np.sqrt(np.maximum(covariance.diagonal(), 0)), mean)
+        covariance /= np.outer(scale, scale)
+        return cls(mean.astype(np.float32), scale, _leading(covariance.astype(np.float32))[1])
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """(..., d) float32 -> (..., r) float32."""
+        return np.asarray(((rows - self.mean) / self.scale) @ self.axes)
+
+
+def _leading(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The largest eigenvalues and eigenvectors of a symmetric (s, s) float32 matrix, by falling size."""
+    side = len(products)
+    values, vectors = eigh(products, subset_by_index=(max(side - MOST_AXES, 0), side - 1), check_finite=False)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    shares = np.cumsum(values, dtype=np.float64) / max(float(products.trace(dtype=np.float64)), 1e-30)
+    # Rounding leaves about 1e-6 of the largest where there is nothing.
+    rank = max(int((values > 1e-5 * values[0]).sum()), 1)
+    kept = min(max(int(np.searchsorted(shares, _SHARE)) + 1, FEWEST_AXES), rank)
+    return values[:kept], vectors[:, :kept]
