@@ -21,6 +21,7 @@ onepass = typer.Typer(
 )
 _extract_alone = typer.Typer(**_SETTINGS)  # type: ignore[arg-type]
 _train_head_alone = typer.Typer(**_SETTINGS)  # type: ignore[arg-type]
+_compare_heads_alone = typer.Typer(**_SETTINGS)  # type: ignore[arg-type]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Engine = Annotated[str, typer.Option(help="openvino, tensorflow, or auto: tensorflow where there is a GPU.")]
@@ -36,6 +37,11 @@ AcceptDrift = Annotated[
     bool, typer.Option("--accept-drift", help="Go on although this machine computes other rows; it is recorded.")
 ]
 Workers = Annotated[int | None, typer.Option(help="Decoding threads; by default one per processor.")]
+Tune = Annotated[str, typer.Option(help="How long to look for the best strength: none, fast or thorough.")]
+TimeLimit = Annotated[float | None, typer.Option(help="Seconds after which tuning settles for the best so far.")]
+ClassWeights = Annotated[
+    str | None, typer.Option("--class-weight", help="balanced, or weights by class: cats=2,dogs=1.", metavar="WEIGHTS")
+]
 Features = Annotated[Path | None, typer.Argument(help="Feature file; by default the one in this folder.")]
 HeadFile = Annotated[Path, typer.Argument(help="Head file that train-head wrote.", metavar="HEAD")]
 
@@ -81,6 +87,19 @@ def extract_command(
     engine: Engine = "auto",
     views: Annotated[int | None, typer.Option(help="Views per image: the plain one and seeded variants.")] = None,
     augment: Augment = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file, path,group: images of a group (a patient, a video) share a split.", metavar="FILE"
+        ),
+    ] = None,
+    group_pattern: Annotated[
+        str | None,
+        typer.Option(help="Or a pattern whose first parentheses find the group in the path.", metavar="REGEX"),
+    ] = None,
+    row_dtype: Annotated[
+        str | None, typer.Option(help="float32 (default) or float16: half the disk, rounded to 3 digits.")
+    ] = None,
     base: Annotated[
         list[Path] | None, typer.Option(help="Feature file whose rows are reused; may be given again.", metavar="FILE")
     ] = None,
@@ -100,7 +119,8 @@ def extract_command(
     """
     from extract import check_folder, load_backbone, plan_extraction, run_extraction
 
-    check_folder(data)
+    grouping = _given(groups=groups, group_pattern=group_pattern)
+    check_folder(data, **grouping)
     with _progress("preparing the backbone", total=False):
         ready = load_backbone(
             **_given(
@@ -114,15 +134,13 @@ def extract_command(
                 batch_size=batch_size,
             )
         )
+    options = _given(out=out, views=views, augment=augment, row_dtype=row_dtype, base=base, workers=workers) | grouping
     if plan:
-        _show(
-            plan_extraction(data, ready, **_given(out=out, views=views, augment=augment, base=base, workers=workers)),
-            as_json,
-        )
+        _show(plan_extraction(data, ready, **options), as_json)
         return
     with _progress("extracting") as report:
-        options = _given(views=views, augment=augment, base=base, out=out, batch_size=batch_size, workers=workers)
-        done = run_extraction(data, ready, rehash=rehash, accept_drift=accept_drift, progress=report, **options)
+        options |= {"rehash": rehash, "accept_drift": accept_drift, "progress": report, **_given(batch_size=batch_size)}
+        done = run_extraction(data, ready, **options)
     _show(done, as_json)
     if not as_json:
         _print_skipped([(s.path, s.reason) for s in done.skipped])
@@ -133,50 +151,155 @@ def extract_command(
 @_guarded
 def train_head_command(
     features: Features = None,
-    head: Annotated[str, typer.Option(help="logreg, svm or mlp.")] = "logreg",
-    hidden: Annotated[str | None, typer.Option(help="mlp: units of the hidden layers; 0 for none.")] = None,
+    head: Annotated[
+        str, typer.Option(help="logreg, svm, rbf-svm, ridge, lda, knn, centroid, mlp or linear.")
+    ] = "logreg",
+    tune: Tune = "fast",
+    time_limit: TimeLimit = None,
+    class_weight: ClassWeights = None,
+    strength: Annotated[float | None, typer.Option("--C", help="logreg, svm, rbf-svm: inverse penalty.")] = None,
+    gamma: Annotated[float | None, typer.Option(help="rbf-svm: width of the kernel.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="ridge: penalty.")] = None,
+    shrinkage: Annotated[float | None, typer.Option(help="lda: of the covariance, up to 1.")] = None,
+    shrink: Annotated[float | None, typer.Option(help="centroid: standard errors towards the middle.")] = None,
+    neighbours: Annotated[int | None, typer.Option(help="knn: how many vote.")] = None,
+    decay: Annotated[float | None, typer.Option(help="knn: cosine over which a vote loses a factor e.")] = None,
+    hidden: Annotated[str | None, typer.Option(help="mlp: units of the hidden layers, 256,128; 0 for none.")] = None,
+    activation: Annotated[str | None, typer.Option(help="mlp: of the hidden layers, by Keras's name.")] = None,
     dropout: Annotated[float | None, typer.Option(help="mlp: share of units dropped in training.")] = None,
     output: Annotated[str | None, typer.Option(help="mlp: softmax, or sigmoid for one unit and two classes.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="mlp: at most so many passes over the rows.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="mlp: rows per step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="mlp: learning rate of Adam.")] = None,
-    strength: Annotated[
-        float | None, typer.Option("--C", help="logreg, svm: inverse penalty; by default cross-validated.")
-    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="mlp, linear: adam, adamw, sgd, rmsprop, nadam, lion.")] = None,
+    lr: Annotated[float | None, typer.Option(help="mlp, linear: learning rate.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="mlp, linear: of the weights.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="mlp, linear: share given to all classes.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="mlp, linear: at most so many passes over the rows.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="mlp, linear: rows per step.")] = None,
+    patience: Annotated[int | None, typer.Option(help="mlp, linear: epochs without progress before it stops.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of folds, weights and order.")] = None,
+    max_images: Annotated[int | None, typer.Option(help="Train on so many images at most.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="GB to take; mlp and linear read the file in pieces if that is too little.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Head file; by default FEATURES.HEAD.head here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train a head on cached rows and score it on images it has not seen."""
+    """Train a head on cached rows and score it on images it has not seen.
+
+    What is not given is tuned on folds of the training images.
+    """
     path = features or _only_feature_file()
     from heads import train_head
 
-    layers = None if hidden is None else _hidden_layers(hidden)
+    options = _given(
+        C=strength,
+        gamma=gamma,
+        alpha=alpha,
+        shrinkage=shrinkage,
+        shrink=shrink,
+        neighbours=neighbours,
+        decay=decay,
+        hidden=None if hidden is None else _hidden_layers(hidden),
+        activation=activation,
+        dropout=dropout,
+        output=output,
+        optimizer=optimizer,
+        lr=lr,
+        weight_decay=weight_decay,
+        label_smoothing=label_smoothing,
+        epochs=epochs,
+        batch_size=batch_size,
+        patience=patience,
+        seed=seed,
+        class_weight=_class_weights(class_weight),
+        time_limit=time_limit,
+        max_images=max_images,
+        memory=None if memory is None else round(memory * 1e9),
+    )
     with _progress(f"training {head}", total=False):
-        done = train_head(
-            path,
-            head=head,
-            out=out,
-            hidden=layers,
-            dropout=dropout,
-            output=output,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            C=strength,
-            seed=seed,
-        )
+        done = train_head(path, head=head, out=out, tune=tune, **options)
     saved, scored = done.head, done.head.evaluation
     if as_json:
-        record = {"path": str(saved.path), "head": saved.kind, "split": scored.measured_on, "n": scored.n}
-        record |= {"accuracy": scored.accuracy, "interval": scored.interval}
-        record |= {"per_class": {name: asdict(value) for name, value in scored.per_class.items()}}
-        record |= {"seconds": round(done.seconds, 3), "parameters": saved.parameters}
-        _print_json(record)
+        record = {"path": str(saved.path), "head": saved.kind, "split": scored.measured_on, **asdict(scored)}
+        del record["measured_on"], record["confusion"]
+        _print_json({**record, "seconds": round(done.seconds, 3), "parameters": saved.parameters})
         return
     print(f"{saved.path}: {saved.kind}, {scored.measured_on} {scored}, fitted in {done.seconds:.1f} s")
     print("parameters: " + ", ".join(f"{name} {_plain(value)}" for name, value in saved.parameters.items()))
-    _print_per_class(scored)
+    _print_scores(scored)
+
+
+@onepass.command("compare-heads", epilog="Example: compare-heads --heads logreg,svm,mlp:512 --cv 5x2")
+@_compare_heads_alone.command(epilog="Example: compare-heads --heads logreg,svm,mlp:512 --cv 5x2")
+@_guarded
+def compare_heads_command(
+    features: Annotated[
+        list[Path] | None, typer.Argument(help="Feature files of the same images; by default the one in this folder.")
+    ] = None,
+    heads: Annotated[str, typer.Option(help="all, or names with commas, such as logreg,svm,mlp:256x128.")] = "all",
+    cv: Annotated[
+        str | None, typer.Option(help="Folds x repeats outside the test part, such as 5x2.", metavar="FxR")
+    ] = None,
+    split: Annotated[bool, typer.Option("--split", help="Train on train, score on test: the default.")] = False,
+    metric: Annotated[str, typer.Option(help="accuracy, balanced, macro-f1, log-loss or auroc.")] = "accuracy",
+    seeds: Annotated[int, typer.Option(help="Trainings per head with other folds and weights, averaged.")] = 1,
+    tune: Tune = "fast",
+    time_limit: TimeLimit = None,
+    class_weight: ClassWeights = None,
+    learning_curve: Annotated[
+        bool, typer.Option("--learning-curve", help="Also train the best on fewer images, and forecast more.")
+    ] = False,
+    save_best: Annotated[
+        bool, typer.Option("--save-best", help="Train the cheapest of the tie set on train and val, and save it.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Where --save-best writes; by default FEATURES.HEAD.head.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Also write the table to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tune every head on the same images, and say which tie for the best.
+
+    Run again after an interruption, it goes on; finished trainings lie beside the feature file.
+    """
+    from features.errors import OptionError
+    from heads import compare_heads
+
+    if split and cv:
+        raise OptionError("--split and --cv are two ways to score; give one of them.")
+    with _progress("comparing", unit="trainings") as report:
+        found = compare_heads(
+            features or [_only_feature_file()],
+            heads=heads,
+            cv=cv,
+            metric=metric,
+            seeds=seeds,
+            tune=tune,
+            time_limit=time_limit,
+            class_weight=_class_weights(class_weight),
+            learning_curve=learning_curve,
+            save_best=save_best,
+            out=out,
+            progress=report,
+        )
+    if csv:
+        found.write_csv(csv)
+    _show(found, as_json)
+
+
+@onepass.command("inspect", epilog="Example: onepass inspect photos.resnet50.h5 --csv findings.csv")
+@_guarded
+def inspect_command(
+    features: Features = None,
+    labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Look for wrong labels; takes longest.")] = True,
+    csv: Annotated[Path | None, typer.Option(help="Also write every finding to this file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Find duplicates, likely label errors, outliers and unreadable images."""
+    from heads import inspect
+
+    with _progress("inspecting", total=False):
+        found = inspect(features or _only_feature_file(), labels=labels)
+    if csv:
+        found.write_csv(csv)
+    _show(found, as_json)
 
 
 @onepass.command("predict", epilog="Example: onepass predict photos.resnet50.mlp.head new.jpg more/ --out new.csv")
@@ -271,7 +394,7 @@ def evaluate_command(
                 workers=workers,
                 progress=report,
             )
-        x, y, names, part = rows.x, rows.y, rows.class_names, rows.part
+        x, y, names, part, copies = rows.x, rows.y, rows.class_names, rows.part, None
         skipped = [(s.path, s.reason) for s in rows.skipped]
     else:
         from features import FeatureFile
@@ -281,13 +404,14 @@ def evaluate_command(
             file.require_complete()
             positions, part = file.rows_to_score(split, seen=saved.seen)
             x, y = file.read(positions)
-            names, skipped = file.class_names, []
-    result = score(saved, x, match_labels(y, names, saved.class_names), saved.class_names, measured_on=part)
+            names, skipped, copies = file.class_names, [], saved.copies_in(file, positions)
+    labels = match_labels(y, names, saved.class_names)
+    result = score(saved, x, labels, saved.class_names, measured_on=part, copies=copies)
     if as_json:
         _print_json({**asdict(result), "skipped": [{"path": p, "reason": r} for p, r in skipped]})
         return
     print(f"{head} on {target} ({part}): {result}")
-    _print_per_class(result)
+    _print_scores(result)
     print("\nconfusion (rows: true class, columns: predicted)")
     counts = zip(result.per_class, result.confusion, strict=True)
     _print_table([["", *result.per_class], *([name, *map(str, row)] for name, row in counts)])
@@ -397,7 +521,7 @@ def _head_info(path: Path, summary: bool, as_json: bool) -> None:
     if summary:
         from heads.keras_layers import summary as keras_summary
 
-        text = keras_summary(head.network, dropout=float(head.parameters.get("dropout", 0.0)))
+        text = keras_summary(head.network, dropout=float(head.parameters.get("dropout") or 0.0))
         print(json.dumps({"summary": text}) if as_json else text)
         return
     facts = {
@@ -426,11 +550,13 @@ def _head_info(path: Path, summary: bool, as_json: bool) -> None:
 
 
 def _feature_info(path: Path, as_json: bool) -> None:
-    from features import SPLITS, FeatureFile, find_duplicates
+    from features import SPLITS, FeatureFile, find_duplicates, find_torn_groups
     from features.duplicates import describe_duplicates
+    from features.torn_groups import describe_torn_groups
 
     with FeatureFile(path) as file:
         table, duplicates = file.table, find_duplicates(file)
+        groups, torn = len(table.group_names()), find_torn_groups(table)
         splits = {name: len(file.rows_of(name)) for name in SPLITS}
         counts = {name: int((table.labels[file.committed] == i).sum()) for i, name in enumerate(file.class_names)}
         facts: dict[str, Any] = {
@@ -443,6 +569,9 @@ def _feature_info(path: Path, as_json: bool) -> None:
             "classes": counts,
             "splits": splits,
             "duplicates": [asdict(group) for group in duplicates],
+            "groups": groups,
+            "torn_groups": [asdict(group) for group in torn],
+            "row_dtype": file.row_dtype,
             "spec": asdict(file.spec),
             "provenance": file.provenance,
             "bytes": path.stat().st_size,
@@ -461,7 +590,8 @@ def _feature_info(path: Path, as_json: bool) -> None:
             ],
             ["classes", ", ".join(f"{name} {count}" for name, count in counts.items())],
             ["splits", ", ".join(f"{name} {count}" for name, count in splits.items())],
-            ["rows", str(file.spec)],
+            *([["groups", f"{groups}; {describe_torn_groups(torn)}" if torn else str(groups)]] if groups else []),
+            ["rows", f"{file.spec}" + (", stored as float16" if facts["row_dtype"] == "float16" else "")],
             ["weights hash", file.spec.weights_hash],
             *([["duplicates", describe_duplicates(duplicates)]] if duplicates else []),
             *_provenance_lines(file.provenance),
@@ -507,13 +637,25 @@ def _hidden_layers(text: str) -> tuple[int, ...]:
     return () if units == (0,) else units
 
 
+def _class_weights(text: str | None) -> Any:
+    """balanced, or "cats=2,dogs=1" as a dictionary."""
+    from features.errors import OptionError
+
+    if text is None or "=" not in text:
+        return text
+    try:
+        return {name: float(value) for name, value in (part.rsplit("=", 1) for part in text.split(","))}
+    except ValueError:
+        raise OptionError(f"--class-weight is {text!r}; needed: balanced, or such as cats=2,dogs=1.") from None
+
+
 def _given(**options: Any) -> dict[str, Any]:
     """Only what was typed: the defaults are the library's."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 @contextlib.contextmanager
-def _progress(what: str, *, total: bool = True) -> Iterator[Callable[[int, int], None] | None]:
+def _progress(what: str, *, total: bool = True, unit: str = "images") -> Iterator[Callable[..., None] | None]:
     """A bar with rate and time left on stderr, or nothing where that is no terminal."""
     if not sys.stderr.isatty():
         yield None
@@ -528,9 +670,10 @@ def _progress(what: str, *, total: bool = True) -> Iterator[Callable[[int, int],
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None, rate="")
 
-        def report(done: int, of: int) -> None:
+        def report(done: int, of: int, name: str = "") -> None:
             speed = bar.tasks[0].speed
-            bar.update(task, completed=done, total=of, rate=f"{speed:.1f} images/s" if speed else "")
+            rate = f"{speed:.1f} {unit}/s" if speed else ""
+            bar.update(task, description=f"{what} {name}".strip(), completed=done, total=of, rate=rate)
 
         yield report
 
@@ -547,7 +690,11 @@ def _print_json(record: Any) -> None:
     print(json.dumps(record, indent=1))
 
 
-def _print_per_class(scored: Any) -> None:
+def _print_scores(scored: Any) -> None:
+    if scored.log_loss is not None:
+        print(f"log loss {scored.log_loss:.3f}, calibration error {scored.calibration_error:.3f}")
+    if scored.leak_free:
+        print(scored.leak_free)
     rows = [["class", "n", "precision", "recall", "f1"]]
     for name, value in scored.per_class.items():
         rows.append([name, str(value.n), f"{value.precision:.3f}", f"{value.recall:.3f}", f"{value.f1:.3f}"])
@@ -600,6 +747,11 @@ def extract_program() -> None:
 def train_head_program() -> None:
     """Entry point of `train-head`."""
     _run(_train_head_alone, "train-head")
+
+
+def compare_heads_program() -> None:
+    """Entry point of `compare-heads`."""
+    _run(_compare_heads_alone, "compare-heads")
 
 
 def onepass_program() -> None:

@@ -7,16 +7,19 @@ with a saved head needs neither.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from heads.evaluation import Evaluation, evaluate, wilson_interval
+from heads.evaluation import Evaluation, evaluate
 from heads.file import SavedHead, load_head
 from heads.prediction import predict_images
+from heads.wilson import wilson_interval
 
 if TYPE_CHECKING:
     from heads.centroid import CentroidHead
+    from heads.compare import compare_heads
+    from heads.inspection import inspect
     from heads.knn import KNNHead
     from heads.lda import LDAHead
     from heads.linear import LogisticHead, SVMHead
-    from heads.mlp import MLPHead
+    from heads.mlp import MLPHead, SoftmaxHead
     from heads.rbf import RBFSVMHead
     from heads.ridge import RidgeHead
     from heads.training import TrainedHead, train_head
@@ -30,7 +33,10 @@ _LATE = {
     "LogisticHead": "heads.linear",
     "SVMHead": "heads.linear",
     "MLPHead": "heads.mlp",
+    "SoftmaxHead": "heads.mlp",
     "TrainedHead": "heads.training",
+    "compare_heads": "heads.compare",
+    "inspect": "heads.inspection",
     "train_head": "heads.training",
 }
 
@@ -45,8 +51,11 @@ __all__ = [
     "RidgeHead",
     "SVMHead",
     "SavedHead",
+    "SoftmaxHead",
     "TrainedHead",
+    "compare_heads",
     "evaluate",
+    "inspect",
     "load_head",
     "predict_images",
     "train_head",

@@ -52,7 +52,7 @@ class TrainingRows:
 
     @property
     def views(self) -> int:
-        return self.x.shape[1]
+        return int(self.x.shape[1])
 
     @property
     def classes(self) -> int:
@@ -119,7 +119,9 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             TrainingError: Fewer than two classes.
             OptionError: A parameter is out of range.
         """
-        rows = self._training_rows(x, y, groups)
+        return self._fit_on(self._training_rows(x, y, groups))
+
+    def _fit_on(self, rows: TrainingRows) -> Self:
         fit = self._fit(rows)
         if not fit.network.is_finite():
             raise TrainingError(
@@ -143,9 +145,17 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         probabilities = self.predict_proba(x)
         return np.asarray(self.classes_[probabilities.argmax(axis=1)])
 
+    def memory_needed(self, images: int, views: int, width: int) -> int:
+        """Bytes that fitting takes at its peak, roughly: a few copies of the rows, some in double precision."""
+        return 9 * 4 * images * views * width
+
     def _training_rows(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> TrainingRows:
         self._check()
         _, y = validate_data(self, x[:, 0] if _has_views(x) else x, y, dtype=np.float32)
+        return self._labelled_rows(self._with_views(x), y, groups)
+
+    def _labelled_rows(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> TrainingRows:
+        """What a head is fitted on: (n, v, d) rows, their labels and groups, and the folds that follow from these."""
         try:
             check_classification_targets(y)
         except ValueError as error:
@@ -159,7 +169,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if self.tune != "none":
             fold_of = assign_folds(positions, groups=groups, seed=self.seed)
         return TrainingRows(
-            x=self._with_views(x),
+            x=x,
             y=positions,
             weights=self._class_weights(y),
             groups=np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1],

@@ -37,24 +37,31 @@ class Basis:
             _last[key] = cls(mean, scale, (rows - mean) / scale)
         return _last[key]  # type: ignore[return-value]
 
+    @staticmethod
+    def forget() -> None:
+        """Lets go of the rows that were kept."""
+        _last.clear()
+
     @cached_property
-    def _principal(self) -> tuple[np.ndarray, np.ndarray]:
-        return principal_axes(self.standardised)
+    def _principal(self) -> tuple[np.ndarray, np.ndarray | None]:
+        return _axes(self.standardised)
 
     @property
     def axes(self) -> np.ndarray:
         """(d, r) float64, orthonormal columns, by falling variance."""
         return self._principal[0]
 
-    @property
+    @cached_property
     def exact(self) -> np.ndarray:
         """(n, r) float64: the rows along `axes`."""
-        return self._principal[1]
+        axes, rotated = self._principal
+        return self.standardised.astype(np.float64) @ axes if rotated is None else rotated
 
     @cached_property
     def rotated(self) -> np.ndarray:
         """(n, r) float32, as precise as the rows were and twice as fast as `exact`."""
-        return self.exact.astype(np.float32)
+        axes, rotated = self._principal
+        return np.asarray(self.standardised @ axes.astype(np.float32) if rotated is None else rotated, np.float32)
 
 
 _last: dict[tuple, Basis] = {}
@@ -63,15 +70,22 @@ _last: dict[tuple, Basis] = {}
 def principal_axes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """An orthonormal basis of what the rows span, and the rows in it.
 
-    The smaller of the two products, rows by rows or features by features, is decomposed: eigh of a
-    symmetric matrix of side min(n, d) is several times faster than the svd of the rows.
-
     Args:
         rows: (n, d), centred.
 
     Returns:
         axes: (d, r) float64, orthonormal columns by falling variance, r <= min(n, d) the numerical rank.
         rotated: (n, r) float64 with rows = rotated @ axes.T.
+    """
+    axes, rotated = _axes(rows)
+    return axes, rows.astype(np.float64) @ axes if rotated is None else rotated
+
+
+def _axes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The axes, and the rows along them where these come without further work.
+
+    The smaller of the two products, rows by rows or features by features, is decomposed: eigh of a
+    symmetric matrix of side min(n, d) is several times faster than the svd of the rows.
     """
     x = rows.astype(np.float64)
     wide = x.shape[1] > x.shape[0]
@@ -80,7 +94,6 @@ def principal_axes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # float32 rows carry about 1e-7 of relative noise, 1e-14 in squares; below that is no information.
     kept = values > max(values[0], 1e-300) * 1e-12
     if not wide:
-        axes = vectors[:, kept]
-        return axes, x @ axes
+        return vectors[:, kept], None
     lengths = np.sqrt(values[kept])
     return x.T @ (vectors[:, kept] / lengths), vectors[:, kept] * lengths

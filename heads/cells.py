@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from features import FeatureFile
-from heads.file import SavedHead, head_bytes
-from heads.training import fitted_head, make_head
+from heads.evaluation import evaluate
+from heads.file import head_bytes
+from heads.training import as_saved, fit_on, make_head
 
 _VERSION = 1
 _TIMED_ROWS = 256
@@ -30,14 +31,14 @@ class Cell:
         fit_seconds: Tuning included.
         predict_microseconds: Per image, rows at hand, in batches.
         head_bytes: Size of the head file.
-        chosen: Parameters that tuning found.
+        parameters: Of the head, with what tuning found.
     """
 
     probabilities: np.ndarray
     fit_seconds: float
     predict_microseconds: float
     head_bytes: int
-    chosen: dict[str, Any]
+    parameters: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -109,13 +110,15 @@ def run_cell(file: FeatureFile, task: Task) -> Cell:
     """Trains the head of a task and asks it."""
     estimator = make_head(task.head, **task.options)
     started = time.perf_counter()
-    fitted = fitted_head(estimator, file, task.trained)
+    fit_on(estimator, file, task.trained)
     seconds = time.perf_counter() - started
     x, _ = file.read(task.asked)
     probabilities = np.zeros((len(x), len(file.class_names)), np.float32)
-    probabilities[:, fitted.classes_] = fitted.predict_proba(x)
+    probabilities[:, estimator.classes_] = estimator.network_.probabilities(x)
     timed = x[:_TIMED_ROWS]
     started = time.perf_counter()
-    fitted.network_.probabilities(timed)
+    estimator.network_.probabilities(timed)
     microseconds = 1e6 * (time.perf_counter() - started) / max(len(timed), 1)
-    return Cell(probabilities, seconds, microseconds, head_size(fitted.network_), fitted.chosen_)
+    evaluation = evaluate(estimator, file, rows=task.asked)
+    saved = as_saved(estimator, file, task.trained, evaluation, path=Path("size.head"))
+    return Cell(probabilities, seconds, microseconds, len(head_bytes(saved)), saved.parameters)

@@ -1,6 +1,5 @@
 """Scores of a head, each with what it was measured on and how sure it is."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,6 +7,9 @@ import numpy as np
 
 from features import FeatureFile
 from features.errors import TrainingError
+from features.near_duplicates import leaked
+from heads.metrics import calibration_error, metric
+from heads.wilson import wilson_interval
 
 
 class Classifier(Protocol):
@@ -34,6 +36,31 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
+class LeakFree:
+    """The score without images that training saw in another guise.
+
+    Attributes:
+        leaked: Images that are exact or near copies of training images.
+        n: The others.
+        accuracy: Their share classified correctly; 0 if there are none.
+        interval: 95 % Wilson interval.
+    """
+
+    leaked: int
+    n: int
+    accuracy: float
+    interval: tuple[float, float]
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        copies = "is a copy" if self.leaked == 1 else "are copies"
+        return (
+            f"{self.leaked} of these images {copies} of training images; without them {self.accuracy:.3f} "
+            f"({low:.3f} to {high:.3f}), n={self.n}"
+        )
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A head's score on images.
 
@@ -44,6 +71,9 @@ class Evaluation:
         interval: 95 % Wilson interval of the accuracy, (low, high).
         per_class: Class name -> its score.
         confusion: [true class][predicted class] -> images, in the order of `per_class`.
+        log_loss: Mean negative log probability of the true class; None if the head gives no probabilities.
+        calibration_error: Expected calibration error of the named class; None likewise.
+        leak_free: The score without copies of training images; None if there are none, or nobody looked.
     """
 
     measured_on: str
@@ -52,42 +82,22 @@ class Evaluation:
     interval: tuple[float, float]
     per_class: dict[str, ClassScore]
     confusion: list[list[int]]
+    log_loss: float | None = None
+    calibration_error: float | None = None
+    leak_free: LeakFree | None = None
 
     def __str__(self) -> str:
         low, high = self.interval
         return f"accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f}), n={self.n}"
 
 
-def wilson_interval(correct: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Interval for an accuracy that stays sensible for few images and near 0 or 1.
-
-    Args:
-        correct: Images classified correctly, 0 <= correct <= total.
-        total: Images scored. Views of one image count once.
-        z: Normal quantile; 1.96 covers about 95 %.
-
-    Returns:
-        (low, high) as fractions in [0, 1]. wilson_interval(9, 10) is about (0.596, 0.982).
-
-    Raises:
-        ValueError: `total` is 0, or `correct` lies outside 0..total.
-
-    Source: E. B. Wilson (1927), J. Am. Stat. Assoc. 22(158), 209-212.
-    """
-    if total < 1 or not 0 <= correct <= total:
-        raise ValueError(f"{correct} correct of {total}; needed: 0 <= correct <= total and total >= 1")
-    share = correct / total
-    centre = share + z * z / (2 * total)
-    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    # At the ends the formula is exactly 0 or 1; rounding would put it a hair beside.
-    low = 0.0 if correct == 0 else (centre - half) / scale
-    high = 1.0 if correct == total else (centre + half) / scale
-    return low, high
-
-
 def evaluate(
-    head: Classifier, file: FeatureFile, *, rows: np.ndarray, measured_on: str = "the rows given"
+    head: Classifier,
+    file: FeatureFile,
+    *,
+    rows: np.ndarray,
+    trained: np.ndarray | None = None,
+    measured_on: str = "the rows given",
 ) -> Evaluation:
     """Scores a head on rows of a feature file.
 
@@ -95,13 +105,15 @@ def evaluate(
         head: Anything with `predict` that returns positions in `file.class_names`.
         file: The feature file.
         rows: (n,) positions of the images to score.
-        measured_on: What to call them.
+        trained: (m,) positions of the images it was trained on; if given, copies of them are looked for.
+        measured_on: What to call the images.
 
     Raises:
         TrainingError: There are no rows to score.
     """
     x, y = file.read(rows)
-    return score(head, x, y, file.class_names, measured_on=measured_on)
+    copies = None if trained is None else leaked(file, rows, trained)
+    return score(head, x, y, file.class_names, measured_on=measured_on, copies=copies)
 
 
 def match_labels(y: np.ndarray, class_names: tuple[str, ...], head_names: tuple[str, ...]) -> np.ndarray:
@@ -126,16 +138,23 @@ def match_labels(y: np.ndarray, class_names: tuple[str, ...], head_names: tuple[
 
 
 def score(
-    head: Classifier, x: np.ndarray, y: np.ndarray, class_names: tuple[str, ...], *, measured_on: str
+    head: Classifier,
+    x: np.ndarray,
+    y: np.ndarray,
+    class_names: tuple[str, ...],
+    *,
+    measured_on: str,
+    copies: np.ndarray | None = None,
 ) -> Evaluation:
     """Scores a head on rows at hand.
 
     Args:
-        head: Anything with `predict` that returns positions in `class_names`.
+        head: Anything with `predict` that returns positions in `class_names`, better with `predict_proba`.
         x: (n, d) float32.
         y: (n,) positions in `class_names`.
         class_names: k names.
         measured_on: What to call these images.
+        copies: (n,) bool, True for copies of training images, if that is known.
 
     Raises:
         TrainingError: n is 0.
@@ -143,12 +162,15 @@ def score(
     if len(y) == 0:
         raise TrainingError(f"no images to score in {measured_on}. Choose another part with --split.")
     k = len(class_names)
+    probabilities = getattr(head, "predict_proba", lambda _: None)(x)
+    named = np.asarray(head.predict(x), np.int64)
     confusion = np.zeros((k, k), np.int64)
-    np.add.at(confusion, (y, np.asarray(head.predict(x), np.int64)), 1)
+    np.add.at(confusion, (y, named), 1)
     hits, true, called = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
     precision, recall = hits / np.maximum(called, 1), hits / np.maximum(true, 1)
     f1 = 2 * hits / np.maximum(true + called, 1)
     columns: Any = zip(class_names, true, precision, recall, f1, strict=True)
+    told = probabilities if probabilities is not None and probabilities.shape[1] == k else None
     return Evaluation(
         measured_on=measured_on,
         n=len(y),
@@ -156,4 +178,15 @@ def score(
         interval=wilson_interval(int(hits.sum()), len(y)),
         per_class={name: ClassScore(int(n), float(p), float(r), float(f)) for name, n, p, r, f in columns},
         confusion=confusion.tolist(),
+        log_loss=None if told is None else metric("log-loss", told, y),
+        calibration_error=None if told is None else calibration_error(told, y),
+        leak_free=_without_copies(named == y, copies),
     )
+
+
+def _without_copies(right: np.ndarray, copies: np.ndarray | None) -> LeakFree | None:
+    if copies is None or not copies.any():
+        return None
+    rest = right[~copies]
+    interval = wilson_interval(int(rest.sum()), len(rest)) if len(rest) else (0.0, 1.0)
+    return LeakFree(int(copies.sum()), len(rest), float(rest.mean()) if len(rest) else 0.0, interval)

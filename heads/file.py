@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from features.near_duplicates import leaked
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from features import FeatureFile, Spec
 from features.errors import FeatureFileError, HeadFileError
 from features.spec import require_equal_specs
-from heads.evaluation import ClassScore, Evaluation
+from heads.evaluation import ClassScore, Evaluation, LeakFree
 from heads.kernel import KernelMachine
 from heads.neighbours import NeighbourTable
 from heads.network import DenseNetwork, Network
@@ -59,6 +60,16 @@ class SavedHead:
     def predict(self, x: np.ndarray) -> np.ndarray:
         """(n, d) or (n, v, d) rows -> (n,) positions in `class_names`."""
         return np.asarray(self.predict_proba(x).argmax(axis=1))
+
+    def copies_in(self, file: FeatureFile, positions: np.ndarray) -> np.ndarray:
+        """(n,) bool: which images at the given positions are copies, exact or near, of its training images.
+
+        Near copies are found of those training images that the file holds as well.
+        """
+        known = {seen.tobytes() for seen in self.seen}
+        prefixes = np.ascontiguousarray(file.table.content_hashes[:, :8])
+        trained = np.array([prefix.tobytes() in known for prefix in prefixes], bool) & file.committed
+        return np.asarray(trained[positions] | leaked(file, positions, np.flatnonzero(trained)))
 
     def require_rows_of(self, file: FeatureFile) -> None:
         """Refuses a feature file of another spec.
@@ -163,6 +174,8 @@ def _parsed(path: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     scores = dict(facts["evaluation"])
     scores["per_class"] = {name: ClassScore(**values) for name, values in scores["per_class"].items()}
     scores["interval"] = tuple(scores["interval"])
+    if rest := scores.get("leak_free"):
+        scores["leak_free"] = LeakFree(**{**rest, "interval": tuple(rest["interval"])})
     return SavedHead(
         kind=str(facts["kind"]),
         network=network,

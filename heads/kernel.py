@@ -59,4 +59,4 @@ class KernelMachine(Network):
 def squared_distances(x: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(n, d) and (m, d) -> (n, m) squared Euclidean distances, none below 0."""
     lengths = np.einsum("nd,nd->n", x, x)[:, None] + np.einsum("md,md->m", others, others)
-    return np.maximum(lengths - 2 * (x @ others.T), 0)
+    return np.asarray(np.maximum(lengths - 2 * (x @ others.T), 0))

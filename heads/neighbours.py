@@ -32,7 +32,7 @@ class NeighbourTable(Network):
 
     @property
     def classes(self) -> int:
-        return self.votes.shape[1]
+        return int(self.votes.shape[1])
 
     def sharpened(self, factor: float) -> Self:
         return replace(self, sharpness=self.sharpness * factor)

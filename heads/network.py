@@ -216,4 +216,4 @@ def scale_of(deviation: np.ndarray, mean: np.ndarray) -> np.ndarray:
     average = np.sqrt(np.square(deviation).mean())
     # Rounding leaves rows that are all alike a deviation of about 1e-8 of their size, not exactly 0.
     floor = average if average > 1e-6 * np.abs(mean).max() else 1.0
-    return np.maximum(deviation, floor).astype(np.float32)
+    return np.asarray(np.maximum(deviation, floor), np.float32)

@@ -5,12 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 
 import numpy as np
-from sklearn.svm import SVC
 
 from heads.base import ClassWeight, Fit, Head, TrainingRows, require_positive
 from heads.basis import Basis
 from heads.kernel import KernelMachine, squared_distances
 from heads.tuning import best_trial
+
+try:
+    from sklearnex.svm import SVC  # Intel's, where it is installed
+except ImportError:
+    from sklearn.svm import SVC
 
 _GAMMAS = (0.25, 1.0, 4.0)
 _STRENGTHS = (4.0, 16.0)
@@ -47,6 +51,21 @@ class RBFSVMHead(Head):
         self.time_limit = time_limit
         self.seed = seed
 
+    def memory_needed(self, images: int, views: int, width: int) -> int:
+        """Also the distances, a kernel, and a fold's part of it."""
+        return super().memory_needed(images, views, width) + 24 * (images * views) ** 2
+
+    @staticmethod
+    def grid(usual: float, *, thorough: bool = False) -> dict[str, list[float]]:
+        """The values of gamma, the usual one first, and of C that tuning tries.
+
+        Args:
+            usual: 1 / mean squared length of a standardised row.
+            thorough: Values between as well, and one beyond each end.
+        """
+        gammas = [float(f"{usual * factor:.3g}") for factor in _grid(_GAMMAS, thorough)]
+        return {"gamma": sorted(gammas, key=lambda g: abs(np.log(g / usual))), "C": _grid(_STRENGTHS, thorough)}
+
     def _fit(self, rows: TrainingRows) -> Fit:
         basis = Basis.of(rows.flat)
         x = basis.standardised
@@ -67,11 +86,10 @@ class RBFSVMHead(Head):
         self, distances: np.ndarray, rows: TrainingRows, usual: float
     ) -> Iterator[tuple[tuple[float, float], np.ndarray]]:
         """((gamma, C), held-out scores), the usual kernel first."""
-        gammas = [self.gamma] if self.gamma else [float(f"{usual * g:.3g}") for g in _grid(_GAMMAS, rows.thorough)]
-        strengths = [self.C] if self.C else _grid(_STRENGTHS, rows.thorough)
-        for gamma in sorted(gammas, key=lambda g: abs(np.log(g / usual))):
+        grid = self.grid(usual, thorough=rows.thorough)
+        for gamma in [self.gamma] if self.gamma else grid["gamma"]:
             kernel = np.exp(-gamma * distances.astype(np.float64))
-            for strength in strengths:
+            for strength in [self.C] if self.C else grid["C"]:
                 yield (gamma, strength), _held_out(kernel, rows, strength)
 
     def _check(self) -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,33 @@ import numpy as np
 
 from features import FeatureFile
 from features.errors import OptionError, TrainingError
-from heads.base import Head
+from heads.base import Head, require_positive
 from heads.centroid import CentroidHead
-from heads.evaluation import evaluate
+from heads.chunks import FileRows
+from heads.evaluation import Evaluation, evaluate
 from heads.file import SavedHead, save_head
 from heads.knn import KNNHead
 from heads.lda import LDAHead
 from heads.linear import LogisticHead, SVMHead
-from heads.mlp import MLPHead
+from heads.memory import free_memory, require_memory, some_of
+from heads.mlp import MLPHead, SoftmaxHead
+from heads.nets import NetHead
 from heads.rbf import RBFSVMHead
 from heads.ridge import RidgeHead
 
 HEADS: dict[str, type[Head]] = {
-    head.kind: head for head in (LogisticHead, SVMHead, RBFSVMHead, RidgeHead, LDAHead, KNNHead, CentroidHead, MLPHead)
+    head.kind: head
+    for head in (
+        LogisticHead,
+        SVMHead,
+        RBFSVMHead,
+        RidgeHead,
+        LDAHead,
+        KNNHead,
+        CentroidHead,
+        MLPHead,
+        SoftmaxHead,
+    )
 }
 
 
@@ -60,21 +75,31 @@ def make_head(kind: str, **options: Any) -> Head:
 
 
 def train_head(
-    features: str | Path, *, head: str = "logreg", out: str | Path | None = None, **options: Any
+    features: str | Path,
+    *,
+    head: str = "logreg",
+    parts: Sequence[str] = ("train",),
+    max_images: int | None = None,
+    memory: int | None = None,
+    out: str | Path | None = None,
+    **options: Any,
 ) -> TrainedHead:
     """Trains a head on the training rows of a feature file, scores it, and saves it.
 
-    It is scored on the plain images of the test split, or of val where there is no test. Training
-    and tuning see all views of the training images alone; where there are both val and test, val
-    tells the mlp when to stop.
+    It is scored on the plain images of the test split, or of val where there is no test. Training and
+    tuning see all views of the training images alone, groups and exact copies in one fold each.
 
     Args:
         features: The feature file.
-        head: logreg, svm or mlp.
+        head: A kind in `HEADS`.
+        parts: Splits to train on: train, or train and val.
+        max_images: Train on so many of them at most, each class with its share.
+        memory: Bytes it may take; by default what is free. The Keras heads read the file in pieces where
+            their rows need more.
         out: The head file; by default the feature file's name with `.<head>.head` for `.h5`, in the
             current folder.
-        **options: Parameters of the head: C, hidden, dropout, output, epochs, batch_size, lr,
-            patience, seed.
+        **options: Parameters of the head, such as C, hidden, tune, class_weight; None means the default.
+            Class weights are named by class.
 
     Raises:
         FeatureFileError: The feature file cannot be read or is not complete.
@@ -85,39 +110,81 @@ def train_head(
     estimator = make_head(head, **options)
     with FeatureFile(features) as file:
         file.require_complete()
-        rows, held_out = _parts(file)
-        x, y = file.read_views(rows)
+        rows, scored, measured_on = training_parts(file, parts)
+        require_positive(max_images=max_images, memory=memory)
+        rows = some_of(rows, file.table.labels[rows], max_images, seed=estimator.seed)
         started = time.perf_counter()
-        if isinstance(estimator, MLPHead) and held_out == "test" and len(file.rows_of("val")):
-            estimator.fit(x, y, validation=file.read(file.rows_of("val")))
-        else:
-            estimator.fit(x, y)
+        fit_on(estimator, file, rows, memory=memory)
         seconds = time.perf_counter() - started
-        saved = SavedHead(
-            kind=head,
-            network=estimator.network_,
-            class_names=file.class_names,
-            spec=file.spec,
-            parameters=_plain({**estimator.get_params(), **estimator.chosen_}),
-            evaluation=evaluate(estimator, file, rows=file.rows_of(held_out), measured_on=held_out),
-            trained_on={
-                **file.provenance,
-                "features": str(file.path.resolve()),
-                "features_hash": file.fingerprint(),
-                "rows": len(rows),
-                "views": file.views,
-            },
-            golden=file.golden_rows,
-            seen=np.ascontiguousarray(file.table.content_hashes[rows, :8]),
-            path=Path(out) if out else Path(f"{Path(features).stem}.{head}.head"),
-        )
+        evaluation = evaluate(estimator, file, rows=scored, trained=rows, measured_on=measured_on)
+        path = Path(out) if out else Path(f"{Path(features).stem}.{head}.head")
+        saved = as_saved(estimator, file, rows, evaluation, path=path)
     save_head(saved)
     return TrainedHead(saved, seconds)
 
 
-def _parts(file: FeatureFile) -> tuple[np.ndarray, str]:
-    """Training positions, and the name of the split to score on."""
-    rows = file.rows_of("train")
+def fit_on(estimator: Head, file: FeatureFile, rows: np.ndarray, *, memory: int | None = None) -> Head:
+    """Fits a head on all views of the images at the given positions.
+
+    Args:
+        estimator: It learns positions in the file's class names; its class weights may use the names.
+        file: The feature file.
+        rows: (n,) positions.
+        memory: Bytes it may take; by default what is free.
+
+    Raises:
+        TrainingError: The rows need more, and the head cannot be trained in pieces.
+    """
+    needed, free = estimator.memory_needed(len(rows), file.views, file.spec.width), memory or free_memory()
+    labels, named = file.table.labels[rows].astype(np.int64), estimator.class_weight
+    if isinstance(named, Mapping):
+        estimator.class_weight = _by_position(named, file.class_names, labels)
+    try:
+        if isinstance(estimator, NetHead) and needed > free:
+            return estimator.fit_chunks(FileRows(file, rows, memory=free // 2))
+        require_memory(estimator.kind, needed, free, len(rows))
+        return estimator.fit(file.read_views(rows)[0], labels, groups=file.table.group_ids()[rows])
+    finally:
+        estimator.class_weight = named
+
+
+def as_saved(estimator: Head, file: FeatureFile, rows: np.ndarray, evaluation: Evaluation, *, path: Path) -> SavedHead:
+    """A fitted head with all that its file holds.
+
+    Args:
+        estimator: Fitted.
+        file: Where its rows came from.
+        rows: (m,) positions it was trained on.
+        evaluation: Its score on others.
+        path: Of the head file to be.
+    """
+    return SavedHead(
+        kind=estimator.kind,
+        network=estimator.network_,
+        class_names=file.class_names,
+        spec=file.spec,
+        parameters=_plain({**estimator.get_params(), **estimator.chosen_}),
+        evaluation=evaluation,
+        trained_on={
+            **file.provenance,
+            "features": str(file.path.resolve()),
+            "features_hash": file.fingerprint(),
+            "rows": len(rows),
+            "views": file.views,
+        },
+        golden=file.golden_rows,
+        seen=np.ascontiguousarray(file.table.content_hashes[rows, :8]),
+        path=path,
+    )
+
+
+def training_parts(file: FeatureFile, parts: Sequence[str] = ("train",)) -> tuple[np.ndarray, np.ndarray, str]:
+    """Positions to train on, positions to score, and what the latter are called.
+
+    Raises:
+        TrainingError: A class has no training image, or there is nothing to score.
+    """
+    rows = np.sort(np.concatenate([file.rows_of(part) for part in parts]))
     counts = np.bincount(file.table.labels[rows], minlength=len(file.class_names))
     if missing := [name for name, count in zip(file.class_names, counts, strict=True) if count == 0]:
         raise TrainingError(
@@ -125,12 +192,20 @@ def _parts(file: FeatureFile) -> tuple[np.ndarray, str]:
             "part; add images and extract again."
         )
     for split in ("test", "val"):
-        if len(file.rows_of(split)):
-            return rows, split
+        if split not in parts and len(scored := file.rows_of(split)):
+            return rows, scored, split
     raise TrainingError(
         f"{file.path} holds no test or val image, so no honest score is possible. Add images to a test or val "
         "folder, or give every class at least two different images, and extract again."
     )
+
+
+def _by_position(weights: Mapping[Any, float], class_names: tuple[str, ...], y: np.ndarray) -> dict[int, float]:
+    """Class weights by position in `class_names`; classes that are not named count 1."""
+    if unknown := [str(name) for name in weights if name not in class_names and name not in range(len(class_names))]:
+        raise OptionError(f"class weights name {unknown[0]!r}; the classes are {', '.join(class_names)}.")
+    named = {name: float(weights.get(name, weights.get(i, 1.0))) for i, name in enumerate(class_names)}
+    return {int(i): named[class_names[i]] for i in np.unique(y)}
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

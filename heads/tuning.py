@@ -43,16 +43,21 @@ def best_trial(
         trials: Settings with their (n, k) held-out scores, worked out as they are asked for.
         criterion: What decides. The calibrated log loss by default: finer than counting errors, and it
             asks for the order of the scores alone, since their size is mended by the temperature.
-        patience: Ends after so many settings in a row were worse than the one before; for paths from
-            strong to weak regularisation, where what follows only costs time.
+        patience: Ends after so many settings that were no better than the best before them; for paths
+            from strong to weak regularisation, where what follows only costs time.
     """
     scored = rows.scored
     y = rows.y[scored]
-    found: list[Trial[Setting]] = []
-    worse = 0
+    best: Trial[Setting] | None = None
+    in_vain = 0
     for setting, scores in trials:
-        found.append(Trial(setting, scores, criterion(scores[scored], y, rows.weights[y])))
-        worse = worse + 1 if len(found) > 1 and found[-1].loss > found[-2].loss else 0
-        if rows.late() or worse == patience:
+        trial = Trial(setting, scores, criterion(scores[scored], y, rows.weights[y]))
+        if best is None or trial.loss < best.loss:
+            best, in_vain = trial, 0
+        else:
+            in_vain += 1
+        if rows.late() or in_vain == patience:
             break
-    return min(found, key=lambda trial: trial.loss)
+    if best is None:
+        raise ValueError("there are no settings to try")
+    return best

@@ -16,7 +16,7 @@ from extract import Backbone
 from extract.run import run_extraction
 from features import FeatureFile
 
-COMMANDS = ["extract", "train-head", "predict", "evaluate", "info", "backbones"]
+COMMANDS = ["extract", "train-head", "compare-heads", "inspect", "predict", "evaluate", "info", "backbones"]
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def test_every_command_has_help_with_an_example(command: str, tmp_path: Path):
     assert "--json" in done.stdout
 
 
-@pytest.mark.parametrize("program", ["extract", "train-head"])
-def test_the_two_programs_stand_alone_too(program: str, tmp_path: Path):
+@pytest.mark.parametrize("program", ["extract", "train-head", "compare-heads"])
+def test_the_programs_stand_alone_too(program: str, tmp_path: Path):
     done = run_program(program, "--help", cwd=tmp_path)
     assert f"Usage: {program} [OPTIONS]" in done.stdout
 
@@ -69,6 +69,9 @@ def test_extract_reports_what_it_did(make_folder: MakeFolder, tiny_file: Path, t
         "views": 1,
         "computed_rows": 9,
         "duplicates": [],
+        "groups": 0,
+        "torn_groups": [],
+        "row_dtype": "float32",
         "dropped": 0,
         "drawn_split": True,
         "quantisation": None,
@@ -90,7 +93,8 @@ def test_the_bundled_backbone_is_the_default(make_folder: MakeFolder, tmp_path: 
 def test_train_head_reports_what_it_found(work: Path):
     found = run_json("train-head", "--head", "mlp", "--hidden", "16,8", "--epochs", "5", cwd=work)
     assert list(found) == [
-        "path", "head", "split", "n", "accuracy", "interval", "per_class", "seconds", "parameters",
+        "path", "head", "split", "n", "accuracy", "interval", "per_class", "log_loss", "calibration_error", "leak_free",
+        "seconds", "parameters",
     ]  # fmt: skip
     assert found["path"] == "photos.tiny.mlp.head"
     assert found["split"] == "test"
@@ -209,6 +213,12 @@ def test_backbones_lists_sizes_and_widths(tmp_path: Path):
     (["extract", "photos", "--pooling", "sum"], 2, "error: --pooling is 'sum'; needed: one of avg, max, flatten.\n"),
     (["train-head", "--head", "svm", "--hidden", "3"], 2, "error: --hidden does not go with --head svm; it belongs"),
     (["train-head", "--head", "mlp", "--hidden", "x"], 2, "error: --hidden is 'x'; needed: units of each layer, such"),
+    (["train-head", "--class-weight", "cats=x"], 2, "error: --class-weight is 'cats=x'; needed: balanced, or such as"),
+    (["train-head", "--class-weight", "emus=2"], 2, "error: class weights name 'emus'; the classes are cats, dogs.\n"),
+    (["train-head", "--tune", "slow"], 2, "error: tune is 'slow'; needed: one of none, fast, thorough.\n"),
+    (["compare-heads", "--heads", "forest"], 2, "error: unknown head 'forest'; there are logreg, svm, rbf-svm, ridge,"),
+    (["compare-heads", "none.h5"], 1, "error: there is no feature file none.h5. Make one"),
+    (["onepass", "inspect", "none.h5"], 1, "error: there is no feature file none.h5. Make one"),
     (["onepass", "predict", "none.head", "x.jpg"], 1, "error: there is no head file none.head. Make one with: train-"),
     (["onepass", "info", "photos/cats/0.png"], 1, "error: photos/cats/0.png cannot be read as a feature file: "),
     (["onepass", "evaluate", "photos.tiny.svm.head", "no.h5"], 1, "error: there is no feature file no.h5. Make one"),

@@ -74,10 +74,16 @@ def test_rows_of_another_spec_are_refused_by_both_specs(head_file: Path, tmp_pat
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"head": "forest"}, "unknown head 'forest'; there are logreg, svm, mlp."),
+    (
+        {"head": "forest"},
+        "unknown head 'forest'; there are logreg, svm, rbf-svm, ridge, lda, knn, centroid, mlp, linear.",
+    ),
     ({"head": "svm", "hidden": (3,)}, "--hidden does not go with --head svm; it belongs to mlp."),
-    ({"head": "mlp", "C": 1.0}, "--C does not go with --head mlp; it belongs to logreg, svm."),
-    ({"head": "svm", "trees": 1}, "--trees does not go with --head svm; svm takes C, seed."),
+    ({"head": "mlp", "C": 1.0}, "--C does not go with --head mlp; it belongs to logreg, svm, rbf-svm."),
+    (
+        {"head": "svm", "trees": 1},
+        "--trees does not go with --head svm; svm takes C, class_weight, tune, time_limit, seed.",
+    ),
 ])  # fmt: skip
 def test_options_of_another_head_are_refused(feature_file: Path, options: dict, message: str):
     with pytest.raises(OptionError) as caught:
@@ -160,7 +166,9 @@ def rewritten(head_file: Path, change) -> Path:
 @pytest.mark.parametrize("change", [
     lambda f, a: f.pop("spec"),
     lambda f, a: f.update(class_names=["one"]),
-    lambda f, a: f.update(output="exec"),
+    lambda f, a: f["settings"].update(output="exec"),
+    lambda f, a: f["settings"].update(activation="eval"),
+    lambda f, a: f.update(form="lambda"),
     lambda f, a: f.update(evaluation=7),
     lambda f, a: f["spec"].update(width=7),
     lambda f, a: a.update(kernel_0=np.zeros((3, 2), np.float32)),
@@ -178,5 +186,5 @@ def test_a_newer_head_and_another_safetensors_file_are_refused(head_file: Path, 
     save_file({"x": np.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(HeadFileError, match="is a safetensors file but no head. Needed: a file that train-head wrote."):
         load_head(tmp_path / "other.safetensors")
-    with pytest.raises(HeadFileError, match="has head format onepass-head 9; this onepass reads onepass-head 2. Upgr"):
+    with pytest.raises(HeadFileError, match="has head format onepass-head 9; this onepass reads onepass-head 3. Upgr"):
         load_head(rewritten(head_file, lambda f, a: f.update(version=9)))

@@ -89,3 +89,14 @@ def test_what_views_are_worth_stands_in_the_results():
     assert "2.2 points of accuracy to the SVM (1.3 to 3.2)" in text
     assert points("resnet50-hymenoptera", 8, 4) == "-1.7 (-2.7 to -0.6)"
     assert "the same costs it 1.7 (-2.7 to -0.6)" in text
+
+
+def test_what_inspect_finds_stands_in_the_results():
+    path = ROOT / "benchmarks" / "results" / "inspection-resnet50-trashnet.json"
+    found = json.loads(path.read_text())["mean"]
+    copies, labels = found["near_duplicates"], found["labels"]
+    text = " ".join(README.split())
+    assert (
+        f"it found {100 * copies['recall']:.0f} % of the copies (precision {100 * copies['precision']:.0f} %)" in text
+    )
+    assert f"{100 * labels['recall']:.0f} % of the wrong labels (precision {100 * labels['precision']:.0f} %)" in text
