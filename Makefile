@@ -11,7 +11,7 @@ demo: $(STAMP)
 test: lint fast slow
 
 lint: $(STAMP)
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from features.near_duplicates import leaked
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from features import FeatureFile, Spec
 from features.errors import FeatureFileError, HeadFileError
+from features.near_duplicates import leaked
 from features.spec import require_equal_specs
 from heads.evaluation import ClassScore, Evaluation, LeakFree
 from heads.kernel import KernelMachine

@@ -4,10 +4,10 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-from features.near_duplicates import connected, leaked, near_duplicates, threshold_for
 
 from features import FeatureFile
 from features.errors import OptionError, TrainingError
+from features.near_duplicates import connected, leaked, near_duplicates, threshold_for
 from heads.folds import assign_folds
 from heads.training import training_parts
 
