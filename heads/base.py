@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from features.errors import OptionError, TrainingError
+from heads.blas import one_blas_thread
 from heads.calibration import best_sharpness
 from heads.folds import assign_folds, fold_masks
 from heads.network import Network, softmax
@@ -121,6 +122,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """
         return self._fit_on(self._training_rows(x, y, groups))
 
+    @one_blas_thread
     def _fit_on(self, rows: TrainingRows) -> Self:
         fit = self._fit(rows)
         if not fit.network.is_finite():
@@ -135,6 +137,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _fit(self, rows: TrainingRows) -> Fit:
         """Tunes on the folds as far as there are any, and fits on all rows."""
 
+    @one_blas_thread
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
         """(n, d) rows -> (n, k) probabilities in the order of `classes_`; averaged over v views of (n, v, d)."""
         check_is_fitted(self, "network_")

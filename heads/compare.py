@@ -11,6 +11,7 @@ import numpy as np
 from features import FeatureFile
 from features.errors import OptionError
 from heads.aligned import common_images
+from heads.blas import one_blas_thread
 from heads.bootstrap import Resampled, bootstrap_interval, paired_difference, resample
 from heads.cells import Cell, CellStore, Task, run_cell
 from heads.comparison import HeadsComparison, HeadScore
@@ -34,6 +35,7 @@ class _Entry:
     cells: list[Cell]
 
 
+@one_blas_thread
 def compare_heads(
     features: str | Path | Sequence[str | Path],
     *,

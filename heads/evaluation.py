@@ -8,6 +8,7 @@ import numpy as np
 from features import FeatureFile
 from features.errors import TrainingError
 from features.near_duplicates import leaked
+from heads.blas import one_blas_thread
 from heads.metrics import calibration_error, metric
 from heads.wilson import wilson_interval
 
@@ -91,6 +92,7 @@ class Evaluation:
         return f"accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f}), n={self.n}"
 
 
+@one_blas_thread
 def evaluate(
     head: Classifier,
     file: FeatureFile,

@@ -14,6 +14,7 @@ from features import FeatureFile, Spec
 from features.errors import FeatureFileError, HeadFileError
 from features.near_duplicates import leaked
 from features.spec import require_equal_specs
+from heads.blas import one_blas_thread
 from heads.evaluation import ClassScore, Evaluation, LeakFree
 from heads.kernel import KernelMachine
 from heads.neighbours import NeighbourTable
@@ -61,6 +62,7 @@ class SavedHead:
         """(n, d) or (n, v, d) rows -> (n,) positions in `class_names`."""
         return np.asarray(self.predict_proba(x).argmax(axis=1))
 
+    @one_blas_thread
     def copies_in(self, file: FeatureFile, positions: np.ndarray) -> np.ndarray:
         """(n,) bool: which images at the given positions are copies, exact or near, of its training images.
 

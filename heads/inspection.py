@@ -11,6 +11,7 @@ import numpy as np
 from features import SPLITS, DuplicateGroup, FeatureFile, SkippedImage, find_duplicates
 from features.errors import FeatureFileError, OptionError
 from features.near_duplicates import connected, near_duplicates, threshold_for
+from heads.blas import one_blas_thread
 from heads.findings import LabelError, NearDuplicate, Outlier, Place
 from heads.outliers import find_outliers
 
@@ -93,6 +94,7 @@ class Inspection:
             raise OptionError(f"cannot write {path}: {error.strerror}. Choose another place.") from None
 
 
+@one_blas_thread
 def inspect(features: str | Path | FeatureFile, *, labels: bool = True, threshold: float | None = None) -> Inspection:
     """Looks a data set over by the rows of its feature file: all images that have a row, of all splits.
 

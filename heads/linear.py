@@ -61,7 +61,7 @@ class _LinearHead(Head):
         everything = np.ones((len(rows.y), 1))
         ((fit,),) = self._path(basis.rotated, rows, everything, (strength,), tolerance=1e-5, start=start)
         network = DenseNetwork(
-            basis.mean, basis.scale, ((basis.axes @ fit.weights).astype(np.float32),), (fit.bias.astype(np.float32),)
+            basis.mean, basis.scale, ((basis.turn[1] @ fit.weights).astype(np.float32),), (fit.bias.astype(np.float32),)
         )
         return Fit(network, {"C": strength}, best.scores if best else None)
 
@@ -72,7 +72,7 @@ class _LinearHead(Head):
         # One column more than folds: the fit on all rows comes along at little cost.
         train = np.concatenate([~rows.held_out, np.ones((len(rows.y), 1), bool)], axis=1)
         plain = x[:: rows.views]
-        path = self._path(x, rows, train, strengths, tolerance=1e-3)
+        path = self._path(x, rows, train, strengths, tolerance=3e-4)
         for strength, fits in zip(strengths, path, strict=True):
             scores = np.empty((len(rows.y), rows.classes))
             for held_out, fit in zip(rows.held_out.T, fits, strict=False):
@@ -114,7 +114,7 @@ class LogisticHead(_LinearHead):
     """
 
     kind = "logreg"
-    loss = staticmethod(multinomial)
+    loss = multinomial
     # Its scores are log probabilities as they stand; a temperature would hide that a weak penalty overfits.
     criterion = staticmethod(log_loss)
     default = 1e-2
@@ -134,6 +134,6 @@ class SVMHead(_LinearHead):
     """
 
     kind = "svm"
-    loss = staticmethod(squared_hinge)
+    loss = squared_hinge
     default = 1e-3
     decades = (-5, 0.5)

@@ -38,13 +38,9 @@ class Projection:
     def of_rows(cls, x: np.ndarray) -> tuple[Self, np.ndarray]:
         """The projection that suits (n, v, d) float32 rows, and the rows in it, (n, v, r) float32."""
         basis = Basis.of(x.reshape(-1, x.shape[2]))
-        z = basis.standardised
-        if z.shape[0] >= z.shape[1]:
-            _, axes = _leading(z.T @ z)
-        else:
-            values, vectors = _leading(z @ z.T)
-            axes = z.T @ (vectors / np.sqrt(np.maximum(values, 1e-30)))
-        return cls(basis.mean, basis.scale, axes), (z @ axes).reshape(*x.shape[:2], -1)
+        values, axes = basis.turn
+        axes = axes[:, : _kept(values, float(np.square(basis.standardised).sum(dtype=np.float64)))]
+        return cls(basis.mean, basis.scale, axes), (basis.standardised @ axes).reshape(*x.shape[:2], -1)
 
     @classmethod
     def of_source(cls, source: RowSource) -> Self:
@@ -63,20 +59,22 @@ class Projection:
         mean = about + offset
         scale = scale_of(np.sqrt(np.maximum(covariance.diagonal(), 0)), mean)
         covariance /= np.outer(scale, scale)
-        return cls(mean.astype(np.float32), scale, _leading(covariance.astype(np.float32))[1])
+        first = max(source.width - MOST_AXES, 0)
+        values, vectors = eigh(
+            covariance.astype(np.float32), subset_by_index=(first, source.width - 1), check_finite=False
+        )
+        kept = _kept(values[::-1], float(covariance.trace()))
+        return cls(mean.astype(np.float32), scale, np.ascontiguousarray(vectors[:, ::-1][:, :kept]))
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """(..., d) float32 -> (..., r) float32."""
         return np.asarray(((rows - self.mean) / self.scale) @ self.axes)
 
 
-def _leading(products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The largest eigenvalues and eigenvectors of a symmetric (s, s) float32 matrix, by falling size."""
-    side = len(products)
-    values, vectors = eigh(products, subset_by_index=(max(side - MOST_AXES, 0), side - 1), check_finite=False)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    shares = np.cumsum(values, dtype=np.float64) / max(float(products.trace(dtype=np.float64)), 1e-30)
+def _kept(values: np.ndarray, total: float) -> int:
+    """How many axes are kept, of falling variances and the sum of all."""
+    values = values[:MOST_AXES]
+    shares = np.cumsum(values, dtype=np.float64) / max(total, 1e-30)
     # Rounding leaves about 1e-6 of the largest where there is nothing.
     rank = max(int((values > 1e-5 * values[0]).sum()), 1)
-    kept = min(max(int(np.searchsorted(shares, _SHARE)) + 1, FEWEST_AXES), rank)
-    return values[:kept], vectors[:, :kept]
+    return min(max(int(np.searchsorted(shares, _SHARE)) + 1, FEWEST_AXES), rank)

@@ -12,6 +12,7 @@ import numpy as np
 from features import FeatureFile
 from features.errors import OptionError, TrainingError
 from heads.base import Head, require_positive
+from heads.blas import one_blas_thread
 from heads.centroid import CentroidHead
 from heads.chunks import FileRows
 from heads.evaluation import Evaluation, evaluate
@@ -74,6 +75,7 @@ def make_head(kind: str, **options: Any) -> Head:
     return HEADS[kind](**given)
 
 
+@one_blas_thread
 def train_head(
     features: str | Path,
     *,

@@ -11,7 +11,7 @@ from sklearn.svm import LinearSVC
 from features.errors import OptionError
 from heads import LogisticHead, SVMHead
 from heads.base import Head
-from heads.basis import principal_axes
+from heads.basis import Basis, principal_axes
 from heads.folds import assign_folds
 from heads.keras_layers import to_keras
 from heads.lbfgs import minimize_convex
@@ -52,10 +52,10 @@ def test_the_derivatives_of_the_losses_are_right(loss, rng: np.random.Generator)
     y = np.array([0, 2, 1])
 
     def value(flat: np.ndarray) -> float:
-        return loss(flat.reshape(3, 1, 3), y)[0].sum()
+        return loss.slope(flat.reshape(3, 1, 3), y)[0].sum()
 
     def slope(flat: np.ndarray) -> np.ndarray:
-        return loss(flat.reshape(3, 1, 3), y)[1].ravel()
+        return loss.slope(flat.reshape(3, 1, 3), y)[1].ravel()
 
     assert check_grad(value, slope, rng.normal(size=9)) < 1e-5
 
@@ -80,6 +80,24 @@ def test_principal_axes_lose_nothing(shape: tuple[int, int], rng: np.random.Gene
     np.testing.assert_allclose(axes.T @ axes, np.eye(axes.shape[1]), atol=1e-9)
     np.testing.assert_allclose(rotated @ axes.T, x, atol=1e-5)
     np.testing.assert_allclose(np.square(rotated).sum(axis=0), np.linalg.svd(x)[1][: axes.shape[1]] ** 2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(30, 80), (60, 80), (80, 30)])
+def test_turned_rows_are_the_same_rows(shape: tuple[int, int], rng: np.random.Generator):
+    basis = Basis.of((rng.normal(size=shape) * 0.9 ** np.arange(shape[1])).astype(np.float32))
+    values, axes = basis.turn
+    np.testing.assert_allclose(axes.T @ axes, np.eye(axes.shape[1]), atol=1e-5)
+    np.testing.assert_allclose(basis.rotated @ axes.T, basis.standardised, atol=1e-5)
+    np.testing.assert_allclose(np.square(basis.rotated).sum(axis=0), values, rtol=1e-3, atol=1e-5 * values[0])
+
+
+def test_the_second_derivatives_of_the_losses_are_right(rng: np.random.Generator):
+    scores, y, step = rng.normal(size=(5, 1, 3)), np.array([0, 2, 1, 1, 0]), 1e-6
+    for loss in (multinomial, squared_hinge):
+        for j in range(3):
+            moved = scores + step * (np.arange(3) == j)
+            difference = (loss.slope(moved, y)[1] - loss.slope(scores, y)[1])[:, :, j] / step
+            np.testing.assert_allclose(loss.curvature(scores, y)[:, :, j], difference, atol=1e-4)
 
 
 def test_tuning_chooses_as_well_as_a_grid_search(rng: np.random.Generator):

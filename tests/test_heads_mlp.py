@@ -49,7 +49,7 @@ def test_a_head_that_is_no_dense_net_has_no_keras_layers(rng: np.random.Generato
 def test_nets_of_any_shape_learn(options: dict, rng: np.random.Generator):
     x, y = blobs(rng, k=2)
     head = MLPHead(**{**FAST, "epochs": 20, "lr": None, **options}).fit(x[:160], np.array(["ant", "bee"])[y[:160]])
-    assert head.score(x[160:], np.array(["ant", "bee"])[y[160:]]) > 0.85
+    assert head.score(x[160:], np.array(["ant", "bee"])[y[160:]]) > 0.8
     np.testing.assert_allclose(head.predict_proba(x).sum(axis=1), 1, atol=1e-12)
     assert head.network_.activation == options.get("activation", "relu")
     assert [len(bias) for bias in head.network_.biases[:-1]] == list(options["hidden"])
