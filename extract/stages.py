@@ -80,7 +80,7 @@ def stages_of(network: Any) -> tuple[Stage, ...]:
         BackboneError: It is no functional model.
     """
     starts = _starts(network)
-    ends = [*list(starts.values())[1:], len(network.layers)]
+    ends = [*starts.values(), len(network.layers)][1:]
     found = []
     for (name, start), end in zip(starts.items(), ends, strict=True):
         part = network.layers[start:end]
@@ -173,6 +173,7 @@ def did_you_mean(text: str, names: list[str]) -> str:
 
 def _starts(network: Any) -> dict[str, int]:
     """Stage -> place of its first layer, in order."""
+    _nodes(network)  # or else a model without a graph would only seem to have no stages
     layers, after_image = network.layers, 1
     starts: dict[str, int] = {}
     last_named = after_image
@@ -230,8 +231,8 @@ def _nodes(network: Any) -> list[Any]:
     by_depth = getattr(network, "_nodes_by_depth", None)
     if not by_depth:
         raise BackboneError(
-            f"{network.name} is a {type(network).__name__}, whose layers cannot be told apart; needed: a functional "
-            "or sequential Keras model."
+            f"{network.name} is a {type(network).__name__}, of which Keras does not know how its layers hang together; "
+            "needed: a functional model, keras.Model(inputs, outputs)."
         )
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 

@@ -14,7 +14,7 @@ from extract.backbone import (
 )
 from extract.catalogue import BackboneName
 from extract.images import pixel_dtype
-from extract.keras_model import build_backbone, pooled
+from extract.keras_model import bare_network, build_backbone, pooled
 from extract.stages import Stage, boundary_before, first_unfrozen, stages_of, top_of, trunk_of
 from features.errors import OptionError
 from features.frameworks import import_keras
@@ -146,3 +146,19 @@ def load_trainable(spec: Spec, *, source: Source, needed_by: str, random: int | 
     else:
         found = replace(found, weights=f"random {random}")
     return TrainableBackbone(found, source, built.network, built.model, random)
+
+
+def list_stages(name: str, image_size: int | None = None) -> tuple[Stage, ...]:
+    """The stages of a backbone, from input to output; nothing is downloaded.
+
+    Args:
+        name: Catalogue name, or a path that ends in `.keras`.
+        image_size: Pixels, which boundaries grow with; by default the network's own.
+
+    Returns:
+        See `stages_of`; empty for a `.keras` file whose layers have other names.
+
+    Raises:
+        BackboneError: There is no such backbone, or its layers cannot be told apart.
+    """
+    return stages_of(bare_network(name, image_size))
