@@ -158,9 +158,10 @@ def top_of(network: Any, boundary: str) -> Any:
     """
     tensor = _output_of(network, boundary)
     if boundary not in _cuts(network, len(network.layers)):
+        before = boundary_before(network, _position(network, boundary))
+        advice = f"Cut it after {before}." if before else "No layer before it will do either."
         raise BackboneError(
-            f"{network.name} cannot be cut after {boundary}: its output also hangs on other layers. "
-            f"Needed: a boundary, such as {boundary_before(network, _position(network, boundary)) or 'the image'}."
+            f"{network.name} cannot be cut after {boundary}: its output also hangs on other layers. {advice}"
         )
     return import_keras().Model(tensor, network.outputs[0], name=f"{network.name}_top")
 

@@ -15,7 +15,7 @@ from extract.backbone import (
 from extract.catalogue import BackboneName
 from extract.images import pixel_dtype
 from extract.keras_model import bare_network, build_backbone, pooled
-from extract.stages import Stage, boundary_before, first_unfrozen, stages_of, top_of, trunk_of
+from extract.stages import Stage, boundary_before, first_unfrozen, stages_of, top_of
 from features.errors import OptionError
 from features.frameworks import import_keras
 from features.spec import Spec
@@ -106,11 +106,9 @@ class TrainableBackbone:
         Raises:
             BackboneError: There is no such layer, or not everything after it hangs on its output alone.
         """
-        keras = import_keras()
-        shape = trunk_of(self.network, boundary).output_shape[1:]
-        inputs = keras.Input(shape)
-        outputs = top_of(self.network, boundary)(inputs)
-        return keras.Model(inputs, pooled(outputs, self.spec.pooling, self.spec.backbone), name="top")
+        part = top_of(self.network, boundary)
+        rows = pooled(part.outputs[0], self.spec.pooling, self.spec.backbone)
+        return import_keras().Model(part.inputs[0], rows, name="top")
 
 
 def load_trainable(spec: Spec, *, source: Source, needed_by: str, random: int | None = None) -> TrainableBackbone:

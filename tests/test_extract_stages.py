@@ -166,7 +166,7 @@ def test_a_layer_beside_others_is_no_place_to_cut():
     with pytest.raises(BackboneError) as caught:
         top_of(branched(), "right1")
     assert str(caught.value) == (
-        "branched cannot be cut after right1: its output also hangs on other layers. Needed: a boundary, such as c."
+        "branched cannot be cut after right1: its output also hangs on other layers. Cut it after c."
     )
     with pytest.raises(BackboneError) as caught:
         trunk_of(branched(), "right3")
