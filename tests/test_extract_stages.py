@@ -267,9 +267,12 @@ def test_every_family_has_its_stages_and_can_be_cut_before_each(name: str, rng: 
     keras.backend.clear_session()
 
 
+LARGEST = ["convnextxlarge", "efficientnetb7", "efficientnetv2l", "mobilenetv3large", "nasnetlarge", "resnet152v2"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_every_backbone_has_stages(name: str):
+@pytest.mark.parametrize("name", LARGEST)
+def test_the_largest_of_a_family_have_stages_too(name: str):
     stages = stages_of(bare_network(name))
     assert len(stages) >= 5
     assert [stage.name for stage in stages if stage.boundary is None] == [stages[0].name]
