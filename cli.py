@@ -73,7 +73,10 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 def extract_command(
     data: Annotated[list[Path], typer.Argument(help="Class folders, optionally under train, val and test folders.")],
     backbone: Annotated[
-        str | None, typer.Option(help="Name (see `onepass backbones`) or .keras file; by default the bundled one.")
+        str | None,
+        typer.Option(
+            help="Name (see `onepass backbones`) or .keras file, with @LAYER cut there; by default the bundled one."
+        ),
     ] = None,
     weights: Weights = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the input, pixels; by default the network's.")] = None,
@@ -499,8 +502,16 @@ def info_command(
 
 @onepass.command("backbones", epilog="Example: onepass backbones --json")
 @_guarded
-def backbones_command(as_json: Json = False) -> None:
-    """List every backbone with its input size and the width of its rows."""
+def backbones_command(
+    stages: Annotated[
+        str | None, typer.Option(help="List the parts of this one, a name or .keras file, instead.", metavar="NAME")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List every backbone with its input size and the width of its rows, or the stages of one."""
+    if stages is not None:
+        _list_stages(stages, as_json)
+        return
     from extract.catalogue import BUNDLED, CATALOGUE
 
     if as_json:
@@ -511,6 +522,25 @@ def backbones_command(as_json: Json = False) -> None:
     for entry in CATALOGUE.values():
         origin = "bundled" if entry.name == BUNDLED else "downloaded by Keras, or --weights"
         rows.append([entry.name, str(entry.image_size), str(entry.width), origin])
+    _print_table(rows)
+
+
+def _list_stages(name: str, as_json: bool) -> None:
+    from extract.trainable import list_stages
+
+    with _progress("building the network", total=False):
+        found = list_stages(name)
+    if as_json:
+        _print_json([{**asdict(stage), "boundary_bytes": stage.boundary_bytes} for stage in found])
+        return
+    if not found:
+        print(f"{name} has no layers with the usual names, so no stages. Parts of it are named by a layer or a number.")
+        return
+    rows = [["stage", "first layer", "layers", "parameters", "boundary", "bytes per image"]]
+    for stage in found:
+        size = f"{stage.boundary_bytes:,}" if stage.boundary else "-"
+        counts = [str(stage.layers), f"{stage.parameters:,}"]
+        rows.append([stage.name, stage.first, *counts, stage.boundary or "the image", size])
     _print_table(rows)
 
 

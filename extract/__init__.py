@@ -9,6 +9,7 @@ from extract.labelled import rows_of_folder
 from extract.plan import Plan, plan_extraction
 from extract.repair import Repair, repair
 from extract.run import extract_features, run_extraction
+from extract.trainable import TrainableBackbone, load_trainable
 from extract.verify import Verification, verify
 from features.errors import UnreadableImageError
 
@@ -19,6 +20,7 @@ __all__ = [
     "Plan",
     "Repair",
     "Source",
+    "TrainableBackbone",
     "UnreadableImageError",
     "Verification",
     "check_folder",
@@ -26,6 +28,7 @@ __all__ = [
     "find_images",
     "load_backbone",
     "load_backbone_for",
+    "load_trainable",
     "plan_extraction",
     "read_image",
     "repair",

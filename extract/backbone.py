@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from extract import compiled
-from extract.catalogue import BUNDLED, find_entry
+from extract.catalogue import BUNDLED, BackboneName
 from extract.compiled import CompiledBackbone, Quantisation, cache_folder
 from extract.engines import (
     ENGINES,
@@ -36,7 +36,7 @@ from extract.images import (
     read_bytes,
     require_views,
 )
-from extract.keras_model import POOLINGS, BuiltBackbone, build_backbone, keras_file_size
+from extract.keras_model import POOLINGS, BuiltBackbone, build_backbone, default_image_size
 from extract.lite0 import PACKAGE
 from extract.views import Augmentation
 from extract.weights import file_hash
@@ -54,7 +54,7 @@ class Source:
     """Where a backbone comes from, so that it can be found again.
 
     Attributes:
-        name: Catalogue name, or path of a `.keras` file.
+        name: Catalogue name, or path of a `.keras` file; with @ and a layer if the network is cut there.
         weights: "imagenet" or path of a weights file.
     """
 
@@ -64,9 +64,10 @@ class Source:
     @classmethod
     def of(cls, provenance: dict[str, Any], weights: str | None = None) -> Self:
         """Where the backbone of a feature file or head came from, or where its weights lie now."""
+        name = str(provenance.get("backbone"))
         if weights and weights.endswith(".keras"):
-            return cls(weights, "imagenet")
-        return cls(str(provenance.get("backbone")), weights or str(provenance.get("weights")))
+            return cls(str(BackboneName(weights, BackboneName.parse(name).layer)), "imagenet")
+        return cls(name, weights or str(provenance.get("weights")))
 
 
 class Backbone:
@@ -231,7 +232,8 @@ def load_backbone(
     """Makes a backbone ready, from the cache of converted ones where it can.
 
     Args:
-        name: Catalogue name (`onepass backbones` lists them), or a path that ends in `.keras`.
+        name: Catalogue name (`onepass backbones` lists them), or a path that ends in `.keras`. With @ and
+            a layer's name behind it, rows are what that layer gives: `resnet50@conv4_block6_out`.
         weights: "imagenet", or a `.weights.h5` or `.h5` file.
         image_size: Input side, pixels; by default the network's own.
         resize: squash, crop, pad, or keras (the pixels of `image_dataset_from_directory`).
@@ -250,19 +252,21 @@ def load_backbone(
     _check_choices(engine=(engine, ENGINES), precision=(precision, PRECISIONS))
     if batch_size < 1:
         raise OptionError(f"--batch-size is {batch_size}; needed: at least 1.")
-    own = name.endswith(".keras")
+    parsed = BackboneName.parse(name)
+    own = parsed.own
     if own and weights != "imagenet":
         raise OptionError("--weights does not go with a .keras file, which brings its own weights.")
-    source = Source(str(Path(name).resolve()) if own else name, _resolved(weights))
-    size = _image_size(name, image_size)
+    network = str(Path(parsed.network).resolve()) if own else parsed.network
+    source = Source(str(BackboneName(network, parsed.layer)), _resolved(weights))
+    size = _image_size(parsed, image_size)
     pixels = pixel_dtype(resize)
     engine = choose_engine(engine, precision)
     precision = choose_precision(precision, engine)
 
     def spec(facts: BuiltBackbone | CompiledBackbone) -> Spec:
         return Spec(
-            backbone=Path(name).stem if own else name,
-            weights="own" if own else "imagenet" if weights == "imagenet" else Path(weights).name,
+            backbone=parsed.label,
+            weights=weights_label(source),
             weights_hash=facts.weights_hash,
             image_size=size,
             resize=resize,
@@ -307,12 +311,7 @@ def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", neede
         SpecMismatchError: What the source gives now is not what it gave then.
         BackboneError: The backbone cannot be built or run here, or its int8 graph is not in the cache.
     """
-    rule = decode_rule(spec.resize)
-    if spec.decode != rule:
-        raise BackboneError(
-            f"{needed_by} needs images decoded by the rule {spec.decode}; this onepass decodes by {rule}. "
-            "Extract and train again, or install the onepass that wrote it."
-        )
+    require_decode_rule(spec, needed_by)
     if choose_engine(engine, spec.precision) == "openvino":
         if found := find_converted(spec):
             return on_openvino(spec, source, found)
@@ -327,14 +326,44 @@ def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", neede
         precision=spec.precision,
         engine=engine,
     )
+    require_same_backbone(backbone.spec, spec, needed_by)
+    return backbone
+
+
+def require_decode_rule(spec: Spec, needed_by: str) -> None:
+    """Refuses rows of images that were decoded by a rule of another version.
+
+    Raises:
+        BackboneError: With both rules.
+    """
+    rule = decode_rule(spec.resize)
+    if spec.decode != rule:
+        raise BackboneError(
+            f"{needed_by} needs images decoded by the rule {spec.decode}; this onepass decodes by {rule}. "
+            "Extract and train again, or install the onepass that wrote it."
+        )
+
+
+def require_same_backbone(found: Spec, needed: Spec, needed_by: str) -> None:
+    """Refuses a backbone whose rows are not those of a spec.
+
+    Raises:
+        SpecMismatchError: With both side by side.
+    """
     require_equal_specs(
-        backbone.spec,
-        spec,
+        found,
+        needed,
         left_name="the backbone found here",
         right_name=needed_by,
         remedy="Give the weights it was trained with by --weights.",
     )
-    return backbone
+
+
+def weights_label(source: Source) -> str:
+    """How a spec calls the weights of a source: own, imagenet, or the name of their file."""
+    if BackboneName.parse(source.name).own:
+        return "own"
+    return "imagenet" if source.weights == "imagenet" else Path(source.weights).name
 
 
 def on_openvino(spec: Spec, source: Source, converted: CompiledBackbone) -> Backbone:
@@ -373,31 +402,30 @@ def missing_graph(spec: Spec, needed_by: str) -> str:
 
 
 def _converted(source: Source, size: int, pooling: str, pixels: str) -> CompiledBackbone:
-    stem = Path(source.name).stem if source.name.endswith(".keras") else source.name
-    key = compiled.cache_key(stem, _weights_source(source), size, pooling, pixels)
+    label = BackboneName.parse(source.name).label
+    key = compiled.cache_key(label, _weights_source(source), size, pooling, pixels)
     if found := compiled.find_by_key(key):
         return found
     built = build_backbone(source.name, weights=source.weights, image_size=size, pooling=pooling, pixels=pixels)
-    facts = CompiledBackbone(Path(), stem, built.weights_hash, size, pooling, built.width, pixels)
+    facts = CompiledBackbone(Path(), label, built.weights_hash, size, pooling, built.width, pixels)
     return compiled.store_converted(key, built.model, facts)
 
 
 def _weights_source(source: Source) -> str:
-    if source.name.endswith(".keras"):
-        return file_hash(Path(source.name))
+    name = BackboneName.parse(source.name)
+    if name.own:
+        return file_hash(Path(name.network))
     if source.weights != "imagenet":
         return file_hash(Path(source.weights))
-    return f"{PACKAGE} {version(PACKAGE)}" if source.name == BUNDLED else "imagenet"
+    return f"{PACKAGE} {version(PACKAGE)}" if name.network == BUNDLED else "imagenet"
 
 
-def _image_size(name: str, image_size: int | None) -> int:
-    if image_size is not None and not 8 <= image_size <= 4096:
+def _image_size(name: BackboneName, image_size: int | None) -> int:
+    if image_size is None:
+        return default_image_size(name)
+    if not 8 <= image_size <= 4096:
         raise OptionError(f"--image-size is {image_size}; needed: 8 to 4096 pixels.")
-    if not name.endswith(".keras"):
-        return image_size or find_entry(name).image_size
-    if image_size is not None:
-        return image_size
-    return keras_file_size(Path(name)) or 224
+    return image_size
 
 
 def _resolved(weights: str | Path) -> str:

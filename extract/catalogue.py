@@ -2,6 +2,8 @@
 
 import difflib
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
 
 from features.errors import BackboneError
 
@@ -28,6 +30,38 @@ class CatalogueEntry:
     image_size: int
     width: int
     options: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BackboneName:
+    """What a user types for a backbone, taken apart: `resnet50`, `mine.keras`, `resnet50@conv4_block6_out`.
+
+    Attributes:
+        network: Catalogue name, or path that ends in `.keras`.
+        layer: Layer after which the network is cut; empty for the whole network.
+    """
+
+    network: str
+    layer: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Takes a name apart at its last @, unless that belongs to the path of a `.keras` file."""
+        network, _, layer = ("", "", "") if text.endswith(".keras") else text.rpartition("@")
+        return cls(network, layer) if network else cls(text)
+
+    @property
+    def own(self) -> bool:
+        """True for a `.keras` file."""
+        return self.network.endswith(".keras")
+
+    @property
+    def label(self) -> str:
+        """How a spec and a file's name call it."""
+        return str(BackboneName(Path(self.network).stem if self.own else self.network, self.layer))
+
+    def __str__(self) -> str:
+        return f"{self.network}@{self.layer}" if self.layer else self.network
 
 
 _ENTRIES = (

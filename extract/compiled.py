@@ -55,7 +55,7 @@ class CompiledBackbone:
 
     Attributes:
         folder: Holds the OpenVINO graph, its weights and these facts.
-        backbone: Catalogue name or stem of the `.keras` file.
+        backbone: Catalogue name or stem of the `.keras` file, with @ and the layer if it is cut.
         weights_hash: SHA-256 of the weights, hexadecimal.
         image_size: Side of the input, pixels.
         pooling: avg, max or flatten.
@@ -96,7 +96,7 @@ def cache_key(backbone: str, weights_source: str, image_size: int, pooling: str,
     """Name of a cache entry: a hash of everything the converted graph depends on.
 
     Args:
-        backbone: Catalogue name or stem of the `.keras` file.
+        backbone: Catalogue name or stem of the `.keras` file, with @ and the layer if it is cut.
         weights_source: Hash of the weights file, or name and version of where else they come from.
         image_size: Pixels.
         pooling: avg, max or flatten.

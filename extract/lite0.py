@@ -21,6 +21,8 @@ _STAGES = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
+REPEATS = tuple(repeats for *_, repeats in _STAGES)
+"""Blocks of each stage."""
 
 
 def build_lite0(image_size: int, *, classifier: bool = False) -> Any:

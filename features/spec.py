@@ -19,7 +19,7 @@ class Spec:
     """What a row was computed with. Two specs are equal if their rows can stand in one table.
 
     Attributes:
-        backbone: Catalogue name, or the stem of a local `.keras` file.
+        backbone: Catalogue name, or the stem of a local `.keras` file; with @ and the layer if it is cut there.
         weights: Where the weights came from, for people; `weights_hash` decides equality.
         weights_hash: SHA-256, hexadecimal, of the weight arrays (of the file for `.keras`).
         image_size: Side of the square input, pixels.

@@ -207,6 +207,31 @@ def test_backbones_lists_sizes_and_widths(tmp_path: Path):
     assert "xception" in run_program("onepass", "backbones", cwd=tmp_path).stdout
 
 
+def test_backbones_lists_the_stages_of_one(tmp_path: Path, tiny_file: Path):
+    plain = run_program("onepass", "backbones", "--stages", "mobilenet_0.25", cwd=tmp_path).stdout.splitlines()
+    assert plain[0].split() == ["stage", "first", "layer", "layers", "parameters", "boundary", "bytes", "per", "image"]
+    assert plain[1].split() == ["conv1", "conv1", "3", "248", "the", "image", "-"]
+    assert plain[-1].split() == ["block13", "conv_dw_13", "6", "69,888", "conv_pw_12_relu", "50,176"]
+    listed = run_json("onepass", "backbones", "--stages", "efficientnet_lite0", cwd=tmp_path)
+    assert [stage["name"] for stage in listed] == ["stem", *(f"block{i}" for i in range(1, 8)), "top"]
+    assert listed[-1] == {
+        "name": "top",
+        "first": "_conv_head",
+        "position": 138,
+        "layers": 3,
+        "parameters": 320 * 1280 + 4 * 1280,
+        "boundary": "_blocks.15._bn2",
+        "shape": [7, 7, 320],
+        "boundary_bytes": 7 * 7 * 320 * 4,
+    }
+    own = run_program("onepass", "backbones", "--stages", str(tiny_file), cwd=tmp_path)
+    assert own.stdout == (
+        f"{tiny_file} has no layers with the usual names, so no stages. Parts of it are named by a layer or a number.\n"
+    )
+    unknown = run_program("onepass", "backbones", "--stages", "resnet5", cwd=tmp_path)
+    assert unknown.stderr.startswith("error: unknown backbone 'resnet5'. Did you mean resnet50?")
+
+
 @pytest.mark.parametrize(("command", "code", "message"), [
     (["extract", "nowhere"], 1, "error: nowhere is not there; needed: a folder of images.\n"),
     (["extract", "photos", "--backbone", "resnet5"], 1, "error: unknown backbone 'resnet5'. Did you mean resnet50?"),

@@ -1,0 +1,162 @@
+"""A backbone that can be trained: the Keras network that belongs to existing rows, whole or cut in two."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from extract.backbone import (
+    BATCH_SIZE,
+    Backbone,
+    Source,
+    load_backbone,
+    require_decode_rule,
+    require_same_backbone,
+)
+from extract.catalogue import BackboneName
+from extract.images import pixel_dtype
+from extract.keras_model import bare_network, build_backbone, pooled
+from extract.stages import Stage, boundary_before, first_unfrozen, stages_of, top_of
+from features.errors import OptionError
+from features.frameworks import import_keras
+from features.spec import Spec
+
+
+@dataclass(frozen=True, eq=False)
+class TrainableBackbone:
+    """The network behind rows, in float32 and in Keras, for training it further.
+
+    Whatever is changed in `network` is changed in `model` and in what `top` returned: they share their layers.
+    `trunk` knows nothing of it, because it is computed with the weights that `source` names.
+
+    Attributes:
+        spec: Of the rows it belongs to.
+        source: Where its weights come from.
+        network: Functional `keras.Model` without preprocessing and pooling.
+        model: `keras.Model`, (b, s, s, 3) RGB pixels of 0..255, uint8 or float32 as the spec's resize rule gives
+            them -> (b, d) float32 rows. `model.save` needs no code of this project to be loaded again.
+        random: Seed of its initial weights; None if they are pretrained.
+    """
+
+    spec: Spec
+    source: Source
+    network: Any
+    model: Any
+    random: int | None = None
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """From input to output; see `stages_of`."""
+        return stages_of(self.network)
+
+    def first_unfrozen(self, unfreeze: str) -> int:
+        """Place in `network.layers` of the first layer that trains; see `extract.stages.first_unfrozen`.
+
+        Raises:
+            OptionError: There is no such part.
+        """
+        return first_unfrozen(self.network, unfreeze)
+
+    def boundary_before(self, first: int) -> str | None:
+        """Where to cut so that `first` and all later layers lie above; see `extract.stages.boundary_before`."""
+        return boundary_before(self.network, first)
+
+    def trunk(self, boundary: str, *, engine: str = "auto", batch_size: int = BATCH_SIZE) -> Backbone:
+        """The frozen part below, as any other backbone: its rows are what the boundary gives, flattened.
+
+        Args:
+            boundary: From `boundary_before`.
+            engine: openvino, tensorflow or auto.
+            batch_size: Images per step of the TensorFlow engine.
+
+        Returns:
+            A backbone named `resnet50@conv4_block6_out`; `reshape(-1, *top(boundary).input_shape[1:])` of its rows
+            is what `top` takes. It computes in the spec's precision, or in float32 where that is int8.
+
+        Raises:
+            OptionError: The weights are random, so that nothing below is worth keeping.
+            BackboneError: There is no such layer, or the trunk cannot be built or run here.
+            SpecMismatchError: The weights that `source` names have changed since.
+        """
+        if self.random is not None:
+            raise OptionError(
+                f"{self.spec.backbone} has random weights, so no part of it can stay frozen; needed: unfreeze all."
+            )
+        name = BackboneName(BackboneName.parse(self.source.name).network, boundary)
+        trunk = load_backbone(
+            str(name),
+            weights=self.source.weights,
+            image_size=self.spec.image_size,
+            resize=self.spec.resize,
+            pooling="flatten",
+            precision="float32" if self.spec.precision == "int8" else self.spec.precision,
+            engine=engine,
+            batch_size=batch_size,
+        )
+        require_same_backbone(
+            trunk.spec, replace(trunk.spec, weights_hash=self.spec.weights_hash), f"the trunk of {self.spec.backbone}"
+        )
+        return trunk
+
+    def top(self, boundary: str) -> Any:
+        """The part above with its pooling: `keras.Model`, (b, h, w, c) float32 -> (b, d) float32 rows.
+
+        Args:
+            boundary: From `boundary_before`.
+
+        Raises:
+            BackboneError: There is no such layer, or not everything after it hangs on its output alone.
+        """
+        part = top_of(self.network, boundary)
+        rows = pooled(part.outputs[0], self.spec.pooling, self.spec.backbone)
+        return import_keras().Model(part.inputs[0], rows, name="top")
+
+
+def load_trainable(spec: Spec, *, source: Source, needed_by: str, random: int | None = None) -> TrainableBackbone:
+    """The Keras network that computes rows of a given spec, in float32 whatever the spec's precision is.
+
+    Args:
+        spec: What the rows are.
+        source: Where the backbone came from at the time of extraction.
+        needed_by: Who needs it, for messages: a head's or feature file's name.
+        random: Seed of initial weights, to train from scratch; nothing is downloaded or compared then, and
+            Keras's global seed is set to it.
+
+    Raises:
+        SpecMismatchError: What the source gives now is not what it gave then.
+        BackboneError: The backbone cannot be built here.
+        WeightsError: Its weights cannot be had.
+    """
+    require_decode_rule(spec, needed_by)
+    built = build_backbone(
+        source.name,
+        weights=source.weights,
+        image_size=spec.image_size,
+        pooling=spec.pooling,
+        pixels=pixel_dtype(spec.resize),
+        random=random,
+    )
+    found = replace(
+        spec, backbone=BackboneName.parse(source.name).label, weights_hash=built.weights_hash, width=built.width
+    )
+    if random is None:
+        require_same_backbone(found, spec, needed_by)
+        found = spec
+    else:
+        found = replace(found, weights=f"random {random}")
+    return TrainableBackbone(found, source, built.network, built.model, random)
+
+
+def list_stages(name: str, image_size: int | None = None) -> tuple[Stage, ...]:
+    """The stages of a backbone, from input to output; nothing is downloaded.
+
+    Args:
+        name: Catalogue name, or a path that ends in `.keras`.
+        image_size: Pixels, which boundaries grow with; by default the network's own.
+
+    Returns:
+        See `stages_of`; empty for a `.keras` file whose layers have other names.
+
+    Raises:
+        BackboneError: There is no such backbone, or its layers cannot be told apart.
+    """
+    return stages_of(bare_network(name, image_size))
