@@ -23,7 +23,7 @@ from heads.lbfgs import minimize_convex
 _LEAST_CURVATURE = 1e-6
 """Of a score, on average over the rows: what less of it is taken for, so that no step is endless."""
 
-_BLOCKS, _FEWEST_ROWS = 8, 128
+_BLOCKS, _FEWEST_ROWS = 8, 512
 
 
 @dataclass(frozen=True)
