@@ -22,6 +22,7 @@ onepass = typer.Typer(
 _extract_alone = typer.Typer(**_SETTINGS)  # type: ignore[arg-type]
 _train_head_alone = typer.Typer(**_SETTINGS)  # type: ignore[arg-type]
 _compare_heads_alone = typer.Typer(**_SETTINGS)  # type: ignore[arg-type]
+_fine_tune_alone = typer.Typer(**_SETTINGS)  # type: ignore[arg-type]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Engine = Annotated[str, typer.Option(help="openvino, tensorflow, or auto: tensorflow where there is a GPU.")]
@@ -285,6 +286,151 @@ def compare_heads_command(
     if csv:
         found.write_csv(csv)
     _show(found, as_json)
+
+
+@onepass.command("fine-tune", epilog="Example: fine-tune photos.resnet50.logreg.head --unfreeze conv5 --lr 1e-4")
+@_fine_tune_alone.command(epilog="Example: fine-tune photos.resnet50.logreg.head --unfreeze conv5 --lr 1e-4")
+@_guarded
+def fine_tune_command(
+    target: Annotated[
+        Path | None, typer.Argument(help="Head file, or feature file; by default the feature file in this folder.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Where the images lie, if not where they were; may be given again.")
+    ] = None,
+    head: Annotated[str, typer.Option(help="Head to train first, where the target is a feature file.")] = "logreg",
+    unfreeze: Annotated[
+        str | None, typer.Option(help="Number of layers, stage (see `onepass backbones --stages`), layer, all or auto.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate; 1e-4 by default.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="At most so many; 10 by default.")] = None,
+    stages: Annotated[
+        str | None, typer.Option(help="Several parts in turn, PART:RATExEPOCHS: conv5:1e-5x5, all:1e-6x3.")
+    ] = None,
+    augment: Augment = None,
+    views: Annotated[int | None, typer.Option(help="Fixed views per image instead of new ones each epoch.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adam, adamw or sgd.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="cosine or constant.")] = None,
+    warmup: Annotated[float | None, typer.Option(help="Share of the steps in which the rate rises.")] = None,
+    layer_decay: Annotated[float | None, typer.Option(help="Factor on the rate per stage away from the head.")] = None,
+    clip: Annotated[float | None, typer.Option(help="Longest gradient.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of adamw.")] = None,
+    label_smoothing: Annotated[float | None, typer.Option(help="Share given to all classes.")] = None,
+    class_weight: ClassWeights = None,
+    train_batchnorm: Annotated[
+        bool, typer.Option("--train-batchnorm", help="Let BatchNorm learn; small batches ruin it.")
+    ] = False,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Epochs without progress before a stage ends.")] = None,
+    boundary_cache: Annotated[
+        str, typer.Option(help="off, auto, or GB that the frozen part's output may take on disk.")
+    ] = "auto",
+    keep: Annotated[str, typer.Option(help="When the result replaces the frozen model: better, always, never.")] = (
+        "better"
+    ),
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Train the same network from random weights, to compare.")
+    ] = False,
+    to: Annotated[str, typer.Option(help="Format: keras, or h5 for the legacy one.")] = "keras",
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder for TensorBoard logs.", metavar="FOLDER")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of order, views and dropout.")] = None,
+    weights: Moved = None,
+    engine: Engine = "auto",
+    workers: Workers = None,
+    out: Annotated[Path | None, typer.Option(help="Model file; by default FEATURES.finetuned.keras here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a head and the upper layers of its backbone together; kept only if it is measurably better.
+
+    Run again after an interruption, it goes on after the last finished epoch.
+    """
+    from features import FeatureFile
+    from features.errors import OptionError
+    from heads.finetune import Plan, Sources, TuningStage, fine_tune
+
+    if stages and (unfreeze or lr or epochs):
+        raise OptionError(
+            "--stages says what to unfreeze, how fast and for how long; leave --unfreeze, --lr and --epochs out."
+        )
+    if to not in ("keras", "h5"):
+        raise OptionError(f"--to is {to!r}; needed: keras or h5.")
+    whole = "all" if from_scratch else "auto"
+    parts = (
+        TuningStage.parse(stages)
+        if stages
+        else (TuningStage(unfreeze or whole, lr or (1e-3 if from_scratch else 1e-4), epochs or 10),)
+    )
+    plan = Plan(
+        stages=parts,
+        train_batchnorm=train_batchnorm or from_scratch,
+        **_given(
+            optimizer=optimizer,
+            schedule=schedule,
+            warmup=warmup,
+            layer_decay=layer_decay,
+            clip=clip,
+            weight_decay=weight_decay,
+            label_smoothing=label_smoothing,
+            class_weight=_class_weights(class_weight),
+            batch_size=batch_size,
+            patience=patience,
+            views=views,
+            augment=augment,
+            seed=seed,
+        ),
+    )
+    features, saved = _start_of(target, head)
+    from extract import LabelledPixels, Source, load_trainable, random_layers, run_extraction
+
+    with FeatureFile(features) as file, _progress("fine-tuning", unit="steps") as report:
+        folders = data or [Path(folder) for folder in file.provenance.get("folders") or []]
+        fixed = augment if plan.views > 1 else None
+        pixels = LabelledPixels(file, data=data or (), augmentation=fixed, workers=workers)
+        trunks: dict[str, Any] = {}
+
+        def backbone() -> Any:
+            found = load_trainable(
+                saved.spec,
+                source=Source.of(saved.trained_on, weights),
+                needed_by=str(saved.path),
+                random=plan.seed if from_scratch else None,
+            )
+            trunks["of"] = found.trunk
+            return found
+
+        def boundary(layer: str, path: Path, views: int, recipe: str | None) -> None:
+            axis = _given(views=views, augment=recipe) if views > 1 else {}
+            run_extraction(folders, trunks["of"](layer, engine=engine), out=path, **axis, **_given(workers=workers))
+
+        done = fine_tune(
+            features,
+            saved,
+            plan,
+            Sources(
+                backbone,
+                pixels,
+                boundary,
+                (lambda: random_layers(augment, seed=plan.seed)) if augment and plan.views == 1 else None,
+            ),
+            boundary_cache=boundary_cache,
+            keep=keep,
+            from_scratch=from_scratch,
+            out=out or Path(f"{features.stem}.finetuned.{to}"),
+            tensorboard=tensorboard,
+            progress=report,
+            say=lambda line: typer.echo(line, err=True),
+        )
+    _show(done, as_json)
+    if not as_json:
+        _print_table(
+            [
+                ["class", "n", "before", "after", "mended", "broken"],
+                *(
+                    [name, str(c.n), f"{c.before:.3f}", f"{c.after:.3f}", str(c.mended), str(c.broken)]
+                    for name, c in done.per_class.items()
+                ),
+            ]
+        )
 
 
 @onepass.command("inspect", epilog="Example: onepass inspect photos.resnet50.h5 --csv findings.csv")
@@ -639,6 +785,26 @@ def _backbone_of(head: Any, weights: str | None, engine: str) -> Any:
         return load_backbone_for(head.spec, source=source, engine=engine, needed_by=str(head.path))
 
 
+def _start_of(target: Path | None, kind: str) -> tuple[Path, Any]:
+    """Feature file and saved head that a fine-tuning starts from; trains the head if only features are given."""
+    from features.errors import HeadFileError
+    from heads import train_head
+    from heads.file import is_head, load_head
+
+    target = target or _only_feature_file()
+    if target.is_file() and is_head(target):
+        saved = load_head(target)
+        features = Path(str(saved.trained_on.get("features")))
+        if not features.is_file():
+            raise HeadFileError(
+                f"{target} was trained on {features}, which is not there. Give the feature file instead of the head: "
+                f"fine-tune FEATURES --head {saved.kind}"
+            )
+        return features, saved
+    with _progress(f"training {kind}", total=False):
+        return target, train_head(target, head=kind).head
+
+
 def _warn_of_drift(drift: Any) -> None:
     if drift and not drift.accepted:
         typer.echo(f"accepted: this machine computes other rows than the head was trained on, {drift}", err=True)
@@ -782,6 +948,11 @@ def train_head_program() -> None:
 def compare_heads_program() -> None:
     """Entry point of `compare-heads`."""
     _run(_compare_heads_alone, "compare-heads")
+
+
+def fine_tune_program() -> None:
+    """Entry point of `fine-tune`."""
+    _run(_fine_tune_alone, "fine-tune")
 
 
 def onepass_program() -> None:

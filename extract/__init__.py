@@ -5,7 +5,9 @@ from extract.backbone import Backbone, Source, load_backbone, load_backbone_for
 from extract.catalogue import CATALOGUE
 from extract.folders import check_folder, find_images
 from extract.images import read_image
+from extract.keras_views import random_layers
 from extract.labelled import rows_of_folder
+from extract.pixels import LabelledPixels
 from extract.plan import Plan, plan_extraction
 from extract.repair import Repair, repair
 from extract.run import extract_features, run_extraction
@@ -17,6 +19,7 @@ __all__ = [
     "CATALOGUE",
     "Backbone",
     "Extraction",
+    "LabelledPixels",
     "Plan",
     "Repair",
     "Source",
@@ -30,6 +33,7 @@ __all__ = [
     "load_backbone_for",
     "load_trainable",
     "plan_extraction",
+    "random_layers",
     "read_image",
     "repair",
     "rows_of_folder",

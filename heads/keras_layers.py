@@ -28,24 +28,31 @@ def to_keras(network: Network, *, dropout: float = 0.0, name: str = "head") -> A
             f"a head of form {network.form} has no Keras layers. Use one made of dense layers, such as mlp or logreg."
         )
     with plain_keras() as keras, quiet_stderr():
-        return _sequential(keras, network, dropout, name)
+        rows = keras.Input((network.width,), name="rows")
+        return keras.Sequential([rows, *head_layers(keras, network, dropout=dropout)], name=name)
 
 
-def _sequential(keras: Any, network: DenseNetwork, dropout: float, name: str) -> Any:
-    layers = [keras.Input((network.width,), name="rows")]
+def head_layers(keras: Any, network: DenseNetwork, *, dropout: float = 0.0, output: str | None = None) -> list[Any]:
+    """The layers of a head, built and with its weights; to be called within `plain_keras()`.
+
+    Args:
+        keras: The module.
+        network: The fitted head.
+        dropout: Rate after each hidden layer; only a training step would notice.
+        output: Activation of the last layer; by default the head's own.
+    """
     variance = np.square(network.scale, dtype=np.float64)
-    layers.append(keras.layers.Normalization(mean=network.mean, variance=variance, name="standardise"))
+    layers = [keras.layers.Normalization(mean=network.mean, variance=variance, name="standardise")]
     last = len(network.kernels) - 1
-    for i, bias in enumerate(network.biases):
-        activation = network.activation if i < last else network.output
-        layers.append(keras.layers.Dense(len(bias), activation=activation, name=f"dense_{i + 1}"))
+    for i, (kernel, bias) in enumerate(zip(network.kernels, network.biases, strict=True)):
+        activation = network.activation if i < last else output or network.output
+        dense = keras.layers.Dense(len(bias), activation=activation, name=f"dense_{i + 1}")
+        dense.build((None, len(kernel)))
+        dense.set_weights([kernel, bias])
+        layers.append(dense)
         if i < last and dropout:
             layers.append(keras.layers.Dropout(dropout, name=f"dropout_{i + 1}"))
-    model = keras.Sequential(layers, name=name)
-    dense = [layer for layer in model.layers if layer.name.startswith("dense_")]
-    for layer, kernel, bias in zip(dense, network.kernels, network.biases, strict=True):
-        layer.set_weights([kernel, bias])
-    return model
+    return layers
 
 
 def summary(network: Network, *, dropout: float = 0.0) -> str:

@@ -140,7 +140,7 @@ def fit_on(estimator: Head, file: FeatureFile, rows: np.ndarray, *, memory: int 
     needed, free = estimator.memory_needed(len(rows), file.views, file.spec.width), memory or free_memory()
     labels, named = file.table.labels[rows].astype(np.int64), estimator.class_weight
     if isinstance(named, Mapping):
-        estimator.class_weight = _by_position(named, file.class_names, labels)
+        estimator.class_weight = by_position(named, file.class_names, labels)
     try:
         if isinstance(estimator, NetHead) and needed > free:
             return estimator.fit_chunks(FileRows(file, rows, memory=free // 2))
@@ -202,7 +202,7 @@ def training_parts(file: FeatureFile, parts: Sequence[str] = ("train",)) -> tupl
     )
 
 
-def _by_position(weights: Mapping[Any, float], class_names: tuple[str, ...], y: np.ndarray) -> dict[int, float]:
+def by_position(weights: Mapping[Any, float], class_names: tuple[str, ...], y: np.ndarray) -> dict[int, float]:
     """Class weights by position in `class_names`; classes that are not named count 1."""
     if unknown := [str(name) for name in weights if name not in class_names and name not in range(len(class_names))]:
         raise OptionError(f"class weights name {unknown[0]!r}; the classes are {', '.join(class_names)}.")

@@ -1,0 +1,110 @@
+"""Whether the frozen trunk's output is kept on disk, and how a training reads it back."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features import FeatureFile
+from features.errors import OptionError
+
+
+@dataclass(frozen=True)
+class BoundaryCost:
+    """What keeping the trunk's output takes.
+
+    Attributes:
+        boundary: Layer that the frozen trunk ends with.
+        images, views: So many.
+        bytes: On disk.
+        free: Bytes that are free there.
+        there: Bytes that an earlier run has already written.
+    """
+
+    boundary: str
+    images: int
+    views: int
+    bytes: int
+    free: int
+    there: int = 0
+
+    def __str__(self) -> str:
+        views = f" x {self.views} views" if self.views > 1 else ""
+        return (
+            f"output of {self.boundary} for {self.images} images{views}: {self.bytes / 1e9:.2f} GB of "
+            f"{self.free / 1e9:.1f} GB free"
+        )
+
+
+def boundary_cost(boundary: str, shape: tuple[int, ...], *, images: int, views: int, path: Path) -> BoundaryCost:
+    """What the float32 output of a layer, (h, w, c) per image, takes beside `path`."""
+    there = path.stat().st_size if path.is_file() else 0
+    return BoundaryCost(
+        boundary=boundary,
+        images=images,
+        views=views,
+        bytes=4 * int(np.prod(shape)) * images * views,
+        free=shutil.disk_usage(path.parent).free,
+        there=there,
+    )
+
+
+def worth_keeping(cost: BoundaryCost, limit: str) -> bool:
+    """Whether to keep the trunk's output.
+
+    Args:
+        cost: What it takes.
+        limit: off; auto, if it fits into half of the free disk; or GB it may take.
+
+    Raises:
+        OptionError: The limit is none of these, or a number that is too small.
+    """
+    if limit == "off":
+        return False
+    if limit == "auto":
+        return cost.bytes <= (cost.free + cost.there) / 2
+    try:
+        most = float(limit) * 1e9
+    except ValueError:
+        raise OptionError(f"--boundary-cache is {limit!r}; needed: off, auto, or so many GB.") from None
+    if cost.bytes > most:
+        raise OptionError(
+            f"the boundary cache needs {cost.bytes / 1e9:.2f} GB ({cost}); --boundary-cache allows {limit}. Allow "
+            "more, take fewer --views, or train end to end with --boundary-cache off."
+        )
+    return True
+
+
+class BoundaryInputs:
+    """Activations of the boundary, read from the file that keeps them.
+
+    Args:
+        file: Rows are flattened (h, w, c) activations.
+        contents: (n, 32) content hashes of the images, in the order of their positions.
+        shape: (h, w, c).
+    """
+
+    def __init__(self, file: FeatureFile, contents: np.ndarray, shape: tuple[int, ...]) -> None:
+        self._file, self._shape = file, shape
+        places = {content.tobytes(): i for i, content in enumerate(file.table.content_hashes)}
+        found = np.array([places.get(content.tobytes(), -1) for content in contents])
+        self._places = np.where((found >= 0) & file.committed[found], found, -1)
+
+    def lacking(self, images: np.ndarray) -> np.ndarray:
+        """Those of (m,) positions of images that the file does not hold."""
+        return np.asarray(images[self._places[images] < 0])
+
+    def __call__(self, images: np.ndarray, views: np.ndarray) -> np.ndarray:
+        """(b,) positions of images and (b,) views -> (b, h, w, c) float32."""
+        places = self._places[images]
+        rows = np.empty((len(images), *self._shape), np.float32)
+        for row, place, view in zip(rows, places.tolist(), views.tolist(), strict=True):
+            row[...] = self._file.rows[place, view].reshape(self._shape)
+        return rows
+
+
+MakeBoundary = Callable[[str, Path, int, str | None], Any]
+"""Boundary, path, views and augmentation -> a feature file is there, complete, with its rows."""

@@ -1,0 +1,238 @@
+"""Backbone and head as one Keras model that starts exactly where the head ended."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from features import Spec
+from features.errors import OptionError, TrainingError
+from features.frameworks import import_keras
+from heads.keras_layers import head_layers
+from heads.network import DenseNetwork, Network
+
+TOLERANCE = 1e-3
+"""Largest difference between logits of the joined model and of the head on cached float32 rows."""
+
+_REDUCED_AGREE = 0.95
+"""Least share of equal labels where the cached rows are of reduced precision, and logits cannot be compared."""
+
+
+class StageOf(Protocol):
+    """A stage of a network, as `extract.stages` lists them."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def parameters(self) -> int: ...
+
+
+class Trainable(Protocol):
+    """The network behind rows; `extract.TrainableBackbone` is one."""
+
+    @property
+    def spec(self) -> Spec: ...
+
+    @property
+    def network(self) -> Any:
+        """`keras.Model` without preprocessing and pooling."""
+
+    @property
+    def model(self) -> Any:
+        """`keras.Model`, (b, s, s, 3) pixels -> (b, d) rows; shares the layers of `network`."""
+
+    @property
+    def stages(self) -> Sequence[StageOf]: ...
+
+    def first_unfrozen(self, unfreeze: str) -> int: ...
+
+    def boundary_before(self, first: int) -> str | None: ...
+
+    def top(self, boundary: str) -> Any:
+        """`keras.Model`, (b, h, w, c) activations of the boundary -> (b, d) rows; shares the layers of `network`."""
+
+
+_USUAL_SHARE = 0.3
+"""Of the parameters: what `auto` unfreezes at least."""
+
+
+def first_unfrozen(backbone: Trainable, unfreeze: str) -> int:
+    """Place in `network.layers` of the first layer that trains.
+
+    Args:
+        backbone: The network.
+        unfreeze: A number of layers, a stage, a layer, all; or auto: the last stages that hold three tenths of the
+            parameters together, such as conv5 of ResNet50.
+
+    Raises:
+        OptionError: There is no such part.
+    """
+    if unfreeze != "auto":
+        return backbone.first_unfrozen(unfreeze)
+    total, above = sum(stage.parameters for stage in backbone.stages), 0
+    for stage in reversed(backbone.stages):
+        above += stage.parameters
+        if above >= _USUAL_SHARE * total:
+            return stage.position
+    return backbone.first_unfrozen("all")
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """A backbone with a head of dense layers on top, as Keras layers.
+
+    Attributes:
+        backbone: The network.
+        layers: Of the head: standardisation, dense layers, dropout; the last one gives logits.
+    """
+
+    backbone: Trainable
+    layers: list[Any]
+
+    @classmethod
+    def of(cls, backbone: Trainable, head: Network, *, dropout: float = 0.0) -> "Joined":
+        """Joins a fitted head to the network its rows come from; within `plain_keras()`.
+
+        Raises:
+            OptionError: The head is not made of dense layers, or its rows are of another width.
+        """
+        if not isinstance(head, DenseNetwork):
+            raise OptionError(
+                f"a head of form {head.form} is no network of layers, so it cannot be trained with the backbone. "
+                "Use one that is: logreg, svm, ridge, lda, centroid, mlp or linear."
+            )
+        return cls(backbone, head_layers(import_keras(), as_softmax(head), dropout=dropout, output="linear"))
+
+    @cached_property
+    def logits(self) -> Any:
+        """`keras.Model`: (b, s, s, 3) pixels -> (b, k) logits."""
+        return self._headed(self.backbone.model, "logits")
+
+    def logits_above(self, boundary: str) -> Any:
+        """`keras.Model`: (b, h, w, c) activations of the boundary -> (b, k) logits."""
+        return self._headed(self.backbone.top(boundary), "logits_above")
+
+    def augmented(self, random_layers: Any) -> Any:
+        """`keras.Model` like `logits`, that draws a view of each image in training."""
+        keras = import_keras()
+        model = self.backbone.model
+        pixels = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype)
+        seen = random_layers(pixels)
+        if model.inputs[0].dtype == "uint8":  # or the cast would cut off what follows the point
+            seen = keras.ops.cast(keras.ops.round(seen), "uint8")
+        return keras.Model(pixels, self.logits(seen), name="augmented")
+
+    def probabilities(self) -> Any:
+        """`keras.Model`: (b, s, s, 3) pixels -> (b, k) probabilities; nothing but built-in layers and operations."""
+        keras = import_keras()
+        model = self.backbone.model
+        pixels = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name="pixels")
+        rows = model(pixels)
+        for layer in self.layers:
+            rows = layer(rows)
+        return keras.Model(pixels, keras.layers.Softmax(dtype="float32", name="probabilities")(rows), name="classifier")
+
+    def sharpen(self, factor: float) -> None:
+        """Multiplies all logits, which is what a temperature of 1 / factor does."""
+        last = self.layers[-1]
+        last.set_weights([weight * np.float32(factor) for weight in last.get_weights()])
+
+    def unfreeze(self, first: int, *, batchnorm: bool = False) -> None:
+        """Lets the head and the layers of the network from `first` on train, and nothing else.
+
+        A frozen BatchNorm uses its stored moments in training too, so those above `first` stay as they are in
+        inference unless `batchnorm` is set: batches of photos of a few classes would ruin them.
+        """
+        normalisation = import_keras().layers.BatchNormalization
+        self.backbone.network.trainable = True
+        for i, layer in enumerate(self.backbone.network.layers):
+            layer.trainable = i >= first and (batchnorm or not isinstance(layer, normalisation))
+
+    def variables_from(self, first: int) -> list[Any]:
+        """All variables that training from `first` on can change, seeds left out: of those layers and of the head."""
+        layers = [*self.backbone.network.layers[first:], *self.layers[1:]]
+        found = {variable.path: variable for layer in layers for variable in layer.variables}
+        return [variable for path, variable in found.items() if "seed_generator" not in path]
+
+    def _headed(self, model: Any, name: str) -> Any:
+        keras = import_keras()
+        outputs = model.outputs[0]
+        for layer in self.layers:
+            outputs = layer(outputs)
+        return keras.Model(model.inputs[0], outputs, name=name)
+
+
+def as_softmax(network: DenseNetwork) -> DenseNetwork:
+    """The same head with one unit per class: a sigmoid is a softmax over 0 and its logit."""
+    if network.output == "softmax":
+        return network
+    kernel, bias = network.kernels[-1], network.biases[-1]
+    kernels = (*network.kernels[:-1], np.concatenate([np.zeros_like(kernel), kernel], axis=1))
+    biases = (*network.biases[:-1], np.concatenate([np.zeros_like(bias), bias]))
+    return replace(network, kernels=kernels, biases=biases, output="softmax")
+
+
+def random_head(like: DenseNetwork, seed: int) -> DenseNetwork:
+    """A head of the same layers with random weights (X. Glorot and Y. Bengio, 2010) that does not standardise."""
+    random = np.random.default_rng(seed)
+    like = as_softmax(like)
+    kernels = tuple(
+        (random.normal(size=kernel.shape) * np.sqrt(2 / sum(kernel.shape))).astype(np.float32)
+        for kernel in like.kernels
+    )
+    biases = tuple(np.zeros_like(bias) for bias in like.biases)
+    return replace(like, mean=np.zeros_like(like.mean), scale=np.ones_like(like.scale), kernels=kernels, biases=biases)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the joined model compares with the head on cached rows, before the first step.
+
+    Attributes:
+        images: Compared.
+        largest: Largest difference of a logit.
+        flips: Images with another label, ties within the tolerance left out.
+    """
+
+    images: int
+    largest: float
+    flips: int
+
+    def __str__(self) -> str:
+        return f"{self.images} images, {self.flips} labels differ, logits by {self.largest:.1e} at most"
+
+
+def require_agreement(
+    joined: np.ndarray, cached: np.ndarray, *, precision: str, name: Callable[[int], str]
+) -> Agreement:
+    """Compares logits of the joined model with those of the head on cached rows.
+
+    Args:
+        joined, cached: (m, k) logits of the same images.
+        precision: That the cached rows were computed in. Below float32 only labels are compared.
+        name: Position among the m -> path of the image.
+
+    Raises:
+        TrainingError: They are not the same model.
+    """
+    away = np.abs(joined - cached).max(axis=1)
+    top = np.sort(cached, axis=1)
+    exact = precision == "float32"
+    tied = top[:, -1] - top[:, -2] <= (2 * TOLERANCE if exact else 0)
+    flipped = (joined.argmax(axis=1) != cached.argmax(axis=1)) & ~tied
+    found = Agreement(len(away), float(away.max()), int(flipped.sum()))
+    sound = (found.largest <= TOLERANCE and not found.flips) if exact else flipped.mean() <= 1 - _REDUCED_AGREE
+    if not sound or not np.isfinite(away).all():
+        worst = int(away.argmax())
+        raise TrainingError(
+            f"the joined model is not the head that was trained: {found}; needed: no label, logits within "
+            f"{TOLERANCE:g}. Most of all differs {name(worst)}: {joined[worst].round(4).tolist()} against "
+            f"{cached[worst].round(4).tolist()}. Check the rows with `onepass verify`, then train the head again."
+        )
+    return found

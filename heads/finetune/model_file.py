@@ -1,0 +1,95 @@
+"""The fine-tuned model as a file: Keras's own format, with what is known about it inside."""
+
+import contextlib
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from features.errors import OptionError, TrainingError
+from features.frameworks import import_keras, quiet_stderr
+
+FACTS = "onepass.json"
+"""Name of the entry that Keras ignores."""
+
+FORMATS = ("keras", "h5")
+
+
+def save_model(model: Any, path: Path, facts: dict[str, Any]) -> None:
+    """Writes a model of images to probabilities; a crash leaves the old file or the new one.
+
+    Args:
+        model: `keras.Model`.
+        path: Ends in .keras, or in .h5 for the legacy format.
+        facts: What `read_facts` gives back; as JSON takes it.
+
+    Raises:
+        TrainingError: The file cannot be written.
+        OptionError: Another ending.
+    """
+    kind = path.suffix.removeprefix(".")
+    if kind not in FORMATS:
+        raise OptionError(f"--out is {path}; needed: a name that ends in .keras or .h5.")
+    beside = path.with_name(f".new-{path.name}")
+    try:
+        with quiet_stderr(), _without_legacy_warning():
+            model.save(beside)
+        if kind == "keras":
+            with zipfile.ZipFile(beside, "a") as archive:
+                archive.writestr(FACTS, json.dumps(facts))
+        else:
+            import h5py
+
+            with h5py.File(beside, "a") as file:
+                file.attrs[FACTS] = json.dumps(facts)
+        with open(beside, "rb") as written:
+            os.fsync(written.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise TrainingError(f"cannot write {path}: {error}. Choose another place with --out.") from None
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What `save_model` wrote beside the weights.
+
+    Raises:
+        TrainingError: The file holds none.
+    """
+    try:
+        if path.suffix == ".h5":
+            import h5py
+
+            with h5py.File(path, "r") as file:
+                return dict(json.loads(file.attrs[FACTS]))
+        with zipfile.ZipFile(path) as archive:
+            return dict(json.loads(archive.read(FACTS)))
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
+        raise TrainingError(f"{path} is no model that fine-tune wrote.") from None
+
+
+def load_model(path: Path) -> Any:
+    """The model alone, without running code from the file.
+
+    Raises:
+        TrainingError: Keras cannot load it so.
+    """
+    try:
+        with quiet_stderr():
+            return import_keras().models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise TrainingError(f"{path} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+
+
+@contextlib.contextmanager
+def _without_legacy_warning() -> Any:
+    """Without Keras's advice against a format that was asked for."""
+    from absl import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -1,0 +1,239 @@
+"""One fine-tuning within one session of Keras; to be imported within `plain_keras()`."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features import FeatureFile
+from features.errors import FeatureFileError, TrainingError
+from heads.calibration import best_sharpness
+from heads.file import SavedHead, head_bytes
+from heads.finetune.boundary import BoundaryInputs, boundary_cost, worth_keeping
+from heads.finetune.joined import Joined, first_unfrozen, random_head, require_agreement
+from heads.finetune.model_file import load_model, save_model
+from heads.finetune.plan import Plan
+from heads.finetune.result import FineTuned, compared, score_of
+from heads.finetune.run import Progress, Sources
+from heads.finetune.start import Parts, class_weights, start_head
+from heads.finetune.trainer import Feed, Images, Inputs, Trainer, scores_of
+from heads.network import DenseNetwork, Network
+
+_CHECKED = 512
+"""Validation images that the joined model is compared with the cached head on, at most."""
+
+
+class Session:
+    """One fine-tuning, within one session of Keras."""
+
+    def __init__(
+        self,
+        file: FeatureFile,
+        head: SavedHead,
+        plan: Plan,
+        sources: Sources,
+        work: Path,
+        from_scratch: bool,
+        progress: Progress | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.file, self.head, self.plan, self.sources, self.work = file, head, plan, sources, work
+        self.progress, self.say = progress, say
+        work.mkdir(parents=True, exist_ok=True)
+        self.parts = Parts.of(file, seed=plan.seed)
+        if not isinstance(head.network, DenseNetwork):
+            Joined.of(None, head.network)  # type: ignore[arg-type]  # says which heads there are
+        self.start: Network = start_head(head, file, self.parts)
+        self.backbone = sources.backbone()
+        dropout = float(head.parameters.get("dropout") or 0.0)
+        assert isinstance(self.start, DenseNetwork)
+        first = random_head(self.start, plan.seed) if from_scratch else self.start
+        self.joined = Joined.of(self.backbone, first, dropout=dropout)
+        self.from_scratch = from_scratch
+        self.agreement = None if from_scratch else self._checked_start()
+
+    def _checked_start(self) -> Any:
+        some = self.parts.val[:_CHECKED]
+        joined = scores_of(self.joined.logits, self._pixels, some, self.plan.batch_size)
+        return require_agreement(
+            joined,
+            self.start.scores(self.file.read(some)[0]),
+            precision=self.file.spec.precision,
+            name=lambda i: self.file.table.paths[some[i]],
+        )
+
+    def _pixels(self, images: np.ndarray, views: np.ndarray) -> np.ndarray:
+        return self.sources.pixels.read(images, views if self.plan.views > 1 else None)
+
+    def train(self, boundary_cache: str) -> None:
+        """Trains, and leaves the joined model in its best state, at the temperature that suits validation."""
+        y = self.file.table.labels.astype(np.int64)
+        weights = class_weights(self.plan.class_weight, y[self.parts.train], self.file.class_names)
+        feeds = _Feeds(self, boundary_cache)
+        self.trainer = Trainer(
+            self.joined,
+            self.plan,
+            Images(self.parts.train, self.parts.val, y, weights),
+            checkpoint=self.work / "checkpoint.safetensors",
+            fingerprint=self._fingerprint(feeds.names()),
+            progress=self.progress,
+        )
+        began = time.perf_counter()
+        self.state = self.trainer.run(feeds)
+        self.seconds = time.perf_counter() - began
+        self.boundary = feeds.kept
+        val = scores_of(self.joined.logits, self._pixels, self.parts.val, self.plan.batch_size)
+        self.joined.sharpen(best_sharpness(val, y[self.parts.val], weights[y[self.parts.val]]))
+
+    def _fingerprint(self, feeds: list[str]) -> str:
+        facts = [
+            self.file.fingerprint(),
+            hashlib.sha256(head_bytes(self.head)).hexdigest(),
+            asdict(self.plan),
+            feeds,
+            self.from_scratch,
+            version("keras"),
+            version("tensorflow"),
+        ]
+        return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
+
+    def finish(self, path: Path, keep: str, tensorboard: Path | None) -> FineTuned:
+        """Compares before and after from image files, and writes what is kept."""
+        test, class_names = self.parts.test, self.file.class_names
+        x, y = self.file.read(test)
+        frozen = self.head.network if self.parts.tested_on == "test" else self.start
+        before = frozen.scores(x).argmax(axis=1)
+        candidate = self.work / f"candidate{path.suffix}"
+        save_model(self.joined.probabilities(), candidate, {})
+        after = scores_of(load_model(candidate), self._pixels, test, self.plan.batch_size).argmax(axis=1)
+        gain, changes = compared(before, after, y, class_names)
+        result = FineTuned(
+            head=self.head.kind,
+            measured_on=self.parts.tested_on,
+            n=len(test),
+            before=score_of(before == y),
+            after=score_of(after == y),
+            gain=gain,
+            per_class=changes,
+            agreement=self.agreement,
+            history=self.state.history,
+            advice=self.state.advice,
+            kept="frozen",
+            path=None,
+            boundary=self.boundary,
+            seconds=self.seconds,
+        )
+        tuned = keep == "always" or (keep == "better" and result.better)
+        result = FineTuned(
+            **{**vars(result), "kept": "fine-tuned" if tuned else "frozen", "path": None if keep == "never" else path}
+        )
+        self._write(result, tuned, path, tensorboard)
+        candidate.unlink(missing_ok=True)
+        self.trainer.finish()
+        if not any(self.work.iterdir()):
+            self.work.rmdir()
+        return result
+
+    def _write(self, result: FineTuned, tuned: bool, path: Path, tensorboard: Path | None) -> None:
+        if result.path:
+            joined = self.joined
+            if not tuned:
+                self.trainer.reset()
+                joined = Joined.of(self.backbone, self.head.network)
+            save_model(joined.probabilities(), path, self._facts(result))
+        try:
+            result.write_history(path.with_suffix(".history.csv"))
+            result.draw_history(path.with_suffix(".history.png"))
+            if tensorboard:
+                _log_epochs(result, tensorboard)
+        except OSError as error:
+            raise TrainingError(f"cannot write the history beside {path}: {error}. The model is written.") from None
+
+    def _facts(self, result: FineTuned) -> dict[str, Any]:
+        return {
+            "format": "onepass-model",
+            "version": 1,
+            "class_names": list(self.file.class_names),
+            "spec": asdict(self.file.spec),
+            "plan": asdict(self.plan),
+            "report": result.record(),
+            "trained_on": self.head.trained_on,
+            "versions": {name: version(name) for name in ("onepass", "keras", "tensorflow")},
+        }
+
+
+class _Feeds:
+    """The models of the stages: above the boundary where its output is kept, else end to end."""
+
+    def __init__(self, run: Session, limit: str) -> None:
+        self._run, self._limit = run, limit
+        self.kept = ""
+        self._files: dict[Path, FeatureFile] = {}
+
+    def names(self) -> list[str]:
+        """What each stage is fed with."""
+        firsts = [first_unfrozen(self._run.backbone, stage.unfreeze) for stage in self._run.plan.stages]
+        return [self._boundary(first) or "pixels" for first in firsts]
+
+    def __call__(self, first: int) -> Feed:
+        run, joined = self._run, self._run.joined
+        boundary = self._boundary(first)
+        if boundary is not None:
+            above = joined.logits_above(boundary)
+            return Feed(above, above, self._inputs(boundary, above.input_shape[1:]))
+        if run.sources.random_layers and run.plan.views == 1:
+            return Feed(joined.augmented(run.sources.random_layers()), joined.logits, run._pixels)
+        return Feed(joined.logits, joined.logits, run._pixels)
+
+    def _boundary(self, first: int) -> str | None:
+        """The boundary whose output is kept for a stage, or None."""
+        run = self._run
+        found = run.backbone.boundary_before(first)
+        if found is None or run.sources.boundary is None or run.from_scratch or run.sources.random_layers:
+            return None
+        shape = run.backbone.network.get_layer(found).output.shape[1:]
+        cost = boundary_cost(
+            found, shape, images=len(run.file), views=run.plan.views, path=run.work / _boundary_name(found)
+        )
+        if not worth_keeping(cost, self._limit):
+            return None
+        self.kept = str(cost)
+        return found
+
+    def _inputs(self, boundary: str, shape: tuple[int, ...]) -> Inputs:
+        run = self._run
+        path = run.work / _boundary_name(boundary)
+        run.say(f"boundary cache: {self.kept}, in {path}")
+        assert run.sources.boundary
+        run.sources.boundary(boundary, path, run.plan.views, run.plan.augment)
+        if path not in self._files:
+            self._files[path] = FeatureFile(path)
+        inputs = BoundaryInputs(self._files[path], run.file.table.content_hashes, shape)
+        used = np.concatenate([run.parts.train, run.parts.val])
+        if len(lacking := inputs.lacking(used)):
+            raise FeatureFileError(
+                f"{path} lacks {len(lacking)} of the images, {run.file.table.paths[lacking[0]]} for one. Run the same "
+                "extract command again, or train with --boundary-cache off."
+            )
+        return inputs
+
+
+def _boundary_name(boundary: str) -> str:
+    return f"boundary-{boundary.replace('/', '-')}.h5"
+
+
+def _log_epochs(result: FineTuned, folder: Path) -> None:
+    """Writes the epochs as TensorBoard's scalars."""
+    import tensorflow as tf
+
+    for part, prefix in (("train", ""), ("validation", "val_")):
+        with tf.summary.create_file_writer(str(folder / part)).as_default():
+            for step, epoch in enumerate(result.history):
+                for measure in ("loss", "accuracy"):
+                    tf.summary.scalar(f"epoch_{measure}", getattr(epoch, prefix + measure), step=step)

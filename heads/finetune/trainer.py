@@ -1,0 +1,333 @@
+"""Trains a joined model stage by stage and epoch by epoch; what is killed goes on where it was.
+
+To be imported within `plain_keras()`.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from features.errors import TrainingError
+from heads.calibration import calibrated_loss
+from heads.finetune.joined import Joined, first_unfrozen
+from heads.finetune.plan import Plan, TuningStage
+from heads.finetune.result import Epoch
+
+_CHECKS_BELOW_START = 3
+
+
+class Inputs(Protocol):
+    """What a model is fed with: (b,) positions of images and (b,) views -> (b, ...) pixels or activations."""
+
+    def __call__(self, images: np.ndarray, views: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """The images of a fine-tuning.
+
+    Attributes:
+        train, val: (n,) and (m,) positions of images.
+        y: Classes of all images, by position.
+        weights: (k,) weight of each class.
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Feed:
+    """A model of one stage and what goes in.
+
+    Attributes:
+        train, judge: `keras.Model`s of the same variables, inputs -> (b, k) logits; `train` may draw views.
+        inputs: For both.
+    """
+
+    train: Any
+    judge: Any
+    inputs: Inputs
+
+
+@dataclass
+class State:
+    """How far training is.
+
+    Attributes:
+        stage, epoch: Finished epochs of the current stage.
+        history: All epochs, the start first.
+        best: Validation loss of the best network.
+        in_vain, below: Epochs in a row that brought nothing, and that lay below the start.
+        advice: Why it ended early, and what to do; empty if it did not.
+    """
+
+    stage: int = 0
+    epoch: int = 0
+    history: list[Epoch] = field(default_factory=list)
+    best: float = float("inf")
+    in_vain: int = 0
+    below: int = 0
+    advice: str = ""
+
+
+class Trainer:
+    """Trains a joined model and leaves it in its best state.
+
+    Args:
+        joined: Where it starts.
+        plan: What to do.
+        images: On what.
+        checkpoint: File that keeps all there is after each epoch; removed in the end.
+        fingerprint: Of whatever the result depends on; a checkpoint of another one is not used.
+        progress: Called with steps done, steps of the stage, and its name.
+    """
+
+    def __init__(
+        self,
+        joined: Joined,
+        plan: Plan,
+        images: Images,
+        *,
+        checkpoint: Path,
+        fingerprint: str,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> None:
+        self.joined, self.plan, self.images = joined, plan, images
+        self.state = State()
+        self._checkpoint, self._fingerprint, self._progress = checkpoint, fingerprint, progress
+        self._firsts = [first_unfrozen(joined.backbone, stage.unfreeze) for stage in plan.stages]
+        self._variables = joined.variables_from(min(self._firsts))
+        self._start = self._best = [np.array(variable) for variable in self._variables]
+
+    def run(self, feed: Callable[[int], Feed]) -> State:
+        """Trains all stages.
+
+        Args:
+            feed: Position of the first layer that trains -> the stage's model; called once its layers are set.
+        """
+        optimizer_state = self._resume()
+        for number, stage in enumerate(self.plan.stages):
+            if number < self.state.stage:
+                continue
+            self.joined.unfreeze(self._firsts[number], batchnorm=self.plan.train_batchnorm)
+            self._train(number, stage, feed(self._firsts[number]), optimizer_state)
+            optimizer_state = []
+            self._set(self._best)
+            if self.state.advice:
+                break
+            self.state.stage, self.state.epoch, self.state.in_vain = number + 1, 0, 0
+        self._set(self._best)
+        return self.state
+
+    def reset(self) -> None:
+        """Puts everything back to where it started."""
+        self._set(self._start)
+
+    def finish(self) -> None:
+        """Removes the checkpoint, once its result is safe elsewhere."""
+        self._checkpoint.unlink(missing_ok=True)
+
+    def _train(self, number: int, stage: TuningStage, feed: Feed, optimizer_state: list[np.ndarray]) -> None:
+        steps = -(-len(self.images.train) // self.plan.batch_size)
+        optimizer = self._optimizer(stage, steps)
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=self.plan.label_smoothing)
+        feed.train.compile(optimizer, loss, weighted_metrics=["accuracy"])
+        optimizer.build(feed.train.trainable_variables)
+        if optimizer_state:
+            for variable, value in zip(optimizer.variables, optimizer_state, strict=True):
+                variable.assign(value)
+        if not self.state.history:
+            start, accuracy = self._judged(feed)
+            nothing = float("nan")
+            self.state.history.append(Epoch(0, "", 0, 0.0, nothing, nothing, start, accuracy, 0.0))
+            self.state.best = start
+        while self.state.epoch < stage.epochs and not self.state.advice and self.state.in_vain < self.plan.patience:
+            self._one_epoch(number, stage, feed, optimizer)
+            self._save(optimizer)
+
+    def _one_epoch(self, number: int, stage: TuningStage, feed: Feed, optimizer: Any) -> None:
+        began, state = time.perf_counter(), self.state
+        random = np.random.default_rng((self.plan.seed, number, state.epoch))
+        _reseed(feed.train, random)
+        batches = _Batches(feed.inputs, self.images, self.plan, random)
+        done = state.epoch * len(batches)
+        report = _Report(self._progress, done, stage.epochs * len(batches), str(stage))
+        found = feed.train.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[report]).history
+        val_loss, val_accuracy = self._judged(feed)
+        state.epoch += 1
+        lr = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+        seconds = round(time.perf_counter() - began, 3)
+        loss, accuracy = found["loss"][0], found["accuracy"][0]
+        state.history.append(
+            Epoch(number + 1, stage.unfreeze, state.epoch, lr, loss, accuracy, val_loss, val_accuracy, seconds)
+        )
+        self._learn_from(state.history[-1], stage)
+
+    def _learn_from(self, epoch: Epoch, stage: TuningStage) -> None:
+        """Keeps the best network, and stops what leads nowhere."""
+        state, start = self.state, self.state.history[0]
+        if epoch.val_loss < state.best:
+            state.best, state.in_vain = epoch.val_loss, 0
+            self._best = [np.array(variable) for variable in self._variables]
+        else:
+            state.in_vain += 1
+        worse = epoch.val_accuracy < start.val_accuracy and epoch.val_loss > start.val_loss
+        state.below = state.below + 1 if worse else 0
+        if not np.isfinite(epoch.loss) or not np.isfinite(epoch.val_loss):
+            state.advice = f"the loss became {epoch.loss:g} at a learning rate of {stage.lr:g}; try a tenth of it"
+        elif state.below == _CHECKS_BELOW_START:
+            state.advice = (
+                f"validation stayed below the start for {state.below} epochs at a learning rate of {stage.lr:g}; "
+                "try a tenth of it, or unfreeze less"
+            )
+
+    def _judged(self, feed: Feed) -> tuple[float, float]:
+        """Loss at the best temperature and accuracy of the validation images."""
+        scores = scores_of(feed.judge, feed.inputs, self.images.val, self.plan.batch_size)
+        if not np.isfinite(scores).all():
+            return float("inf"), 0.0
+        y = self.images.y[self.images.val]
+        weights = self.images.weights[y]
+        return calibrated_loss(scores, y, weights), float((scores.argmax(axis=1) == y).mean())
+
+    def _optimizer(self, stage: TuningStage, steps: int) -> Any:
+        plan, total = self.plan, stage.epochs * steps
+        warm = round(plan.warmup * total)
+        rate: Any = stage.lr
+        if plan.schedule == "cosine":
+            rate = keras.optimizers.schedules.CosineDecay(
+                stage.lr / 100 if warm else stage.lr,
+                max(total - warm, 1),
+                warmup_target=stage.lr if warm else None,
+                warmup_steps=warm,
+            )
+        kinds: dict[str, tuple[type, dict[str, Any]]] = {
+            "adam": (keras.optimizers.Adam, {}),
+            "adamw": (keras.optimizers.AdamW, {"weight_decay": plan.weight_decay}),
+            "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
+        }
+        kind, options = kinds[plan.optimizer]
+        optimizer = type(kind.__name__, (_RatePerVariable, kind), {})(rate, global_clipnorm=plan.clip, **options)
+        optimizer.factors = dict(self._factors())
+        return optimizer
+
+    def _factors(self) -> Iterator[tuple[Any, float]]:
+        """Variables of the network, as TensorFlow knows them, and what layer_decay makes of their learning rate."""
+        places = [stage.position for stage in self.joined.backbone.stages]
+        for i, layer in enumerate(self.joined.backbone.network.layers):
+            above = sum(place > i for place in places)
+            for variable in layer.variables:
+                yield variable.value.ref(), self.plan.layer_decay ** (above + 1)
+
+    def _set(self, values: list[np.ndarray]) -> None:
+        for variable, value in zip(self._variables, values, strict=True):
+            variable.assign(value)
+
+    def _save(self, optimizer: Any) -> None:
+        named = {
+            "now": [np.array(variable) for variable in self._variables],
+            "best": self._best,
+            "optimizer": [np.array(variable) for variable in optimizer.variables],
+        }
+        arrays = {f"{kind}.{i}": np.ascontiguousarray(a) for kind, some in named.items() for i, a in enumerate(some)}
+        facts = {"fingerprint": self._fingerprint, "state": {**asdict(self.state)}}
+        beside = self._checkpoint.with_suffix(".new")
+        try:
+            with open(beside, "wb") as file:
+                file.write(save(arrays, {"onepass": json.dumps(facts)}))
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(self._checkpoint)
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(
+                f"cannot keep what was trained in {self._checkpoint}: {error}. Make room, and run the same command "
+                "again; it goes on after the last epoch that was kept."
+            ) from None
+
+    def _resume(self) -> list[np.ndarray]:
+        """Takes over what a killed run left; returns the state of its optimizer."""
+        try:
+            with safe_open(self._checkpoint, framework="numpy") as file:
+                facts = json.loads((file.metadata() or {})["onepass"])
+                if facts["fingerprint"] != self._fingerprint:
+                    return []
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            found = facts["state"]
+            state = State(**{**found, "history": [Epoch(**epoch) for epoch in found["history"]]})
+            now, best, optimizer = (_numbered(arrays, kind) for kind in ("now", "best", "optimizer"))
+            self._set(now)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            return []
+        self.state, self._best = state, best
+        return optimizer
+
+
+def scores_of(model: Any, inputs: Inputs, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """(m,) positions of images -> (m, k) float64 logits of their plain views."""
+    pieces = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
+    found = [model.predict_on_batch(inputs(some, np.zeros(len(some), np.int64))) for some in pieces]
+    return np.concatenate(found).astype(np.float64)
+
+
+def _numbered(arrays: dict[str, np.ndarray], kind: str) -> list[np.ndarray]:
+    own = [name for name in arrays if name.startswith(f"{kind}.")]
+    return [arrays[f"{kind}.{i}"] for i in range(len(own))]
+
+
+def _reseed(model: Any, random: np.random.Generator) -> None:
+    """Makes dropout and random layers depend on the epoch alone, not on what was drawn before."""
+    for variable in model.non_trainable_variables:
+        if "seed_generator" in variable.path:
+            variable.assign(random.integers(2**31, size=variable.shape).astype(variable.dtype))
+
+
+class _RatePerVariable:
+    """Goes before an optimizer of Keras."""
+
+    factors: dict[Any, float]
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        super().update_step(gradient, variable, learning_rate * self.factors.get(variable.ref(), 1.0))  # type: ignore[misc]
+
+
+class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """One epoch: each training image once, in one of its views; read ahead in a thread."""
+
+    def __init__(self, inputs: Inputs, images: Images, plan: Plan, random: np.random.Generator) -> None:
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=4)
+        self._inputs, self._images, self._size = inputs, images, plan.batch_size
+        self._order = random.permutation(images.train)
+        self._views = random.integers(plan.views, size=len(self._order))
+
+    def __len__(self) -> int:
+        return -(-len(self._order) // self._size)
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        some = slice(step * self._size, (step + 1) * self._size)
+        y = self._images.y[self._order[some]]
+        labels = np.eye(len(self._images.weights), dtype=np.float32)[y]
+        return self._inputs(self._order[some], self._views[some]), labels, self._images.weights[y].astype(np.float32)
+
+
+class _Report(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells how many steps are done."""
+
+    def __init__(self, progress: Callable[[int, int, str], None] | None, done: int, total: int, name: str) -> None:
+        super().__init__()
+        self._progress, self._done, self._total, self._name = progress, done, total, name
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        if self._progress:
+            self._progress(self._done + batch + 1, self._total, self._name)
