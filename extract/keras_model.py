@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from extract.catalogue import BUNDLED, BackboneName, CatalogueEntry, find_entry
 from extract.lite0 import build_lite0, load_bundled_weights
 from extract.stages import did_you_mean, trunk_of
@@ -119,6 +121,41 @@ def preprocess(entry: CatalogueEntry, pixels: Any) -> Any:
     if entry.name == BUNDLED:
         return (pixels - 127.0) / 128.0
     return getattr(keras.applications, entry.module).preprocess_input(pixels)
+
+
+_DEVIATIONS = (0.229, 0.224, 0.225)
+_MEANS = {"torch": (0.485, 0.456, 0.406), "caffe": (103.939, 116.779, 123.68)}  # the latter of B, G, R
+_MODES = {
+    "densenet": "torch",
+    "resnet": "caffe",
+    "vgg16": "caffe",
+    "vgg19": "caffe",
+    **dict.fromkeys(
+        ("inception_resnet_v2", "inception_v3", "mobilenet", "mobilenet_v2", "nasnet", "resnet_v2", "xception"), "tf"
+    ),
+}
+
+
+def preprocessing_layers(entry: CatalogueEntry | None) -> list[Any]:
+    """`preprocess` as built-in layers, equal to rounding; None stands for a network that brings its own.
+
+    The legacy .h5 format can hold layers, but no operations such as a cast.
+    """
+    layers = import_keras().layers
+    mode = "" if entry is None else entry.name if entry.name == BUNDLED else _MODES.get(entry.module, "")
+    if mode == BUNDLED:
+        return [layers.Rescaling(1 / 128, offset=-127 / 128)]
+    if mode == "tf":
+        return [layers.Rescaling(1 / 127.5, offset=-1)]
+    if mode == "torch":
+        variance = np.square(_DEVIATIONS)
+        return [layers.Rescaling(1 / 255), layers.Normalization(mean=_MEANS[mode], variance=variance)]
+    if mode == "caffe":
+        swap = layers.Conv2D(3, 1, name="rgb_to_bgr", trainable=False)
+        swap.build((None, None, None, 3))
+        swap.set_weights([np.eye(3, dtype=np.float32)[None, None, ::-1], -np.array(_MEANS[mode], np.float32)])
+        return [layers.Rescaling(1.0), swap]
+    return [layers.Rescaling(1.0)]
 
 
 def _pretrained_network(name: str, weights: str | Path, image_size: int, *, random: bool) -> tuple[Any, str]:

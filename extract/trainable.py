@@ -12,9 +12,9 @@ from extract.backbone import (
     require_decode_rule,
     require_same_backbone,
 )
-from extract.catalogue import BackboneName
+from extract.catalogue import BackboneName, find_entry
 from extract.images import pixel_dtype
-from extract.keras_model import bare_network, build_backbone, pooled
+from extract.keras_model import bare_network, build_backbone, pooled, preprocessing_layers
 from extract.stages import Stage, boundary_before, first_unfrozen, stages_of, top_of
 from features.errors import OptionError
 from features.frameworks import import_keras
@@ -96,6 +96,16 @@ class TrainableBackbone:
             trunk.spec, replace(trunk.spec, weights_hash=self.spec.weights_hash), f"the trunk of {self.spec.backbone}"
         )
         return trunk
+
+    def of_layers(self) -> Any:
+        """`model` again, sharing `network`, with preprocessing that the legacy .h5 format can hold."""
+        keras = import_keras()
+        name = BackboneName.parse(self.source.name)
+        pixels = keras.Input(self.model.input_shape[1:], dtype=self.model.inputs[0].dtype)
+        values = pixels
+        for layer in preprocessing_layers(None if name.own else find_entry(name.network)):
+            values = layer(values)
+        return keras.Model(pixels, pooled(self.network(values), self.spec.pooling, self.spec.backbone))
 
     def top(self, boundary: str) -> Any:
         """The part above with its pooling: `keras.Model`, (b, h, w, c) float32 -> (b, d) float32 rows.

@@ -12,8 +12,8 @@ from test_extract_weights import mobilenet
 
 from extract import Source, extract_features, load_backbone, load_backbone_for, load_trainable, run_extraction, verify
 from extract.backbone import Backbone
-from extract.catalogue import BackboneName
-from extract.keras_model import _with_rows
+from extract.catalogue import CATALOGUE, BackboneName
+from extract.keras_model import _with_rows, preprocess, preprocessing_layers
 from extract.trainable import TrainableBackbone, list_stages
 from features import FeatureFile
 from features.errors import BackboneError, OptionError, SpecMismatchError
@@ -271,3 +271,12 @@ def test_whole_models_are_saved_and_loaded_without_code(name: str, tmp_path: Pat
     loaded = import_keras().models.load_model(tmp_path / "model.keras", safe_mode=True)
     images = rng.integers(0, 256, (1, 96, 96, 3), dtype=np.uint8)
     np.testing.assert_array_equal(loaded(images), found.model(images))
+
+
+def test_every_preprocessing_of_keras_has_its_layers(rng: np.random.Generator):
+    pixels = rng.integers(0, 256, (1, 4, 4, 3)).astype(np.float32)
+    for entry in {entry.module: entry for entry in CATALOGUE.values()}.values():
+        values = pixels
+        for layer in preprocessing_layers(entry):
+            values = layer(values)
+        np.testing.assert_allclose(values, preprocess(entry, pixels), rtol=1e-6, atol=1e-5, err_msg=entry.name)

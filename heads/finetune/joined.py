@@ -50,6 +50,9 @@ class Trainable(Protocol):
     @property
     def stages(self) -> Sequence[StageOf]: ...
 
+    def of_layers(self) -> Any:
+        """`model` again, of layers alone."""
+
     def first_unfrozen(self, unfreeze: str) -> int: ...
 
     def boundary_before(self, first: int) -> str | None: ...
@@ -128,10 +131,10 @@ class Joined:
             seen = keras.ops.cast(keras.ops.round(seen), "uint8")
         return keras.Model(pixels, self.logits(seen), name="augmented")
 
-    def probabilities(self) -> Any:
-        """`keras.Model`: (b, s, s, 3) pixels -> (b, k) probabilities; nothing but built-in layers and operations."""
+    def probabilities(self, *, of_layers: bool = False) -> Any:
+        """`keras.Model`: (b, s, s, 3) pixels -> (b, k) probabilities, of nothing but what Keras brings."""
         keras = import_keras()
-        model = self.backbone.model
+        model = self.backbone.of_layers() if of_layers else self.backbone.model
         pixels = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name="pixels")
         rows = model(pixels)
         for layer in self.layers:

@@ -16,6 +16,7 @@ from heads.finetune.joined import Trainable
 from heads.finetune.model_file import FORMATS
 from heads.finetune.plan import KEEP, Plan
 from heads.finetune.result import FineTuned
+from heads.finetune.tensorboard import require_tensorboard
 
 Progress = Callable[[int, int, str], None]
 
@@ -89,6 +90,8 @@ def fine_tune(
     path = Path(out) if out else Path(f"{Path(features).stem}.finetuned.keras")
     if path.suffix.removeprefix(".") not in FORMATS:
         raise OptionError(f"--out is {path}; needed: a name that ends in .keras or .h5.")
+    if tensorboard:
+        require_tensorboard()
     work = path.with_suffix(".work")
     with FeatureFile(features) as file:
         file.require_complete()

@@ -22,6 +22,7 @@ from heads.finetune.plan import Plan
 from heads.finetune.result import FineTuned, compared, score_of
 from heads.finetune.run import Progress, Sources
 from heads.finetune.start import Parts, class_weights, start_head
+from heads.finetune.tensorboard import log_epochs
 from heads.finetune.trainer import Feed, Images, Inputs, Trainer, scores_of
 from heads.network import DenseNetwork, Network
 
@@ -110,7 +111,7 @@ class Session:
         frozen = self.head.network if self.parts.tested_on == "test" else self.start
         before = frozen.scores(x).argmax(axis=1)
         candidate = self.work / f"candidate{path.suffix}"
-        save_model(self.joined.probabilities(), candidate, {})
+        save_model(self.joined.probabilities(of_layers=path.suffix == ".h5"), candidate, {})
         after = scores_of(load_model(candidate), self._pixels, test, self.plan.batch_size).argmax(axis=1)
         gain, changes = compared(before, after, y, class_names)
         result = FineTuned(
@@ -146,12 +147,12 @@ class Session:
             if not tuned:
                 self.trainer.reset()
                 joined = Joined.of(self.backbone, self.head.network)
-            save_model(joined.probabilities(), path, self._facts(result))
+            save_model(joined.probabilities(of_layers=path.suffix == ".h5"), path, self._facts(result))
         try:
             result.write_history(path.with_suffix(".history.csv"))
             result.draw_history(path.with_suffix(".history.png"))
             if tensorboard:
-                _log_epochs(result, tensorboard)
+                log_epochs(result.history, tensorboard)
         except OSError as error:
             raise TrainingError(f"cannot write the history beside {path}: {error}. The model is written.") from None
 
@@ -226,14 +227,3 @@ class _Feeds:
 
 def _boundary_name(boundary: str) -> str:
     return f"boundary-{boundary.replace('/', '-')}.h5"
-
-
-def _log_epochs(result: FineTuned, folder: Path) -> None:
-    """Writes the epochs as TensorBoard's scalars."""
-    import tensorflow as tf
-
-    for part, prefix in (("train", ""), ("validation", "val_")):
-        with tf.summary.create_file_writer(str(folder / part)).as_default():
-            for step, epoch in enumerate(result.history):
-                for measure in ("loss", "accuracy"):
-                    tf.summary.scalar(f"epoch_{measure}", getattr(epoch, prefix + measure), step=step)

@@ -143,11 +143,11 @@ class Trainer:
         steps = -(-len(self.images.train) // self.plan.batch_size)
         optimizer = self._optimizer(stage, steps)
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=self.plan.label_smoothing)
-        feed.train.compile(optimizer, loss, weighted_metrics=["accuracy"])
+        feed.train.compile(optimizer, loss, weighted_metrics=["accuracy"], jit_compile=jit())
         optimizer.build(feed.train.trainable_variables)
         if optimizer_state:
             for variable, value in zip(optimizer.variables, optimizer_state, strict=True):
-                variable.assign(value)
+                variable.assign(value.reshape(variable.shape))
         if not self.state.history:
             start, accuracy = self._judged(feed)
             nothing = float("nan")
@@ -233,7 +233,7 @@ class Trainer:
 
     def _set(self, values: list[np.ndarray]) -> None:
         for variable, value in zip(self._variables, values, strict=True):
-            variable.assign(value)
+            variable.assign(value.reshape(variable.shape))
 
     def _save(self, optimizer: Any) -> None:
         named = {
@@ -274,8 +274,16 @@ class Trainer:
         return optimizer
 
 
+def jit() -> bool:
+    """Whether XLA pays: on a GPU. On a CPU its convolutions are slower than TensorFlow's own."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def scores_of(model: Any, inputs: Inputs, images: np.ndarray, batch_size: int) -> np.ndarray:
     """(m,) positions of images -> (m, k) float64 logits of their plain views."""
+    model.jit_compile = jit()
     pieces = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
     found = [model.predict_on_batch(inputs(some, np.zeros(len(some), np.int64))) for some in pieces]
     return np.concatenate(found).astype(np.float64)
