@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -161,15 +162,18 @@ class Trainer:
         began, state = time.perf_counter(), self.state
         random = np.random.default_rng((self.plan.seed, number, state.epoch))
         _reseed(feed.train, random)
-        batches = _Batches(feed.inputs, self.images, self.plan, random)
-        done = state.epoch * len(batches)
-        report = _Report(self._progress, done, stage.epochs * len(batches), str(stage))
-        found = feed.train.fit(batches, epochs=1, verbose=0, shuffle=False, callbacks=[report]).history
+        feed.train.reset_metrics()
+        found: dict[str, float] = {}
+        steps = -(-len(self.images.train) // self.plan.batch_size)
+        for step, (x, y, weights) in enumerate(_batches(feed.inputs, self.images, self.plan, random), start=1):
+            found = feed.train.train_on_batch(x, y, sample_weight=weights, return_dict=True)
+            if self._progress:
+                self._progress(state.epoch * steps + step, stage.epochs * steps, str(stage))
         val_loss, val_accuracy = self._judged(feed)
         state.epoch += 1
         lr = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         seconds = round(time.perf_counter() - began, 3)
-        loss, accuracy = found["loss"][0], found["accuracy"][0]
+        loss, accuracy = float(found["loss"]), float(found["accuracy"])
         state.history.append(
             Epoch(number + 1, stage.unfreeze, state.epoch, lr, loss, accuracy, val_loss, val_accuracy, seconds)
         )
@@ -310,32 +314,26 @@ class _RatePerVariable:
         super().update_step(gradient, variable, learning_rate * self.factors.get(variable.ref(), 1.0))  # type: ignore[misc]
 
 
-class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """One epoch: each training image once, in one of its views; read ahead in a thread."""
+def _batches(
+    inputs: Inputs, images: Images, plan: Plan, random: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """One epoch: inputs, one-hot labels and weights of each training image once, in one of its views.
 
-    def __init__(self, inputs: Inputs, images: Images, plan: Plan, random: np.random.Generator) -> None:
-        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=4)
-        self._inputs, self._images, self._size = inputs, images, plan.batch_size
-        self._order = random.permutation(images.train)
-        self._views = random.integers(plan.views, size=len(self._order))
+    The next batch is read while this one is learnt from. Not by Keras's datasets: for these TensorFlow makes the
+    allocator hand memory back at once, and a step of a small network takes half as long again.
+    """
+    order = random.permutation(images.train)
+    views = random.integers(plan.views, size=len(order))
+    labels = np.eye(len(images.weights), dtype=np.float32)
 
-    def __len__(self) -> int:
-        return -(-len(self._order) // self._size)
+    def read(start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        some = order[start : start + plan.batch_size]
+        y = images.y[some]
+        return inputs(some, views[start : start + plan.batch_size]), labels[y], images.weights[y].astype(np.float32)
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        some = slice(step * self._size, (step + 1) * self._size)
-        y = self._images.y[self._order[some]]
-        labels = np.eye(len(self._images.weights), dtype=np.float32)[y]
-        return self._inputs(self._order[some], self._views[some]), labels, self._images.weights[y].astype(np.float32)
-
-
-class _Report(keras.callbacks.Callback):  # type: ignore[misc]
-    """Tells how many steps are done."""
-
-    def __init__(self, progress: Callable[[int, int, str], None] | None, done: int, total: int, name: str) -> None:
-        super().__init__()
-        self._progress, self._done, self._total, self._name = progress, done, total, name
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        if self._progress:
-            self._progress(self._done + batch + 1, self._total, self._name)
+    with ThreadPoolExecutor(1, thread_name_prefix="batch") as pool:
+        waiting = pool.submit(read, 0)
+        for start in range(plan.batch_size, len(order), plan.batch_size):
+            ready, waiting = waiting.result(), pool.submit(read, start)
+            yield ready
+        yield waiting.result()
