@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -407,3 +408,31 @@ def test_the_command_refuses_in_one_line(args: list[str], words: str, code: int,
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_killed_for_good_it_goes_on_and_ends_the_same(features: Path, logreg: SavedHead, tmp_path: Path):
+    args = [
+        str(logreg.path),
+        "--unfreeze",
+        "all",
+        "--lr",
+        "1e-3",
+        "--epochs",
+        "6",
+        "--patience",
+        "9",
+        "--keep",
+        "always",
+    ]
+    assert run_program("fine-tune", *args, "--out", "whole.keras", cwd=tmp_path).returncode == 0
+    program = Path(sys.executable).parent / "fine-tune"
+    running = subprocess.Popen([program, *args, "--out", "again.keras"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    checkpoint, deadline = tmp_path / "again.work" / "checkpoint.safetensors", time.monotonic() + 120
+    while not checkpoint.exists() and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    assert run_program("fine-tune", *args, "--out", "again.keras", cwd=tmp_path).returncode == 0
+    for a, b in zip(weights_of(tmp_path / "whole.keras"), weights_of(tmp_path / "again.keras"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
