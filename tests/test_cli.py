@@ -54,7 +54,7 @@ def test_every_command_has_help_with_an_example(command: str, tmp_path: Path):
     assert "--json" in done.stdout
 
 
-@pytest.mark.parametrize("program", ["extract", "train-head", "compare-heads", "fine-tune"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_the_programs_stand_alone_too(program: str, tmp_path: Path):
     done = run_program(program, "--help", cwd=tmp_path)
     assert f"Usage: {program} [OPTIONS]" in done.stdout
