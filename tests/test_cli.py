@@ -16,17 +16,8 @@ from extract import Backbone
 from extract.run import run_extraction
 from features import FeatureFile
 
-COMMANDS = [
-    "extract",
-    "train-head",
-    "compare-heads",
-    "fine-tune",
-    "inspect",
-    "predict",
-    "evaluate",
-    "info",
-    "backbones",
-]
+PROGRAMS = ["extract", "train-head", "compare-heads", "fine-tune"]
+COMMANDS = [*PROGRAMS, "inspect", "predict", "evaluate", "info", "backbones"]
 
 
 @pytest.fixture(scope="module")

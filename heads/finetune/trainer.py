@@ -182,7 +182,8 @@ class Trainer:
     def _learn_from(self, epoch: Epoch, stage: TuningStage) -> None:
         """Keeps the best network, and stops what leads nowhere."""
         state, start = self.state, self.state.history[0]
-        if epoch.val_loss < state.best:
+        # A lower loss is no gain to whoever counts errors, if there are more of them than at the start.
+        if epoch.val_loss < state.best and epoch.val_accuracy >= start.val_accuracy:
             state.best, state.in_vain = epoch.val_loss, 0
             self._best = [np.array(variable) for variable in self._variables]
         else:
