@@ -2,7 +2,7 @@
 
     python benchmarks/tuning.py FEATURES... --draws 5
 
-logreg against LogisticRegressionCV, rbf-svm against GridSearchCV(SVC), svm against GridSearchCV(LinearSVC).
+logreg against LogisticRegressionCV, rbf-svm against GridSearchCV(SVC).
 Per file one timed round each, ours and theirs in turn, a time for each and their ratio; per draw (another
 fifth of the images held out) the accuracies of both on the same images with McNemar's exact p. "cold" is
 the whole `train-head` process and the whole `compare-heads` process with all heads. Writes
@@ -25,10 +25,10 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC, LinearSVC
+from sklearn.svm import SVC
 
 from features import FeatureFile
-from heads import LogisticHead, RBFSVMHead, SVMHead
+from heads import LogisticHead, RBFSVMHead
 from heads.base import Head
 from heads.basis import Basis
 from heads.folds import assign_folds
@@ -36,7 +36,7 @@ from heads.paired import mcnemar
 
 Fitted = Callable[[np.ndarray], np.ndarray]
 _NEW_MANNERS: dict[str, Any] = {"l1_ratios": (0,), "use_legacy_attributes": False}
-KINDS = ("logreg", "svm", "rbf-svm")
+KINDS = ("logreg", "rbf-svm")
 
 
 def main(
@@ -82,7 +82,7 @@ def measured(file: FeatureFile, kind: str, draws: int, rounds: int) -> dict[str,
 
 
 def ours(kind: str, x: np.ndarray, y: np.ndarray) -> Fitted:
-    head: Head = {"logreg": LogisticHead, "svm": SVMHead, "rbf-svm": RBFSVMHead}[kind]()
+    head: Head = {"logreg": LogisticHead, "rbf-svm": RBFSVMHead}[kind]()
     return head.fit(x, y).predict
 
 
@@ -92,8 +92,6 @@ def theirs(kind: str, x: np.ndarray, y: np.ndarray) -> Fitted:
         search: Any = LogisticRegressionCV(
             Cs=LogisticHead.strengths(), cv=folds, scoring="neg_log_loss", max_iter=1000, **_NEW_MANNERS
         )
-    elif kind == "svm":
-        search = GridSearchCV(LinearSVC(), {"C": SVMHead.strengths()}, cv=folds)
     else:
         scaled = StandardScaler().fit_transform(x)
         usual = 1 / np.square(scaled).sum(axis=1).mean()
