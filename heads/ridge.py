@@ -101,17 +101,15 @@ class _Weighted:
 
         Args:
             alpha: Strength.
-            groups: Positions of each group's rows, or nothing if every row is a group of its own.
+            groups: Positions of the rows of each group of two and more; all others are groups of their own.
         """
-        residuals = self.targets - self.z @ self.weights(alpha)
-        if groups:
-            for group in groups:
-                z, one = self.z[group], self.intercept[group]
-                hat = (z / (self.squares + alpha)) @ z.T + one @ one.T
-                residuals[group] = np.linalg.solve(np.eye(len(group)) - hat, residuals[group])
-        else:
-            leverage = np.square(self.z) @ (1 / (self.squares + alpha)) + np.square(self.intercept[:, 0])
-            residuals /= (1 - leverage)[:, None]
+        errors = self.targets - self.z @ self.weights(alpha)
+        leverage = np.square(self.z) @ (1 / (self.squares + alpha)) + np.square(self.intercept[:, 0])
+        residuals = errors / (1 - leverage)[:, None]
+        for group in groups:
+            z, one = self.z[group], self.intercept[group]
+            hat = (z / (self.squares + alpha)) @ z.T + one @ one.T
+            residuals[group] = np.linalg.solve(np.eye(len(group)) - hat, errors[group])
         return np.asarray((self.targets - residuals) / self.roots + self.mean_target)
 
 
@@ -120,6 +118,6 @@ def _trials(problem: _Weighted, rows: TrainingRows, alphas: list[float]) -> Iter
     belongs = np.repeat(rows.groups, rows.views)
     order = np.argsort(belongs, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(belongs[order])) + 1)
-    alone = len(groups) == len(belongs)
+    groups = [group for group in groups if len(group) > 1]
     for alpha in alphas:
-        yield alpha, problem.left_out(alpha, [] if alone else groups)[:: rows.views]
+        yield alpha, problem.left_out(alpha, groups)[:: rows.views]

@@ -179,7 +179,7 @@ class _Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("at", [1, 4, 6, 9])
+@pytest.mark.parametrize("at", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(6, marks=pytest.mark.slow), 9])
 def test_what_was_interrupted_ends_as_if_it_had_not_been(at: int, features: Path, tmp_path: Path):
     head = train_head(features, head="mlp", hidden=(6,), dropout=0.5, lr=1e-3, weight_decay=0.0, tune="none", epochs=3,
                       out=tmp_path / "mlp.head").head  # fmt: skip

@@ -103,14 +103,10 @@ class Joined:
         """Joins a fitted head to the network its rows come from; within `plain_keras()`.
 
         Raises:
-            OptionError: The head is not made of dense layers, or its rows are of another width.
+            OptionError: The head is not made of dense layers.
         """
-        if not isinstance(head, DenseNetwork):
-            raise OptionError(
-                f"a head of form {head.form} is no network of layers, so it cannot be trained with the backbone. "
-                "Use one that is: logreg, svm, ridge, lda, centroid, mlp or linear."
-            )
-        return cls(backbone, head_layers(import_keras(), as_softmax(head), dropout=dropout, output="linear"))
+        layers = head_layers(import_keras(), as_softmax(require_layers(head)), dropout=dropout, output="linear")
+        return cls(backbone, layers)
 
     @cached_property
     def logits(self) -> Any:
@@ -169,6 +165,20 @@ class Joined:
         for layer in self.layers:
             outputs = layer(outputs)
         return keras.Model(model.inputs[0], outputs, name=name)
+
+
+def require_layers(head: Network) -> DenseNetwork:
+    """Refuses heads that no Keras layers compute.
+
+    Raises:
+        OptionError: With those that are layers.
+    """
+    if not isinstance(head, DenseNetwork):
+        raise OptionError(
+            f"a head of form {head.form} is no network of layers, so it cannot be trained with the backbone. "
+            "Use one that is: logreg, svm, ridge, lda, centroid, mlp or linear."
+        )
+    return head
 
 
 def as_softmax(network: DenseNetwork) -> DenseNetwork:

@@ -24,7 +24,6 @@ from heads.finetune.run import Progress, Sources
 from heads.finetune.start import Parts, class_weights, start_head
 from heads.finetune.tensorboard import log_epochs
 from heads.finetune.trainer import Feed, Images, Inputs, Trainer, scores_of
-from heads.network import DenseNetwork, Network
 
 _CHECKED = 512
 """Validation images that the joined model is compared with the cached head on, at most."""
@@ -48,12 +47,9 @@ class Session:
         self.progress, self.say = progress, say
         work.mkdir(parents=True, exist_ok=True)
         self.parts = Parts.of(file, seed=plan.seed)
-        if not isinstance(head.network, DenseNetwork):
-            Joined.of(None, head.network)  # type: ignore[arg-type]  # says which heads there are
-        self.start: Network = start_head(head, file, self.parts)
+        self.start = start_head(head, file, self.parts)
         self.backbone = sources.backbone()
         dropout = float(head.parameters.get("dropout") or 0.0)
-        assert isinstance(self.start, DenseNetwork)
         first = random_head(self.start, plan.seed) if from_scratch else self.start
         self.joined = Joined.of(self.backbone, first, dropout=dropout)
         self.from_scratch = from_scratch

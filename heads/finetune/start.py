@@ -3,15 +3,17 @@
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.utils.class_weight import compute_class_weight
 
 from features import FeatureFile
 from features.errors import TrainingError
 from heads.base import ClassWeight, Head
 from heads.calibration import best_sharpness
 from heads.file import SavedHead
+from heads.finetune.joined import require_layers
 from heads.folds import assign_folds, fold_masks
-from heads.network import DenseNetwork, Network
-from heads.training import fit_on, make_head
+from heads.network import DenseNetwork
+from heads.training import by_position, fit_on, make_head
 
 _FOLDS = 7
 """Of which one becomes the validation part where there is none: about 15 % of the training images."""
@@ -59,7 +61,7 @@ class Parts:
         return cls(train, val, test if len(test) else val, "test" if len(test) else "val", drawn)
 
 
-def start_head(saved: SavedHead, file: FeatureFile, parts: Parts) -> Network:
+def start_head(saved: SavedHead, file: FeatureFile, parts: Parts) -> DenseNetwork:
     """The head that fine-tuning starts from: it has not seen the validation images.
 
     It is the saved head's network, or one of the same kind and settings trained without them; at the
@@ -69,12 +71,15 @@ def start_head(saved: SavedHead, file: FeatureFile, parts: Parts) -> Network:
         saved: The frozen head.
         file: Its feature file.
         parts: Of that file.
+
+    Raises:
+        OptionError: The head is not made of dense layers.
     """
+    network = require_layers(saved.network)
     known = {seen.tobytes() for seen in saved.seen}
     prefixes = np.ascontiguousarray(file.table.content_hashes[parts.val][:, :8])
-    network = saved.network
     if any(prefix.tobytes() in known for prefix in prefixes):
-        network = fit_on(_same_head(saved), file, parts.train).network_
+        network = require_layers(fit_on(_same_head(saved), file, parts.train).network_)
     x, y = file.read(parts.val)
     return network.sharpened(best_sharpness(network.scores(x), y))
 
@@ -89,14 +94,5 @@ def _same_head(saved: SavedHead) -> Head:
 
 def class_weights(given: ClassWeight, y: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
     """(k,) weights of the classes: as they occur in `y` for "balanced", by name otherwise."""
-    from sklearn.utils.class_weight import compute_class_weight
-
-    from heads.training import by_position
-
     named = given if given is None or isinstance(given, str) else by_position(given, class_names, y)
     return np.asarray(compute_class_weight(named, classes=np.arange(len(class_names)), y=y), np.float64)
-
-
-def is_foldable(network: Network) -> bool:
-    """Whether a head is made of dense layers."""
-    return isinstance(network, DenseNetwork)
