@@ -3,6 +3,7 @@
 import inspect
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 
 from features import FeatureFile
 from features.errors import OptionError, TrainingError
+from features.near_duplicates import leaked
 from heads.base import Head, require_positive
 from heads.blas import one_blas_thread
 from heads.centroid import CentroidHead
 from heads.chunks import FileRows
-from heads.evaluation import Evaluation, evaluate
+from heads.evaluation import Evaluation, score
 from heads.file import SavedHead, save_head
 from heads.knn import KNNHead
 from heads.lda import LDAHead
@@ -115,10 +117,14 @@ def train_head(
         rows, scored, measured_on = training_parts(file, parts)
         require_positive(max_images=max_images, memory=memory)
         rows = some_of(rows, file.table.labels[rows], max_images, seed=estimator.seed)
-        started = time.perf_counter()
-        fit_on(estimator, file, rows, memory=memory)
-        seconds = time.perf_counter() - started
-        evaluation = evaluate(estimator, file, rows=scored, trained=rows, measured_on=measured_on)
+        # Copies are looked for meanwhile: much of a fit keeps one processor busy.
+        with ThreadPoolExecutor(1) as pool:
+            copies = pool.submit(leaked, file, scored, rows)
+            started = time.perf_counter()
+            fit_on(estimator, file, rows, memory=memory)
+            seconds = time.perf_counter() - started
+            x, y = file.read(scored)
+            evaluation = score(estimator, x, y, file.class_names, measured_on=measured_on, copies=copies.result())
         path = Path(out) if out else Path(f"{Path(features).stem}.{head}.head")
         saved = as_saved(estimator, file, rows, evaluation, path=path)
     save_head(saved)
