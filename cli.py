@@ -344,24 +344,21 @@ def fine_tune_command(
 
     Run again after an interruption, it goes on after the last finished epoch.
     """
+    from extract.keras_views import require_drawable
     from features import FeatureFile
     from features.errors import OptionError
-    from heads.finetune import Plan, Sources, TuningStage, fine_tune
+    from heads.finetune import Plan, TuningStage, fine_tune
 
-    if stages and (unfreeze or lr or epochs):
+    if stages and _given(unfreeze=unfreeze, lr=lr, epochs=epochs):
         raise OptionError(
             "--stages says what to unfreeze, how fast and for how long; leave --unfreeze, --lr and --epochs out."
         )
     if to not in ("keras", "h5"):
         raise OptionError(f"--to is {to!r}; needed: keras or h5.")
-    whole = "all" if from_scratch else "auto"
-    parts = (
-        TuningStage.parse(stages)
-        if stages
-        else (TuningStage(unfreeze or whole, lr or (1e-3 if from_scratch else 1e-4), epochs or 10),)
-    )
+    usual = {"unfreeze": "all", "lr": 1e-3} if from_scratch else {"unfreeze": "auto", "lr": 1e-4}
+    alone: dict[str, Any] = {**usual, "epochs": 10, **_given(unfreeze=unfreeze, lr=lr, epochs=epochs)}
     plan = Plan(
-        stages=parts,
+        stages=TuningStage.parse(stages) if stages else (TuningStage(**alone),),
         train_batchnorm=train_batchnorm or from_scratch,
         **_given(
             optimizer=optimizer,
@@ -379,39 +376,14 @@ def fine_tune_command(
             seed=seed,
         ),
     )
+    require_drawable(augment, fixed=plan.views > 1)
     features, saved = _start_of(target, head)
-    from extract import LabelledPixels, Source, load_trainable, random_layers, run_extraction
-
     with FeatureFile(features) as file, _progress("fine-tuning", unit="steps") as report:
-        folders = data or [Path(folder) for folder in file.provenance.get("folders") or []]
-        fixed = augment if plan.views > 1 else None
-        pixels = LabelledPixels(file, data=data or (), augmentation=fixed, workers=workers)
-        trunks: dict[str, Any] = {}
-
-        def backbone() -> Any:
-            found = load_trainable(
-                saved.spec,
-                source=Source.of(saved.trained_on, weights),
-                needed_by=str(saved.path),
-                random=plan.seed if from_scratch else None,
-            )
-            trunks["of"] = found.trunk
-            return found
-
-        def boundary(layer: str, path: Path, views: int, recipe: str | None) -> None:
-            axis = _given(views=views, augment=recipe) if views > 1 else {}
-            run_extraction(folders, trunks["of"](layer, engine=engine), out=path, **axis, **_given(workers=workers))
-
         done = fine_tune(
             features,
             saved,
             plan,
-            Sources(
-                backbone,
-                pixels,
-                boundary,
-                (lambda: random_layers(augment, seed=plan.seed)) if augment and plan.views == 1 else None,
-            ),
+            _tuning_sources(file, saved, plan, data or [], weights, engine, workers, from_scratch),
             boundary_cache=boundary_cache,
             keep=keep,
             from_scratch=from_scratch,
@@ -803,6 +775,43 @@ def _start_of(target: Path | None, kind: str) -> tuple[Path, Any]:
         return features, saved
     with _progress(f"training {kind}", total=False):
         return target, train_head(target, head=kind).head
+
+
+def _tuning_sources(
+    file: Any,
+    saved: Any,
+    plan: Any,
+    data: list[Path],
+    weights: str | None,
+    engine: str,
+    workers: int | None,
+    from_scratch: bool,
+) -> Any:
+    """Network and images of a fine-tuning, which the heads know nothing of."""
+    from extract import LabelledPixels, Source, load_trainable, random_layers, run_extraction
+    from heads.finetune import Sources
+
+    fixed = plan.views > 1
+
+    def boundary(backbone: Any, layer: str, path: Path) -> None:
+        folders = data or [Path(folder) for folder in file.provenance.get("folders") or []]
+        axis = {"views": plan.views, "augment": plan.augment} if fixed else {}
+        run_extraction(folders, backbone.trunk(layer, engine=engine), out=path, **axis, **_given(workers=workers))
+
+    return Sources(
+        backbone=functools.partial(
+            load_trainable,
+            saved.spec,
+            source=Source.of(saved.trained_on, weights),
+            needed_by=str(saved.path),
+            random=plan.seed if from_scratch else None,
+        ),
+        pixels=LabelledPixels(file, data=data, augmentation=plan.augment if fixed else None, workers=workers),
+        boundary=boundary,
+        random_layers=functools.partial(random_layers, plan.augment, seed=plan.seed)
+        if plan.augment and not fixed
+        else None,
+    )
 
 
 def _warn_of_drift(drift: Any) -> None:

@@ -7,6 +7,24 @@ from features.errors import OptionError
 from features.frameworks import import_keras
 
 
+def require_drawable(recipe: Augmentation | str | None, *, fixed: bool = False) -> None:
+    """Refuses recipes that cannot be drawn from, before anything is computed.
+
+    Args:
+        recipe: Or a text for `Augmentation.parse`; None for plain images.
+        fixed: Whether views are drawn once by `extract.views` rather than each time by Keras's layers.
+
+    Raises:
+        OptionError: It cannot be read, or it crops: Keras's layers cannot cut squares of any size.
+    """
+    if isinstance(recipe, str):
+        recipe = Augmentation.parse(recipe)
+    if recipe and recipe.crop < 1 and not fixed:
+        raise OptionError(
+            f"--augment {recipe} crops, which Keras's layers cannot. Use zoom, or fixed views of it with --views."
+        )
+
+
 def random_layers(recipe: Augmentation | str, *, seed: int = 0) -> Any:
     """The `keras.Sequential` that draws a view of each image: (b, s, s, 3) of 0..255 -> the same, float32.
 
@@ -17,14 +35,11 @@ def random_layers(recipe: Augmentation | str, *, seed: int = 0) -> Any:
         seed: Of what is drawn.
 
     Raises:
-        OptionError: The recipe crops; Keras's layers cannot cut squares of any size.
+        OptionError: As `require_drawable`.
     """
     if isinstance(recipe, str):
         recipe = Augmentation.parse(recipe)
-    if recipe.crop < 1:
-        raise OptionError(
-            f"--augment {recipe} crops, which Keras's layers cannot. Use zoom, or fixed views of it with --views."
-        )
+    require_drawable(recipe)
     keras = import_keras()
     layers = keras.layers
     fill = {"fill_mode": "nearest"}

@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import run_program, write_folder
 
-from extract import LabelledPixels, Source, load_trainable, run_extraction
+from extract import LabelledPixels, Source, load_trainable, random_layers, run_extraction
 from features import FeatureFile
 from features.errors import DataError, OptionError, TrainingError
 from features.frameworks import plain_keras
@@ -44,21 +45,19 @@ def logreg(features: Path) -> SavedHead:
     return train_head(features, head="logreg", C=0.1, tune="none", out=features.with_name("logreg.head")).head
 
 
-def sources(features: Path, head: SavedHead, *, augment: str | None = None, boundary: bool = True, **made) -> Sources:
+def sources(features: Path, head: SavedHead, *, views: int = 1, boundary: bool = True, **made) -> Sources:
     """As the command line makes them."""
-    file = FeatureFile(features)
-    trunks = {}
+    recipe = "classic" if views > 1 else None
 
-    def backbone():
-        found = load_trainable(head.spec, source=Source.of(head.trained_on), needed_by="the test", **made)
-        trunks["of"] = found.trunk
-        return found
-
-    def cut(layer: str, path: Path, views: int, recipe: str | None) -> None:
+    def cut(backbone, layer: str, path: Path) -> None:
         axis = {"views": views, "augment": recipe} if views > 1 else {}
-        run_extraction(features.parent / "photos", trunks["of"](layer), out=path, **axis)
+        run_extraction(features.parent / "photos", backbone.trunk(layer), out=path, **axis)
 
-    return Sources(backbone, LabelledPixels(file, augmentation=augment), cut if boundary else None)
+    return Sources(
+        partial(load_trainable, head.spec, source=Source.of(head.trained_on), needed_by="the test", **made),
+        LabelledPixels(FeatureFile(features), augmentation=recipe),
+        cut if boundary else None,
+    )
 
 
 def tuned(features: Path, head: SavedHead, plan: Plan, out: Path, given: Sources | None = None, **options) -> FineTuned:
@@ -161,7 +160,7 @@ def test_a_frozen_layer_does_not_move_and_layer_decay_slows_the_lower_ones(featu
 
 def test_a_boundary_gives_what_end_to_end_gives(features: Path, logreg: SavedHead, tmp_path: Path):
     plan = Plan(stages=(TuningStage("3", 1e-3, 3),), views=3, augment="classic")
-    given = sources(features, logreg, augment="classic")
+    given = sources(features, logreg, views=3)
     said: list[str] = []
     cut = tuned(features, logreg, plan, tmp_path / "cut.keras", given, keep="always", say=said.append)
     whole = tuned(features, logreg, plan, tmp_path / "whole.keras", given, keep="always", boundary_cache="off")
@@ -277,6 +276,20 @@ def test_the_history_stands_in_csv_png_and_tensorboard(features: Path, logreg: S
     assert len(lines) == 1 + len(done.history) == 4
     assert (tmp_path / "x.history.png").read_bytes()[:4] == b"\x89PNG"
     assert len(list((tmp_path / "logs").rglob("events.*"))) == 2
+
+
+def test_random_layers_draw_another_view_each_time_and_none_in_inference(features: Path, logreg: SavedHead, tmp_path):
+    given = replace(sources(features, logreg), random_layers=partial(random_layers, "classic,brightness=0.1"))
+    done = tuned(features, logreg, Plan(stages=(TWO,), augment="classic"), tmp_path / "x.keras", given, keep="always")
+    assert not done.boundary
+    assert done.history[1].loss != done.history[2].loss
+    with plain_keras() as keras:
+        layers = random_layers("classic,brightness=0.1", seed=1)
+        pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.float32)
+        np.testing.assert_array_equal(layers(pixels, training=False), pixels)
+        one, two = (keras.ops.convert_to_numpy(layers(pixels, training=True)) for _ in range(2))
+        assert np.abs(one - two).max() > 1
+        assert 0 <= one.min() <= one.max() <= 255
 
 
 def test_from_scratch_trains_everything_from_random_weights(features: Path, logreg: SavedHead, tmp_path: Path):
@@ -401,6 +414,8 @@ def test_the_command_reports_and_keeps_what_is_better(features: Path, tmp_path: 
         (["--data", "nowhere"], "nowhere", 1),
         (["--unfreeze", "conv77"], "conv77", 2),
         (["--augment", "sparkle"], "sparkle", 2),
+        (["--augment", "crop=0.5"], "Use zoom", 2),
+        (["--lr", "0"], "lr is 0", 2),
     ],
 )
 def test_the_command_refuses_in_one_line(args: list[str], words: str, code: int, features: Path, tmp_path: Path):

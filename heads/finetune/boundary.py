@@ -106,5 +106,5 @@ class BoundaryInputs:
         return rows
 
 
-MakeBoundary = Callable[[str, Path, int, str | None], Any]
-"""Boundary, path, views and augmentation -> a feature file is there, complete, with its rows."""
+MakeBoundary = Callable[[Any, str, Path], Any]
+"""Backbone, boundary and path -> a feature file is there, complete, with its rows in the plan's views."""

@@ -208,7 +208,7 @@ class _Feeds:
         path = run.work / _boundary_name(boundary)
         run.say(f"boundary cache: {self.kept}, in {path}")
         assert run.sources.boundary
-        run.sources.boundary(boundary, path, run.plan.views, run.plan.augment)
+        run.sources.boundary(run.backbone, boundary, path)
         if path not in self._files:
             self._files[path] = FeatureFile(path)
         inputs = BoundaryInputs(self._files[path], run.file.table.content_hashes, shape)
