@@ -91,6 +91,23 @@ def test_what_views_are_worth_stands_in_the_results():
     assert "the same costs it 1.7 (-2.7 to -0.6)" in text
 
 
+def test_what_tuning_costs_stands_in_the_results():
+    results = ROOT / "benchmarks" / "results"
+    heads = json.loads((results / "tuning-trashnet.resnet50.json").read_text())["heads"]
+    sweep = json.loads((results / "sweep-10000x2048.json").read_text())["times_a_plain_fit"]
+    text = " ".join(README.split())
+
+    def times(ratio: dict) -> str:
+        return f"{ratio['median']:.1f} times ({ratio['min']:.1f} to {ratio['max']:.1f})"
+
+    assert f"logreg {times(heads['logreg']['times_faster'])} as fast as LogisticRegressionCV" in text
+    assert f"rbf-svm {times(heads['rbf-svm']['times_faster'])} as fast as GridSearchCV(SVC)" in text
+    for found in heads.values():
+        assert all(one["p"] > 0.05 or one["onepass"] > one["scikit-learn"] for one in found["accuracies"])
+    assert f"takes {times(sweep['keras, batch 32']['whole'])} as long as one plain Keras fit" in text
+    assert f"{times(sweep['keras, same batch']['whole'])} at the sweep's own batch size" in text
+
+
 def test_what_inspect_finds_stands_in_the_results():
     path = ROOT / "benchmarks" / "results" / "inspection-resnet50-trashnet.json"
     found = json.loads(path.read_text())["mean"]
