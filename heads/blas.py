@@ -14,7 +14,7 @@ def one_blas_thread(function: Callable[_Arguments, _Result]) -> Callable[_Argume
     """Runs a function with BLAS on one thread, for the whole process while it lasts.
 
     The threads of OpenBLAS wait for each other in busy loops. Where another program wants one of the processors, they
-    make a fit slower: on two processors with one of them busy, eight times. Without them the same fit loses little,
+    make a fit several times slower than on a single thread. Without them the same fit loses little,
     and what is worth it runs in threads of our own, which sleep while they wait.
     """
 

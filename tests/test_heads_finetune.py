@@ -336,6 +336,22 @@ def test_the_report_counts_what_was_mended_and_broken():
     assert (changes["bee"].mended, changes["bee"].broken, changes["bee"].after) == (0, 1, 0.98)
 
 
+@pytest.mark.parametrize("ending", ["h5", "keras"])
+def test_a_file_that_is_no_model_of_ours_is_left_alone(ending: str, features: Path, logreg: SavedHead, tmp_path: Path):
+    path = tmp_path / f"precious.{ending}"
+    path.write_bytes(features.read_bytes())
+    with pytest.raises(OptionError, match="exists and is no model that fine-tune wrote; it is left alone"):
+        tuned(features, logreg, Plan(stages=(TWO,)), path)
+    assert path.read_bytes() == features.read_bytes()
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_place_that_cannot_be_written_is_named(features: Path, logreg: SavedHead, tmp_path: Path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(TrainingError, match="cannot make the folder"):
+        tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "file" / "x.keras")
+
+
 def test_stages_are_read_as_they_are_written():
     assert TuningStage.parse("conv5:1e-5x5, all:1e-6x3") == (TuningStage("conv5", 1e-5, 5), TuningStage("all", 1e-6, 3))
     for text in ("conv5", "conv5:1e-5", "conv5:fastx3", "conv5:1e-5x0", ""):

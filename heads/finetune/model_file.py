@@ -16,6 +16,23 @@ FACTS = "onepass.json"
 FORMATS = ("keras", "h5")
 
 
+def require_place(path: Path) -> None:
+    """Refuses to write where something else stands, before anything is trained.
+
+    Raises:
+        OptionError: The name has another ending, or a file that is no model of `fine-tune` has it: a feature file, say.
+    """
+    if path.suffix.removeprefix(".") not in FORMATS:
+        raise OptionError(f"--out is {path}; needed: a name that ends in .keras or .h5.")
+    if path.exists():
+        try:
+            read_facts(path)
+        except TrainingError:
+            raise OptionError(
+                f"{path} exists and is no model that fine-tune wrote; it is left alone. Choose another name with --out."
+            ) from None
+
+
 def save_model(model: Any, path: Path, facts: dict[str, Any]) -> None:
     """Writes a model of images to probabilities; a crash leaves the old file or the new one.
 
@@ -26,16 +43,12 @@ def save_model(model: Any, path: Path, facts: dict[str, Any]) -> None:
 
     Raises:
         TrainingError: The file cannot be written.
-        OptionError: Another ending.
     """
-    kind = path.suffix.removeprefix(".")
-    if kind not in FORMATS:
-        raise OptionError(f"--out is {path}; needed: a name that ends in .keras or .h5.")
     beside = path.with_name(f".new-{path.name}")
     try:
         with quiet_stderr(), _without_legacy_warning():
             model.save(beside)
-        if kind == "keras":
+        if path.suffix == ".keras":
             with zipfile.ZipFile(beside, "a") as archive:
                 archive.writestr(FACTS, json.dumps(facts))
         else:

@@ -104,6 +104,8 @@ class FineTuned:
             f"after:  {len(trained)} epochs in {self.seconds:.0f} s, {self.measured_on} {_score(self.after)}",
             f"gain:   {gain:+.1f} points ({low:+.1f} to {high:+.1f}), p = {self.gain.p:.2g}: {verdict}",
         ]
+        if self.measured_on == "val":
+            lines.append("note:   these images also said when to stop, which flatters the gain; add a test part")
         if self.advice:
             lines.append(f"stopped early: {self.advice}")
         lines.append(f"kept:   the {self.kept} model" + (f", {self.path}" if self.path else "; no file written"))

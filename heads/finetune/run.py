@@ -8,12 +8,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from features import FeatureFile
-from features.errors import OptionError
+from features.errors import OptionError, TrainingError
 from features.frameworks import plain_keras
 from heads.file import SavedHead
 from heads.finetune.boundary import MakeBoundary
 from heads.finetune.joined import Trainable
-from heads.finetune.model_file import FORMATS
+from heads.finetune.model_file import require_place
 from heads.finetune.plan import KEEP, Plan
 from heads.finetune.result import FineTuned
 from heads.finetune.tensorboard import require_tensorboard
@@ -88,11 +88,16 @@ def fine_tune(
     if keep not in KEEP:
         raise OptionError(f"--keep is {keep!r}; needed: one of {', '.join(KEEP)}.")
     path = Path(out) if out else Path(f"{Path(features).stem}.finetuned.keras")
-    if path.suffix.removeprefix(".") not in FORMATS:
-        raise OptionError(f"--out is {path}; needed: a name that ends in .keras or .h5.")
+    require_place(path)
     if tensorboard:
         require_tensorboard()
     work = path.with_suffix(".work")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(
+            f"cannot make the folder {work}: {error.strerror}. Choose another place with --out."
+        ) from None
     with FeatureFile(features) as file:
         file.require_complete()
         head.require_rows_of(file)

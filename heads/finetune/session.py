@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from features import FeatureFile
 from features.errors import FeatureFileError, TrainingError
 from heads.calibration import best_sharpness
 from heads.file import SavedHead, head_bytes
-from heads.finetune.boundary import BoundaryInputs, boundary_cost, worth_keeping
+from heads.finetune.boundary import BoundaryCost, BoundaryInputs, boundary_cost, worth_keeping
 from heads.finetune.joined import Joined, first_unfrozen, random_head, require_agreement
 from heads.finetune.model_file import load_model, save_model
 from heads.finetune.plan import Plan
@@ -45,7 +45,6 @@ class Session:
     ) -> None:
         self.file, self.head, self.plan, self.sources, self.work = file, head, plan, sources, work
         self.progress, self.say = progress, say
-        work.mkdir(parents=True, exist_ok=True)
         self.parts = Parts.of(file, seed=plan.seed)
         self.start = start_head(head, file, self.parts)
         self.backbone = sources.backbone()
@@ -78,13 +77,13 @@ class Session:
             self.plan,
             Images(self.parts.train, self.parts.val, y, weights),
             checkpoint=self.work / "checkpoint.safetensors",
-            fingerprint=self._fingerprint(feeds.names()),
+            fingerprint=self._fingerprint(sorted(feeds.costs())),
             progress=self.progress,
         )
         began = time.perf_counter()
         self.state = self.trainer.run(feeds)
         self.seconds = time.perf_counter() - began
-        self.boundary = feeds.kept
+        self.boundary = "; ".join(map(str, feeds.costs().values()))
         val = scores_of(self.joined.logits, self._pixels, self.parts.val, self.plan.batch_size)
         self.joined.sharpen(best_sharpness(val, y[self.parts.val], weights[y[self.parts.val]]))
 
@@ -127,9 +126,7 @@ class Session:
             seconds=self.seconds,
         )
         tuned = keep == "always" or (keep == "better" and result.better)
-        result = FineTuned(
-            **{**vars(result), "kept": "fine-tuned" if tuned else "frozen", "path": None if keep == "never" else path}
-        )
+        result = replace(result, kept="fine-tuned" if tuned else "frozen", path=None if keep == "never" else path)
         self._write(result, tuned, path, tensorboard)
         candidate.unlink(missing_ok=True)
         self.trainer.finish()
@@ -170,45 +167,40 @@ class _Feeds:
 
     def __init__(self, run: Session, limit: str) -> None:
         self._run, self._limit = run, limit
-        self.kept = ""
         self._files: dict[Path, FeatureFile] = {}
 
-    def names(self) -> list[str]:
-        """What each stage is fed with."""
+    def costs(self) -> dict[str, BoundaryCost]:
+        """The boundaries whose output is kept, for one stage or more."""
         firsts = [first_unfrozen(self._run.backbone, stage.unfreeze) for stage in self._run.plan.stages]
-        return [self._boundary(first) or "pixels" for first in firsts]
+        found = [cost for first in firsts if (cost := self._kept(first))]
+        return {cost.boundary: cost for cost in found}
 
     def __call__(self, first: int) -> Feed:
         run, joined = self._run, self._run.joined
-        boundary = self._boundary(first)
-        if boundary is not None:
-            above = joined.logits_above(boundary)
-            return Feed(above, above, self._inputs(boundary, above.input_shape[1:]))
+        if cost := self._kept(first):
+            above = joined.logits_above(cost.boundary)
+            return Feed(above, above, self._inputs(cost, above.input_shape[1:]))
         if run.sources.random_layers and run.plan.views == 1:
             return Feed(joined.augmented(run.sources.random_layers()), joined.logits, run._pixels)
         return Feed(joined.logits, joined.logits, run._pixels)
 
-    def _boundary(self, first: int) -> str | None:
-        """The boundary whose output is kept for a stage, or None."""
+    def _kept(self, first: int) -> BoundaryCost | None:
+        """The boundary whose output is kept for a stage, if it is."""
         run = self._run
         found = run.backbone.boundary_before(first)
         if found is None or run.sources.boundary is None or run.from_scratch or run.sources.random_layers:
             return None
         shape = run.backbone.network.get_layer(found).output.shape[1:]
-        cost = boundary_cost(
-            found, shape, images=len(run.file), views=run.plan.views, path=run.work / _boundary_name(found)
-        )
-        if not worth_keeping(cost, self._limit):
-            return None
-        self.kept = str(cost)
-        return found
+        path = run.work / _boundary_name(found)
+        cost = boundary_cost(found, shape, images=len(run.file), views=run.plan.views, path=path)
+        return cost if worth_keeping(cost, self._limit) else None
 
-    def _inputs(self, boundary: str, shape: tuple[int, ...]) -> Inputs:
+    def _inputs(self, cost: BoundaryCost, shape: tuple[int, ...]) -> Inputs:
         run = self._run
-        path = run.work / _boundary_name(boundary)
-        run.say(f"boundary cache: {self.kept}, in {path}")
+        path = run.work / _boundary_name(cost.boundary)
+        run.say(f"boundary cache: {cost}, in {path}")
         assert run.sources.boundary
-        run.sources.boundary(run.backbone, boundary, path)
+        run.sources.boundary(run.backbone, cost.boundary, path)
         if path not in self._files:
             self._files[path] = FeatureFile(path)
         inputs = BoundaryInputs(self._files[path], run.file.table.content_hashes, shape)

@@ -321,7 +321,7 @@ def _batches(
     """One epoch: inputs, one-hot labels and weights of each training image once, in one of its views.
 
     The next batch is read while this one is learnt from. Not by Keras's datasets: for these TensorFlow makes the
-    allocator hand memory back at once, and a step of a small network takes half as long again.
+    allocator hand memory back at once, which slows the steps of a small network.
     """
     order = random.permutation(images.train)
     views = random.integers(plan.views, size=len(order))
