@@ -117,12 +117,15 @@ def train_head(
         rows, scored, measured_on = training_parts(file, parts)
         require_positive(max_images=max_images, memory=memory)
         rows = some_of(rows, file.table.labels[rows], max_images, seed=estimator.seed)
-        # Copies are looked for meanwhile: much of a fit keeps one processor busy.
+        # Where there is room for both, copies are looked for meanwhile: much of a fit keeps one processor busy.
+        for_copies = 3 * 4 * (len(rows) + len(scored)) * file.spec.width
+        needed = estimator.memory_needed(len(rows), file.views, file.spec.width) + for_copies
         with ThreadPoolExecutor(1) as pool:
-            copies = pool.submit(leaked, file, scored, rows)
+            copies = pool.submit(leaked, file, scored, rows) if needed <= (memory or free_memory()) else None
             started = time.perf_counter()
             fit_on(estimator, file, rows, memory=memory)
             seconds = time.perf_counter() - started
+            copies = copies or pool.submit(leaked, file, scored, rows)
             x, y = file.read(scored)
             evaluation = score(estimator, x, y, file.class_names, measured_on=measured_on, copies=copies.result())
         path = Path(out) if out else Path(f"{Path(features).stem}.{head}.head")
