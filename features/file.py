@@ -214,7 +214,7 @@ class FeatureFile:
             raise FeatureFileError(
                 f"{self.path} holds no row for {missing}. Run the same extract command again to complete it."
             )
-        rows = np.array(self.rows[positions, :views])
+        rows = self.load(positions, views=views)
         bad = positions[~self.matches(positions, rows).all(axis=1)]
         if len(bad):
             raise damaged(self.path, f"the row of {self.table.paths[bad[0]]} does not match its checksum")
@@ -227,21 +227,29 @@ class FeatureFile:
             found.update(self.stored(name).tobytes())
         return found.hexdigest()
 
-    def load(self, positions: np.ndarray) -> np.ndarray:
-        """Rows as they stand in the file, unchecked, (m, views, d) of `row_dtype`.
+    def pieces(self, positions: np.ndarray) -> Iterator[np.ndarray]:
+        """The rows of `read` as (m, d) pieces of at most 32 MB, so that any number of them can be gone through.
+
+        Raises:
+            FeatureFileError: As for `read`.
+        """
+        return (self.read(some)[0] for some in self.batches(positions, views=1))
+
+    def load(self, positions: np.ndarray, *, views: int | None = None) -> np.ndarray:
+        """Rows of the first `views` views as they stand in the file, unchecked, (m, v, d) of `row_dtype`.
 
         Read, not mapped: mapped pages would count as this process's memory.
         """
         extent = self.extents["rows"]
         step = extent.size // max(len(self), 1)
-        rows = np.empty((len(positions), *self.shape[1:]), extent.dtype)
+        rows = np.empty((len(positions), min(views or self.views, self.views), self.shape[2]), extent.dtype)
         for row, position in zip(rows, positions.tolist(), strict=True):
             os.preadv(self._raw, [row.view(np.uint8)], extent.offset + position * step)
         return rows
 
-    def batches(self, positions: np.ndarray) -> Iterator[np.ndarray]:
-        """The same positions in pieces whose rows take at most 32 MB."""
-        size = max(1, 2**25 // (self.extents["rows"].dtype.itemsize * self.shape[1] * self.shape[2]))
+    def batches(self, positions: np.ndarray, *, views: int | None = None) -> Iterator[np.ndarray]:
+        """The same positions in pieces whose rows of `views` views, by default all, take at most 32 MB."""
+        size = max(1, 2**25 // (self.extents["rows"].dtype.itemsize * (views or self.views) * self.shape[2]))
         return (positions[start : start + size] for start in range(0, len(positions), size))
 
     def matches(self, positions: np.ndarray, rows: np.ndarray) -> np.ndarray:

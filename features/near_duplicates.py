@@ -1,10 +1,12 @@
 """Images that are nearly the same picture (re-encoded, resized, cropped, shot twice), found from their rows."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from features.file import FeatureFile
+from features.moments import moments
 from features.spec import Spec
 
 THRESHOLDS = {
@@ -24,6 +26,10 @@ STRICTEST = max(THRESHOLDS.values())
 
 BLOCK = 2**24
 """Cosines held at a time: 64 MB."""
+SCORED = 2**26
+"""Bytes of the rows that are compared with all training rows in one pass over those."""
+LEAKED_MEMORY = 750_000_000
+"""Bytes that `leaked` takes at most; 300 MB for rows 2,048 wide."""
 WIDEST = 4096
 """Rows wider than this are folded to it first."""
 
@@ -57,13 +63,7 @@ def threshold_for(spec: Spec) -> float:
     return min(max(usual, float(np.sqrt(2 * np.log(1e9) / spec.width))), 0.9999)
 
 
-def near_duplicates(
-    rows: np.ndarray,
-    *,
-    threshold: float,
-    among: tuple[np.ndarray, np.ndarray] | None = None,
-    contents: np.ndarray | None = None,
-) -> Pairs:
+def near_duplicates(rows: np.ndarray, *, threshold: float, contents: np.ndarray | None = None) -> Pairs:
     """Pairs of images whose rows point the same way, seen against the spread of the data.
 
     The cosine is that of `whitened` rows, so it depends a little on what else is in the data: fewer copies
@@ -73,26 +73,23 @@ def near_duplicates(
     Args:
         rows: (n, d) float, plain views.
         threshold: Lowest cosine of a pair; see `threshold_for`.
-        among: (left, right) positions: only pairs of an image of one with an image of the other; by
-            default all pairs, each once, the lower position first.
         contents: (n, 32) uint8 content hashes; pairs of exact copies are then left out.
+
+    Returns:
+        Each pair once, the lower position first.
     """
     directions = whitened(rows)
-    left, right = among or (np.arange(len(rows)), np.arange(len(rows)))
-    left, right = np.asarray(left, np.int64), np.asarray(right, np.int64)
     positions, cosines = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
-    step = max(1, BLOCK // max(len(right), 1))
-    for start in range(0, len(left), step):
-        some = left[start : start + step]
-        others = right if among else right[start:]
-        found = directions[some] @ directions[others].T
+    step = max(1, BLOCK // max(len(rows), 1))
+    for start in range(0, len(rows), step):
+        found = directions[start : start + step] @ directions[start:].T
         i, j = np.nonzero(found >= threshold)
-        pairs = np.stack([some[i], others[j]], axis=1)
-        wanted = pairs[:, 0] != pairs[:, 1] if among else pairs[:, 0] < pairs[:, 1]
+        wanted = i < j
         if contents is not None:
-            wanted &= (contents[pairs[:, 0]] != contents[pairs[:, 1]]).any(axis=1)
-        positions.append(pairs[wanted])
-        cosines.append(np.minimum(found[i, j][wanted], 1.0))
+            wanted &= (contents[start + i] != contents[start + j]).any(axis=1)
+        i, j = i[wanted], j[wanted]
+        positions.append(np.stack([start + i, start + j], axis=1))
+        cosines.append(np.minimum(found[i, j], 1.0))
     every = np.concatenate(cosines)
     order = np.argsort(-every, kind="stable")
     return Pairs(np.concatenate(positions)[order], every[order])
@@ -100,6 +97,9 @@ def near_duplicates(
 
 def leaked(file: FeatureFile, scored: np.ndarray, trained: np.ndarray, *, threshold: float | None = None) -> np.ndarray:
     """Which images to score are, or nearly are, images that a head was trained on.
+
+    Near duplicates are those of `near_duplicates` among all the images given. The rows are read in pieces: any
+    number of them takes at most `LEAKED_MEMORY`.
 
     Args:
         file: The feature file.
@@ -116,18 +116,25 @@ def leaked(file: FeatureFile, scored: np.ndarray, trained: np.ndarray, *, thresh
     contents = file.table.content_hashes
     known = {content.tobytes() for content in contents[trained]}
     found = np.array([content.tobytes() in known for content in contents[scored]], bool)
-    every = np.concatenate([scored, trained]).astype(np.int64)
-    near = near_duplicates(
-        file.read(every)[0],
-        threshold=threshold_for(file.spec) if threshold is None else threshold,
-        among=(np.arange(len(scored)), np.arange(len(scored), len(every))),
-    )
-    found[near.positions[:, 0]] = True
+    if not len(scored) or not len(trained):
+        return found
+    least = threshold_for(file.spec) if threshold is None else threshold
+    whitening = Whitening.of(file.pieces(np.concatenate([scored, trained])))
+    step = max(1, SCORED // (4 * whitening.turn.shape[1]))
+    for start in range(0, len(scored), step):
+        asked = np.concatenate([whitening(rows) for rows in file.pieces(scored[start : start + step])])
+        for rows in file.pieces(trained):
+            found[start : start + step] |= _any_alike(asked, whitening(rows), least)
     return found
 
 
 def whitened(rows: np.ndarray) -> np.ndarray:
-    """Unit rows in a space where the data spread evenly, so that what all images share counts little.
+    """(n, d) float rows -> (n, r) float32 of length 1, put through the `Whitening` that suits them."""
+    return Whitening.of([rows])(rows) if len(rows) else np.empty((0, rows.shape[1]), np.float32)
+
+
+class Whitening(NamedTuple):
+    """Takes rows to a space where the data spread evenly, so that what all images share counts little.
 
     Features are replaced by their signed square root, so that a few large ones do not decide alone. With
     the covariance S of the result and s the mean of its eigenvalues that are not 0, x becomes
@@ -136,31 +143,49 @@ def whitened(rows: np.ndarray) -> np.ndarray:
     out from different images far better so than by the cosine of plain or centred rows:
     benchmarks/near_duplicates.py compares them.
 
-    Args:
-        rows: (n, d) float.
-
-    Returns:
-        (n, min(d, 4096)) float32 of length 1. A row that is the mean has length 0; if all rows are
-        equal, so are all directions.
+    Attributes:
+        mean: (r,) float32, r = min(d, 4096).
+        turn: (r, r) float32; all zeros if all rows are equal.
 
     Source: square root: Perronnin, Sanchez and Mensink (2010), ECCV. Whitening with a ridge: Mahalanobis
     distance with a shrunk covariance, Ledoit and Wolf (2004), J. Multivariate Anal. 88(2), 365-411.
     """
-    evened = _evened(rows)
-    n, width = evened.shape
-    if n == 0:
-        return evened
-    mean = evened.mean(axis=0, dtype=np.float64).astype(np.float32)
-    evened -= mean
-    covariance = (evened.T @ evened).astype(np.float64) / n
-    spread = float(np.trace(covariance)) / max(min(n - 1, width), 1)
-    if spread <= 1e-12 * float(mean @ mean):
-        return np.ones((n, 1), np.float32)
-    factor = np.linalg.cholesky(covariance + spread * np.eye(width))
-    directions = evened @ np.linalg.inv(factor).T.astype(np.float32)
-    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
-    directions /= np.where(lengths > 0, lengths, 1.0)
-    return np.asarray(directions)
+
+    mean: np.ndarray
+    turn: np.ndarray
+
+    @classmethod
+    def of(cls, pieces: Iterable[np.ndarray]) -> Self:
+        """The one that suits rows which come as (m, d) float pieces."""
+        count, mean, covariance = moments(_evened(rows) for rows in pieces)
+        width = len(mean)
+        spread = float(np.trace(covariance)) / max(min(count - 1, width), 1)
+        if spread <= 1e-12 * float(mean @ mean):
+            return cls(mean.astype(np.float32), np.zeros((width, width), np.float32))
+        covariance[np.diag_indices(width)] += spread
+        factor = np.linalg.cholesky(covariance)
+        return cls(mean.astype(np.float32), np.linalg.inv(factor).T.astype(np.float32))
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """(m, d) -> (m, r) float32 of length 1.
+
+        A row that is the mean has length 0; if all rows are equal, so are all directions.
+        """
+        if not self.turn.any():
+            return np.eye(1, len(self.mean), dtype=np.float32).repeat(len(rows), axis=0)
+        evened = _evened(rows)
+        evened -= self.mean
+        directions = evened @ self.turn
+        lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+        directions /= np.where(lengths > 0, lengths, 1.0)
+        return np.asarray(directions)
+
+
+def _any_alike(asked: np.ndarray, others: np.ndarray, threshold: float) -> np.ndarray:
+    """(m,) bool: which of (m, r) directions have a cosine of at least the threshold with one of (t, r) others."""
+    step = max(1, BLOCK // len(others))
+    pieces = [asked[start : start + step] @ others.T for start in range(0, len(asked), step)]
+    return np.concatenate([(cosines >= threshold).any(axis=1) for cosines in pieces])
 
 
 def connected(n: int, pairs: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ import numpy as np
 
 from features import FeatureFile
 from features.errors import FeatureFileError, OptionError
-from features.header import damaged
 
 Chunk = tuple[np.ndarray, np.ndarray]
 """(m,) int64 positions of images in their source, and their (m, v, d) float32 rows."""
@@ -161,11 +160,4 @@ class FileRows:
         order = np.concatenate(blocks)
         for start in range(0, self.n, self._per_chunk):
             chosen = order[start : start + self._per_chunk]
-            yield chosen, self._read(self._positions[chosen])
-
-    def _read(self, positions: np.ndarray) -> np.ndarray:
-        rows = self._file.load(positions)
-        bad = positions[~self._file.matches(positions, rows).all(axis=1)]
-        if len(bad):
-            raise damaged(self._file.path, f"the row of {self._file.table.paths[bad[0]]} does not match its checksum")
-        return rows.astype(np.float32, copy=False)
+            yield chosen, self._file.read_views(self._positions[chosen])[0]

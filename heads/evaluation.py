@@ -1,7 +1,8 @@
 """Scores of a head, each with what it was measured on and how sure it is."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -92,6 +93,34 @@ class Evaluation:
         return f"accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f}), n={self.n}"
 
 
+class Answers(NamedTuple):
+    """What a head says of n images.
+
+    Attributes:
+        named: (n,) int64 positions in its classes.
+        probabilities: (n, k), or None if it gives none.
+    """
+
+    named: np.ndarray
+    probabilities: np.ndarray | None
+
+    @classmethod
+    def of(cls, head: Classifier, pieces: Iterable[np.ndarray]) -> Self:
+        """The answers to rows that come as (m, d) float32 pieces.
+
+        Args:
+            head: Anything with `predict` that returns positions in its classes, better with `predict_proba`.
+            pieces: Its rows.
+        """
+        named, probabilities = [np.empty(0, np.int64)], []
+        tell = getattr(head, "predict_proba", None)
+        for rows in pieces:
+            named.append(np.asarray(head.predict(rows), np.int64))
+            if tell:
+                probabilities.append(tell(rows))
+        return cls(np.concatenate(named), np.concatenate(probabilities) if probabilities else None)
+
+
 @one_blas_thread
 def evaluate(
     head: Classifier,
@@ -113,9 +142,9 @@ def evaluate(
     Raises:
         TrainingError: There are no rows to score.
     """
-    x, y = file.read(rows)
     copies = None if trained is None else leaked(file, rows, trained)
-    return score(head, x, y, file.class_names, measured_on=measured_on, copies=copies)
+    answers = Answers.of(head, file.pieces(rows))
+    return score(answers, file.table.labels[rows], file.class_names, measured_on=measured_on, copies=copies)
 
 
 def match_labels(y: np.ndarray, class_names: tuple[str, ...], head_names: tuple[str, ...]) -> np.ndarray:
@@ -140,19 +169,17 @@ def match_labels(y: np.ndarray, class_names: tuple[str, ...], head_names: tuple[
 
 
 def score(
-    head: Classifier,
-    x: np.ndarray,
+    answers: Answers,
     y: np.ndarray,
     class_names: tuple[str, ...],
     *,
-    measured_on: str,
+    measured_on: str = "the rows given",
     copies: np.ndarray | None = None,
 ) -> Evaluation:
-    """Scores a head on rows at hand.
+    """Scores what a head said of n images.
 
     Args:
-        head: Anything with `predict` that returns positions in `class_names`, better with `predict_proba`.
-        x: (n, d) float32.
+        answers: Positions in `class_names`.
         y: (n,) positions in `class_names`.
         class_names: k names.
         measured_on: What to call these images.
@@ -164,8 +191,7 @@ def score(
     if len(y) == 0:
         raise TrainingError(f"no images to score in {measured_on}. Choose another part with --split.")
     k = len(class_names)
-    probabilities = getattr(head, "predict_proba", lambda _: None)(x)
-    named = np.asarray(head.predict(x), np.int64)
+    named, probabilities = answers
     confusion = np.zeros((k, k), np.int64)
     np.add.at(confusion, (y, named), 1)
     hits, true, called = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)

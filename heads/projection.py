@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 from scipy.linalg import eigh
 
+from features.moments import moments
 from heads.basis import Basis
 from heads.chunks import RowSource
 from heads.network import scale_of
@@ -45,18 +46,7 @@ class Projection:
     @classmethod
     def of_source(cls, source: RowSource) -> Self:
         """The projection that suits rows which come in chunks, from one pass over them."""
-        count, about = 0, np.zeros(source.width, np.float32)
-        total, squares = np.zeros(source.width), np.zeros((source.width, source.width))
-        for _, rows in source.chunks(None):
-            flat = rows.reshape(-1, source.width)
-            about = about if count else flat.mean(axis=0)  # sums of squares about a point near the mean lose no digits
-            flat = flat - about
-            count += len(flat)
-            total += flat.sum(axis=0, dtype=np.float64)
-            squares += flat.T @ flat
-        offset = total / count
-        covariance = squares / count - np.outer(offset, offset)
-        mean = about + offset
+        _, mean, covariance = moments(rows.reshape(-1, source.width) for _, rows in source.chunks(None))
         scale = scale_of(np.sqrt(np.maximum(covariance.diagonal(), 0)), mean)
         covariance /= np.outer(scale, scale)
         first = max(source.width - MOST_AXES, 0)

@@ -12,12 +12,12 @@ import numpy as np
 
 from features import FeatureFile
 from features.errors import OptionError, TrainingError
-from features.near_duplicates import leaked
+from features.near_duplicates import LEAKED_MEMORY, leaked
 from heads.base import Head, require_positive
 from heads.blas import one_blas_thread
 from heads.centroid import CentroidHead
 from heads.chunks import FileRows
-from heads.evaluation import Evaluation, score
+from heads.evaluation import Answers, Evaluation, score
 from heads.file import SavedHead, save_head
 from heads.knn import KNNHead
 from heads.lda import LDAHead
@@ -118,16 +118,15 @@ def train_head(
         require_positive(max_images=max_images, memory=memory)
         rows = some_of(rows, file.table.labels[rows], max_images, seed=estimator.seed)
         # Where there is room for both, copies are looked for meanwhile: much of a fit keeps one processor busy.
-        for_copies = 3 * 4 * (len(rows) + len(scored)) * file.spec.width
-        needed = estimator.memory_needed(len(rows), file.views, file.spec.width) + for_copies
+        needed = estimator.memory_needed(len(rows), file.views, file.spec.width) + LEAKED_MEMORY
         with ThreadPoolExecutor(1) as pool:
             copies = pool.submit(leaked, file, scored, rows) if needed <= (memory or free_memory()) else None
             started = time.perf_counter()
             fit_on(estimator, file, rows, memory=memory)
             seconds = time.perf_counter() - started
             copies = copies or pool.submit(leaked, file, scored, rows)
-            x, y = file.read(scored)
-            evaluation = score(estimator, x, y, file.class_names, measured_on=measured_on, copies=copies.result())
+            answers, labels = Answers.of(estimator, file.pieces(scored)), file.table.labels[scored]
+            evaluation = score(answers, labels, file.class_names, measured_on=measured_on, copies=copies.result())
         path = Path(out) if out else Path(f"{Path(features).stem}.{head}.head")
         saved = as_saved(estimator, file, rows, evaluation, path=path)
     save_head(saved)

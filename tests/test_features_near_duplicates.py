@@ -69,16 +69,6 @@ def test_pairs_are_those_of_the_whole_matrix_the_most_alike_first(
     assert len(found.cosines) > 20
 
 
-def test_pairs_among_two_parts_join_an_image_of_each(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(module, "BLOCK", 40)
-    rows = pooled_rows(rng, 60)
-    left, right = np.arange(40, 60), np.arange(0, 45)
-    cosines = brute_cosines(rows)
-    found = near_duplicates(rows, threshold=0.3, among=(left, right))
-    wanted = {(i, j) for i in left for j in right if i != j and cosines[i, j] >= 0.3}
-    assert {tuple(pair) for pair in found.positions.tolist()} == wanted
-
-
 def test_a_changed_copy_is_found_among_different_images(rng: np.random.Generator):
     rows = pooled_rows(rng, 300, width=80)
     copies = rows[:20] * rng.uniform(0.9, 1.1, (20, 80)).astype(np.float32)
@@ -153,3 +143,22 @@ def test_leaked_images_are_exact_or_near_copies_of_training_images(tmp_path: Pat
         assert np.flatnonzero(leaked(file, scored, trained, threshold=1.1)).tolist() == [0]
         assert leaked(file, scored, trained[:0]).tolist() == [False] * len(scored)
         assert leaked(file, scored[:0], trained).shape == (0,)
+
+
+def test_leaked_images_are_those_of_the_whole_matrix_whatever_the_pieces(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+):
+    path, rows = tmp_path / "f.h5", pooled_rows(rng, 90)
+    write_feature_file(path, make_spec(width=40), make_table(90), {}, np.ones((1, 2, 40), np.float32))
+    with RowWriter(path) as writer:
+        writer.commit(plain(range(90)), rows)
+    order = rng.permutation(90)
+    scored, trained = order[:35], order[35:80]
+    given = order[:80]
+    wanted = brute_cosines(rows[given])[:35, 35:].max(axis=1) >= 0.3
+    assert 3 < wanted.sum() < 32
+    monkeypatch.setattr(FeatureFile, "batches", lambda _, some, **__: np.array_split(some, 4))
+    monkeypatch.setattr(module, "SCORED", 4 * 40 * 10)
+    monkeypatch.setattr(module, "BLOCK", 40)
+    with FeatureFile(path) as file:
+        np.testing.assert_array_equal(leaked(file, scored, trained, threshold=0.3), wanted)
