@@ -321,6 +321,7 @@ def fine_tune_command(
         bool, typer.Option("--train-batchnorm", help="Let BatchNorm learn; small batches ruin it.")
     ] = False,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    precision: Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 on GPUs that have it.")] = "auto",
     patience: Annotated[int | None, typer.Option(help="Epochs without progress before a stage ends.")] = None,
     boundary_cache: Annotated[
         str, typer.Option(help="off, auto, or GB that the frozen part's output may take on disk.")
@@ -383,7 +384,7 @@ def fine_tune_command(
             features,
             saved,
             plan,
-            _tuning_sources(file, saved, plan, data or [], weights, engine, workers, from_scratch),
+            _tuning_sources(file, saved, plan, data or [], weights, engine, workers, from_scratch, precision),
             boundary_cache=boundary_cache,
             keep=keep,
             from_scratch=from_scratch,
@@ -493,7 +494,7 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Score a head on labelled images."""
-    from heads.evaluation import match_labels, score
+    from heads.evaluation import Answers, match_labels, score
     from heads.file import load_head
 
     saved = load_head(head)
@@ -515,7 +516,7 @@ def evaluate_command(
                 workers=workers,
                 progress=report,
             )
-        x, y, names, part, copies = rows.x, rows.y, rows.class_names, rows.part, None
+        answers, y, names, part, copies = Answers.of(saved, [rows.x]), rows.y, rows.class_names, rows.part, None
         skipped = [(s.path, s.reason) for s in rows.skipped]
     else:
         from features import FeatureFile
@@ -524,10 +525,10 @@ def evaluate_command(
             saved.require_rows_of(file)
             file.require_complete()
             positions, part = file.rows_to_score(split, seen=saved.seen)
-            x, y = file.read(positions)
+            answers, y = Answers.of(saved, file.pieces(positions)), file.table.labels[positions]
             names, skipped, copies = file.class_names, [], saved.copies_in(file, positions)
     labels = match_labels(y, names, saved.class_names)
-    result = score(saved, x, labels, saved.class_names, measured_on=part, copies=copies)
+    result = score(answers, labels, saved.class_names, measured_on=part, copies=copies)
     if as_json:
         _print_json({**asdict(result), "skipped": [{"path": p, "reason": r} for p, r in skipped]})
         return
@@ -786,6 +787,7 @@ def _tuning_sources(
     engine: str,
     workers: int | None,
     from_scratch: bool,
+    precision: str,
 ) -> Any:
     """Network and images of a fine-tuning, which the heads know nothing of."""
     from extract import LabelledPixels, Source, load_trainable, random_layers, run_extraction
@@ -805,6 +807,7 @@ def _tuning_sources(
             source=Source.of(saved.trained_on, weights),
             needed_by=str(saved.path),
             random=plan.seed if from_scratch else None,
+            precision=precision,
         ),
         pixels=LabelledPixels(file, data=data, augmentation=plan.augment if fixed else None, workers=workers),
         boundary=boundary,

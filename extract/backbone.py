@@ -248,8 +248,8 @@ def load_backbone(
         BackboneError: The backbone cannot be built or run here.
         WeightsError: Its weights cannot be had.
     """
-    _check_choices(resize=(resize, RESIZES), pooling=(pooling, POOLINGS))
-    _check_choices(engine=(engine, ENGINES), precision=(precision, PRECISIONS))
+    check_choices(resize=(resize, RESIZES), pooling=(pooling, POOLINGS))
+    check_choices(engine=(engine, ENGINES), precision=(precision, PRECISIONS))
     if batch_size < 1:
         raise OptionError(f"--batch-size is {batch_size}; needed: at least 1.")
     parsed = BackboneName.parse(name)
@@ -432,7 +432,12 @@ def _resolved(weights: str | Path) -> str:
     return "imagenet" if weights == "imagenet" else str(Path(weights).resolve())
 
 
-def _check_choices(**options: tuple[str, tuple[str, ...]]) -> None:
+def check_choices(**options: tuple[str, tuple[str, ...]]) -> None:
+    """Refuses a value that is not among its choices.
+
+    Raises:
+        OptionError: Naming the first.
+    """
     for name, (value, choices) in options.items():
         if value not in choices:
             raise OptionError(f"--{name} is {value!r}; needed: one of {', '.join(choices)}.")

@@ -8,17 +8,21 @@ from extract.backbone import (
     BATCH_SIZE,
     Backbone,
     Source,
+    check_choices,
     load_backbone,
     require_decode_rule,
     require_same_backbone,
 )
 from extract.catalogue import BackboneName, find_entry
+from extract.engines import choose_precision, choose_strategy
 from extract.images import pixel_dtype
 from extract.keras_model import bare_network, build_backbone, pooled, preprocessing_layers
 from extract.stages import Stage, boundary_before, first_unfrozen, stages_of, top_of
 from features.errors import OptionError
 from features.frameworks import import_keras
 from features.spec import Spec
+
+TRAINING_PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +39,17 @@ class TrainableBackbone:
         model: `keras.Model`, (b, s, s, 3) RGB pixels of 0..255, uint8 or float32 as the spec's resize rule gives
             them -> (b, d) float32 rows. `model.save` needs no code of this project to be loaded again.
         random: Seed of its initial weights; None if they are pretrained.
+        precision: float32, or bfloat16: what the network is to compute in while it is trained.
+        strategy: `tf.distribute.Strategy` in whose scope all was built: each of its devices holds the weights.
     """
 
     spec: Spec
     source: Source
     network: Any
     model: Any
-    random: int | None = None
+    random: int | None
+    precision: str
+    strategy: Any
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
@@ -121,8 +129,12 @@ class TrainableBackbone:
         return import_keras().Model(part.inputs[0], rows, name="top")
 
 
-def load_trainable(spec: Spec, *, source: Source, needed_by: str, random: int | None = None) -> TrainableBackbone:
+def load_trainable(
+    spec: Spec, *, source: Source, needed_by: str, random: int | None = None, precision: str = "auto"
+) -> TrainableBackbone:
     """The Keras network that computes rows of a given spec, in float32 whatever the spec's precision is.
+
+    On a machine with several GPUs all of them have a copy.
 
     Args:
         spec: What the rows are.
@@ -130,19 +142,24 @@ def load_trainable(spec: Spec, *, source: Source, needed_by: str, random: int | 
         needed_by: Who needs it, for messages: a head's or feature file's name.
         random: Seed of initial weights, to train from scratch; nothing is downloaded or compared then, and
             Keras's global seed is set to it.
+        precision: For training: float32, bfloat16, or auto: bfloat16 on GPUs that have it natively.
 
     Raises:
+        OptionError: There is no such precision.
         SpecMismatchError: What the source gives now is not what it gave then.
         BackboneError: The backbone cannot be built here.
         WeightsError: Its weights cannot be had.
     """
+    check_choices(precision=(precision, TRAINING_PRECISIONS))
     require_decode_rule(spec, needed_by)
+    strategy = choose_strategy()
     built = build_backbone(
         source.name,
         weights=source.weights,
         image_size=spec.image_size,
         pooling=spec.pooling,
         pixels=pixel_dtype(spec.resize),
+        strategy=strategy,
         random=random,
     )
     found = replace(
@@ -153,7 +170,9 @@ def load_trainable(spec: Spec, *, source: Source, needed_by: str, random: int | 
         found = spec
     else:
         found = replace(found, weights=f"random {random}")
-    return TrainableBackbone(found, source, built.network, built.model, random)
+    return TrainableBackbone(
+        found, source, built.network, built.model, random, choose_precision(precision, "tensorflow"), strategy
+    )
 
 
 def list_stages(name: str, image_size: int | None = None) -> tuple[Stage, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import run_program, write_folder
+from sklearn.utils.class_weight import compute_sample_weight
 
 from extract import LabelledPixels, Source, load_trainable, random_layers, run_extraction
 from features import FeatureFile
@@ -172,6 +173,89 @@ def test_a_boundary_gives_what_end_to_end_gives(features: Path, logreg: SavedHea
         assert a.val_loss == pytest.approx(b.val_loss, rel=1e-3, abs=1e-5)
     for a, b in zip(weights_of(tmp_path / "cut.keras"), weights_of(tmp_path / "whole.keras"), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-4)
+
+
+def test_the_history_is_of_all_images_of_an_epoch(features: Path, logreg: SavedHead, tmp_path: Path):
+    still = Plan(stages=(TuningStage("all", 1e-12, 1),), batch_size=9, class_weight="balanced")
+    done = tuned(features, logreg, still, tmp_path / "x.keras")
+    with FeatureFile(features) as file:
+        parts = Parts.of(file, seed=0)
+        x, y = file.read(parts.train)
+        start = start_head(logreg, file, parts)
+    p, weights = start.probabilities(x), compute_sample_weight("balanced", y)
+    assert done.history[1].loss == pytest.approx(np.mean(-np.log(p[np.arange(len(y)), y]) * weights), rel=1e-3)
+    assert done.history[1].accuracy == pytest.approx(np.average(p.argmax(axis=1) == y, weights=weights), abs=1e-6)
+
+
+def test_reduced_precision_trains_nearly_the_same_and_leaves_a_float32_model(features: Path, logreg, tmp_path: Path):
+    plan = Plan(stages=(TuningStage("all", 1e-3, 2),))
+    exact = tuned(features, logreg, plan, tmp_path / "exact.keras", keep="always")
+    given = sources(features, logreg, precision="bfloat16")
+    computed = []
+
+    class Watched:
+        def read(self, images: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
+            computed.append({layer.compute_dtype for layer in network.network.layers[1:]})
+            return given.pixels.read(images, views)
+
+    def backbone():
+        nonlocal network
+        network = given.backbone()
+        return network
+
+    network = None
+    watched = replace(given, backbone=backbone, pixels=Watched())
+    half = tuned(features, logreg, plan, tmp_path / "half.keras", watched, keep="always")
+    assert computed[0] == computed[-1] == {"float32"}
+    assert {"bfloat16"} in computed
+    for a, b in zip(exact.history[1:], half.history[1:], strict=True):
+        assert a.loss != b.loss
+        assert a.loss == pytest.approx(b.loss, rel=0.05, abs=0.01)
+    model = load_model(tmp_path / "half.keras")
+    assert {str(layer.compute_dtype) for layer in model.layers[1:]} == {"float32"}
+    assert {str(weight.dtype) for weight in model.weights} == {"float32"}
+    assert read_facts(tmp_path / "half.keras")["plan"]["precision"] == "bfloat16"
+
+
+TWO_DEVICES = """
+import sys
+from functools import partial
+from pathlib import Path
+import numpy as np
+from features.frameworks import import_keras
+import_keras()
+tf = sys.modules["tensorflow"]
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+from extract import LabelledPixels, Source, engines, load_trainable, trainable
+from features import FeatureFile
+from heads.file import load_head
+from heads.finetune import Plan, Sources, TuningStage, fine_tune
+from heads.finetune.model_file import load_model
+
+features, head = Path({features!r}), load_head({head!r})
+given = Sources(
+    partial(load_trainable, head.spec, source=Source.of(head.trained_on), needed_by="the test"),
+    LabelledPixels(FeatureFile(features)),
+)
+plan = Plan(stages=(TuningStage("all", 1e-3, 2),), batch_size=7, layer_decay=0.5, clip=1e6)
+one = fine_tune(features, head, plan, given, out="one.keras", keep="always")
+strategy = engines.choose_strategy(["CPU:0", "CPU:1"])
+trainable.choose_strategy = lambda: strategy
+two = fine_tune(features, head, plan, given, out="two.keras", keep="always")
+for a, b in zip(one.history[1:], two.history[1:], strict=True):
+    np.testing.assert_allclose([a.loss, a.val_loss], [b.loss, b.val_loss], rtol=1e-3)
+for a, b in zip(load_model(Path("one.keras")).get_weights(), load_model(Path("two.keras")).get_weights(), strict=True):
+    np.testing.assert_allclose(a, b, atol=2e-4)
+print(strategy.num_replicas_in_sync, two.after == one.after)
+"""
+
+
+def test_two_devices_train_what_one_trains(features: Path, logreg: SavedHead, tmp_path: Path):
+    places = {"features": str(features), "head": str(logreg.path)}
+    done = run_program("python", "-c", TWO_DEVICES.format(**places), cwd=tmp_path)
+    assert done.stdout == "2 True\n", done.stderr[-3000:]
 
 
 class _Killed(BaseException):

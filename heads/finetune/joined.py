@@ -1,6 +1,7 @@
 """Backbone and head as one Keras model that starts exactly where the head ended."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -49,6 +50,14 @@ class Trainable(Protocol):
 
     @property
     def stages(self) -> Sequence[StageOf]: ...
+
+    @property
+    def precision(self) -> str:
+        """float32, or bfloat16: what the network is to compute in while it is trained."""
+
+    @property
+    def strategy(self) -> Any:
+        """`tf.distribute.Strategy` in whose scope the network was built."""
 
     def of_layers(self) -> Any:
         """`model` again, of layers alone."""
@@ -105,8 +114,26 @@ class Joined:
         Raises:
             OptionError: The head is not made of dense layers.
         """
-        layers = head_layers(import_keras(), as_softmax(require_layers(head)), dropout=dropout, output="linear")
+        with backbone.strategy.scope():
+            layers = head_layers(import_keras(), as_softmax(require_layers(head)), dropout=dropout, output="linear")
         return cls(backbone, layers)
+
+    @contextlib.contextmanager
+    def reduced(self) -> Iterator[None]:
+        """Lets the network compute in the backbone's precision; its weights, pooling and the head stay in float32."""
+        layers = list(_all_layers(self.backbone.network))
+        before = [layer.dtype_policy for layer in layers]
+        if self.backbone.precision != "float32":
+            for layer in layers:
+                layer.dtype_policy = f"mixed_{self.backbone.precision}"
+            self.__dict__.pop("logits", None)  # which may have been traced in float32
+        try:
+            yield
+        finally:
+            for layer, policy in zip(layers, before, strict=True):
+                layer.dtype_policy = policy
+            if self.backbone.precision != "float32":
+                self.__dict__.pop("logits", None)
 
     @cached_property
     def logits(self) -> Any:
@@ -165,6 +192,14 @@ class Joined:
         for layer in self.layers:
             outputs = layer(outputs)
         return keras.Model(model.inputs[0], outputs, name=name)
+
+
+def _all_layers(network: Any) -> Iterator[Any]:
+    """The layers of a network and of the networks in it."""
+    for layer in network.layers:
+        yield layer
+        if hasattr(layer, "layers"):
+            yield from _all_layers(layer)
 
 
 def require_layers(head: Network) -> DenseNetwork:

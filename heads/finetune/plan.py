@@ -62,7 +62,7 @@ class Plan:
         schedule: cosine, down to 0 at the end of a stage, or constant.
         warmup: Share of a stage's steps in which the learning rate rises to its highest.
         layer_decay: Factor on the learning rate for each stage of the network further from the head; 1 is off.
-        clip: Longest gradient, all together; longer ones are shortened.
+        clip: Longest gradient, all together; longer ones are shortened. With several GPUs, that of each.
         weight_decay: Of adamw.
         label_smoothing: Share of each label that is spread over all classes.
         class_weight: None, "balanced", or a dict of class name -> weight.

@@ -94,6 +94,7 @@ class Session:
             asdict(self.plan),
             feeds,
             self.from_scratch,
+            self.backbone.precision,
             version("keras"),
             version("tensorflow"),
         ]
@@ -155,7 +156,7 @@ class Session:
             "version": 1,
             "class_names": list(self.file.class_names),
             "spec": asdict(self.file.spec),
-            "plan": asdict(self.plan),
+            "plan": {**asdict(self.plan), "precision": self.backbone.precision},
             "report": result.record(),
             "trained_on": self.head.trained_on,
             "versions": {name: version(name) for name in ("onepass", "keras", "tensorflow")},

@@ -6,7 +6,7 @@ To be imported within `plain_keras()`.
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from safetensors.numpy import save
 
 from features.errors import TrainingError
 from heads.calibration import calibrated_loss
+from heads.finetune import devices
 from heads.finetune.joined import Joined, first_unfrozen
 from heads.finetune.plan import Plan, TuningStage
 from heads.finetune.result import Epoch
@@ -110,7 +111,7 @@ class Trainer:
         self._checkpoint, self._fingerprint, self._progress = checkpoint, fingerprint, progress
         self._firsts = [first_unfrozen(joined.backbone, stage.unfreeze) for stage in plan.stages]
         self._variables = joined.variables_from(min(self._firsts))
-        self._start = self._best = [np.array(variable) for variable in self._variables]
+        self._start = self._best = [keras.ops.convert_to_numpy(variable) for variable in self._variables]
 
     def run(self, feed: Callable[[int], Feed]) -> State:
         """Trains all stages.
@@ -123,7 +124,9 @@ class Trainer:
             if number < self.state.stage:
                 continue
             self.joined.unfreeze(self._firsts[number], batchnorm=self.plan.train_batchnorm)
-            self._train(number, stage, feed(self._firsts[number]), optimizer_state)
+            ready = feed(self._firsts[number])
+            with self.joined.backbone.strategy.scope(), self.joined.reduced():
+                self._train(number, stage, ready, optimizer_state)
             optimizer_state = []
             self._set(self._best)
             if self.state.advice:
@@ -144,7 +147,9 @@ class Trainer:
         steps = -(-len(self.images.train) // self.plan.batch_size)
         optimizer = self._optimizer(stage, steps)
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=self.plan.label_smoothing)
-        feed.train.compile(optimizer, loss, weighted_metrics=["accuracy"], jit_compile=jit())
+        feed.train.compile(optimizer, loss, weighted_metrics=["accuracy"], jit_compile=jit(feed.train))
+        some = self.images.train[:1]
+        devices.prepare(feed.train, feed.inputs(some, np.zeros(1, np.int64)), _one_hot(self.images, some))
         optimizer.build(feed.train.trainable_variables)
         if optimizer_state:
             for variable, value in zip(optimizer.variables, optimizer_state, strict=True):
@@ -162,20 +167,30 @@ class Trainer:
         began, state = time.perf_counter(), self.state
         random = np.random.default_rng((self.plan.seed, number, state.epoch))
         _reseed(feed.train, random)
-        feed.train.reset_metrics()
-        found: dict[str, float] = {}
+        loss = hits = counted = 0.0
         steps = -(-len(self.images.train) // self.plan.batch_size)
         for step, (x, y, weights) in enumerate(_batches(feed.inputs, self.images, self.plan, random), start=1):
-            found = feed.train.train_on_batch(x, y, sample_weight=weights, return_dict=True)
+            batch_loss, accuracy = devices.learn(feed.train, x, y, weights)
+            loss += batch_loss * len(x) / len(self.images.train)
+            hits, counted = hits + accuracy * weights.sum(), counted + weights.sum()
             if self._progress:
                 self._progress(state.epoch * steps + step, stage.epochs * steps, str(stage))
         val_loss, val_accuracy = self._judged(feed)
         state.epoch += 1
         lr = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         seconds = round(time.perf_counter() - began, 3)
-        loss, accuracy = float(found["loss"]), float(found["accuracy"])
         state.history.append(
-            Epoch(number + 1, stage.unfreeze, state.epoch, lr, loss, accuracy, val_loss, val_accuracy, seconds)
+            Epoch(
+                number + 1,
+                stage.unfreeze,
+                state.epoch,
+                lr,
+                loss,
+                float(hits / counted),
+                val_loss,
+                val_accuracy,
+                seconds,
+            )
         )
         self._learn_from(state.history[-1], stage)
 
@@ -185,7 +200,7 @@ class Trainer:
         # A lower loss is no gain to whoever counts errors, if there are more of them than at the start.
         if epoch.val_loss < state.best and epoch.val_accuracy >= start.val_accuracy:
             state.best, state.in_vain = epoch.val_loss, 0
-            self._best = [np.array(variable) for variable in self._variables]
+            self._best = [keras.ops.convert_to_numpy(variable) for variable in self._variables]
         else:
             state.in_vain += 1
         worse = epoch.val_accuracy < start.val_accuracy and epoch.val_loss > start.val_loss
@@ -225,16 +240,16 @@ class Trainer:
         }
         kind, options = kinds[plan.optimizer]
         optimizer = type(kind.__name__, (_RatePerVariable, kind), {})(rate, global_clipnorm=plan.clip, **options)
-        optimizer.factors = dict(self._factors())
+        optimizer.slow_down(self._factors())
         return optimizer
 
     def _factors(self) -> Iterator[tuple[Any, float]]:
-        """Variables of the network, as TensorFlow knows them, and what layer_decay makes of their learning rate."""
+        """Variables of the network, and what layer_decay makes of their learning rate."""
         places = [stage.position for stage in self.joined.backbone.stages]
         for i, layer in enumerate(self.joined.backbone.network.layers):
             above = sum(place > i for place in places)
             for variable in layer.variables:
-                yield variable.value.ref(), self.plan.layer_decay ** (above + 1)
+                yield variable, self.plan.layer_decay ** (above + 1)
 
     def _set(self, values: list[np.ndarray]) -> None:
         for variable, value in zip(self._variables, values, strict=True):
@@ -242,9 +257,9 @@ class Trainer:
 
     def _save(self, optimizer: Any) -> None:
         named = {
-            "now": [np.array(variable) for variable in self._variables],
+            "now": [keras.ops.convert_to_numpy(variable) for variable in self._variables],
             "best": self._best,
-            "optimizer": [np.array(variable) for variable in optimizer.variables],
+            "optimizer": [keras.ops.convert_to_numpy(variable) for variable in optimizer.variables],
         }
         arrays = {f"{kind}.{i}": np.ascontiguousarray(a) for kind, some in named.items() for i, a in enumerate(some)}
         facts = {"fingerprint": self._fingerprint, "state": {**asdict(self.state)}}
@@ -279,19 +294,23 @@ class Trainer:
         return optimizer
 
 
-def jit() -> bool:
-    """Whether XLA pays: on a GPU. On a CPU its convolutions are slower than TensorFlow's own."""
+def jit(model: Any) -> bool:
+    """Whether XLA pays: on one GPU. On a CPU its convolutions are slower than TensorFlow's own."""
     import tensorflow as tf
 
-    return bool(tf.config.list_physical_devices("GPU"))
+    return model.distribute_strategy.num_replicas_in_sync == 1 and bool(tf.config.list_physical_devices("GPU"))
 
 
 def scores_of(model: Any, inputs: Inputs, images: np.ndarray, batch_size: int) -> np.ndarray:
     """(m,) positions of images -> (m, k) float64 logits of their plain views."""
-    model.jit_compile = jit()
+    model.jit_compile = jit(model)
     pieces = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-    found = [model.predict_on_batch(inputs(some, np.zeros(len(some), np.int64))) for some in pieces]
+    found = [devices.answer(model, inputs(some, np.zeros(len(some), np.int64))) for some in pieces]
     return np.concatenate(found).astype(np.float64)
+
+
+def _one_hot(images: Images, some: np.ndarray) -> np.ndarray:
+    return np.asarray(np.eye(len(images.weights), dtype=np.float32)[images.y[some]])
 
 
 def _numbered(arrays: dict[str, np.ndarray], kind: str) -> list[np.ndarray]:
@@ -309,10 +328,15 @@ def _reseed(model: Any, random: np.random.Generator) -> None:
 class _RatePerVariable:
     """Goes before an optimizer of Keras."""
 
-    factors: dict[Any, float]
+    _factors: dict[Any, float]
+
+    def slow_down(self, factors: Iterable[tuple[Any, float]]) -> None:
+        """Takes (variable, factor on the learning rate) pairs."""
+        self._factors = {self._var_key(variable): factor for variable, factor in factors}  # type: ignore[attr-defined]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        super().update_step(gradient, variable, learning_rate * self.factors.get(variable.ref(), 1.0))  # type: ignore[misc]
+        factor = self._factors.get(self._var_key(variable), 1.0)  # type: ignore[attr-defined]
+        super().update_step(gradient, variable, learning_rate * factor)  # type: ignore[misc]
 
 
 def _batches(
@@ -325,12 +349,11 @@ def _batches(
     """
     order = random.permutation(images.train)
     views = random.integers(plan.views, size=len(order))
-    labels = np.eye(len(images.weights), dtype=np.float32)
 
     def read(start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         some = order[start : start + plan.batch_size]
-        y = images.y[some]
-        return inputs(some, views[start : start + plan.batch_size]), labels[y], images.weights[y].astype(np.float32)
+        weights = images.weights[images.y[some]].astype(np.float32)
+        return inputs(some, views[start : start + plan.batch_size]), _one_hot(images, some), weights
 
     with ThreadPoolExecutor(1, thread_name_prefix="batch") as pool:
         waiting = pool.submit(read, 0)
