@@ -315,7 +315,9 @@ def fine_tune_command(
     layer_decay: Annotated[float | None, typer.Option(help="Factor on the rate per stage away from the head.")] = None,
     clip: Annotated[float | None, typer.Option(help="Longest gradient.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Of adamw.")] = None,
-    label_smoothing: Annotated[float | None, typer.Option(help="Share given to all classes.")] = None,
+    label_smoothing: Annotated[
+        float | None, typer.Option(help="Share of a label given to all classes; 0.1 by default.")
+    ] = None,
     class_weight: ClassWeights = None,
     train_batchnorm: Annotated[
         bool, typer.Option("--train-batchnorm", help="Let BatchNorm learn; small batches ruin it.")

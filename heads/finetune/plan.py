@@ -64,7 +64,8 @@ class Plan:
         layer_decay: Factor on the learning rate for each stage of the network further from the head; 1 is off.
         clip: Longest gradient, all together; longer ones are shortened. With several GPUs, that of each.
         weight_decay: Of adamw.
-        label_smoothing: Share of each label that is spread over all classes.
+        label_smoothing: Share of each label that is spread over all classes. A head that fits its training rows
+            leaves next to no gradient, and Adam makes steps of full size of what noise is left.
         class_weight: None, "balanced", or a dict of class name -> weight.
         train_batchnorm: Let BatchNorm learn and see the batch; otherwise it stays as it is in inference.
         batch_size: Images per step.
@@ -81,7 +82,7 @@ class Plan:
     layer_decay: float = 1.0
     clip: float = 1.0
     weight_decay: float = 0.01
-    label_smoothing: float = 0.0
+    label_smoothing: float = 0.1
     class_weight: ClassWeight = None
     train_batchnorm: bool = False
     batch_size: int = 32
