@@ -27,6 +27,8 @@ class _LinearHead(Head):
     """C where nothing is tuned."""
     decades: tuple[float, float]
     """log10 of the smallest and the largest C that tuning tries."""
+    patience: int
+    """Weaker strengths in a row that are no better, after which tuning ends."""
 
     def __init__(
         self,
@@ -55,7 +57,10 @@ class _LinearHead(Head):
         best = None
         if rows.scored.any():
             best = best_trial(
-                rows, self._trials(basis.rotated, rows, strengths), criterion=type(self).criterion, patience=2
+                rows,
+                self._trials(basis.rotated, rows, strengths),
+                criterion=type(self).criterion,
+                patience=self.patience,
             )
         strength, start = best.setting if best else (self.C or self.default, None)
         everything = np.ones((len(rows.y), 1))
@@ -119,6 +124,7 @@ class LogisticHead(_LinearHead):
     criterion = staticmethod(log_loss)
     default = 1e-2
     decades = (-4, 2)
+    patience = 1  # Its log loss has one minimum along the path, as far as was ever seen.
 
     def _penalty_factor(self, rows: TrainingRows) -> float:
         # For two classes scikit-learn penalises one column w; the softmax has -w/2 and w/2, half its square.
@@ -137,3 +143,4 @@ class SVMHead(_LinearHead):
     loss = squared_hinge
     default = 1e-3
     decades = (-5, 0.5)
+    patience = 2
