@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import itertools
 import json
 import sys
 import warnings
@@ -429,12 +430,23 @@ def inspect_command(
 @onepass.command("predict", epilog="Example: onepass predict photos.resnet50.mlp.head new.jpg more/ --out new.csv")
 @_guarded
 def predict_command(
-    head: HeadFile,
-    images: Annotated[list[Path], typer.Argument(help="Image files and folders of them.")],
-    out: Annotated[Path | None, typer.Option(help="Write a .csv or .json file instead of printing.")] = None,
+    head: Annotated[Path, typer.Argument(help="Head file, or .keras model that fine-tune wrote.", metavar="HEAD")],
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Image files and folders of them; - reads their names from stdin.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="File that ends in .csv, .json, .jsonl or .parquet; or csv, json, jsonl alone.")
+    ] = None,
     top: Annotated[int, typer.Option(help="Classes to name per image.")] = 3,
     views: Annotated[int, typer.Option(help="Views of each image to average over; 1 is the plain image.")] = 1,
     augment: Augment = None,
+    unknown: Annotated[
+        float | None,
+        typer.Option(help="Call unknown what fits no class; at most this share of each is wronged.", metavar="ALPHA"),
+    ] = None,
+    watch: Annotated[
+        Path | None, typer.Option(help="Go on with every image that appears in this folder, until Ctrl-C.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if any image could not be read.")] = False,
     accept_drift: AcceptDrift = False,
     weights: Moved = None,
@@ -442,43 +454,73 @@ def predict_command(
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
-    """Classify images with a trained head."""
-    from extract import find_images
-    from heads.file import load_head
-    from heads.prediction import as_records, check_table_path, predict_images, write_table
+    """Classify images with a trained head or a fine-tuned model.
 
-    if out:
-        check_table_path(out)
-    saved = load_head(head)
-    backbone = _backbone_of(saved, weights, engine)
-    with _progress("predicting") as report:
-        found = predict_images(
-            saved,
-            backbone,
-            find_images(images),
-            top=top,
-            views=views,
-            augment=augment,
-            accept_drift=accept_drift,
-            workers=workers,
-            progress=report,
-        )
-    _warn_of_drift(found.drift)
-    if out:
-        write_table(found, out)
-    if as_json:
-        _print_json(as_records(found))
-    elif out:
-        print(f"{out}: {len(found.predicted)} images predicted, {len(found.skipped)} skipped")
-    else:
-        rows = [[p.path, *(f"{name} {value:.3f}" for name, value in p.top)] for p in found.predicted]
-        _print_table(rows)
+    Answers come in the order of the images, as soon as they are there.
+    """
+    from extract import find_images, watch_folder
+    from features.errors import OptionError
+    from heads.answers import open_answers, write_answers
+    from heads.prediction import check_rows, predict_images
+
+    if not images and not watch:
+        raise OptionError("no images are named; give files, folders, - for names on stdin, or --watch FOLDER.")
+    if as_json and out:
+        raise OptionError("--json prints and --out writes; leave one of them out.")
+    later = watch_folder(watch) if watch else ()
+    saved, backbone = _classifier(head, weights, engine)
+    _warn_of_drift(check_rows(saved, backbone, accept_drift=accept_drift))
+    predict = functools.partial(
+        predict_images, saved, backbone, top=top, views=views, augment=augment, unknown=unknown, workers=workers,
+        accept_drift=True,
+    )  # fmt: skip
+    answers = itertools.chain([predict(find_images(_named(images or [])))], map(predict, later))
+    target = out or ("json" if as_json else "text")
+    with (
+        open_answers(target, ranks=min(top, len(saved.class_names)), unknown=unknown is not None) as writer,
+        _progress("predicting", total=False) as report,
+        contextlib.suppress(*[KeyboardInterrupt] if watch else []),
+    ):
+        write_answers(itertools.chain.from_iterable(answers), writer, progress=report)
+    if out and Path(out).suffix:
+        print(f"{out}: {writer.predicted} images predicted, {len(writer.skipped)} skipped")
     if not as_json:
-        _print_skipped([(s.path, s.reason) for s in found.skipped])
-    if not found.predicted:
+        _print_skipped([(s.path, s.reason) for s in writer.skipped])
+    if not writer.predicted and not watch:
         typer.echo("error: no image could be read. Needed: JPEG, PNG, BMP, GIF, WebP or TIFF files.", err=True)
-    if not found.predicted or (strict and found.skipped):
+    if (not writer.predicted and not watch) or (strict and writer.skipped):
         raise typer.Exit(1)
+
+
+@onepass.command("nearest", epilog="Example: onepass nearest photos.resnet50.mlp.head new.jpg --k 3")
+@_guarded
+def nearest_command(
+    head: HeadFile,
+    image: Annotated[Path, typer.Argument(help="Image file.")],
+    k: Annotated[int, typer.Option(help="Training images to name.")] = 5,
+    features: Annotated[
+        Path | None, typer.Option(help="Feature file of the training, if not where it was.", metavar="FILE")
+    ] = None,
+    accept_drift: AcceptDrift = False,
+    weights: Moved = None,
+    engine: Engine = "auto",
+    as_json: Json = False,
+) -> None:
+    """Name the training images that are most like an image, with their classes."""
+    from features import FeatureFile
+    from heads.file import load_head
+    from heads.nearest import nearest_images, training_file
+    from heads.prediction import check_rows
+
+    saved = load_head(head)
+    with FeatureFile(features or training_file(saved)) as file:
+        backbone = _backbone_of(saved, weights, engine)
+        _warn_of_drift(check_rows(saved, backbone, accept_drift=accept_drift))
+        found = nearest_images(saved, backbone.rows_of([image])[0], file, k=k)
+    if as_json:
+        _print_json([asdict(neighbour) for neighbour in found])
+    else:
+        _print_table([[n.path, n.label, n.split, f"{n.cosine:.3f}"] for n in found])
 
 
 @onepass.command("evaluate", epilog="Example: onepass evaluate photos.resnet50.mlp.head new_photos/")
@@ -683,6 +725,7 @@ def _head_info(path: Path, summary: bool, as_json: bool) -> None:
         "parameters": head.parameters,
         "evaluation": asdict(head.evaluation),
         "trained_on": head.trained_on,
+        "unknown": asdict(head.abstention) if head.abstention else None,
         "bytes": path.stat().st_size,
     }
     if as_json:
@@ -695,6 +738,7 @@ def _head_info(path: Path, summary: bool, as_json: bool) -> None:
             ["rows", str(head.spec)],
             ["weights hash", head.spec.weights_hash],
             ["parameters", ", ".join(f"{k} {_plain(v)}" for k, v in head.parameters.items())],
+            *([["unknown", str(head.abstention)]] if head.abstention else []),
             *_provenance_lines(head.trained_on),
         ]
     )
@@ -749,6 +793,34 @@ def _feature_info(path: Path, as_json: bool) -> None:
         ]
     )
     _print_skipped([(s["path"], s["reason"]) for s in facts["skipped"]], all_of_them=True)
+
+
+def _named(paths: list[Path]) -> Iterator[Path]:
+    """The paths, and for - those that stand on stdin, one per line."""
+    for path in paths:
+        if str(path) == "-":
+            yield from (Path(name) for line in sys.stdin if (name := line.rstrip("\r\n")))
+        else:
+            yield path
+
+
+def _classifier(path: Path, weights: str | None, engine: str) -> tuple[Any, Any]:
+    """A head with its backbone, from a head file or a fine-tuned model."""
+    from heads.file import load_head
+
+    if path.suffix not in (".keras", ".h5"):
+        saved = load_head(path)
+        return saved, _backbone_of(saved, weights, engine)
+    from extract import load_backbone
+    from heads.finetune.model_file import as_head, is_model, logits_of, read_facts
+
+    if path.suffix == ".h5" and not is_model(path):
+        return load_head(path), None  # which says what is wrong with it
+    name, spec = logits_of(path), read_facts(path)["spec"]
+    size = {"image_size": spec["image_size"], "resize": spec["resize"]}
+    with _progress("preparing the model", total=False):
+        backbone = load_backbone(name, pooling="flatten", precision="float32", engine=engine, **size)
+    return as_head(path, backbone), backbone
 
 
 def _backbone_of(head: Any, weights: str | None, engine: str) -> Any:

@@ -1,6 +1,7 @@
 """A backbone ready to use: its spec, and its engine once a row is asked for."""
 
 import hashlib
+import io
 import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from extract import compiled
 from extract.catalogue import BUNDLED, BackboneName
@@ -133,6 +135,31 @@ class Backbone:
             rows[position] = row
         return rows
 
+    def rows_of(self, images: Sequence[str | Path | np.ndarray], *, workers: int | None = None) -> np.ndarray:
+        """Rows of image files, or of images that were decoded elsewhere, in their order.
+
+        Args:
+            images: Paths, or (h, w, 3) uint8 RGB arrays of any size, which are resized as files are.
+            workers: Decoding threads.
+
+        Returns:
+            (n, d) float32.
+
+        Raises:
+            UnreadableImageError: An image cannot be read; with its path, or its place if it is an array.
+        """
+
+        def refuse(position: int, reason: str) -> None:
+            image = images[position]
+            name = f"image {position}" if isinstance(image, np.ndarray) else image
+            raise UnreadableImageError(f"{name} cannot be read: {reason}")
+
+        rows = np.empty((len(images), self.spec.width), np.float32)
+        files = (_as_png(image, i) if isinstance(image, np.ndarray) else Path(image) for i, image in enumerate(images))
+        for position, row in self.stream(enumerate(files), on_skip=refuse, workers=workers):
+            rows[position] = row[0]
+        return rows
+
     def golden_rows(self) -> np.ndarray:
         """Rows of the built-in test images through the whole way, decoding included, (g, d) float32."""
         if self._golden is None:
@@ -146,7 +173,7 @@ class Backbone:
 
     def stream(
         self,
-        files: Iterable[tuple[Key, Path]],
+        files: Iterable[tuple[Key, Path | bytes]],
         *,
         on_skip: Callable[[Key, str], None],
         workers: int | None = None,
@@ -157,7 +184,7 @@ class Backbone:
         """Rows of image files; decoding runs in threads beside the engine, memory stays bounded.
 
         Args:
-            files: Keys with paths.
+            files: Keys with paths, or with what stands in a file.
             on_skip: Called with key and reason for every file that cannot be read.
             workers: Decoding threads; by default one per processor.
             verify: Keys are SHA-256 digests, and a file whose bytes have another is skipped.
@@ -174,8 +201,8 @@ class Backbone:
             raise OptionError(f"--workers is {workers}; needed: at least 1.")
         recipe = Augmentation.parse(augmentation) if isinstance(augmentation, str) else augmentation
 
-        def decode(key: Key, path: Path) -> list[np.ndarray]:
-            data = read_bytes(path)
+        def decode(key: Key, file: Path | bytes) -> list[np.ndarray]:
+            data = file if isinstance(file, bytes) else read_bytes(file)
             if verify and hashlib.sha256(data).digest() != key:
                 raise UnreadableImageError("no longer the file whose content was recorded; extract again with --rehash")
             spec = self.spec
@@ -199,8 +226,21 @@ class Backbone:
                 yield key, np.stack([rows[i] for i in range(len(views))])
 
 
+def _as_png(image: np.ndarray, position: int) -> bytes:
+    """An image as the file that it could have come from, so that it goes the way of all files."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise OptionError(f"image {position} is {image.shape}, {image.dtype}; needed: (h, w, 3) uint8 RGB, or a path.")
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "PNG", compress_level=1)
+    return data.getvalue()
+
+
 def _ahead(
-    files: Iterable[tuple[Key, Path]], decode: Callable[[Key, Path], list[np.ndarray]], workers: int, *, ahead: int
+    files: Iterable[tuple[Key, Path | bytes]],
+    decode: Callable[[Key, Path | bytes], list[np.ndarray]],
+    workers: int,
+    *,
+    ahead: int,
 ) -> Iterator[tuple[Key, Future[list[np.ndarray]]]]:
     """Keeps at most `ahead` decodings under way or waiting, in order."""
     waiting: deque[tuple[Key, Future[list[np.ndarray]]]] = deque()

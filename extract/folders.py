@@ -1,10 +1,12 @@
 """Finds the images of a folder: which class, which split, which content."""
 
+import contextlib
 import hashlib
 import itertools
 import os
 import stat
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,14 +215,47 @@ def walk_files(folder: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(names) if not _hidden(name))
 
 
-def find_images(paths: list[Path]) -> list[Path]:
+def find_images(paths: Iterable[Path]) -> Iterator[Path]:
     """Image files among paths: files as they are, folders searched for names of image files."""
-    return [
+    return (
         file
         for path in paths
         for file in (walk_files(path) if path.is_dir() else [path])
         if file == path or file.suffix.lower() in IMAGE_SUFFIXES
-    ]
+    )
+
+
+def watch_folder(folder: Path, *, interval: float = 1.0) -> Iterator[list[Path]]:
+    """Image files that are in a folder or appear in it, each once, as soon as they no longer grow; without end.
+
+    Args:
+        folder: Searched with all that is below it.
+        interval: Seconds between two looks; a file that is the same in both is complete.
+
+    Raises:
+        DataError: There is no such folder, or it may not be listed.
+    """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder} to watch. Make it, or name another one.")
+
+    def batches() -> Iterator[list[Path]]:
+        taken: set[Path] = set()
+        before: dict[Path, tuple[int, int]] = {}
+        while True:
+            now: dict[Path, tuple[int, int]] = {}
+            for path in find_images([folder]):
+                if path not in taken:
+                    with contextlib.suppress(OSError):
+                        status = path.stat()
+                        now[path] = (status.st_size, status.st_mtime_ns)
+            if ready := [path for path, status in now.items() if before.get(path) == status]:
+                taken.update(ready)
+                yield ready
+            else:
+                time.sleep(interval)
+            before = now
+
+    return batches()
 
 
 def _check_classes(data: str, files: list[_File], empty: list[str], least: int) -> None:

@@ -72,7 +72,7 @@ def build_backbone(
         if random is not None:
             keras.utils.set_random_seed(random)
         if parsed.own:
-            network, digest = _own_network(Path(parsed.network), image_size, random=random is not None)
+            network, digest = _own_network(parsed, image_size, random=random is not None)
         else:
             network, digest = _pretrained_network(parsed.network, weights, image_size, random=random is not None)
         if random is not None:
@@ -96,7 +96,7 @@ def bare_network(name: str, image_size: int | None = None) -> Any:
     size = image_size or default_image_size(parsed)
     with plain_keras() as keras, quiet_stderr():
         if parsed.own:
-            network, _ = _own_network(Path(parsed.network), size)
+            network, _ = _own_network(parsed, size)
         else:
             with keras.StatelessScope():
                 network = _network(find_entry(parsed.network), size, download=False)
@@ -197,9 +197,10 @@ def _require_size(factory: Any, shape: tuple[int, ...], entry: CatalogueEntry) -
         raise BackboneError(f"{entry.name} cannot take {shape[0]} px images: {error}") from None
 
 
-def _own_network(path: Path, image_size: int, *, random: bool = False) -> tuple[Any, str]:
+def _own_network(name: BackboneName, image_size: int, *, random: bool = False) -> tuple[Any, str]:
     """A `.keras` file's network for images of one size, functional where it can be, and the file's hash."""
-    keras, model = import_keras(), load_keras_file(path)
+    path = Path(name.network)
+    keras, model = import_keras(), load_keras_file(path, classifier=bool(name.layer))
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
     shape = getattr(model, "input_shape", None)
@@ -236,8 +237,12 @@ def _cut(network: Any, name: BackboneName) -> Any:
     )
 
 
-def load_keras_file(path: Path) -> Any:
+def load_keras_file(path: Path, *, classifier: bool = False) -> Any:
     """Loads a backbone of the user's own; nothing stored in the file is run as code.
+
+    Args:
+        path: The file.
+        classifier: Whether it may end in one, because it will be cut.
 
     Raises:
         BackboneError: No such file, not a Keras 3 model, code inside, or a classifier at its end.
@@ -255,7 +260,7 @@ def load_keras_file(path: Path) -> Any:
         ) from None
     last = model.layers[-1]
     activation = getattr(getattr(last, "activation", None), "__name__", type(last).__name__).lower()
-    if activation in ("softmax", "sigmoid") and len(model.output_shape) == 2:
+    if not classifier and activation in ("softmax", "sigmoid") and len(model.output_shape) == 2:
         raise BackboneError(
             f"{path} ends in a classifier ({last.name}); a backbone ends in features. Save it without: "
             f'keras.Model(model.input, model.layers[-2].output).save("{path.stem}_backbone.keras")'

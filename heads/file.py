@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +13,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from features import FeatureFile, Spec
-from features.errors import FeatureFileError, HeadFileError
+from features.errors import FeatureFileError, HeadFileError, OptionError
 from features.near_duplicates import leaked
+from features.providers import backbone_of
 from features.spec import require_equal_specs
 from heads.blas import one_blas_thread
 from heads.evaluation import ClassScore, Evaluation, LeakFree
 from heads.kernel import KernelMachine
 from heads.neighbours import NeighbourTable
 from heads.network import DenseNetwork, Network
+from heads.novelty import Abstention, Novelty
 
 FORMAT = "onepass-head"
-VERSION = 3
+VERSION = 4
 FORMS: dict[str, type[Network]] = {form.form: form for form in (DenseNetwork, KernelMachine, NeighbourTable)}
 _BESIDE = ("golden", "seen")
 
@@ -41,6 +45,8 @@ class SavedHead:
         golden: (e, g, d) float32, golden rows of the feature file.
         seen: (m, 8) uint8, first bytes of the SHA-256 of every training image.
         path: The head file.
+        novelty: What tells images of no class; None if training held none out.
+        abstention: How that went on the images that `evaluation` is about.
     """
 
     kind: str
@@ -53,14 +59,65 @@ class SavedHead:
     golden: np.ndarray
     seen: np.ndarray
     path: Path
+    novelty: Novelty | None = None
+    abstention: Abstention | None = None
 
-    def predict_proba(self, x: np.ndarray) -> np.ndarray:
-        """(n, d) rows of its spec -> (n, k) probabilities, averaged over v views of (n, v, d); by numpy alone."""
-        return self.network.probabilities(x)
+    def novelty_at(self, alpha: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        """What calls images unknown, wronging at most a share alpha of each class; see `heads.novelty`.
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
-        """(n, d) or (n, v, d) rows -> (n,) positions in `class_names`."""
+        Returns:
+            (n, d) rows and their (n, k) probabilities -> (n,) bool.
+
+        Raises:
+            OptionError: alpha is not between 0 and 1, or too few images were held out in training.
+        """
+        if self.novelty is None:
+            raise OptionError(
+                f"{self.path} keeps nothing to tell unknown images by: a fine-tuned model, or a head of too few "
+                "images. Leave --unknown out."
+            )
+        subspace, strange = self.novelty.subspace, self.novelty.at(alpha, len(self.class_names))
+        return lambda rows, probabilities: np.asarray(strange(subspace.distances(rows), probabilities).all(axis=1))
+
+    def predict_proba(self, x: np.ndarray | Sequence[str | Path | np.ndarray]) -> np.ndarray:
+        """Probabilities of the classes, (n, k).
+
+        Args:
+            x: (n, d) float rows of its spec, or (n, v, d) to be averaged over v views, by numpy alone; or n
+                images, as paths or (h, w, 3) uint8 RGB arrays, by the backbone it was trained on.
+
+        Raises:
+            UnreadableImageError: Naming the first image that cannot be read.
+            BackboneError, SpecMismatchError, WeightsError, DriftError: As `backbone`.
+        """
+        if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.ndim in (2, 3):
+            return self.network.probabilities(x)
+        return self.network.probabilities(self.backbone.rows_of(x))
+
+    def predict(self, x: np.ndarray | Sequence[str | Path | np.ndarray]) -> np.ndarray:
+        """Rows or images as for `predict_proba` -> (n,) positions in `class_names`."""
         return np.asarray(self.predict_proba(x).argmax(axis=1))
+
+    @cached_property
+    def backbone(self) -> Any:
+        """The backbone it was trained on, from where it came from then.
+
+        Raises:
+            BackboneError, SpecMismatchError, WeightsError: It cannot be had.
+            DriftError: It computes other rows here.
+        """
+        from heads.prediction import check_rows
+
+        backbone = backbone_of(self.spec, self.trained_on, needed_by=str(self.path))
+        check_rows(self, backbone)
+        return backbone
+
+    def trained_in(self, file: FeatureFile) -> np.ndarray:
+        """(n,) bool: which images of a file it was trained on, by their content; images without a row are not."""
+        known = {seen.tobytes() for seen in self.seen}
+        prefixes = np.ascontiguousarray(file.table.content_hashes[:, :8])
+        trained = np.array([prefix.tobytes() in known for prefix in prefixes], bool)
+        return np.asarray(trained & file.committed)
 
     @one_blas_thread
     def copies_in(self, file: FeatureFile, positions: np.ndarray) -> np.ndarray:
@@ -68,9 +125,7 @@ class SavedHead:
 
         Near copies are found of those training images that the file holds as well.
         """
-        known = {seen.tobytes() for seen in self.seen}
-        prefixes = np.ascontiguousarray(file.table.content_hashes[:, :8])
-        trained = np.array([prefix.tobytes() in known for prefix in prefixes], bool) & file.committed
+        trained = self.trained_in(file)
         return np.asarray(trained[positions] | leaked(file, positions, np.flatnonzero(trained)))
 
     def require_rows_of(self, file: FeatureFile) -> None:
@@ -90,7 +145,8 @@ class SavedHead:
 
 def head_bytes(head: SavedHead) -> bytes:
     """The content of a head file."""
-    arrays = {**head.network.arrays(), "golden": head.golden, "seen": head.seen}
+    unknown = head.novelty.arrays() if head.novelty else {}
+    arrays = {**head.network.arrays(), **unknown, "golden": head.golden, "seen": head.seen}
     facts = {
         "format": FORMAT,
         "version": VERSION,
@@ -102,6 +158,7 @@ def head_bytes(head: SavedHead) -> bytes:
         "parameters": head.parameters,
         "evaluation": asdict(head.evaluation),
         "trained_on": head.trained_on,
+        "abstention": asdict(head.abstention) if head.abstention else None,
     }
     return save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"onepass": json.dumps(facts)})
 
@@ -155,7 +212,7 @@ def load_head(path: str | Path) -> SavedHead:
         raise HeadFileError(f"{path} is a safetensors file but no head. Needed: a file that train-head wrote.")
     try:
         return _parsed(path, json.loads(text), arrays)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FeatureFileError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, FeatureFileError) as error:
         raise HeadFileError(f"{path} is damaged ({type(error).__name__}: {error}). Train the head again.") from None
 
 
@@ -167,7 +224,8 @@ def _parsed(path: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) ->
         )
     spec = Spec.from_json(json.dumps(facts["spec"]))
     class_names = tuple(str(name) for name in facts["class_names"])
-    own = {name: array for name, array in arrays.items() if name not in _BESIDE}
+    beside = {name: array for name, array in arrays.items() if name in _BESIDE or name.startswith("unknown.")}
+    own = {name: array for name, array in arrays.items() if name not in beside}
     network = FORMS[facts["form"]].restore(own, dict(facts["settings"]))
     if not network.is_finite():
         raise ValueError("numbers that are not finite")
@@ -189,6 +247,8 @@ def _parsed(path: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) ->
         golden=_checked_golden(arrays["golden"], spec.width),
         seen=_checked_seen(arrays["seen"]),
         path=path,
+        novelty=Novelty.restore(beside, spec.width, len(class_names)) if len(beside) > len(_BESIDE) else None,
+        abstention=Abstention(**facts["abstention"]) if facts["abstention"] else None,
     )
 
 

@@ -67,7 +67,7 @@ class Network(ABC):
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """(n, d) rows -> (n, k) float64 whose softmax is the probabilities."""
         starts = range(0, max(len(rows), 1), _ROWS_AT_ONCE)
-        pieces = [self._scores(self._standardised(rows[start : start + _ROWS_AT_ONCE])) for start in starts]
+        pieces = [self._scores(self.standardised(rows[start : start + _ROWS_AT_ONCE])) for start in starts]
         return np.concatenate(pieces).astype(np.float64)
 
     def probabilities(self, rows: np.ndarray) -> np.ndarray:
@@ -78,7 +78,8 @@ class Network(ABC):
             return np.asarray(each.reshape(n, views, self.classes).mean(axis=1))
         return softmax(self.scores(rows))
 
-    def _standardised(self, rows: np.ndarray) -> np.ndarray:
+    def standardised(self, rows: np.ndarray) -> np.ndarray:
+        """(n, d) rows -> the same with the mean subtracted, divided by the scale."""
         return np.asarray((np.asarray(rows, np.float32) - self.mean) / self.scale)
 
 

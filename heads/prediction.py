@@ -1,7 +1,5 @@
 """Image files in, classes with probabilities out, through a backbone that is handed in."""
 
-import csv
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,84 +42,106 @@ class Prediction:
     Attributes:
         path: The image as it was named.
         top: (class, probability) pairs, the most probable first.
+        unknown: Whether it belongs to none of the classes, as far as can be told; None if that was not asked.
     """
 
     path: str
     top: list[tuple[str, float]]
+    unknown: bool | None = None
+
+    def record(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        best, probability = self.top[0]
+        return {
+            "path": self.path,
+            "class": best,
+            "probability": probability,
+            "top": [{"class": name, "probability": value} for name, value in self.top],
+            **({} if self.unknown is None else {"unknown": self.unknown}),
+        }
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """Answers in the order the images were given.
-
-    Attributes:
-        predicted: One per image that could be read.
-        skipped: The others.
-        drift: How far golden rows computed here lie from the head's; None if there was no need to look.
-    """
-
-    predicted: list[Prediction]
-    skipped: list[SkippedImage]
-    drift: Drift | None = None
+Answer = Prediction | SkippedImage
+"""A prediction, or why there is none."""
 
 
 def predict_images(
     head: SavedHead,
     backbone: ImageBackbone,
-    images: Sequence[Path],
+    images: Iterable[Path],
     *,
     top: int = 3,
     views: int = 1,
     augment: str | None = None,
+    unknown: float | None = None,
     accept_drift: bool = False,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Predictions:
-    """Classifies image files.
+) -> Iterator[Answer]:
+    """Classifies image files, as many as there are: answers come while later images are still to be named.
 
     Args:
         head: From `load_head`.
         backbone: Of the head's spec.
-        images: Files; unreadable ones end up in `skipped`.
+        images: Files.
         top: Classes to name per image; all of them if there are fewer.
         views: Views of each image that the probabilities are averaged over; 1 is the plain image.
         augment: Recipe of the other views; by default the one the head was trained on, else classic.
+        unknown: Share of the images of each class that may be called unknown, between 0 and 1; see
+            `heads.novelty`. By default every image belongs to one of the classes.
         accept_drift: Go on although this machine computes other rows than the head was trained on.
         workers: Decoding threads.
-        progress: Called with (images done, images in all).
+
+    Returns:
+        One answer per image, in the order of the images.
 
     Raises:
         SpecMismatchError: The backbone computes other rows than the head was trained on.
         DriftError: So it does in spite of equal specs, and that is not accepted.
-        OptionError: `top` or `views` is below 1.
+        OptionError: `top` or `views` is below 1, or the head cannot tell what is unknown.
     """
     if top < 1 or not 1 <= views <= 1000:
         raise OptionError(f"--top is {top}, --views is {views}; needed: at least 1 each, and at most 1000 views.")
     if augment and views == 1:
         raise OptionError("--augment needs --views, how many views of each image to average, such as --views 8.")
-    drift = check_rows(head, backbone, accept_drift=accept_drift)
-    reasons: dict[int, str] = {}
-    answers: dict[int, Prediction] = {}
+    is_unknown = None if unknown is None else head.novelty_at(unknown)
+    check_rows(head, backbone, accept_drift=accept_drift)
     recipe = augment or str(head.trained_on.get("augment") or "classic")
-    stream = backbone.stream(
-        enumerate(images),
-        on_skip=reasons.__setitem__,
-        workers=workers,
-        views=range(views),
-        augmentation=recipe if views > 1 else None,
-    )
-    for position, rows in stream:
+
+    def named(path: Path, rows: np.ndarray) -> Prediction:
         probabilities = head.predict_proba(rows[None])[0]
         order = np.argsort(-probabilities, kind="stable")[:top]
-        named = [(head.class_names[i], float(probabilities[i])) for i in order]
-        answers[position] = Prediction(str(images[position]), named)
-        if progress:
-            progress(len(answers), len(images))
-    return Predictions(
-        [answers[i] for i in sorted(answers)],
-        [SkippedImage(str(images[i]), reasons[i]) for i in sorted(reasons)],
-        drift,
-    )
+        pairs = [(head.class_names[i], float(probabilities[i])) for i in order]
+        strange = None if is_unknown is None else bool(is_unknown(rows[:1], probabilities[None])[0])
+        return Prediction(str(path), pairs, strange)
+
+    def answers() -> Iterator[Answer]:
+        ready: dict[int, Answer] = {}
+        paths: dict[int, Path] = {}
+
+        def numbered() -> Iterator[tuple[int, Path]]:
+            for position, path in enumerate(images):
+                paths[position] = path
+                yield position, path
+
+        def skip(position: int, reason: str) -> None:
+            ready[position] = SkippedImage(str(paths.pop(position)), reason)
+
+        stream = backbone.stream(
+            numbered(),
+            on_skip=skip,
+            workers=workers,
+            views=range(views),
+            augmentation=recipe if views > 1 else None,
+        )
+        following = 0
+        for position, rows in stream:
+            ready[position] = named(paths.pop(position), rows)
+            while following in ready:
+                yield ready.pop(following)
+                following += 1
+        yield from (ready[position] for position in sorted(ready))
+
+    return answers()
 
 
 def check_rows(head: SavedHead, backbone: ImageBackbone, *, accept_drift: bool = False) -> Drift | None:
@@ -153,54 +173,3 @@ def check_rows(head: SavedHead, backbone: ImageBackbone, *, accept_drift: bool =
         remedy = "Or go on with --accept-drift, if these labels will do, or extract and train anew."
         require_no_drift(drift, name=str(head.path), remedy=remedy)
     return drift
-
-
-def as_records(predictions: Predictions) -> dict[str, Any]:
-    """The plain form that goes into JSON."""
-    return {
-        "predictions": [
-            {
-                "path": p.path,
-                "class": p.top[0][0],
-                "probability": p.top[0][1],
-                "top": [{"class": name, "probability": value} for name, value in p.top],
-            }
-            for p in predictions.predicted
-        ],
-        "skipped": [{"path": s.path, "reason": s.reason} for s in predictions.skipped],
-        "drift": predictions.drift.record() if predictions.drift else None,
-    }
-
-
-def check_table_path(path: Path) -> None:
-    """Refuses, before any work, a place that `write_table` would refuse.
-
-    Raises:
-        OptionError: The name ends in neither .csv nor .json, or the file exists.
-    """
-    if path.suffix.lower() not in (".csv", ".json"):
-        raise OptionError(f"--out {path} ends in neither .csv nor .json; give it one of these endings.")
-    if path.exists():
-        raise OptionError(f"{path} exists and is not overwritten. Choose another name with --out, or delete it.")
-    if not path.absolute().parent.is_dir():
-        raise OptionError(f"the folder of --out {path} does not exist.")
-
-
-def write_table(predictions: Predictions, path: Path) -> None:
-    """Writes predictions as `.csv` (unreadable images with their reason in the last column) or `.json`."""
-    check_table_path(path)
-    try:
-        if path.suffix.lower() == ".json":
-            path.write_text(json.dumps(as_records(predictions), indent=1), encoding="utf-8")
-            return
-        ranks = max((len(p.top) for p in predictions.predicted), default=1)
-        with open(path, "x", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            table = csv.writer(file)
-            further = [f"{what}_{i}" for i in range(2, ranks + 1) for what in ("class", "probability")]
-            table.writerow(["path", "class", "probability", *further, "skipped"])
-            for p in predictions.predicted:
-                table.writerow([p.path, *(cell for pair in p.top for cell in pair), ""])
-            for s in predictions.skipped:
-                table.writerow([s.path, *[""] * (2 * ranks), s.reason])
-    except OSError as error:
-        raise OptionError(f"cannot write {path}: {error.strerror}. Choose another place with --out.") from None

@@ -4,7 +4,7 @@ import inspect
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from heads.centroid import CentroidHead
 from heads.chunks import FileRows
 from heads.evaluation import Answers, Evaluation, score
 from heads.file import SavedHead, save_head
+from heads.folds import assign_folds
 from heads.knn import KNNHead
 from heads.lda import LDAHead
 from heads.linear import LogisticHead, SVMHead
 from heads.memory import free_memory, require_memory, some_of
 from heads.mlp import MLPHead, SoftmaxHead
 from heads.nets import NetHead
+from heads.novelty import MOST_IMAGES, USUAL_ALPHA, Novelty
 from heads.rbf import RBFSVMHead
 from heads.ridge import RidgeHead
 
@@ -42,6 +44,10 @@ HEADS: dict[str, type[Head]] = {
         SoftmaxHead,
     )
 }
+
+
+_NOVELTY_BYTES = 2**28
+"""Of the rows that are looked at for what is unknown."""
 
 
 @dataclass(frozen=True)
@@ -121,14 +127,18 @@ def train_head(
         needed = estimator.memory_needed(len(rows), file.views, file.spec.width) + LEAKED_MEMORY
         with ThreadPoolExecutor(1) as pool:
             copies = pool.submit(leaked, file, scored, rows) if needed <= (memory or free_memory()) else None
+            strangers = pool.submit(learn_novelty, file, rows, seed=estimator.seed)
             started = time.perf_counter()
             fit_on(estimator, file, rows, memory=memory)
             seconds = time.perf_counter() - started
             copies = copies or pool.submit(leaked, file, scored, rows)
             answers, labels = Answers.of(estimator, file.pieces(scored)), file.table.labels[scored]
             evaluation = score(answers, labels, file.class_names, measured_on=measured_on, copies=copies.result())
+            novelty, places = strangers.result()
         path = Path(out) if out else Path(f"{Path(features).stem}.{head}.head")
         saved = as_saved(estimator, file, rows, evaluation, path=path)
+        if novelty:
+            saved = with_novelty(saved, novelty, estimator.held_out_, places, file, scored, answers)
     save_head(saved)
     return TrainedHead(saved, seconds)
 
@@ -186,6 +196,57 @@ def as_saved(estimator: Head, file: FeatureFile, rows: np.ndarray, evaluation: E
         seen=np.ascontiguousarray(file.table.content_hashes[rows, :8]),
         path=path,
     )
+
+
+def learn_novelty(file: FeatureFile, rows: np.ndarray, *, seed: int) -> tuple[Novelty | None, np.ndarray]:
+    """What training images have in common, from some of them if there are many.
+
+    Args:
+        file: The feature file.
+        rows: (n,) positions of the training images.
+        seed: Of the choice and of the folds.
+
+    Returns:
+        What tells others, None if no image can be held out; and (m,) places in `rows` of the images in it.
+    """
+    y, groups = file.table.labels[rows], file.table.group_ids()[rows]
+    most = max(min(MOST_IMAGES, _NOVELTY_BYTES // (4 * file.spec.width)), 200)
+    places = some_of(np.arange(len(rows)), y, most, seed=seed)
+    fold_of = assign_folds(y[places], groups=groups[places], seed=seed)
+    places, fold_of = places[fold_of >= 0], fold_of[fold_of >= 0]
+    if len(np.unique(fold_of)) < 2:
+        return None, places
+    return Novelty.of(file.read(rows[places])[0], y[places], fold_of), places
+
+
+def with_novelty(
+    saved: SavedHead,
+    novelty: Novelty,
+    held_out: np.ndarray | None,
+    places: np.ndarray,
+    file: FeatureFile,
+    scored: np.ndarray,
+    answers: Answers,
+) -> SavedHead:
+    """A head that can call images unknown, with how that goes.
+
+    Args:
+        saved: The head.
+        novelty: From `learn_novelty`, with its `places`.
+        held_out: (n, k) probabilities of the training images by heads that did not see them.
+        places: (m,) of the images in `novelty` among those.
+        file: The feature file.
+        scored: (s,) positions of held-out images.
+        answers: To them.
+    """
+    if held_out is not None:
+        novelty = novelty.doubting(held_out[places])
+    if answers.probabilities is None or len(places) < 1 / USUAL_ALPHA - 1:
+        return replace(saved, novelty=novelty)
+    distances = np.concatenate([novelty.subspace.distances(x) for x in file.pieces(scored)])
+    labels = file.table.labels[scored]
+    measured = novelty.measured(USUAL_ALPHA, distances, answers.probabilities, labels, saved.class_names)
+    return replace(saved, novelty=novelty, abstention=measured)
 
 
 def training_parts(file: FeatureFile, parts: Sequence[str] = ("train",)) -> tuple[np.ndarray, np.ndarray, str]:

@@ -17,7 +17,7 @@ from extract.run import run_extraction
 from features import FeatureFile
 
 PROGRAMS = ["extract", "train-head", "compare-heads", "fine-tune"]
-COMMANDS = [*PROGRAMS, "inspect", "predict", "evaluate", "info", "backbones"]
+COMMANDS = [*PROGRAMS, "inspect", "predict", "nearest", "evaluate", "info", "backbones"]
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,75 @@ def test_predict_writes_tables_and_overwrites_none(work: Path):
         2, "error: new.csv exists and is not overwritten. Choose another name with --out, or delete it.\n",
     )  # fmt: skip
     done = run_program(*run, "new.xlsx", cwd=work)
-    assert done.stderr == "error: --out new.xlsx ends in neither .csv nor .json; give it one of these endings.\n"
+    assert done.stderr.startswith("error: --out new.xlsx ends in neither .csv, .json, .jsonl nor .parquet; give it one")
+
+
+def test_predict_takes_names_from_stdin_and_answers_in_their_order(work: Path):
+    names = ["photos/dogs/1.png", "photos/cats/bad.jpg", "photos/cats/0.png"]
+    program = Path(sys.executable).parent / "onepass"
+    command = [program, "predict", "photos.tiny.svm.head", "-", "--out", "jsonl", "--unknown", "0.1"]
+    done = subprocess.run(command, cwd=work, input="\n".join(names) + "\n", capture_output=True, text=True, check=True)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["path"] for answer in found] == names
+    assert [answer.get("unknown") in (True, False) for answer in found] == [True, False, True]
+
+
+def test_predict_watches_a_folder_until_it_is_interrupted(work: Path, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(work / "photos/dogs/1.png", tmp_path / "in" / "first.png")
+    program = Path(sys.executable).parent / "onepass"
+    command = [program, "predict", str(work / "photos.tiny.svm.head"), "--watch", "in", "--out", "jsonl"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout
+        assert watching.stderr
+        assert json.loads(watching.stdout.readline())["path"] == "in/first.png"
+        shutil.copy(work / "photos/cats/0.png", tmp_path / "in" / "second.png")
+        assert json.loads(watching.stdout.readline())["path"] == "in/second.png"
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(timeout=20) == 0
+        assert watching.stdout.read() == watching.stderr.read() == ""
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    ([], "error: no images are named; give files, folders, - for names on stdin, or --watch FOLDER.\n"),
+    (["--watch", "nowhere"], "error: there is no folder nowhere to watch. Make it, or name another one.\n"),
+    (["photos", "--json", "--out", "x.csv"], "error: --json prints and --out writes; leave one of them out.\n"),
+    (["photos", "--unknown", "7"], "error: --unknown is 7.0; needed: a share between 0 and 1, such as 0.05.\n"),
+])  # fmt: skip
+def test_predict_refuses_in_one_line(args: list[str], message: str, work: Path):
+    done = run_program("onepass", "predict", "photos.tiny.svm.head", *args, cwd=work)
+    assert (done.returncode in (1, 2), done.stdout, done.stderr) == (True, "", message)
+
+
+def test_nearest_names_training_images_with_their_classes(work: Path):
+    found = run_json("onepass", "nearest", "photos.tiny.svm.head", "photos/dogs/1.png", "--k", "3", cwd=work)
+    assert len(found) == 3
+    assert found[0].keys() == {"path", "label", "split", "cosine"}
+    assert all(n["path"].split("/")[0] == n["label"] for n in found)
+    plain = run_program("onepass", "nearest", "photos.tiny.svm.head", "photos/dogs/1.png", cwd=work)
+    assert len(plain.stdout.splitlines()) == 5
+    done = run_program("onepass", "nearest", "photos.tiny.svm.head", "photos/cats/bad.jpg", cwd=work)
+    assert done.stderr == (
+        "error: photos/cats/bad.jpg cannot be read: not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are read)\n"
+    )
+
+
+def test_a_loaded_head_predicts_images_by_itself(work: Path):
+    code = (
+        "from heads import load_head; head = load_head('photos.tiny.svm.head'); "
+        "print(*[head.class_names[i] for i in head.predict(['photos/dogs/1.png', 'photos/cats/0.png'])])"
+    )
+    done = run_program("python", "-c", code, cwd=work)
+    named = run_json("onepass", "predict", "photos.tiny.svm.head", "photos/dogs/1.png", "photos/cats/0.png", cwd=work)
+    assert done.stdout.split() == [p["class"] for p in named["predictions"]], done.stderr
+
+
+def test_info_says_how_calling_images_unknown_goes(work: Path):
+    found = run_json("onepass", "info", "photos.tiny.svm.head", cwd=work)["unknown"]
+    assert found["alpha"] == 0.05
+    assert 0 <= found["abstained"] <= 1 - found["coverage"] + 1e-9
+    plain = run_program("onepass", "info", "photos.tiny.svm.head", cwd=work).stdout
+    assert f"--unknown 0.05 calls {found['abstained']:.1%} of {found['n']} held-out images unknown" in plain
 
 
 def test_evaluating_the_training_folder_scores_what_was_held_out_wherever_it_lies(work: Path, tmp_path: Path):

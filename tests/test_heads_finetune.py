@@ -353,6 +353,33 @@ def test_the_model_file_needs_keras_alone(ending: str, features: Path, logreg: S
         assert b"Lambda" not in path.read_bytes()
 
 
+def test_predict_takes_the_model_and_answers_as_keras_does(features: Path, logreg: SavedHead, tmp_path: Path):
+    tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "x.keras", keep="always")
+    with FeatureFile(features) as file:
+        test = file.rows_of("test")
+        wanted = load_model(tmp_path / "x.keras").predict(LabelledPixels(file).read(test), verbose=0)
+        paths = [str(features.parent / "photos" / file.table.paths[i]) for i in test]
+    done = run_program("onepass", "predict", str(tmp_path / "x.keras"), *paths, "--json", cwd=tmp_path)
+    found = json.loads(done.stdout)["predictions"]
+    assert [one["path"] for one in found] == paths, done.stderr
+    for one, probabilities in zip(found, wanted, strict=True):
+        assert one["class"] == ("ant", "bee", "fly")[probabilities.argmax()]
+        assert one["probability"] == pytest.approx(probabilities.max(), abs=1e-4)
+    done = run_program("onepass", "predict", str(tmp_path / "x.keras"), paths[0], "--unknown", "0.1", cwd=tmp_path)
+    assert done.stderr.endswith("or a head of too few images. Leave --unknown out.\n")
+
+
+def test_predict_says_what_is_no_model(features: Path, logreg: SavedHead, tmp_path: Path):
+    tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "x.h5", keep="always")
+    done = run_program("onepass", "predict", "x.h5", "a.jpg", cwd=tmp_path)
+    assert done.stderr == ("error: x.h5 is in the legacy format, which only Keras reads. Predict with a .keras file.\n")
+    (tmp_path / "y.keras").write_bytes(b"something else")
+    done = run_program("onepass", "predict", "y.keras", "a.jpg", cwd=tmp_path)
+    assert done.stderr == "error: y.keras is no model that fine-tune wrote.\n"
+    done = run_program("onepass", "predict", str(features), "a.jpg", cwd=tmp_path)
+    assert "cannot be read as a head file" in done.stderr
+
+
 def test_the_history_stands_in_csv_png_and_tensorboard(features: Path, logreg: SavedHead, tmp_path: Path):
     done = tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "x.keras", tensorboard=tmp_path / "logs")
     lines = (tmp_path / "x.history.csv").read_text().splitlines()

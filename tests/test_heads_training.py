@@ -186,5 +186,5 @@ def test_a_newer_head_and_another_safetensors_file_are_refused(head_file: Path, 
     save_file({"x": np.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(HeadFileError, match="is a safetensors file but no head. Needed: a file that train-head wrote."):
         load_head(tmp_path / "other.safetensors")
-    with pytest.raises(HeadFileError, match="has head format onepass-head 9; this onepass reads onepass-head 3. Upgr"):
+    with pytest.raises(HeadFileError, match="has head format onepass-head 9; this onepass reads onepass-head 4. Upgr"):
         load_head(rewritten(head_file, lambda f, a: f.update(version=9)))

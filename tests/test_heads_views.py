@@ -14,6 +14,7 @@ from features.writer import RowWriter, write_feature_file
 from heads import LogisticHead, MLPHead, SVMHead, load_head, predict_images, train_head
 from heads.base import Head
 from heads.network import standardisation
+from heads.prediction import check_rows
 
 FAST_MLP = {"epochs": 30, "hidden": (16,), "lr": 0.01}
 
@@ -160,12 +161,12 @@ def test_predictions_average_over_the_views_asked_for(feature_file: Path, tmp_pa
     backbone = StubBackbone(head.spec)
     images = [Path("a.jpg"), Path("bcd.jpg")]
 
-    plain = predict_images(head, backbone, images)
+    plain = list(predict_images(head, backbone, images))
     assert backbone.asked == (1, None)
-    several = predict_images(head, backbone, images, views=4)
+    several = list(predict_images(head, backbone, images, views=4))
     assert backbone.asked == (4, "classic")
 
-    for image, one, mean in zip(images, plain.predicted, several.predicted, strict=True):
+    for image, one, mean in zip(images, plain, several, strict=True):
         rows = np.random.default_rng(len(image.name)).normal(size=(4, 6)).astype(np.float32)
         place = head.class_names.index(mean.top[0][0])
         assert mean.top[0][1] == pytest.approx(np.mean([head.predict_proba(row[None])[0, place] for row in rows]))
@@ -199,6 +200,7 @@ def test_rows_that_drifted_are_refused_with_the_labels_that_flip(feature_file: P
     )
     with pytest.raises(DriftError, match=message):
         predict_images(head, backbone, [Path("a.jpg")])
-    drift = predict_images(head, backbone, [Path("a.jpg")], accept_drift=True).drift
+    assert list(predict_images(head, backbone, [Path("a.jpg")], accept_drift=True))
+    drift = check_rows(head, backbone, accept_drift=True)
     assert drift is not None
     assert (drift.flips, drift.accepted) == (1, False)

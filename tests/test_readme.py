@@ -39,10 +39,11 @@ def test_the_python_blocks_run_as_they_stand(photos: Path):
     code = "\n".join(blocks("python"))
     done = run_program("python", "-W", "error", "-c", code, cwd=photos)
     assert done.returncode == 0, done.stderr
-    first, second, third = done.stdout.splitlines()
+    first, second, third, fourth = done.stdout.splitlines()
     for line in (first, second):
         assert re.fullmatch(r"accuracy [01]\.\d{3} \(0\.\d{3} to [01]\.\d{3}\), n=\d+", line)
-    assert re.match(r"new\.jpg \('(cats|dogs)', [01]\.", third)
+    assert (named := re.match(r"new\.jpg \('(cats|dogs)', [01]\.", third))
+    assert fourth == f"['{named[1]}']"
 
 
 def test_the_format_example_reads_a_feature_file(photos: Path):
@@ -117,3 +118,27 @@ def test_what_inspect_finds_stands_in_the_results():
         f"it found {100 * copies['recall']:.0f} % of the copies (precision {100 * copies['precision']:.0f} %)" in text
     )
     assert f"{100 * labels['recall']:.0f} % of the wrong labels (precision {100 * labels['precision']:.0f} %)" in text
+
+
+def test_what_the_boundary_cache_saves_stands_in_the_results():
+    found = json.loads((ROOT / "benchmarks" / "results" / "fine-tuning-trashnet.resnet50.logreg.json").read_text())
+    cached, whole = found["boundary cache"], found["end to end"]
+    text = " ".join(README.split())
+    assert (
+        f"an epoch of its conv5 took {cached['seconds_per_epoch']:.0f} s from the cache and "
+        f"{whole['seconds_per_epoch']:.0f} s end to end, {found['times_faster']:.1f} times as long" in text
+    )
+    assert max(cached["val_accuracy"]) >= cached["val_accuracy"][0]
+    assert cached["val_accuracy"] == whole["val_accuracy"]
+
+
+def test_what_is_called_unknown_stands_in_the_results():
+    found = json.loads((ROOT / "benchmarks" / "results" / "unknown-trashnet.resnet50.json").read_text())
+    text = " ".join(README.split())
+    left_out = found["left_out_class_unknown"]
+    assert f"keeps {found['kept']:.1%} of the held-out photos".replace("%", " %") in text
+    assert f"calls {found['unknown']['cats_dogs.resnet50']:.0%} of photos of cats and dogs".replace("%", " %") in text
+    mean = sum(left_out.values()) / len(left_out)
+    assert f"of a class left out of training {mean:.0%}".replace("%", " %") in text
+    (worst, least), (best, most) = (pick(left_out.items(), key=lambda pair: pair[1]) for pick in (min, max))
+    assert f"({worst} {least:.0%}, {best} {most:.0%})".replace("%", " %") in text

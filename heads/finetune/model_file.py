@@ -7,8 +7,14 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from features.errors import OptionError, TrainingError
 from features.frameworks import import_keras, quiet_stderr
+from heads.evaluation import Evaluation
+from heads.file import SavedHead
+from heads.network import DenseNetwork
+from heads.prediction import ImageBackbone
 
 FACTS = "onepass.json"
 """Name of the entry that Keras ignores."""
@@ -24,13 +30,10 @@ def require_place(path: Path) -> None:
     """
     if path.suffix.removeprefix(".") not in FORMATS:
         raise OptionError(f"--out is {path}; needed: a name that ends in .keras or .h5.")
-    if path.exists():
-        try:
-            read_facts(path)
-        except TrainingError:
-            raise OptionError(
-                f"{path} exists and is no model that fine-tune wrote; it is left alone. Choose another name with --out."
-            ) from None
+    if path.exists() and not is_model(path):
+        raise OptionError(
+            f"{path} exists and is no model that fine-tune wrote; it is left alone. Choose another name with --out."
+        )
 
 
 def save_model(model: Any, path: Path, facts: dict[str, Any]) -> None:
@@ -82,6 +85,14 @@ def read_facts(path: Path) -> dict[str, Any]:
         raise TrainingError(f"{path} is no model that fine-tune wrote.") from None
 
 
+def is_model(path: Path) -> bool:
+    """True if fine-tune wrote the file."""
+    try:
+        return "spec" in read_facts(path)
+    except TrainingError:
+        return False
+
+
 def load_model(path: Path) -> Any:
     """The model alone, without running code from the file.
 
@@ -93,6 +104,44 @@ def load_model(path: Path) -> Any:
             return import_keras().models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         raise TrainingError(f"{path} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+
+
+def logits_of(path: Path) -> str:
+    """What `extract.load_backbone` takes for the network up to its logits: the path, @ and a layer.
+
+    Raises:
+        TrainingError: The file is no model that fine-tune wrote, or a legacy one.
+    """
+    if path.suffix != ".keras":
+        raise TrainingError(f"{path} is in the legacy format, which only Keras reads. Predict with a .keras file.")
+    return f"{path}@{read_facts(path).get('logits', '')}"
+
+
+def as_head(path: Path, backbone: ImageBackbone) -> SavedHead:
+    """A fine-tuned model as a head on its own logits, so that it predicts as all heads do.
+
+    Args:
+        path: The model.
+        backbone: Made of `logits_of(path)`, with pooling flatten.
+    """
+    facts = read_facts(path)
+    classes = tuple(facts["class_names"])
+    k = len(classes)
+    zeros, ones = np.zeros(k, np.float32), np.ones(k, np.float32)
+    report = facts["report"]
+    right, interval = report["after" if report["kept"] == "fine-tuned" else "before"]
+    return SavedHead(
+        kind="fine-tuned",
+        network=DenseNetwork(zeros, ones, (np.eye(k, dtype=np.float32),), (zeros,)),
+        class_names=classes,
+        spec=backbone.spec,
+        parameters=facts["plan"],
+        evaluation=Evaluation(report["measured_on"], report["n"], right, tuple(interval), {}, []),
+        trained_on=facts["trained_on"],
+        golden=backbone.golden_rows()[None],
+        seen=np.zeros((0, 8), np.uint8),
+        path=path,
+    )
 
 
 @contextlib.contextmanager

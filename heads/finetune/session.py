@@ -156,6 +156,7 @@ class Session:
             "version": 1,
             "class_names": list(self.file.class_names),
             "spec": asdict(self.file.spec),
+            "logits": self.joined.layers[-1].name,
             "plan": {**asdict(self.plan), "precision": self.backbone.precision},
             "report": result.record(),
             "trained_on": self.head.trained_on,
