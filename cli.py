@@ -475,14 +475,15 @@ def predict_command(
         accept_drift=True,
     )  # fmt: skip
     answers = itertools.chain([predict(find_images(_named(images or [])))], map(predict, later))
-    target = out or ("json" if as_json else "text")
+    target, to_file = out or ("json" if as_json else "text"), bool(out and Path(out).suffix)
     with (
         open_answers(target, ranks=min(top, len(saved.class_names)), unknown=unknown is not None) as writer,
-        _progress("predicting", total=False) as report,
+        # Answers on stdout are progress enough, and would run through the bar.
+        _progress("predicting", total=False) if to_file else contextlib.nullcontext() as report,
         contextlib.suppress(*[KeyboardInterrupt] if watch else []),
     ):
         write_answers(itertools.chain.from_iterable(answers), writer, progress=report)
-    if out and Path(out).suffix:
+    if to_file:
         print(f"{out}: {writer.predicted} images predicted, {len(writer.skipped)} skipped")
     if not as_json:
         _print_skipped([(s.path, s.reason) for s in writer.skipped])

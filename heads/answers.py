@@ -62,19 +62,19 @@ class AnswerWriter(ABC):
 
 
 def write_answers(
-    answers: Iterable[Answer], writer: AnswerWriter, *, progress: Callable[[int, int | None], None] | None = None
+    answers: Iterable[Answer], writer: AnswerWriter, *, progress: Callable[[int, int | None, str], None] | None = None
 ) -> None:
     """Writes all answers.
 
     Args:
         answers: From `predict_images`.
         writer: From `open_answers`.
-        progress: Called with images done, and None for how many there will be.
+        progress: Called with images done, None for how many there will be, and the former in words.
     """
     for done, answer in enumerate(answers, start=1):
         writer.take(answer)
         if progress:
-            progress(done, None)
+            progress(done, None, f"{done} images")
 
 
 def columns(ranks: int, *, unknown: bool) -> list[str]:
