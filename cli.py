@@ -456,7 +456,7 @@ def predict_command(
 ) -> None:
     """Classify images with a trained head or a fine-tuned model.
 
-    Answers come in the order of the images, as soon as they are there.
+    Answers come in the order of the images, while later ones are still being read.
     """
     from extract import find_images, watch_folder
     from features.errors import OptionError
@@ -467,6 +467,8 @@ def predict_command(
         raise OptionError("no images are named; give files, folders, - for names on stdin, or --watch FOLDER.")
     if as_json and out:
         raise OptionError("--json prints and --out writes; leave one of them out.")
+    if watch and out and Path(out).suffix in (".json", ".parquet"):
+        raise OptionError("--watch has no end, which .json and .parquet need; write .csv or .jsonl.")
     later = watch_folder(watch) if watch else ()
     saved, backbone = _classifier(head, weights, engine)
     _warn_of_drift(check_rows(saved, backbone, accept_drift=accept_drift))
@@ -480,9 +482,13 @@ def predict_command(
         open_answers(target, ranks=min(top, len(saved.class_names)), unknown=unknown is not None) as writer,
         # Answers on stdout are progress enough, and would run through the bar.
         _progress("predicting", total=False) if to_file else contextlib.nullcontext() as report,
-        contextlib.suppress(*[KeyboardInterrupt] if watch else []),
     ):
-        write_answers(itertools.chain.from_iterable(answers), writer, progress=report)
+        try:
+            write_answers(itertools.chain.from_iterable(answers), writer, progress=report)
+        except KeyboardInterrupt:
+            if not watch:
+                typer.echo(f"interrupted after {writer.predicted} answers", err=True)
+                raise typer.Exit(130) from None
     if to_file:
         print(f"{out}: {writer.predicted} images predicted, {len(writer.skipped)} skipped")
     if not as_json:
@@ -799,7 +805,7 @@ def _feature_info(path: Path, as_json: bool) -> None:
 def _named(paths: list[Path]) -> Iterator[Path]:
     """The paths, and for - those that stand on stdin, one per line."""
     for path in paths:
-        if str(path) == "-":
+        if str(path) == "-" and sys.stdin:
             yield from (Path(name) for line in sys.stdin if (name := line.rstrip("\r\n")))
         else:
             yield path

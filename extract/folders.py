@@ -203,10 +203,14 @@ def walk_files(folder: Path) -> Iterator[Path]:
     seen = set()
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename} may not be listed: {error.strerror}.")
+        if not isinstance(error, FileNotFoundError):  # gone since its name was read
+            raise DataError(f"{error.filename} may not be listed: {error.strerror}.")
 
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        status = Path(parent).stat()
+        try:
+            status = Path(parent).stat()
+        except FileNotFoundError:
+            continue
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
@@ -220,7 +224,7 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
     return (
         file
         for path in paths
-        for file in (walk_files(path) if path.is_dir() else [path])
+        for file in (walk_files(path) if os.path.isdir(path) else [path])  # noqa: PTH112 (which never raises)
         if file == path or file.suffix.lower() in IMAGE_SUFFIXES
     )
 
@@ -244,16 +248,15 @@ def watch_folder(folder: Path, *, interval: float = 1.0) -> Iterator[list[Path]]
         while True:
             now: dict[Path, tuple[int, int]] = {}
             for path in find_images([folder]):
-                if path not in taken:
-                    with contextlib.suppress(OSError):
-                        status = path.stat()
-                        now[path] = (status.st_size, status.st_mtime_ns)
-            if ready := [path for path, status in now.items() if before.get(path) == status]:
+                with contextlib.suppress(OSError):
+                    status = path.stat()
+                    now[path] = (status.st_size, status.st_mtime_ns)
+            taken &= now.keys()  # what is put back after it was gone counts as new
+            if ready := [path for path, status in now.items() if path not in taken and before.get(path) == status]:
                 taken.update(ready)
                 yield ready
-            else:
-                time.sleep(interval)
             before = now
+            time.sleep(interval)
 
     return batches()
 

@@ -174,6 +174,8 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UnreadableImageError((error.strerror or type(error).__name__).lower()) from None
+    except ValueError as error:  # a null byte in the name
+        raise UnreadableImageError(str(error)) from None
 
 
 def _turned(image: Image.Image) -> Image.Image:

@@ -66,3 +66,7 @@ class HeadFileError(UserError):
 
 class TrainingError(UserError, ValueError):
     """The rows do not allow a head to be trained or scored."""
+
+
+class OutputError(UserError):
+    """Results cannot be written where they were to go."""

@@ -1,16 +1,17 @@
 """Predictions as files and streams, written one by one: CSV, JSON, JSON lines, Parquet."""
 
+import contextlib
 import csv
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from features import SkippedImage
-from features.errors import OptionError
+from features.errors import OptionError, OutputError
 from heads.prediction import Answer, Prediction
 
 _GROUP = 1024
@@ -18,7 +19,7 @@ _GROUP = 1024
 
 
 class AnswerWriter(ABC):
-    """Takes answers in turn; what was taken before an interruption is kept.
+    """Takes answers in turn. What text, CSV and JSON lines took is on disk at once, the others need their end.
 
     Args:
         file: Open for writing.
@@ -35,12 +36,17 @@ class AnswerWriter(ABC):
         self.skipped: list[SkippedImage] = []
 
     def take(self, answer: Answer) -> None:
-        """Counts and writes an answer."""
+        """Counts and writes an answer.
+
+        Raises:
+            OutputError: The disk is full, say.
+        """
         if isinstance(answer, SkippedImage):
             self.skipped.append(answer)
         else:
             self.predicted += 1
-        self._write(answer)
+        with self._writable():
+            self._write(answer)
 
     @abstractmethod
     def _write(self, answer: Answer) -> None: ...
@@ -55,10 +61,26 @@ class AnswerWriter(ABC):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is sys.stdout:
-            self.finish()
+            with self._writable():
+                self.finish()
+                self._file.flush()
             return
-        with self._file:
+        with contextlib.suppress(OutputError) if value else contextlib.nullcontext(), self._writable(), self._file:
             self.finish()
+        if value and not self.predicted and not self.skipped:
+            Path(self._file.name).unlink(missing_ok=True)  # or the same command would find it in its way
+
+    @contextlib.contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {getattr(self._file, 'name', 'the answers')}: {error.strerror}. Make room, or choose "
+                "another place with --out."
+            ) from None
 
 
 def write_answers(
@@ -137,6 +159,7 @@ class _Json(AnswerWriter):
         if isinstance(answer, Prediction):
             start = '{"predictions": [' if self.predicted == 1 else ","
             self._file.write(f"{start}\n{json.dumps(answer.record())}")
+            self._file.flush()
 
     def finish(self) -> None:
         start = "" if self.predicted else '{"predictions": ['
@@ -183,9 +206,11 @@ class _Parquet(AnswerWriter):
         self._rows: list[dict[str, Any]] = []
 
     def _write(self, answer: Answer) -> None:
-        row = _row(answer)
-        # A file name that is no UTF-8 cannot be kept in Parquet as it is.
-        row["path"] = row["path"].encode(errors="surrogateescape").decode(errors="replace")
+        # Names that are no UTF-8 cannot be kept in Parquet as they are.
+        row = {
+            name: value.encode(errors="surrogateescape").decode(errors="replace") if isinstance(value, str) else value
+            for name, value in _row(answer).items()
+        }
         self._rows.append(row)
         if len(self._rows) == _GROUP:
             self._flush()

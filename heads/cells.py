@@ -30,7 +30,7 @@ class Cell:
         probabilities: (n, k) float32 of the images asked about.
         fit_seconds: Tuning included.
         predict_microseconds: Per image, rows at hand, in batches.
-        head_bytes: Size of the head file.
+        head_bytes: Size of the head file, but for what `--unknown` needs, which is the same for all.
         parameters: Of the head, with what tuning found.
     """
 

@@ -31,7 +31,7 @@ class HeadScore:
         leak_free: Score without copies of training images; None if there are none.
         fit_seconds: Median over the rounds, tuning included.
         predict_microseconds: Per image.
-        head_bytes: Size of the head file.
+        head_bytes: Size of the head file, but for what `--unknown` needs, which is the same for all.
     """
 
     name: str

@@ -13,7 +13,7 @@ prediction per class); the distance to the principal subspace: H. Wang et al. (2
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 
@@ -147,11 +147,13 @@ class Novelty:
         doubted = bool(self.doubts.any())
         far, unsure = np.sort(self.distances), np.sort(self.doubts)
 
-        def strangeness(distances: np.ndarray, doubts: np.ndarray) -> np.ndarray:
-            ranks = np.searchsorted(far, distances) / len(far)
-            return np.maximum(ranks, np.searchsorted(unsure, doubts) / len(unsure)) if doubted else ranks + 0 * doubts
+        def strangeness(distances: np.ndarray, doubts: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
+            ranks = np.searchsorted(far, distances, side) / len(far)
+            others = np.searchsorted(unsure, doubts, side) / len(unsure) if doubted else 0 * doubts
+            return np.asarray(np.maximum(ranks, others))
 
-        known = strangeness(self.distances, self.doubts)
+        # They count themselves and a further image does not, or the largest of two ranks would wrong too many of few.
+        known = strangeness(self.distances, self.doubts, "right")
         every = threshold(known, alpha)
         if not np.isfinite(every):
             raise OptionError(
@@ -162,7 +164,7 @@ class Novelty:
         limits = np.where(np.isfinite(limits), limits, every)
 
         def strange(distances: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-            found = strangeness(distances[:, None], 1 - probabilities)
+            found = strangeness(distances[:, None], 1 - probabilities, "left")
             return np.asarray(found > limits)
 
         return strange

@@ -176,6 +176,16 @@ def test_predict_takes_names_from_stdin_and_answers_in_their_order(work: Path):
     assert [answer.get("unknown") in (True, False) for answer in found] == [True, False, True]
 
 
+def test_predict_skips_names_that_no_file_can_have(work: Path):
+    names = ["x" * 300, "photos/dogs/1.png", "a\0b"]
+    program = Path(sys.executable).parent / "onepass"
+    command = [program, "predict", "photos.tiny.svm.head", "-", "--out", "jsonl"]
+    done = subprocess.run(command, cwd=work, input="\n".join(names), capture_output=True, text=True, check=True)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["path"] for answer in found] == names
+    assert [answer.get("reason") for answer in found] == ["file name too long", None, "embedded null byte"]
+
+
 def test_predict_watches_a_folder_until_it_is_interrupted(work: Path, tmp_path: Path):
     (tmp_path / "in").mkdir()
     shutil.copy(work / "photos/dogs/1.png", tmp_path / "in" / "first.png")
@@ -194,6 +204,8 @@ def test_predict_watches_a_folder_until_it_is_interrupted(work: Path, tmp_path: 
 
 @pytest.mark.parametrize(("args", "message"), [
     ([], "error: no images are named; give files, folders, - for names on stdin, or --watch FOLDER.\n"),
+    (["--watch", "photos", "--out", "x.json"], ("error: --watch has no end, which .json and .parquet need; write .csv "
+     "or .jsonl.\n")),
     (["--watch", "nowhere"], "error: there is no folder nowhere to watch. Make it, or name another one.\n"),
     (["photos", "--json", "--out", "x.csv"], "error: --json prints and --out writes; leave one of them out.\n"),
     (["photos", "--unknown", "7"], "error: --unknown is 7.0; needed: a share between 0 and 1, such as 0.05.\n"),

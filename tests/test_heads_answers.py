@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import json
 import os
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from features import SkippedImage
-from features.errors import OptionError
+from features.errors import OptionError, OutputError
 from heads.answers import open_answers, write_answers
 from heads.prediction import Prediction
 
@@ -85,6 +86,26 @@ def test_what_was_answered_is_on_disk_before_the_end(tmp_path: Path):
     with open_answers(str(tmp_path / "x.jsonl"), ranks=2, unknown=True) as writer:
         writer.take(ANSWERS[0])
         assert json.loads((tmp_path / "x.jsonl").read_text())["path"] == "a.jpg"
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch):
+    full = open("/dev/full", "w")
+    monkeypatch.setattr(sys, "stdout", full)
+    writer = open_answers("text", ranks=2, unknown=True)
+    with pytest.raises(OutputError) as caught:
+        writer.take(ANSWERS[0])
+    assert str(caught.value) == (
+        "cannot write /dev/full: No space left on device. Make room, or choose another place with --out."
+    )
+    with contextlib.suppress(OSError):
+        full.close()
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet"])
+def test_a_run_that_failed_before_its_first_answer_leaves_no_file(ending: str, tmp_path: Path):
+    with pytest.raises(KeyError), open_answers(str(tmp_path / f"x.{ending}"), ranks=2, unknown=True):
+        raise KeyError
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_bare_format_goes_to_stdout(capsys: pytest.CaptureFixture[str]):

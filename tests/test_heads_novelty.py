@@ -44,6 +44,19 @@ def test_each_class_keeps_its_promised_share():
     assert (np.mean(covered, axis=0) <= 0.93).all(), "and not by calling nothing strange"
 
 
+@pytest.mark.parametrize(("images", "classes", "alpha"), [(19, 1, 0.05), (20, 3, 0.05), (99, 2, 0.01)])
+def test_the_promise_holds_for_few_images_and_two_measures_at_once(images: int, classes: int, alpha: float):
+    random, wronged = np.random.default_rng(2), []
+    for _ in range(400):
+        n = images * classes
+        y = (np.arange(n) % classes).astype(np.int32)
+        far, doubts = (random.normal(size=n).astype(np.float32) for _ in range(2))
+        novelty = Novelty(Subspace(np.zeros(1), np.zeros((1, 1))), far, doubts, y)
+        strange = novelty.at(alpha, classes)(random.normal(size=500), 1 - random.normal(size=(500, classes)))
+        wronged.append(strange.mean(axis=0).mean())
+    assert np.mean(wronged) <= alpha + 3 * np.std(wronged) / np.sqrt(len(wronged))
+
+
 def test_distances_are_those_from_the_principal_subspace(rng: np.random.Generator):
     lengths = np.concatenate([np.full(AXES, 5.0), np.full(200 - AXES, 0.1)])
     turn = np.linalg.qr(rng.normal(size=(200, 200)))[0]
