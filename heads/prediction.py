@@ -87,7 +87,7 @@ def predict_images(
         views: Views of each image that the probabilities are averaged over; 1 is the plain image.
         augment: Recipe of the other views; by default the one the head was trained on, else classic.
         unknown: Share of the images of each class that may be called unknown, between 0 and 1; see
-            `heads.novelty`. By default every image belongs to one of the classes.
+            `heads.novelty`, which promises that for one view. By default every image belongs to one of the classes.
         accept_drift: Go on although this machine computes other rows than the head was trained on.
         workers: Decoding threads.
 
