@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -107,41 +108,42 @@ def predict_images(
     check_rows(head, backbone, accept_drift=accept_drift)
     recipe = augment or str(head.trained_on.get("augment") or "classic")
 
-    def named(path: Path, rows: np.ndarray) -> Prediction:
+    def classify(path: Path, rows: np.ndarray) -> Prediction:
         probabilities = head.predict_proba(rows[None])[0]
         order = np.argsort(-probabilities, kind="stable")[:top]
         pairs = [(head.class_names[i], float(probabilities[i])) for i in order]
         strange = None if is_unknown is None else bool(is_unknown(rows[:1], probabilities[None])[0])
         return Prediction(str(path), pairs, strange)
 
-    def answers() -> Iterator[Answer]:
-        ready: dict[int, Answer] = {}
-        paths: dict[int, Path] = {}
+    augmentation = recipe if views > 1 else None
+    stream = partial(backbone.stream, workers=workers, views=range(views), augmentation=augmentation)
+    return _in_order(images, stream, classify)
 
-        def numbered() -> Iterator[tuple[int, Path]]:
-            for position, path in enumerate(images):
-                paths[position] = path
-                yield position, path
 
-        def skip(position: int, reason: str) -> None:
-            ready[position] = SkippedImage(str(paths.pop(position)), reason)
+def _in_order(
+    images: Iterable[Path],
+    stream: Callable[..., Iterator[tuple[int, np.ndarray]]],
+    classify: Callable[[Path, np.ndarray], Prediction],
+) -> Iterator[Answer]:
+    """An answer per image in the order of the images, whatever order their rows come in."""
+    ready: dict[int, Answer] = {}
+    paths: dict[int, Path] = {}
 
-        stream = backbone.stream(
-            numbered(),
-            on_skip=skip,
-            workers=workers,
-            views=range(views),
-            augmentation=recipe if views > 1 else None,
-        )
-        following = 0
-        for position, rows in stream:
-            ready[position] = named(paths.pop(position), rows)
-            while following in ready:
-                yield ready.pop(following)
-                following += 1
-        yield from (ready[position] for position in sorted(ready))
+    def numbered() -> Iterator[tuple[int, Path]]:
+        for position, path in enumerate(images):
+            paths[position] = path
+            yield position, path
 
-    return answers()
+    def skip(position: int, reason: str) -> None:
+        ready[position] = SkippedImage(str(paths.pop(position)), reason)
+
+    following = 0
+    for position, rows in stream(numbered(), on_skip=skip):
+        ready[position] = classify(paths.pop(position), rows)
+        while following in ready:
+            yield ready.pop(following)
+            following += 1
+    yield from (ready[position] for position in sorted(ready))
 
 
 def check_rows(head: SavedHead, backbone: ImageBackbone, *, accept_drift: bool = False) -> Drift | None:
