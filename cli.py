@@ -815,19 +815,19 @@ def _classifier(path: Path, weights: str | None, engine: str) -> tuple[Any, Any]
     """A head with its backbone, from a head file or a fine-tuned model."""
     from heads.file import load_head
 
-    if path.suffix not in (".keras", ".h5"):
-        saved = load_head(path)
-        return saved, _backbone_of(saved, weights, engine)
-    from extract import load_backbone
-    from heads.finetune.model_file import as_head, is_model, logits_of, read_facts
+    if path.suffix in (".keras", ".h5"):
+        from extract import load_backbone
+        from features.errors import OptionError
+        from heads.finetune.model_file import as_head, is_model, logits_of
 
-    if path.suffix == ".h5" and not is_model(path):
-        return load_head(path), None  # which says what is wrong with it
-    name, spec = logits_of(path), read_facts(path)["spec"]
-    size = {"image_size": spec["image_size"], "resize": spec["resize"]}
-    with _progress("preparing the model", total=False):
-        backbone = load_backbone(name, pooling="flatten", precision="float32", engine=engine, **size)
-    return as_head(path, backbone), backbone
+        if path.suffix == ".keras" or is_model(path):
+            if weights:
+                raise OptionError("--weights does not go with a fine-tuned model, which brings its own weights.")
+            with _progress("preparing the model", total=False):
+                backbone = load_backbone(**logits_of(path), engine=engine)
+            return as_head(path, backbone), backbone
+    saved = load_head(path)
+    return saved, _backbone_of(saved, weights, engine)
 
 
 def _backbone_of(head: Any, weights: str | None, engine: str) -> Any:

@@ -182,7 +182,7 @@ class Whitening(NamedTuple):
 
 
 def _lower_inverse(factor: np.ndarray) -> np.ndarray:
-    """The inverse of a lower triangular matrix by halves: products alone, ten times faster than numpy's general one."""
+    """The inverse of a lower triangular matrix by halves: mostly products, faster than numpy's general one."""
     n = len(factor)
     if n <= 64:
         return np.linalg.inv(factor)

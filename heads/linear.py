@@ -27,8 +27,6 @@ class _LinearHead(Head):
     """C where nothing is tuned."""
     decades: tuple[float, float]
     """log10 of the smallest and the largest C that tuning tries."""
-    patience: int
-    """Weaker strengths in a row that are no better, after which tuning ends."""
 
     def __init__(
         self,
@@ -60,7 +58,7 @@ class _LinearHead(Head):
                 rows,
                 self._trials(basis.rotated, rows, strengths),
                 criterion=type(self).criterion,
-                patience=self.patience,
+                patience=2,
             )
         strength, start = best.setting if best else (self.C or self.default, None)
         everything = np.ones((len(rows.y), 1))
@@ -124,7 +122,6 @@ class LogisticHead(_LinearHead):
     criterion = staticmethod(log_loss)
     default = 1e-2
     decades = (-4, 2)
-    patience = 1  # Its log loss has one minimum along the path, as far as was ever seen.
 
     def _penalty_factor(self, rows: TrainingRows) -> float:
         # For two classes scikit-learn penalises one column w; the softmax has -w/2 and w/2, half its square.
@@ -143,4 +140,3 @@ class SVMHead(_LinearHead):
     loss = squared_hinge
     default = 1e-3
     decades = (-5, 0.5)
-    patience = 2

@@ -100,8 +100,8 @@ class Novelty:
     Attributes:
         subspace: Of all training images.
         distances: (m,) float32, each image's distance from the subspace of images that it was not among.
-        doubts: (m,) float32, 1 - the probability of its class by a head that has not seen it; 0 where no head
-            was fitted without it, so that distance alone counts.
+        doubts: (m,) float32, 1 - the probability of its class by a head that has not seen it, 1 where there was
+            no such head; all 0 if heads were not asked, so that distance alone counts.
         labels: (m,) int32 classes.
     """
 
@@ -128,7 +128,7 @@ class Novelty:
     def doubting(self, held_out: np.ndarray) -> Self:
         """With what heads said of the same images that had not seen them: (m, k) probabilities, NaN if nobody did."""
         own = held_out[np.arange(len(self.labels)), self.labels]
-        return replace(self, doubts=(1 - np.nan_to_num(own, nan=1.0)).astype(np.float32))
+        return replace(self, doubts=(1 - np.nan_to_num(own, nan=0.0)).astype(np.float32))
 
     def at(self, alpha: float, classes: int) -> Strange:
         """What calls images too strange to a class, wronging at most a share alpha of each.

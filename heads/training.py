@@ -3,7 +3,7 @@
 import inspect
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,8 @@ HEADS: dict[str, type[Head]] = {
 }
 
 
-_NOVELTY_BYTES = 2**28
-"""Of the rows that are looked at for what is unknown."""
+_NOVELTY_BYTES = 2**26
+"""Of the rows that are looked at for what is unknown; it takes about four times as much, less than `LEAKED_MEMORY`."""
 
 
 @dataclass(frozen=True)
@@ -123,15 +123,19 @@ def train_head(
         rows, scored, measured_on = training_parts(file, parts)
         require_positive(max_images=max_images, memory=memory)
         rows = some_of(rows, file.table.labels[rows], max_images, seed=estimator.seed)
-        # Where there is room for both, copies are looked for meanwhile: much of a fit keeps one processor busy.
+        # Where there is room for both, other images are looked at meanwhile: much of a fit keeps one processor busy.
         needed = estimator.memory_needed(len(rows), file.views, file.spec.width) + LEAKED_MEMORY
         with ThreadPoolExecutor(1) as pool:
-            copies = pool.submit(leaked, file, scored, rows) if needed <= (memory or free_memory()) else None
-            strangers = pool.submit(learn_novelty, file, rows, seed=estimator.seed)
+
+            def look() -> tuple[Future[np.ndarray], Future[tuple[Novelty | None, np.ndarray]]]:
+                copies = pool.submit(leaked, file, scored, rows)
+                return copies, pool.submit(learn_novelty, file, rows, seed=estimator.seed)
+
+            looking = look() if needed <= (memory or free_memory()) else None
             started = time.perf_counter()
             fit_on(estimator, file, rows, memory=memory)
             seconds = time.perf_counter() - started
-            copies = copies or pool.submit(leaked, file, scored, rows)
+            copies, strangers = looking or look()
             answers, labels = Answers.of(estimator, file.pieces(scored)), file.table.labels[scored]
             evaluation = score(answers, labels, file.class_names, measured_on=measured_on, copies=copies.result())
             novelty, places = strangers.result()

@@ -1,12 +1,14 @@
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import MakeFolder
 
-from extract.folders import find_images, scan_folder
+from extract import folders
+from extract.folders import find_images, scan_folder, watch_folder
 from features import SPLITS
 from features.errors import DataError
 
@@ -176,3 +178,39 @@ def test_images_of_a_small_class_keep_the_side_they_were_given(make_folder: Make
         side = {h.tobytes(): s for h, s in zip(after.content_hashes, after.splits, strict=True)}
         for h, s in zip(before.content_hashes, before.splits, strict=True):
             assert side[h.tobytes()] == s
+
+
+def test_a_watched_folder_gives_each_file_once_it_no_longer_grows_and_again_when_it_comes_back(tmp_path: Path):
+    def append(data: bytes, name: str = "a.png") -> None:
+        with open(tmp_path / name, "ab") as file:
+            file.write(data)
+
+    looks: list[Callable[[], None]] = [
+        lambda: append(b"half"),
+        lambda: append(b"whole"),
+        lambda: None,
+        lambda: append(b"other", "b.png"),
+        lambda: (tmp_path / "a.png").unlink(),
+        lambda: append(b"back"),
+        lambda: None,
+    ]
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(folders.time, "sleep", lambda _: looks.pop(0)() if looks else pytest.fail("nothing more comes"))
+    batches = watch_folder(tmp_path)
+    seen: list[list[str]] = [[path.name for path in next(batches)] for _ in range(3)]
+    monkey.undo()
+    assert seen == [["a.png"], ["b.png"], ["a.png"]]
+    assert not looks
+
+
+def test_a_folder_that_is_gone_while_it_is_walked_is_passed_over(make_folder: MakeFolder, monkeypatch):
+    data = make_folder({"cats": 2, "dogs": 1})
+    walk = os.walk
+
+    def walking(*args, **kwargs):
+        for parent, names, files in walk(*args, **kwargs):
+            yield parent, names, files
+            shutil.rmtree(data / "dogs", ignore_errors=True)
+
+    monkeypatch.setattr(folders.os, "walk", walking)
+    assert [path.parent.name for path in find_images([data])] == ["cats", "cats"]

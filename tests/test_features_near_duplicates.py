@@ -42,9 +42,9 @@ def brute_cosines(rows: np.ndarray) -> np.ndarray:
     return np.asarray(x @ x.T)
 
 
-@pytest.mark.parametrize("n", [15, 200])
-def test_whitened_rows_have_the_cosines_of_the_formula(rng: np.random.Generator, n: int):
-    rows = pooled_rows(rng, n)
+@pytest.mark.parametrize(("n", "width"), [(15, 40), (200, 40), (150, 301)])
+def test_whitened_rows_have_the_cosines_of_the_formula(rng: np.random.Generator, n: int, width: int):
+    rows = pooled_rows(rng, n, width)
     directions = whitened(rows)
     assert directions.dtype == np.float32
     np.testing.assert_allclose(directions @ directions.T, brute_cosines(rows), atol=2e-4)

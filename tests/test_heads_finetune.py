@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -376,6 +377,14 @@ def test_predict_says_what_is_no_model(features: Path, logreg: SavedHead, tmp_pa
     (tmp_path / "y.keras").write_bytes(b"something else")
     done = run_program("onepass", "predict", "y.keras", "a.jpg", cwd=tmp_path)
     assert done.stderr == "error: y.keras is no model that fine-tune wrote.\n"
+    with zipfile.ZipFile(tmp_path / "z.keras", "w") as archive:
+        archive.writestr("onepass.json", json.dumps({"spec": {"image_size": 16}}))
+    done = run_program("onepass", "predict", "z.keras", "a.jpg", cwd=tmp_path)
+    assert done.stderr == (
+        "error: z.keras lacks what predict needs (KeyError: 'logits'). Fine-tune again with this onepass.\n"
+    )
+    done = run_program("onepass", "predict", "z.keras", "a.jpg", "--weights", "w.h5", cwd=tmp_path)
+    assert done.stderr == ("error: --weights does not go with a fine-tuned model, which brings its own weights.\n")
     done = run_program("onepass", "predict", str(features), "a.jpg", cwd=tmp_path)
     assert "cannot be read as a head file" in done.stderr
 

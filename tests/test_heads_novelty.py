@@ -57,6 +57,17 @@ def test_the_promise_holds_for_few_images_and_two_measures_at_once(images: int, 
     assert np.mean(wronged) <= alpha + 3 * np.std(wronged) / np.sqrt(len(wronged))
 
 
+def test_images_that_no_head_was_fitted_without_do_not_break_the_promise():
+    random, wronged = np.random.default_rng(4), []
+    for _ in range(60):
+        far, p, y = made_up(random, 300)
+        p[random.random(300) < 0.8] = np.nan
+        novelty = Novelty(Subspace(np.zeros(1), np.zeros((1, 1))), far, np.zeros(300), y.astype(np.int32)).doubting(p)
+        far, p, y = made_up(random, 1000)
+        wronged.append(novelty.at(0.1, 3)(far, p)[np.arange(1000), y].mean())
+    assert np.mean(wronged) <= 0.1 + 3 * np.std(wronged) / np.sqrt(len(wronged))
+
+
 def test_distances_are_those_from_the_principal_subspace(rng: np.random.Generator):
     lengths = np.concatenate([np.full(AXES, 5.0), np.full(200 - AXES, 0.1)])
     turn = np.linalg.qr(rng.normal(size=(200, 200)))[0]

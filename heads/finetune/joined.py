@@ -121,19 +121,19 @@ class Joined:
     @contextlib.contextmanager
     def reduced(self) -> Iterator[None]:
         """Lets the network compute in the backbone's precision; its weights, pooling and the head stay in float32."""
-        layers = list(_all_layers(self.backbone.network))
-        before = [layer.dtype_policy for layer in layers]
-        if self.backbone.precision != "float32":
-            for layer in layers:
-                layer.dtype_policy = f"mixed_{self.backbone.precision}"
-            self.__dict__.pop("logits", None)  # which may have been traced in float32
+        if self.backbone.precision == "float32":
+            yield
+            return
+        before = {layer: layer.dtype_policy for layer in _all_layers(self.backbone.network)}
+        for layer in before:
+            layer.dtype_policy = f"mixed_{self.backbone.precision}"
+        self.__dict__.pop("logits", None)  # which may have been traced in float32
         try:
             yield
         finally:
-            for layer, policy in zip(layers, before, strict=True):
+            for layer, policy in before.items():
                 layer.dtype_policy = policy
-            if self.backbone.precision != "float32":
-                self.__dict__.pop("logits", None)
+            self.__dict__.pop("logits", None)
 
     @cached_property
     def logits(self) -> Any:

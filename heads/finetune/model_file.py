@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,15 +107,24 @@ def load_model(path: Path) -> Any:
         raise TrainingError(f"{path} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
 
 
-def logits_of(path: Path) -> str:
-    """What `extract.load_backbone` takes for the network up to its logits: the path, @ and a layer.
+def logits_of(path: Path) -> dict[str, Any]:
+    """What `extract.load_backbone` takes to give the logits of a model as rows.
 
     Raises:
-        TrainingError: The file is no model that fine-tune wrote, or a legacy one.
+        TrainingError: The file is no model that fine-tune wrote, is a legacy one, or lacks what is needed.
     """
     if path.suffix != ".keras":
         raise TrainingError(f"{path} is in the legacy format, which only Keras reads. Predict with a .keras file.")
-    return f"{path}@{read_facts(path).get('logits', '')}"
+    facts = read_facts(path)
+    with _known(path):
+        spec = facts["spec"]
+        return {
+            "name": f"{path}@{facts['logits']}",
+            "image_size": int(spec["image_size"]),
+            "resize": str(spec["resize"]),
+            "pooling": "flatten",
+            "precision": "float32",
+        }
 
 
 def as_head(path: Path, backbone: ImageBackbone) -> SavedHead:
@@ -122,26 +132,41 @@ def as_head(path: Path, backbone: ImageBackbone) -> SavedHead:
 
     Args:
         path: The model.
-        backbone: Made of `logits_of(path)`, with pooling flatten.
+        backbone: Made of `logits_of(path)`.
+
+    Raises:
+        TrainingError: The file is no model that fine-tune wrote, or lacks what is needed.
     """
     facts = read_facts(path)
-    classes = tuple(facts["class_names"])
-    k = len(classes)
-    zeros, ones = np.zeros(k, np.float32), np.ones(k, np.float32)
-    report = facts["report"]
-    right, interval = report["after" if report["kept"] == "fine-tuned" else "before"]
-    return SavedHead(
-        kind="fine-tuned",
-        network=DenseNetwork(zeros, ones, (np.eye(k, dtype=np.float32),), (zeros,)),
-        class_names=classes,
-        spec=backbone.spec,
-        parameters=facts["plan"],
-        evaluation=Evaluation(report["measured_on"], report["n"], right, tuple(interval), {}, []),
-        trained_on=facts["trained_on"],
-        golden=backbone.golden_rows()[None],
-        seen=np.zeros((0, 8), np.uint8),
-        path=path,
-    )
+    with _known(path):
+        classes, report = tuple(map(str, facts["class_names"])), facts["report"]
+        k = len(classes)
+        if backbone.spec.width != k:
+            raise ValueError(f"{backbone.spec.width} logits for {k} classes")
+        zeros, ones = np.zeros(k, np.float32), np.ones(k, np.float32)
+        right, interval = report["after" if report["kept"] == "fine-tuned" else "before"]
+        return SavedHead(
+            kind="fine-tuned",
+            network=DenseNetwork(zeros, ones, (np.eye(k, dtype=np.float32),), (zeros,)),
+            class_names=classes,
+            spec=backbone.spec,
+            parameters=dict(facts["plan"]),
+            evaluation=Evaluation(report["measured_on"], report["n"], right, tuple(interval), {}, []),
+            trained_on=dict(facts["trained_on"]),
+            golden=backbone.golden_rows()[None],
+            seen=np.zeros((0, 8), np.uint8),
+            path=path,
+        )
+
+
+@contextlib.contextmanager
+def _known(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise TrainingError(
+            f"{path} lacks what predict needs ({type(error).__name__}: {error}). Fine-tune again with this onepass."
+        ) from None
 
 
 @contextlib.contextmanager
