@@ -26,7 +26,7 @@ from features.errors import BackboneError, DataError, OptionError, UnreadableIma
 from features.frameworks import import_nncf, import_openvino
 from features.spec import Spec
 
-CALIBRATION_IMAGES = 100
+CALIBRATION_IMAGES = 200
 """Images whose activations are measured."""
 
 COMPARED_IMAGES = 64
