@@ -1,13 +1,10 @@
 """What the benchmarks share: where results go, and what machine and versions they belong to."""
 
 import json
-import os
 import statistics
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from extract.golden import processor
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -15,10 +12,6 @@ RESULTS = Path(__file__).parent / "results"
 def write_result(name: str, result: dict[str, Any]) -> None:
     """Writes benchmarks/results/<name>.json."""
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-
-
-def machine() -> dict[str, Any]:
-    return {"processor": processor(), "cores": os.cpu_count()}
 
 
 def versions(*packages: str) -> dict[str, str]:

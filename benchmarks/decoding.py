@@ -20,10 +20,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import machine, ratios, versions, write_result
+from common import ratios, versions, write_result
 from PIL import ExifTags, Image
 
 from extract.images import decode_image
+from features.machine import machine
 
 Decode = Callable[[bytes, int], np.ndarray]
 

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import machine, ratios, versions, write_result
+from common import ratios, versions, write_result
 
 from extract import load_backbone, read_image
 from extract.catalogue import find_entry
@@ -29,6 +29,7 @@ from extract.prepare import calibrated_for
 from extract.run import run_extraction
 from extract.weights import load_weights_file
 from features.frameworks import import_keras, import_openvino
+from features.machine import machine
 
 TIMM = {
     "resnet50": "resnet50",

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from common import machine, versions, write_result
+from common import versions, write_result
+
+from features.machine import machine
 
 
 def main(

@@ -18,11 +18,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import machine, versions, write_result
+from common import versions, write_result
 from near_duplicates import FLIP, JUDGED, KINDS, is_false, upright
 
 from extract import Backbone, load_backbone, run_extraction
 from features import SPLITS, FeatureFile, ImageTable
+from features.machine import machine
 from features.near_duplicates import connected, leaked, near_duplicates, threshold_for
 from heads import KNNHead, LDAHead, LogisticHead, RBFSVMHead
 from heads.base import Head

@@ -22,12 +22,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import machine, versions, write_result
+from common import versions, write_result
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from extract import Backbone, load_backbone
 from extract.folders import scan_folder
 from features import ImageTable
+from features.machine import machine
 from features.near_duplicates import Pairs, near_duplicates, whitened
 
 JUDGED = Path(__file__).parent / "near_duplicates_judged.json"

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from common import machine, ratios, versions, write_result
+from common import ratios, versions, write_result
 
 from extract.folders import find_images
+from features.machine import machine
 from heads import load_head
 
 

@@ -30,12 +30,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import machine, versions, write_result
+from common import versions, write_result
 
 from extract.catalogue import find_entry
 from extract.folders import scan_folder
 from features import SPLITS
 from features.frameworks import plain_keras
+from features.machine import machine
 
 BATCH = 32
 

@@ -20,10 +20,11 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import machine, versions, write_result
+from common import versions, write_result
 from PIL import Image
 
 from extract.folders import scan_folder
+from features.machine import machine
 
 
 def main(

@@ -17,11 +17,12 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import machine, ratios, versions, write_result
+from common import ratios, versions, write_result
 from sklearn.datasets import make_classification
 
 from features import FeatureFile
 from features.frameworks import plain_keras
+from features.machine import machine
 from heads import MLPHead
 from heads.basis import Basis
 from heads.network import standardisation

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import machine, ratios, versions, write_result
+from common import ratios, versions, write_result
 from sklearn.linear_model import LogisticRegressionCV
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.pipeline import make_pipeline
@@ -28,6 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from features import FeatureFile
+from features.machine import machine
 from heads import LogisticHead, RBFSVMHead
 from heads.base import Head
 from heads.basis import Basis

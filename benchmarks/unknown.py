@@ -13,9 +13,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import machine, versions, write_result
+from common import versions, write_result
 
 from features import FeatureFile
+from features.machine import machine
 from heads.folds import assign_folds
 from heads.novelty import Novelty
 from heads.training import HEADS, training_parts

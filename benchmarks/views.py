@@ -15,13 +15,14 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import machine, versions, write_result
+from common import versions, write_result
 from PIL import Image, ImageOps
 from scipy.stats import t
 
 from extract import Backbone, load_backbone
 from extract.folders import scan_folder
 from extract.views import Augmentation, view_pixels
+from features.machine import machine
 from heads.training import make_head
 
 RECIPES = ("classic", "flip,crop=0.7")

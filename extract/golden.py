@@ -2,13 +2,13 @@
 
 import hashlib
 import io
-import platform
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from features.machine import processor
 
 GOLDEN_IMAGES = 8
 
@@ -34,15 +34,6 @@ def environment(engine: str) -> dict[str, Any]:
     """What rows can depend on beside the spec: engine, processor and versions."""
     packages = ("onepass", "numpy", "pillow", "keras", "openvino" if engine == "openvino" else "tensorflow")
     return {"engine": engine, "processor": processor(), "versions": {name: version(name) for name in packages}}
-
-
-def processor() -> str:
-    """Model name of this machine's processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _pattern(number: int, height: int, width: int) -> np.ndarray:
