@@ -9,11 +9,11 @@ from extract.folders import check_folder, find_images, watch_folder
 from extract.images import read_image
 from extract.keras_views import random_layers
 from extract.labelled import rows_of_folder
-from extract.pixels import LabelledPixels
+from extract.pixels import ImageFiles, LabelledPixels
 from extract.plan import Plan, plan_extraction
 from extract.repair import Repair, repair
 from extract.run import extract_features, run_extraction
-from extract.trainable import TrainableBackbone, load_trainable
+from extract.trainable import TrainableBackbone, load_trainable, trainable_within
 from extract.verify import Verification, verify
 from features.errors import UnreadableImageError
 
@@ -25,6 +25,7 @@ __all__ = [
     "Backbone",
     "BackboneFeatures",
     "Extraction",
+    "ImageFiles",
     "LabelledPixels",
     "Plan",
     "Repair",
@@ -44,6 +45,7 @@ __all__ = [
     "repair",
     "rows_of_folder",
     "run_extraction",
+    "trainable_within",
     "verify",
     "watch_folder",
 ]

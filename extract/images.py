@@ -1,9 +1,10 @@
 """One image file into the square RGB pixels that a backbone sees, or a reason why not."""
 
+import contextlib
 import hashlib
 import io
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -135,18 +136,47 @@ def decode_views(
         )
 
     content = hashlib.sha256(data).digest() if augmentation else b""
+    with _opened(data, resize) as image:
+        if resize == "keras":
+            return [keras_pixels.keras_pixels(image, data, image_size)]
+        if image.format in ("JPEG", "MPO"):
+            image.draft(None, (2 * image_size, 2 * image_size))
+        rgb = _upright_rgb(image)
+        return [pixels(rgb, view) for view in views]
+
+
+def decode_whole(data: bytes, *, resize: str) -> np.ndarray:
+    """An image as `decode_image` sees it before it is resized, large JPEGs at full size too.
+
+    Args:
+        data: Bytes of the file.
+        resize: The rule, which says how to decode.
+
+    Returns:
+        (h, w, 3) uint8 RGB.
+
+    Raises:
+        UnreadableImageError: With the reason.
+    """
+    with _opened(data, resize) as image:
+        if resize == "keras":
+            return keras_pixels.decoded_pixels(image, data)
+        return np.asarray(_upright_rgb(image))
+
+
+@contextlib.contextmanager
+def _opened(data: bytes, resize: str) -> Iterator[Image.Image]:
+    """An image that is not decoded yet; what goes wrong within the block becomes a reason.
+
+    Raises:
+        UnreadableImageError: With the reason.
+    """
+    keras = resize == "keras"
     if not data:
         raise UnreadableImageError("empty file")
-    keras = resize == "keras"
     try:
         with Image.open(io.BytesIO(data), formats=keras_pixels.FORMATS if keras else _FORMATS) as image:
-            if keras:
-                return [keras_pixels.keras_pixels(image, data, image_size)]
-            if image.format in ("JPEG", "MPO"):
-                image.draft(None, (2 * image_size, 2 * image_size))
-            image.load()
-            rgb = _as_rgb(_turned(image))
-            return [pixels(rgb, view) for view in views]
+            yield image
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
@@ -176,6 +206,11 @@ def read_bytes(path: Path) -> bytes:
         raise UnreadableImageError((error.strerror or type(error).__name__).lower()) from None
     except ValueError as error:  # a null byte in the name
         raise UnreadableImageError(str(error)) from None
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    return _as_rgb(_turned(image))
 
 
 def _turned(image: Image.Image) -> Image.Image:

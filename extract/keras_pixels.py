@@ -34,7 +34,7 @@ def keras_pixels(image: Image.Image, data: bytes, image_size: int) -> np.ndarray
     Raises:
         UnreadableImageError: TensorFlow refuses the image or leaves its pixels undefined; with the reason.
     """
-    source = {"JPEG": _jpeg, "MPO": _jpeg, "PNG": _png, "BMP": _bmp, "GIF": _gif}[image.format or ""](image, data)
+    source = _source(image, data)
     width, height = image.size
     rows, down = _neighbours(height, image_size)
     columns, right = _neighbours(width, image_size)
@@ -47,6 +47,17 @@ def keras_pixels(image: Image.Image, data: bytes, image_size: int) -> np.ndarray
             lines = _between(pixels[:, :image_size], pixels[:, image_size:], right)
             resized[block, :, colour] = _between(lines[: len(lines) // 2], lines[len(lines) // 2 :], down[block, None])
     return resized
+
+
+def decoded_pixels(image: Image.Image, data: bytes) -> np.ndarray:
+    """One image as `tf.image.decode_image` makes it, (h, w, 3) uint8 RGB; see `keras_pixels`."""
+    width, height = image.size
+    colours = _source(image, data)(np.arange(height), np.arange(width))
+    return np.stack([np.asarray(colour, np.uint8) for colour in colours], axis=-1)
+
+
+def _source(image: Image.Image, data: bytes) -> _Source:
+    return {"JPEG": _jpeg, "MPO": _jpeg, "PNG": _png, "BMP": _bmp, "GIF": _gif}[image.format or ""](image, data)
 
 
 def _between(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:

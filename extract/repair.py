@@ -191,7 +191,8 @@ def _recompute(
 def _require_images(file: FeatureFile, root: Path) -> None:
     """Refuses, before anything is changed, a folder that has none of the images to be computed."""
     lacking = Lacking.of(file.path).positions
-    if lacking and not any((root / file.table.paths[position]).is_file() for position in lacking):
+    files = [file.table.file(position, root) for position in lacking]
+    if files and not any(path.is_file() for path in files):
         raise DataError(
             f"none of the {len(lacking)} images to compute is in {root}, {file.table.paths[lacking[0]]} for one. Say "
             f"with --data where the images of {file.path} lie now, or --drop what is bad."

@@ -18,7 +18,7 @@ from extract.engines import choose_precision, choose_strategy
 from extract.images import pixel_dtype
 from extract.keras_model import bare_network, build_backbone, pooled, preprocessing_layers
 from extract.stages import Stage, boundary_before, first_unfrozen, stages_of, top_of
-from features.errors import OptionError
+from features.errors import BackboneError, OptionError
 from features.frameworks import import_keras
 from features.spec import Spec
 
@@ -173,6 +173,23 @@ def load_trainable(
     return TrainableBackbone(
         found, source, built.network, built.model, random, choose_precision(precision, "tensorflow"), strategy
     )
+
+
+def trainable_within(model: Any, *, spec: Spec, source: Source) -> TrainableBackbone:
+    """The backbone in a model that was fine-tuned, with the weights it has there.
+
+    Args:
+        model: The part of it that gives rows: preprocessing, network and pooling.
+        spec: Of the rows before it was fine-tuned.
+        source: Where the network came from.
+
+    Raises:
+        BackboneError: The model is built in another way than fine-tune builds it.
+    """
+    networks = [layer for layer in model.layers if isinstance(layer, import_keras().Model)]
+    if len(networks) != 1:
+        raise BackboneError(f"a fine-tuned {spec.backbone} holds one network; found {len(networks)}. Fine-tune again.")
+    return TrainableBackbone(spec, source, networks[0], model, None, "float32", choose_strategy())
 
 
 def list_stages(name: str, image_size: int | None = None) -> tuple[Stage, ...]:

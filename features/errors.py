@@ -68,5 +68,13 @@ class TrainingError(UserError, ValueError):
     """The rows do not allow a head to be trained or scored."""
 
 
+class ExportError(UserError):
+    """A model could not be exported, or is not what was measured."""
+
+
+class CertificateError(UserError):
+    """A certificate is missing, damaged, or does not belong to a model."""
+
+
 class OutputError(UserError):
     """Results cannot be written where they were to go."""

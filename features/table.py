@@ -2,9 +2,11 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from features.errors import FeatureFileError
 from features.groups import group_ids
 from features.splits import SPLITS
 
@@ -42,6 +44,20 @@ class ImageTable:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def file(self, position: int, root: Path) -> Path:
+        """Where the file of an image lies below the image folder.
+
+        Raises:
+            FeatureFileError: Its path leads out of the folder, which none that `extract` wrote does.
+        """
+        path = PurePosixPath(self.paths[position])
+        if path.is_absolute() or ".." in path.parts:
+            raise FeatureFileError(
+                f"the feature file names {path}, which does not lie below {root}; nothing there is opened. The file is "
+                "damaged or forged; extract again."
+            )
+        return root / path
 
     def same_entries(self, other: "ImageTable") -> bool:
         """True if both name the same contents under the same paths, labels, splits and groups."""
