@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint fast slow torture bench clean
+.PHONY: demo test lint fast slow torture fuzz bench clean
 
 demo: $(STAMP)
 	$(BIN)/python docs/demo.py demo
@@ -24,6 +24,10 @@ slow: $(STAMP)
 # A hundred kills at random moments, and disks that fill up; about five minutes.
 torture: $(STAMP)
 	ONEPASS_TORTURE=100 $(BIN)/python -m pytest -n 2 tests/test_torture.py
+
+# Ten thousand damaged files of each format.
+fuzz: $(STAMP)
+	ONEPASS_FUZZ=10000 $(BIN)/python -m pytest -n 2 tests/test_fuzz.py
 
 # make bench DATA=photos/ WEIGHTS=resnet50.weights.h5
 bench: $(STAMP)

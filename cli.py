@@ -591,21 +591,100 @@ def evaluate_command(
     _print_skipped(skipped)
 
 
+@onepass.command("export", epilog="Example: onepass export photos.resnet50.mlp.head --to onnx")
+@_guarded
+def export_command(
+    model: Annotated[Path, typer.Argument(help="Head file, or model that fine-tune wrote.", metavar="HEAD")],
+    to: Annotated[str, typer.Option(help="keras, h5, savedmodel, onnx, openvino or tflite.")],
+    precision: Annotated[
+        str, typer.Option(help="Of the weights: float32; float16 and int8 for openvino and tflite.")
+    ] = "float32",
+    takes_bytes: Annotated[
+        bool, typer.Option("--bytes", help="A savedmodel that takes encoded JPEG and PNG files.")
+    ] = False,
+    max_flips: Annotated[
+        int | None,
+        typer.Option(help="Held-out images that may get another label; by default 0, or 2 % at reduced precision."),
+    ] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Where the images lie, if not where they were; may be given again.")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Feature file of the training, if not where it was.", metavar="FILE")
+    ] = None,
+    weights: Moved = None,
+    workers: Workers = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File, or folder for savedmodel; by default HEAD's name here.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write backbone and head as one model, kept only if it does from image files what was measured.
+
+    A certificate and a model card are written beside it.
+    """
+    from extract import LabelledPixels, Source, load_trainable, trainable_within
+    from extract.pixel_graph import resizer
+    from features import FeatureFile
+    from heads.export import ExportSources, export_model
+    from heads.file import load_head
+    from heads.finetune.model_file import tuned_model
+    from heads.nearest import training_file
+
+    saved = tuned_model(model) if _is_whole_model(model) else load_head(model)
+    spec, source = saved.spec, Source.of(saved.trained_on, weights)
+
+    def backbone(part: Any = None) -> Any:
+        if part is not None:
+            return trainable_within(part, spec=spec, source=source)
+        return load_trainable(spec, source=source, needed_by=str(model))
+
+    with FeatureFile(features or training_file(saved)) as file, _progress("exporting", total=False):
+        images = LabelledPixels(file, data=data or [], workers=workers)
+        done = export_model(
+            saved,
+            file,
+            ExportSources(backbone, functools.partial(resizer, spec.resize, spec.image_size), images),
+            to=to,
+            out=out,
+            precision=precision,
+            takes_bytes=takes_bytes,
+            max_flips=max_flips,
+        )
+    _show(done, as_json)
+
+
 _EXIT_CODES = {"whole": 0, "damaged": 3, "incomplete": 4, "drifted": 5, "unproven": 6}
 
 
 @onepass.command("verify", epilog="Exit codes: 0 whole, 3 damaged, 4 incomplete, 5 drifted, 6 golden rows not checked.")
 @_guarded
 def verify_command(
-    file: Features = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="Feature file (by default the one in this folder), or exported model.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Argument(help="Of an exported model; by default what lies beside it.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Where the images of a certificate lie; by default below this folder.")
+    ] = None,
     golden: Annotated[bool, typer.Option("--golden/--no-golden", help="Recompute the golden rows.")] = True,
     weights: Moved = None,
     engine: Engine = "auto",
     as_json: Json = False,
 ) -> None:
-    """Check every checksum, flag and count of a feature file, and whether this machine computes its rows."""
+    """Check every checksum, flag and count of a feature file, and whether this machine computes its rows.
+
+    Of an exported model: run the images of its certificate again, and compare.
+    """
     from extract import verify
 
+    if certificate is None and file and Path(f"{file}.certificate.json").is_file():
+        certificate = Path(f"{file}.certificate.json")
+    if file and certificate:
+        _verify_model(file, certificate, data, as_json)
+        return
     with _progress("verifying", total=False):
         found = verify(file or _only_feature_file(), golden=golden, weights=weights, engine=engine)
     _show(found, as_json)
@@ -812,22 +891,30 @@ def _named(paths: list[Path]) -> Iterator[Path]:
 
 
 def _classifier(path: Path, weights: str | None, engine: str) -> tuple[Any, Any]:
-    """A head with its backbone, from a head file or a fine-tuned model."""
+    """A head with its backbone, from a head file or a whole model."""
     from heads.file import load_head
 
-    if path.suffix in (".keras", ".h5"):
+    if _is_whole_model(path):
         from extract import load_backbone
         from features.errors import OptionError
-        from heads.finetune.model_file import as_head, is_model, logits_of
+        from heads.finetune.model_file import as_head, logits_of
 
-        if path.suffix == ".keras" or is_model(path):
-            if weights:
-                raise OptionError("--weights does not go with a fine-tuned model, which brings its own weights.")
-            with _progress("preparing the model", total=False):
-                backbone = load_backbone(**logits_of(path), engine=engine)
-            return as_head(path, backbone), backbone
+        if weights:
+            raise OptionError("--weights does not go with a fine-tuned model, which brings its own weights.")
+        with _progress("preparing the model", total=False):
+            backbone = load_backbone(**logits_of(path), engine=engine)
+        return as_head(path, backbone), backbone
     saved = load_head(path)
     return saved, _backbone_of(saved, weights, engine)
+
+
+def _is_whole_model(path: Path) -> bool:
+    """True for what fine-tune and export write for Keras; a head file may have any name."""
+    if path.suffix != ".h5":
+        return path.suffix == ".keras"
+    from heads.finetune.model_file import is_model
+
+    return is_model(path)
 
 
 def _backbone_of(head: Any, weights: str | None, engine: str) -> Any:
@@ -837,6 +924,24 @@ def _backbone_of(head: Any, weights: str | None, engine: str) -> Any:
     source = Source.of(head.trained_on, weights)
     with _progress("preparing the backbone", total=False):
         return load_backbone_for(head.spec, source=source, engine=engine, needed_by=str(head.path))
+
+
+def _verify_model(model: Path, certificate: Path, data: list[Path] | None, as_json: bool) -> None:
+    """Repeats what a certificate says of a model."""
+    import numpy as np
+
+    from extract.pixels import ImageFiles
+    from heads.export import Certificate, verify_model
+
+    proven = Certificate.read(certificate)
+    hashes = np.array([list(bytes.fromhex(content)) for content in proven.images], np.uint8)
+    with _progress("verifying", total=False):
+        images, found = ImageFiles.found_in(
+            data or [Path()], hashes, image_size=proven.image_size, resize=proven.resize
+        )
+        done = verify_model(model, proven, images, found)
+    _show(done, as_json)
+    raise typer.Exit(_EXIT_CODES[done.verdict])
 
 
 def _start_of(target: Path | None, kind: str) -> tuple[Path, Any]:

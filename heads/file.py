@@ -20,6 +20,7 @@ from features.spec import require_equal_specs
 from heads.blas import one_blas_thread
 from heads.evaluation import ClassScore, Evaluation, LeakFree
 from heads.kernel import KernelMachine
+from heads.kinds import require_kinds
 from heads.neighbours import NeighbourTable
 from heads.network import DenseNetwork, Network
 from heads.novelty import Abstention, Novelty
@@ -236,19 +237,23 @@ def _parsed(path: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) ->
     scores["interval"] = tuple(scores["interval"])
     if rest := scores.get("leak_free"):
         scores["leak_free"] = LeakFree(**{**rest, "interval": tuple(rest["interval"])})
+    evaluation = Evaluation(**scores)
+    abstention = Abstention(**facts["abstention"]) if facts["abstention"] else None
+    for record in (evaluation, *([abstention] if abstention else [])):
+        require_kinds(record)
     return SavedHead(
         kind=str(facts["kind"]),
         network=network,
         class_names=class_names,
         spec=spec,
         parameters=dict(facts["parameters"]),
-        evaluation=Evaluation(**scores),
+        evaluation=evaluation,
         trained_on=dict(facts["trained_on"]),
         golden=_checked_golden(arrays["golden"], spec.width),
         seen=_checked_seen(arrays["seen"]),
         path=path,
         novelty=Novelty.restore(beside, spec.width, len(class_names)) if len(beside) > len(_BESIDE) else None,
-        abstention=Abstention(**facts["abstention"]) if facts["abstention"] else None,
+        abstention=abstention,
     )
 
 

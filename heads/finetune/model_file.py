@@ -5,12 +5,14 @@ import json
 import os
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from features.errors import OptionError, TrainingError
+from features import Spec
+from features.errors import FeatureFileError, OptionError, TrainingError
 from features.frameworks import import_keras, quiet_stderr
 from heads.evaluation import Evaluation
 from heads.file import SavedHead
@@ -98,13 +100,39 @@ def load_model(path: Path) -> Any:
     """The model alone, without running code from the file.
 
     Raises:
-        TrainingError: Keras cannot load it so.
+        TrainingError: Keras cannot load it so, or it is a legacy file with a Lambda layer.
     """
+    if path.suffix == ".h5":
+        _require_no_lambda(path)
     try:
         with quiet_stderr():
             return import_keras().models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         raise TrainingError(f"{path} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+
+
+def _require_no_lambda(path: Path) -> None:
+    """Refuses a legacy file with a Lambda layer, whose code lies in the file.
+
+    Raises:
+        TrainingError: It holds one, or no model at all.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            config = json.loads(file.attrs["model_config"])
+    except (OSError, KeyError, ValueError, TypeError, RecursionError, RuntimeError):
+        raise TrainingError(f"{path} holds no model in the legacy format of Keras.") from None
+    left = [config]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            if part.get("class_name") in ("Lambda", "TFOpLambda", "__lambda__"):
+                raise TrainingError(f"{path} holds a Lambda layer, which is code, and is not loaded.")
+            left += part.values()
+        elif isinstance(part, list):
+            left += part
 
 
 def logits_of(path: Path) -> dict[str, Any]:
@@ -127,43 +155,54 @@ def logits_of(path: Path) -> dict[str, Any]:
         }
 
 
+def tuned_model(path: Path) -> SavedHead:
+    """What is known about a model, as if it were a head on its own logits; its spec is that of the rows inside.
+
+    Raises:
+        TrainingError: The file is no model that fine-tune or export wrote, or lacks what is needed.
+    """
+    facts = read_facts(path)
+    with _known(path):
+        classes, report = tuple(map(str, facts["class_names"])), facts["report"]
+        k = len(classes)
+        zeros, ones = np.zeros(k, np.float32), np.ones(k, np.float32)
+        right, interval = report["after" if report["kept"] == "fine-tuned" else "before"]
+        return SavedHead(
+            kind=str(facts.get("kind", "fine-tuned")),
+            network=DenseNetwork(zeros, ones, (np.eye(k, dtype=np.float32),), (zeros,)),
+            class_names=classes,
+            spec=Spec.from_json(json.dumps(facts["spec"])),
+            parameters=dict(facts["plan"]),
+            evaluation=Evaluation(report["measured_on"], report["n"], right, tuple(interval), {}, []),
+            trained_on=dict(facts["trained_on"]),
+            golden=np.zeros((0, 0, k), np.float32),
+            seen=np.zeros((0, 8), np.uint8),
+            path=path,
+        )
+
+
 def as_head(path: Path, backbone: ImageBackbone) -> SavedHead:
-    """A fine-tuned model as a head on its own logits, so that it predicts as all heads do.
+    """A model as a head on its own logits, so that it predicts as all heads do.
 
     Args:
         path: The model.
         backbone: Made of `logits_of(path)`.
 
     Raises:
-        TrainingError: The file is no model that fine-tune wrote, or lacks what is needed.
+        TrainingError: The file is no model that fine-tune or export wrote, or lacks what is needed.
     """
-    facts = read_facts(path)
+    found = tuned_model(path)
     with _known(path):
-        classes, report = tuple(map(str, facts["class_names"])), facts["report"]
-        k = len(classes)
-        if backbone.spec.width != k:
-            raise ValueError(f"{backbone.spec.width} logits for {k} classes")
-        zeros, ones = np.zeros(k, np.float32), np.ones(k, np.float32)
-        right, interval = report["after" if report["kept"] == "fine-tuned" else "before"]
-        return SavedHead(
-            kind="fine-tuned",
-            network=DenseNetwork(zeros, ones, (np.eye(k, dtype=np.float32),), (zeros,)),
-            class_names=classes,
-            spec=backbone.spec,
-            parameters=dict(facts["plan"]),
-            evaluation=Evaluation(report["measured_on"], report["n"], right, tuple(interval), {}, []),
-            trained_on=dict(facts["trained_on"]),
-            golden=backbone.golden_rows()[None],
-            seen=np.zeros((0, 8), np.uint8),
-            path=path,
-        )
+        if backbone.spec.width != len(found.class_names):
+            raise ValueError(f"{backbone.spec.width} logits for {len(found.class_names)} classes")
+        return replace(found, spec=backbone.spec, golden=backbone.golden_rows()[None])
 
 
 @contextlib.contextmanager
 def _known(path: Path) -> Iterator[None]:
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, FeatureFileError) as error:
         raise TrainingError(
             f"{path} lacks what predict needs ({type(error).__name__}: {error}). Fine-tune again with this onepass."
         ) from None

@@ -1,0 +1,158 @@
+"""What was proven of an exported model, as a JSON file beside it."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from features.errors import CertificateError
+from heads.kinds import require_kinds
+
+FORMAT, VERSION = "onepass-certificate", 1
+TAKES = ("pixels", "images", "bytes")
+RESIZES = ("squash", "crop", "pad", "keras")
+_LARGEST = 64 * 2**20
+"""Bytes of a certificate; one of 200 images and 1,000 classes has 2 MB."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long a batch takes in the format's own runtime.
+
+    Attributes:
+        batch: Images at once.
+        milliseconds: Median over the runs.
+        runs: How many.
+    """
+
+    batch: int
+    milliseconds: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The result of a gate.
+
+    Attributes:
+        to: Format.
+        precision: Of the weights.
+        takes: pixels, images or bytes.
+        files: Name of the model's file, or path below its folder -> SHA-256, hexadecimal.
+        head, spec: What was exported, in words.
+        images: n content hashes, hexadecimal, of the images it was proven on.
+        measured_on: Which part they are.
+        labels: n positions of their true classes.
+        expected: (n, k) probabilities of the cached way, rounded to 6 digits.
+        largest: Largest difference of a probability.
+        flips: Images that got another class; and
+        max_flips: how many were allowed.
+        accuracy, interval: Of the exported model on these images, with its 95 % interval; and
+        before: of the cached way.
+        latency: At batch sizes 1 and 32.
+        decode, resize, image_size: How files become pixels.
+        class_names: In the order of the probabilities.
+        versions: Of everything that took part.
+        machine: Processor and cores.
+    """
+
+    to: str
+    precision: str
+    takes: str
+    files: dict[str, str]
+    head: str
+    spec: str
+    images: list[str]
+    measured_on: str
+    labels: list[int]
+    expected: list[list[float]]
+    largest: float
+    flips: int
+    max_flips: int
+    accuracy: float
+    interval: list[float]
+    before: float
+    latency: list[Latency]
+    decode: str
+    resize: str
+    image_size: int
+    class_names: list[str]
+    versions: dict[str, str]
+    machine: dict[str, Any]
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        speed = ", ".join(f"{one.milliseconds:.1f} ms for {one.batch}" for one in self.latency)
+        labels = "1 label differs" if self.flips == 1 else f"{self.flips or 'no'} labels differ"
+        return (
+            f"{len(self.images)} {self.measured_on} images from their files: {labels}, probabilities by "
+            f"{self.largest:.1e} at most; accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f}), {self.before:.3f} "
+            f"from cached rows; {speed}"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(self.record(), indent=1), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads a certificate, which is data alone.
+
+        Raises:
+            CertificateError: It is missing, of another version, or damaged.
+        """
+        try:
+            with open(path, "rb") as file:
+                text = file.read(_LARGEST + 1)
+            if len(text) > _LARGEST:
+                raise ValueError(f"it has more than {_LARGEST} bytes")
+            return cls._parsed(json.loads(text))
+        except FileNotFoundError:
+            raise CertificateError(f"there is no certificate {path}. `onepass export` writes one.") from None
+        except OSError as error:
+            raise CertificateError(f"{path} may not be read: {error.strerror}.") from None
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise CertificateError(
+                f"{path} is no certificate of this onepass ({type(error).__name__}: {error}). Export the model again."
+            ) from None
+
+    @classmethod
+    def _parsed(cls, facts: Any) -> Self:
+        if (facts.pop("format"), facts.pop("version")) != (FORMAT, VERSION):
+            raise ValueError("another format or version")
+        latency = [Latency(**one) for one in facts.pop("latency")]
+        found = cls(**facts, latency=latency)
+        require_kinds(found)
+        n, k = len(found.images), len(found.class_names)
+        if found.resize not in RESIZES or found.takes not in TAKES or not n or not 1 <= found.image_size <= 10_000:
+            raise ValueError(f"{n} images, {found.takes} of {found.image_size} px")
+        if any(len(content) != 64 for content in found.images):
+            raise ValueError("hashes of another length than SHA-256")
+        bytes.fromhex("".join(found.images))
+        expected = np.array(found.expected, np.float64)
+        if expected.shape != (n, k) or len(found.labels) != n or not set(found.labels) <= set(range(k)):
+            raise ValueError(f"{expected.shape} probabilities for {n} images and {k} classes")
+        if len(found.interval) != 2 or not np.isfinite(expected).all():
+            raise ValueError("numbers that are not finite")
+        return found
+
+
+def hashes_of(path: Path) -> dict[str, str]:
+    """SHA-256 of a model: of its file, of the weights that belong to an OpenVINO graph, or of all files of a folder."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    weights = path.with_suffix(".bin")
+    if path.suffix == ".xml" and weights.is_file():
+        files.append(weights)
+    base = path if path.is_dir() else path.parent
+    return {file.relative_to(base).as_posix(): _sha256(file) for file in files}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

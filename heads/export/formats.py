@@ -1,0 +1,252 @@
+"""The formats a model is exported to: how each is written, and how its own runtime loads and runs it.
+
+To be used within `plain_keras()`. What a format needs beyond TensorFlow is imported when it is asked for.
+"""
+
+import json
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from features.errors import OptionError
+from features.frameworks import import_keras, import_nncf, import_openvino
+from heads.export.gate import Run
+from heads.export.whole import WholeModel
+from heads.finetune.model_file import load_model, save_model
+
+
+class Format(ABC):
+    """One format.
+
+    Attributes:
+        name: As in --to.
+        takes: pixels: (b, s, s, 3) as the resize rule makes them; images: (b, h, w, 3) uint8 of any size, all
+            of one; bytes: (b,) encoded JPEG or PNG files.
+        runtime: Distribution whose version counts.
+    """
+
+    name: ClassVar[str]
+    takes: ClassVar[str] = "pixels"
+    runtime: ClassVar[str] = "tensorflow"
+
+    @abstractmethod
+    def write(self, whole: WholeModel, path: Path, precision: str, sample: np.ndarray) -> None:
+        """Writes a model.
+
+        Args:
+            whole: The model.
+            path: Where; there is nothing yet, and nothing else in its folder.
+            precision: Of the weights.
+            sample: (m, s, s, 3) pixels of training images, to measure the ranges of int8 on; else empty.
+        """
+
+    @abstractmethod
+    def load(self, path: Path) -> Run:
+        """The model as its own runtime runs it."""
+
+
+class KerasFile(Format):
+    name, runtime = "keras", "keras"
+
+    def write(self, whole: WholeModel, path: Path, precision: str, sample: np.ndarray) -> None:  # noqa: ARG002
+        save_model(whole.keras, path, whole.facts)
+
+    def load(self, path: Path) -> Run:
+        model = load_model(path)
+        return lambda batch: np.asarray(model.predict_on_batch(batch))
+
+
+class LegacyFile(KerasFile):
+    name = "h5"
+
+
+class SavedModel(Format):
+    """A folder for TensorFlow Serving; resizing and preprocessing lie inside."""
+
+    name, takes = "savedmodel", "images"
+
+    def write(self, whole: WholeModel, path: Path, precision: str, sample: np.ndarray) -> None:  # noqa: ARG002
+        archive = import_keras().export.ExportArchive()
+        archive.track(whole.keras)
+        archive.add_endpoint("serve", *self._endpoint(whole))
+        archive.write_out(str(path), verbose=False)
+        beside = path / "assets.extra"
+        beside.mkdir()
+        (beside / "onepass.json").write_text(json.dumps(whole.metadata, indent=1), encoding="utf-8")
+
+    def _endpoint(self, whole: WholeModel) -> tuple[Callable[[Any], Any], list[Any]]:
+        import tensorflow as tf
+
+        def serve(images: Any) -> Any:
+            return {"probabilities": whole.keras(whole.resizer(images), training=False)}
+
+        return serve, [tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")]
+
+    def load(self, path: Path) -> Run:
+        import tensorflow as tf
+
+        loaded = tf.saved_model.load(str(path))
+        serve = loaded.signatures["serving_default"]
+
+        def run(batch: np.ndarray | Sequence[bytes], _kept: Any = loaded) -> np.ndarray:
+            return np.asarray(serve(tf.constant(batch))["probabilities"])
+
+        return run
+
+
+class SavedModelOfBytes(SavedModel):
+    """The same for encoded files."""
+
+    takes = "bytes"
+
+    def _endpoint(self, whole: WholeModel) -> tuple[Callable[[Any], Any], list[Any]]:
+        import tensorflow as tf
+
+        size = whole.spec.image_size
+
+        def decoded(data: Any) -> Any:
+            if whole.spec.resize == "keras":
+                return tf.io.decode_image(data, channels=3, expand_animations=False)
+            return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")  # reads PNG too
+
+        def pixels(data: Any) -> Any:
+            return tf.ensure_shape(whole.resizer(decoded(data)[None])[0], (size, size, 3))
+
+        def serve(files: Any) -> Any:
+            made = tf.map_fn(pixels, files, fn_output_signature=whole.keras.inputs[0].dtype)
+            return {"probabilities": whole.keras(made, training=False)}
+
+        return serve, [tf.TensorSpec((None,), tf.string, name="files")]
+
+
+class Onnx(Format):
+    """ONNX; resizing and preprocessing lie inside."""
+
+    name, takes, runtime = "onnx", "images", "onnxruntime"
+    opset: ClassVar[int] = 18
+
+    def write(self, whole: WholeModel, path: Path, precision: str, sample: np.ndarray) -> None:  # noqa: ARG002
+        import tensorflow as tf
+        from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+        tf2onnx, onnx = _needed("tf2onnx", self.name), _needed("onnx", self.name)
+        serve = tf.function(lambda images: whole.keras(whole.resizer(images), training=False))
+        asked = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
+        # tf2onnx's own from_function takes the constants of a Normalization layer for further inputs.
+        frozen = convert_variables_to_constants_v2(serve.get_concrete_function(asked))
+        (images,), (probabilities,) = frozen.inputs, frozen.outputs
+        made, _ = tf2onnx.convert.from_graph_def(
+            frozen.graph.as_graph_def(),
+            input_names=[images.name],
+            output_names=[probabilities.name],
+            opset=self.opset,
+            tensors_to_rename={images.name: "images", probabilities.name: "probabilities"},
+        )
+        for key, value in whole.metadata.items():
+            entry = made.metadata_props.add()
+            entry.key, entry.value = key, value
+        onnx.save(made, str(path))
+
+    def load(self, path: Path) -> Run:
+        session = _needed("onnxruntime", self.name).InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return lambda batch: np.asarray(session.run(None, {"images": batch})[0])
+
+
+class OpenVino(Format):
+    """An OpenVINO graph, its weights beside it in a .bin file."""
+
+    name, runtime = "openvino", "openvino"
+
+    def write(self, whole: WholeModel, path: Path, precision: str, sample: np.ndarray) -> None:
+        ov = import_openvino()
+        plain = path.with_name("float32.xml")
+        whole.keras.export(str(plain), format="openvino", verbose=False)
+        model = ov.Core().read_model(plain)
+        if precision == "int8":
+            nncf = import_nncf()
+            dataset = nncf.Dataset([image[None] for image in sample])
+            model = nncf.quantize(model, dataset, subset_size=len(sample))
+        for key, value in whole.metadata.items():
+            model.set_rt_info(value, ["onepass", key])
+        ov.save_model(model, path, compress_to_fp16=precision == "float16")
+        del model  # which has mapped the file
+        for part in (plain, plain.with_suffix(".bin")):
+            part.unlink()
+
+    def load(self, path: Path) -> Run:
+        core = import_openvino().Core()
+        compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return lambda batch: np.array(compiled(batch)[0])
+
+
+class TfLite(Format):
+    """A LiteRT file. Metadata lies in a zip archive at its end, as TensorFlow Lite's own does."""
+
+    name, runtime = "tflite", "ai-edge-litert"
+
+    def write(self, whole: WholeModel, path: Path, precision: str, sample: np.ndarray) -> None:
+        import tensorflow as tf
+
+        folder = path.with_name("saved")
+        whole.keras.export(str(folder), format="tf_saved_model", verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
+        if precision != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if precision == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if precision == "int8":
+            converter.representative_dataset = lambda: ([image[None]] for image in sample)
+        path.write_bytes(converter.convert())
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("labels.txt", "\n".join(whole.class_names))
+            archive.writestr("onepass.json", json.dumps(whole.metadata))
+
+    def load(self, path: Path) -> Run:
+        interpreter = _needed("ai_edge_litert.interpreter", self.name).Interpreter(str(path))
+        (asked,), (told,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+        def run(batch: np.ndarray) -> np.ndarray:
+            if tuple(interpreter.get_input_details()[0]["shape"]) != batch.shape:
+                interpreter.resize_tensor_input(asked["index"], batch.shape)
+            interpreter.allocate_tensors()
+            interpreter.set_tensor(asked["index"], batch)
+            interpreter.invoke()
+            return np.array(interpreter.get_tensor(told["index"]))
+
+        return run
+
+
+_FORMATS: tuple[type[Format], ...] = (KerasFile, LegacyFile, SavedModel, Onnx, OpenVino, TfLite)
+_NEEDS = {"onnx": ("tf2onnx", "onnx", "onnxruntime"), "tflite": ("ai_edge_litert.interpreter",)}
+
+
+def format_of(name: str, *, takes_bytes: bool = False) -> Format:
+    """The format of a name in --to.
+
+    Raises:
+        OptionError: What it needs is not installed.
+    """
+    for module in _NEEDS.get(name, ()):
+        _needed(module, name)
+    return SavedModelOfBytes() if takes_bytes else {kind.name: kind for kind in _FORMATS}[name]()
+
+
+def _needed(module: str, name: str) -> Any:
+    """A package of an optional extra.
+
+    Raises:
+        OptionError: It is not installed.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.split(".", maxsplit=1)[0]:
+            raise
+        raise OptionError(
+            f'{name} needs {error.name.replace("_", "-")}, which is not installed. Run: pip install "onepass[{name}]".'
+        ) from None

@@ -1,0 +1,241 @@
+"""From a head to a model file in a given format, kept only if it was proven from image files."""
+
+import contextlib
+import io
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features import FeatureFile
+from features.errors import ExportError, OptionError, UserError
+from features.frameworks import plain_keras, quiet_stderr
+from features.machine import machine
+from heads.export.card import model_card
+from heads.export.certificate import Certificate, hashes_of
+from heads.export.formats import Format, format_of
+from heads.export.gate import HeldOut, Proof, Run, latencies, prove, where
+from heads.export.origin import ExportSources, Origin, is_whole
+from heads.export.whole import WholeModel
+from heads.file import SavedHead
+
+SUFFIXES = {"keras": ".keras", "h5": ".h5", "savedmodel": "", "onnx": ".onnx", "openvino": ".xml", "tflite": ".tflite"}
+"""Format -> ending of its file; a savedmodel is a folder."""
+
+_ALL = ("float32", "float16", "int8")
+PRECISIONS = {**dict.fromkeys(SUFFIXES, ("float32",)), "openvino": _ALL, "tflite": _ALL}
+"""Format -> precisions that its weights can have."""
+
+_PACKAGES = ("onepass", "keras", "tensorflow", "numpy", "pillow")
+_MAY_FLIP = 0.02
+"""Share of the images that may get another label at reduced precision, unless --max-flips says otherwise."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model that was kept.
+
+    Attributes:
+        path: Of the model.
+        certificate: What was proven; it lies in `path` with `.certificate.json` behind its name.
+    """
+
+    path: Path
+    certificate: Certificate
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.certificate}"
+
+    def record(self) -> dict[str, Any]:
+        """As JSON takes it, without what is said of single images."""
+        facts = self.certificate.record()
+        del facts["expected"], facts["labels"]
+        return {"path": str(self.path), **facts, "images": len(facts["images"])}
+
+
+def export_model(
+    head: SavedHead,
+    file: FeatureFile,
+    sources: ExportSources,
+    *,
+    to: str,
+    out: str | Path | None = None,
+    precision: str = "float32",
+    takes_bytes: bool = False,
+    max_flips: int | None = None,
+) -> Exported:
+    """Writes backbone, preprocessing and head as one model, after it has been proven in its own runtime.
+
+    The model is loaded again and run from the files of images that training did not see. Beside it lie a
+    certificate (`.certificate.json`) and a model card (`.md`), behind its whole name.
+
+    Args:
+        head: From `load_head`; or what `heads.finetune.model_file.tuned_model` says of a model.
+        file: The feature file of its training, or another of the same rows.
+        sources: The network and the images.
+        to: keras, h5, savedmodel, onnx, openvino or tflite.
+        out: File, or folder for savedmodel; by default the head's name with the format's ending.
+        precision: Of the weights: float32; float16 and int8 for openvino and tflite.
+        takes_bytes: Let a savedmodel take encoded JPEG and PNG files.
+        max_flips: Images that may get another label than by the cached way; by default none, and 2 % where the
+            weights or the head's rows are of reduced precision.
+
+    Raises:
+        OptionError: An option is wrong, something would be overwritten, or the head cannot be had in that format.
+        ExportError: More labels differ, or the model cannot be written or run; nothing is left behind.
+        SpecMismatchError: The feature file holds other rows.
+        DataError: An image is gone or has changed.
+    """
+    path = _checked_place(head, to, out)
+    _check_options(to, precision, takes_bytes, max_flips)
+    kind = format_of(to, takes_bytes=takes_bytes)
+    head.require_rows_of(file)
+    file.require_complete()
+    with plain_keras(), _safe_names():
+        origin = Origin.of(head, file, sources)
+        whole = origin.whole(to)
+        held_out, part = origin.held_out()
+        sample = origin.sample() if precision == "int8" else np.empty(0)
+        exact = precision == head.spec.precision == "float32"
+        allowed = max_flips if max_flips is not None else 0 if exact else max(1, round(_MAY_FLIP * len(held_out)))
+        try:
+            with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as name:
+                made = Path(name) / path.name
+                run = _written(kind, whole, made, precision, sample)
+                with running(f"the exported {to} model"):
+                    proof = prove(run, kind.takes, held_out)
+                    if len(proof.flipped) > allowed:
+                        raise ExportError(_refusal(path, origin, whole, kind, held_out, proof, allowed))
+                    speed = latencies(run, kind.takes, held_out)
+                del run  # which may have mapped the file
+                certificate = Certificate(
+                    to=to,
+                    precision=precision,
+                    takes=kind.takes,
+                    files=hashes_of(made),
+                    head=f"{head.path.name}, {head.kind}",
+                    spec=str(head.spec),
+                    images=[file.table.content_hashes[i].tobytes().hex() for i in held_out.positions],
+                    measured_on=part,
+                    labels=held_out.y.tolist(),
+                    expected=np.round(held_out.expected, 6).tolist(),
+                    largest=proof.largest,
+                    flips=len(proof.flipped),
+                    max_flips=allowed,
+                    accuracy=proof.accuracy,
+                    interval=list(proof.interval),
+                    before=proof.before,
+                    latency=speed,
+                    decode=head.spec.decode,
+                    resize=head.spec.resize,
+                    image_size=head.spec.image_size,
+                    class_names=list(head.class_names),
+                    versions={name: version(name) for name in (*_PACKAGES, kind.runtime)},
+                    machine=machine(),
+                )
+                certificate.write(beside(made, ".certificate.json"))
+                beside(made, ".md").write_text(model_card(head, certificate, path.name), encoding="utf-8")
+                for part_of in _parts(path, to):
+                    (made.parent / part_of.name).replace(part_of)
+        except OSError as error:
+            raise ExportError(f"cannot write {path}: {error}. Choose another place with --out.") from None
+    return Exported(path, certificate)
+
+
+def _safe_names() -> Any:
+    """A scope for all names, because TensorFlow saves none that starts with an underscore."""
+    import tensorflow as tf
+
+    return tf.name_scope("onepass")
+
+
+def beside(path: Path, ending: str) -> Path:
+    """Where something about a model lies: behind its whole name."""
+    return path.with_name(path.name + ending)
+
+
+@contextlib.contextmanager
+def running(what: str) -> Iterator[None]:
+    """Other people's converters and runtimes: kept quiet, and whatever they raise becomes one error.
+
+    Raises:
+        ExportError: Naming what failed.
+    """
+    try:
+        with quiet_stderr(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                yield
+            except (UserError, OSError, KeyboardInterrupt):
+                raise
+            except Exception as error:
+                reason = (str(error).strip().splitlines() or [""])[0][:300]
+                raise ExportError(f"{what} cannot be had: {type(error).__name__}: {reason}") from error
+    except ExportError as error:
+        raise error from None
+
+
+def _written(kind: Format, whole: WholeModel, made: Path, precision: str, sample: np.ndarray) -> Run:
+    with running(f"a {kind.name} model in {precision}"):
+        kind.write(whole, made, precision, sample)
+        return kind.load(made)
+
+
+def _refusal(
+    path: Path, origin: Origin, whole: WholeModel, kind: Format, held_out: HeldOut, proof: Proof, allowed: int
+) -> str:
+    """Which image goes astray most, and where."""
+    away = np.abs(proof.found - held_out.expected).max(axis=1)
+    worst = int(proof.flipped[away[proof.flipped].argmax()])
+    names = origin.head.class_names
+    was, now = (names[int(p[worst].argmax())] for p in (held_out.expected, proof.found))
+    told = where(worst, held_out, proof, origin.steps(kind.takes, whole, held_out))
+    low, high = proof.interval
+    count = len(proof.flipped)
+    return (
+        f"{path} was not written: {count} of {len(held_out)} held-out images "
+        f"{'gets' if count == 1 else 'get'} another label than by the cached way; {allowed or 'none'} may. Accuracy "
+        f"{proof.accuracy:.3f} ({low:.3f} to {high:.3f}), {proof.before:.3f} from cached rows. Most of all differs "
+        f"{held_out.paths[worst]}, {was} before and {now} now, {told}. Allow it with --max-flips {count}, or choose "
+        "another format or precision."
+    )
+
+
+def _checked_place(head: SavedHead, to: str, out: str | Path | None) -> Path:
+    """Where the model goes; refuses to overwrite anything."""
+    if to not in SUFFIXES:
+        raise OptionError(f"--to is {to!r}; needed: one of {', '.join(SUFFIXES)}.")
+    stem = head.path.stem + (".exported" if is_whole(head) and head.path.suffix == SUFFIXES[to] else "")
+    path = Path(out) if out else Path(f"{stem}{SUFFIXES[to] or '.savedmodel'}")
+    if SUFFIXES[to] and path.suffix != SUFFIXES[to]:
+        raise OptionError(f"--out is {path}; needed: a name that ends in {SUFFIXES[to]}.")
+    if not path.absolute().parent.is_dir():
+        raise OptionError(f"the folder of --out {path} does not exist. Make it, or name another one.")
+    for taken in _parts(path, to):
+        if taken.exists():
+            raise OptionError(f"{taken} exists and is not overwritten. Choose another name with --out, or delete it.")
+    return path
+
+
+def _parts(path: Path, to: str) -> list[Path]:
+    """All that lies where a model is, the certificate last: with it the model is complete."""
+    weights = [path.with_suffix(".bin")] if to == "openvino" else []
+    return [*weights, path, beside(path, ".md"), beside(path, ".certificate.json")]
+
+
+def _check_options(to: str, precision: str, takes_bytes: bool, max_flips: int | None) -> None:
+    if precision not in PRECISIONS[to]:
+        able = [name for name, known in PRECISIONS.items() if precision in known]
+        raise OptionError(
+            f"--precision {precision} does not go with --to {to}; needed: {', '.join(PRECISIONS[to])}"
+            + (f", or --to {' or '.join(able)}." if able else ".")
+        )
+    if takes_bytes and to != "savedmodel":
+        raise OptionError("--bytes goes with --to savedmodel alone.")
+    if max_flips is not None and max_flips < 0:
+        raise OptionError(f"--max-flips is {max_flips}; needed: 0 or more.")

@@ -1,0 +1,139 @@
+"""Repeats on any machine what a certificate says of a model."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.errors import CertificateError, DataError
+from features.frameworks import plain_keras
+from heads.export.certificate import Certificate, Latency, hashes_of
+from heads.export.formats import format_of
+from heads.export.gate import HeldOut, Images, latencies, prove
+from heads.export.run import SUFFIXES, running
+
+
+@dataclass(frozen=True)
+class Verified:
+    """How a model did against its certificate.
+
+    Attributes:
+        path: Of the model.
+        images: Images that were found and run; and
+        missing: that were not found.
+        largest: Largest difference of a probability from the cached way.
+        flips: Images that got another class than by the cached way; and
+        max_flips: how many may.
+        accuracy, interval: Of the model on these images, with its 95 % interval.
+        latency: Here, and
+        latency_then: when it was exported.
+    """
+
+    path: Path
+    images: int
+    missing: int
+    largest: float
+    flips: int
+    max_flips: int
+    accuracy: float
+    interval: tuple[float, float]
+    latency: list[Latency]
+    latency_then: list[Latency]
+
+    @property
+    def verdict(self) -> str:
+        """whole, or drifted."""
+        return "whole" if self.flips <= self.max_flips else "drifted"
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        pairs = zip(self.latency, self.latency_then, strict=False)
+        speed = [f"{now.milliseconds:.1f} ms for {now.batch} ({then.milliseconds:.1f} then)" for now, then in pairs]
+        told = f"{self.images} images: {self.flips} labels differ ({self.max_flips} may), probabilities by"
+        lines = [
+            f"{self.path}: the file that was certified",
+            f"{told} {self.largest:.1e} at most; accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f})",
+            ", ".join(speed),
+        ]
+        if self.missing:
+            lines.append(f"{self.missing} images of the certificate were not found; name their folders by --data")
+        lines.append("it does what was certified" if self.verdict == "whole" else "it does NOT do what was certified")
+        return "\n".join(lines)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {**asdict(self), "path": str(self.path), "verdict": self.verdict}
+
+
+def verify_model(model: str | Path, certificate: Certificate, images: Images, found: np.ndarray) -> Verified:
+    """Runs the images of a certificate through a model again, in the model's own runtime.
+
+    Args:
+        model: The file or folder.
+        certificate: From `Certificate.read`.
+        images: Files of the certificate's images, by position in it.
+        found: (m,) positions of those that are there.
+
+    Raises:
+        CertificateError: The model is not the one that was certified; it is not loaded.
+        DataError: No image is there.
+        OptionError: The format's runtime is not installed.
+        ExportError: The model cannot be loaded or run here.
+    """
+    path = Path(model)
+    _require_same(path, certificate)
+    if not len(found):
+        raise DataError(
+            f"none of the {len(certificate.images)} images that {path} was certified with is here. Name the folders "
+            "they lie in by --data."
+        )
+    kind = format_of(certificate.to, takes_bytes=certificate.takes == "bytes")
+    if kind.takes != certificate.takes:
+        raise CertificateError(f"the certificate says that {kind.name} takes {certificate.takes}; it is damaged.")
+    held_out = HeldOut(
+        images=images,
+        positions=found,
+        paths=[certificate.images[i] for i in found],
+        y=np.array(certificate.labels, np.int64)[found],
+        expected=np.array(certificate.expected, np.float64)[found],
+    )
+    with plain_keras(), running(f"{path}"):
+        run = kind.load(path)
+        proof = prove(run, kind.takes, held_out)
+        speed = latencies(run, kind.takes, held_out)
+    return Verified(
+        path=path,
+        images=len(found),
+        missing=len(certificate.images) - len(found),
+        largest=proof.largest,
+        flips=len(proof.flipped),
+        max_flips=certificate.max_flips,
+        accuracy=proof.accuracy,
+        interval=proof.interval,
+        latency=speed,
+        latency_then=certificate.latency,
+    )
+
+
+def _require_same(path: Path, certificate: Certificate) -> None:
+    if certificate.to not in SUFFIXES:
+        raise CertificateError(
+            f"the certificate is of a format {certificate.to!r}; needed: one of {', '.join(SUFFIXES)}. It is damaged, "
+            "or of a newer onepass."
+        )
+    if not path.exists():
+        raise CertificateError(f"there is no model {path}. `onepass export` writes one.")
+    try:
+        here = hashes_of(path)
+    except OSError as error:
+        raise CertificateError(f"{path} may not be read: {error.strerror}.") from None
+    # A file may have been renamed; what lies in a folder may not.
+    renamed = certificate.to != "savedmodel" and sorted(here.values()) == sorted(certificate.files.values())
+    if here != certificate.files and not renamed:
+        names = sorted(here.keys() | certificate.files.keys())
+        differing = [name for name in names if here.get(name) != certificate.files.get(name)]
+        raise CertificateError(
+            f"{path} is not the model that was certified, so it was not loaded: {differing[0]} differs. Export it "
+            "again, or give the certificate that lies beside it."
+        )
