@@ -604,7 +604,7 @@ def export_command(
     ] = False,
     max_flips: Annotated[
         int | None,
-        typer.Option(help="Held-out images that may get another label; by default 0, or 2 % at reduced precision."),
+        typer.Option(help="Held-out images that may get another label; by default 0, at reduced precision 2 %."),
     ] = None,
     data: Annotated[
         list[Path] | None, typer.Option(help="Where the images lie, if not where they were; may be given again.")
@@ -679,12 +679,13 @@ def verify_command(
     Of an exported model: run the images of its certificate again, and compare.
     """
     from extract import verify
+    from features.errors import OptionError
 
-    if certificate is None and file and Path(f"{file}.certificate.json").is_file():
-        certificate = Path(f"{file}.certificate.json")
-    if file and certificate:
-        _verify_model(file, certificate, data, as_json)
+    if file and (certificate or _looks_exported(file)):
+        _verify_model(file, certificate or Path(f"{file}.certificate.json"), data, as_json)
         return
+    if data:
+        raise OptionError("--data says where the images of an exported model's certificate lie; name the model.")
     with _progress("verifying", total=False):
         found = verify(file or _only_feature_file(), golden=golden, weights=weights, engine=engine)
     _show(found, as_json)
@@ -926,18 +927,21 @@ def _backbone_of(head: Any, weights: str | None, engine: str) -> Any:
         return load_backbone_for(head.spec, source=source, engine=engine, needed_by=str(head.path))
 
 
+def _looks_exported(path: Path) -> bool:
+    """True for what export writes: by its ending, as a folder, or by the certificate beside it."""
+    exported = path.suffix in (".keras", ".onnx", ".xml", ".tflite") or path.is_dir()
+    return exported or Path(f"{path}.certificate.json").is_file()
+
+
 def _verify_model(model: Path, certificate: Path, data: list[Path] | None, as_json: bool) -> None:
     """Repeats what a certificate says of a model."""
-    import numpy as np
-
-    from extract.pixels import ImageFiles
+    from extract import ImageFiles
     from heads.export import Certificate, verify_model
 
     proven = Certificate.read(certificate)
-    hashes = np.array([list(bytes.fromhex(content)) for content in proven.images], np.uint8)
     with _progress("verifying", total=False):
         images, found = ImageFiles.found_in(
-            data or [Path()], hashes, image_size=proven.image_size, resize=proven.resize
+            data or [Path()], proven.content_hashes, image_size=proven.image_size, resize=proven.resize
         )
         done = verify_model(model, proven, images, found)
     _show(done, as_json)

@@ -22,6 +22,7 @@ from features import FeatureFile
 from features.errors import UserError
 from heads.export import Certificate
 from heads.file import load_head
+from heads.finetune.model_file import is_model, tuned_model
 
 MEMORY, SECONDS = 3 * 2**30, 20
 TOKENS = [
@@ -98,17 +99,23 @@ def use_certificate(path: Path) -> None:
     str(Certificate.read(path))
 
 
+def use_model(path: Path) -> None:
+    is_model(path)
+    assert len(tuned_model(path).class_names) > 1
+
+
 USES: dict[str, Callable[[Path], None]] = {
     "head": use_head,
     "features": use_features,
     "certificate": use_certificate,
+    "model": use_model,
 }
 
 
 def main(kind: str, original: Path, start: int, count: int) -> None:
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    data, path = original.read_bytes(), original.with_name(f"mutated-{kind}-{start}")
+    data, path = original.read_bytes(), original.with_name(f"mutated-{kind}-{start}{original.suffix}")
     opened = 0
     for number in range(start, start + count):
         print(number, flush=True)

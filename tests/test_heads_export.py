@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import FAST_NETS, run_program, write_folder
+from PIL import Image
 
 from extract import ImageFiles, LabelledPixels, Source, load_backbone, load_trainable, run_extraction, trainable_within
 from extract.pixel_graph import resizer
@@ -298,7 +299,7 @@ def test_a_model_that_its_runtime_cannot_run_leaves_nothing(features: Path, head
         path.write_bytes(b"no model")
 
     monkeypatch.setattr(formats.Onnx, "write", broken)
-    with pytest.raises(ExportError, match=r"^a onnx model in float32 cannot be had: InvalidProtobuf: "):
+    with pytest.raises(ExportError, match=r"^the onnx model in float32 cannot be had: InvalidProtobuf: "):
         export(features, head_of("logreg"), tmp_path / "model.onnx", to="onnx")
     assert not list(tmp_path.iterdir())
 
@@ -380,6 +381,85 @@ def test_paths_in_a_feature_file_do_not_lead_out_of_its_folder(features: Path, t
         assert table.file(1, tmp_path) == tmp_path / file.table.paths[1]
 
 
+def test_images_of_the_training_prove_nothing(features: Path, head_of, tmp_path: Path, tiny_backbone):
+    photos = tmp_path / "photos"
+    shutil.copytree(features.parent / "photos" / "train", photos / "test")
+    shutil.copytree(features.parent / "photos" / "test", photos / "train")
+    run_extraction(photos, tiny_backbone, out=tmp_path / "swapped.h5")
+    with pytest.raises(OptionError) as caught:
+        export(tmp_path / "swapped.h5", head_of("logreg"), tmp_path / "model.keras", to="keras")
+    assert str(caught.value) == (
+        f"{tmp_path / 'swapped.h5'} holds no image that {head_of('logreg').path} was not trained on, so nothing can "
+        "prove the export. Extract photos that are new to it as well, and give their feature file by --features."
+    )
+    export(features, head_of("logreg"), tmp_path / "model.keras", to="keras")
+    with pytest.raises(OptionError, match="so nothing can prove the export"):
+        export(tmp_path / "swapped.h5", tuned_model(tmp_path / "model.keras"), tmp_path / "again.keras", to="keras")
+
+
+def test_classes_are_matched_by_name_and_copies_count_once(features: Path, head_of, tmp_path: Path, tiny_backbone):
+    photos = tmp_path / "photos"
+    shutil.copytree(features.parent / "photos", photos)
+    shutil.copy(photos / "test" / "bee" / "0.png", photos / "test" / "bee" / "copy.png")
+    run_extraction(photos, tiny_backbone, out=tmp_path / "copies.h5")
+    done = export(tmp_path / "copies.h5", head_of("logreg"), tmp_path / "model.keras", to="keras")
+    assert len(done.certificate.images) == len(set(done.certificate.images)) == 36
+    write_folder(photos / "test", {"aaa": 3}, seed=5)
+    run_extraction(photos, tiny_backbone, out=tmp_path / "more.h5")
+    with pytest.raises(TrainingError, match=r"the images have the class 'aaa', which the head does not know"):
+        export(tmp_path / "more.h5", head_of("logreg"), tmp_path / "other.keras", to="keras")
+
+
+def test_rows_in_half_precision_may_flip_a_label(features: Path, head_of, tmp_path: Path, tiny_backbone):
+    run_extraction(features.parent / "photos", tiny_backbone, out=tmp_path / "half.h5", row_dtype="float16")
+    done = export(tmp_path / "half.h5", head_of("logreg"), tmp_path / "model.keras", to="keras")
+    assert done.certificate.max_flips == 1
+
+
+def test_encoded_files_of_other_formats_are_named(features: Path, head_of, tmp_path: Path, tiny_backbone):
+    photos = tmp_path / "photos"
+    shutil.copytree(features.parent / "photos", photos)
+    for path in sorted((photos / "test").rglob("*.png")):
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+    run_extraction(photos, tiny_backbone, out=tmp_path / "bmp.h5")
+    with pytest.raises(ExportError, match=r"^test/\w+/\d+\.bmp is neither JPEG nor PNG, .* Leave --bytes out\.$"):
+        export(tmp_path / "bmp.h5", head_of("logreg"), tmp_path / "model", to="savedmodel", takes_bytes=True)
+    assert not (tmp_path / "model").exists()
+
+
+def test_names_that_are_not_utf_8_are_written_escaped(head_of, tmp_path: Path, tiny_backbone):
+    write_folder(tmp_path / "photos", {"be\udcff": 12, "a|b": 12})
+    run_extraction(tmp_path / "photos", tiny_backbone, out=tmp_path / "odd.h5")
+    head = train_head(tmp_path / "odd.h5", head="logreg", out=tmp_path / "odd.head").head
+    done = export(tmp_path / "odd.h5", head, tmp_path / "model.tflite", to="tflite", max_flips=9)
+    assert Certificate.read(tmp_path / "model.tflite.certificate.json").class_names == ["a|b", "be\udcff"]
+    assert "| a\\|b |" in (tmp_path / "model.tflite.md").read_text()
+    assert done.path.exists()
+
+
+def test_a_model_that_names_other_classes_than_it_gives_is_refused(features: Path, tuned: SavedHead, tmp_path: Path):
+    forged = replace(tuned, class_names=(*tuned.class_names, "wasp"))
+    with pytest.raises(ExportError) as caught:
+        export(features, forged, tmp_path / "model.onnx", to="onnx")
+    assert str(caught.value) == (
+        f"{tuned.path} names 4 classes and gives an output of shape (None, 3). It is damaged; fine-tune or export it "
+        "again."
+    )
+
+
+@pytest.mark.parametrize("out", [".", "/"])
+def test_a_place_without_a_name_is_refused(out: str, features: Path, head_of):
+    with pytest.raises(OptionError, match=r"needed: the name of a new file or folder\.$"):
+        export(features, head_of("logreg"), Path(out), to="savedmodel")
+
+
+def test_a_link_that_leads_nowhere_is_not_replaced(features: Path, head_of, tmp_path: Path):
+    (tmp_path / "model.keras").symlink_to(tmp_path / "gone")
+    with pytest.raises(OptionError, match="exists and is not overwritten"):
+        export(features, head_of("logreg"), tmp_path / "model.keras", to="keras")
+
+
 # Verifying
 
 
@@ -393,8 +473,8 @@ def exported(features: Path, head_of, tmp_path_factory: pytest.TempPathFactory) 
 
 def verified(model: Path, photos: Path, **changes):
     proven = replace(Certificate.read(Path(f"{model}.certificate.json")), **changes)
-    hashes = np.array([list(bytes.fromhex(content)) for content in proven.images], np.uint8)
-    files, found = ImageFiles.found_in([photos], hashes, image_size=proven.image_size, resize=proven.resize)
+    size, rule = proven.image_size, proven.resize
+    files, found = ImageFiles.found_in([photos], proven.content_hashes, image_size=size, resize=rule)
     return verify_model(model, proven, files, found)
 
 
@@ -410,7 +490,7 @@ def test_a_certificate_is_proven_again_elsewhere(to: str, exported: Path, featur
 
 def test_images_that_are_missing_are_counted(exported: Path, features: Path, tmp_path: Path):
     found = verified(exported / "model.onnx", features.parent / "photos" / "test" / "bee")
-    assert (found.images, found.missing) == (12, 24)
+    assert (found.images, found.missing, found.verdict) == (12, 24, "incomplete")
     assert "24 images of the certificate were not found; name their folders by --data" in str(found)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError) as caught:
@@ -419,6 +499,13 @@ def test_images_that_are_missing_are_counted(exported: Path, features: Path, tmp
         f"none of the 36 images that {exported / 'model.onnx'} was certified with is here. Name the folders they lie "
         "in by --data."
     )
+
+
+def test_the_flips_that_are_allowed_shrink_with_the_images_found(exported: Path, features: Path):
+    other = np.roll(Certificate.read(exported / "model.onnx.certificate.json").expected, 1, axis=1).tolist()
+    bees = features.parent / "photos" / "test" / "bee"
+    found = verified(exported / "model.onnx", bees, expected=other, max_flips=35)
+    assert (found.max_flips, found.flips, found.verdict) == (11, 12, "drifted")
 
 
 def test_a_model_that_does_something_else_has_drifted(exported: Path, features: Path):
@@ -451,6 +538,8 @@ def test_another_file_than_the_certified_one_is_not_loaded(exported: Path, featu
         lambda facts: facts.update(version=2),
         lambda facts: facts.update(image_size="224"),
         lambda facts: facts.update(image_size=10**9),
+        lambda facts: facts.update(flips=10**400),
+        lambda facts: facts["images"].__setitem__(0, " " * 62 + "00"),
         lambda facts: facts.update(flips=True),
         lambda facts: facts.update(largest=float("nan")),
         lambda facts: facts.update(resize="rm -rf"),
@@ -511,6 +600,20 @@ def test_export_and_verify_as_commands(features: Path, head_of, tmp_path: Path):
     nothing = run_program("onepass", "verify", "photos.svm.tflite", "photos.svm.tflite.certificate.json", cwd=tmp_path)
     assert (nothing.returncode, nothing.stdout) == (1, "")
     assert nothing.stderr.startswith("error: none of the 36 images that photos.svm.tflite was certified with is here.")
+
+
+def test_verify_says_what_an_exported_model_lacks(tmp_path: Path):
+    (tmp_path / "x.onnx").write_bytes(b"model")
+    done = run_program("onepass", "verify", "x.onnx", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: there is no certificate x.onnx.certificate.json. `onepass export` writes one.\n",
+    )
+    done = run_program("onepass", "verify", "x.h5", "--data", ".", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: --data says where the images of an exported model's certificate lie; name the model.\n",
+    )
 
 
 def test_all_errors_are_the_users(tmp_path: Path):

@@ -142,3 +142,18 @@ def test_what_is_called_unknown_stands_in_the_results():
     assert f"of a class left out of training {mean:.0%}".replace("%", " %") in text
     (worst, least), (best, most) = (pick(left_out.items(), key=lambda pair: pair[1]) for pick in (min, max))
     assert f"({worst} {least:.0%}, {best} {most:.0%})".replace("%", " %") in text
+
+
+def test_what_a_recipe_takes_stands_in_the_results():
+    found = json.loads((ROOT / "benchmarks" / "results" / "recipe-2-resnet50-trashnet.json").read_text())
+    text = " ".join((ROOT / "docs" / "recipes.md").read_text().split())
+    ours, theirs = found["onepass"], found["keras"]
+    first, later = ([run["seconds"] for run in ours if run["cache"] == name] for name in ("empty", "converted"))
+    assert f"took {theirs['seconds']:,.0f} s and reached {theirs['accuracy']['frozen']:.3f}" in text
+    assert (
+        f"took {first[0]:.0f} and {first[1]:.0f} s the first time and {later[0]:.0f} and {later[1]:.0f} s with" in text
+    )
+    assert {f"{run['accuracy']['frozen']:.3f}" for run in ours} == {"0.921"}
+    assert "and reached 0.921" in text
+    ratios = [sorted(found["times_faster"][name]) for name in ("empty", "converted")]
+    assert "{:.0f} to {:.0f} times as fast, and {:.0f} to {:.0f}.".format(*ratios[0], *ratios[1]) in text

@@ -95,10 +95,14 @@ def _scores(head: SavedHead) -> list[str]:
     if scored.per_class:
         lines += ["", "| class | images | precision | recall | F1 |", "|---|---|---|---|---|"]
         lines += [
-            f"| {label} | {one.n} | {one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f} |"
+            f"| {_cell(label)} | {one.n} | {one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f} |"
             for label, one in scored.per_class.items()
         ]
     return lines
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def _limits(head: SavedHead, certificate: Certificate) -> list[str]:

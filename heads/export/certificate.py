@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -14,6 +15,8 @@ from heads.kinds import require_kinds
 FORMAT, VERSION = "onepass-certificate", 1
 TAKES = ("pixels", "images", "bytes")
 RESIZES = ("squash", "crop", "pad", "keras")
+_LARGEST_SIDE = 2048
+_HASH = re.compile("[0-9a-f]{64}")
 _LARGEST = 64 * 2**20
 """Bytes of a certificate; one of 200 images and 1,000 classes has 2 MB."""
 
@@ -93,6 +96,11 @@ class Certificate:
             f"from cached rows; {speed}"
         )
 
+    @property
+    def content_hashes(self) -> np.ndarray:
+        """(n, 32) uint8, of the images."""
+        return np.frombuffer(bytes.fromhex("".join(self.images)), np.uint8).reshape(-1, 32)
+
     def record(self) -> dict[str, Any]:
         """As JSON takes it."""
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
@@ -108,6 +116,8 @@ class Certificate:
             CertificateError: It is missing, of another version, or damaged.
         """
         try:
+            if path.exists() and not path.is_file():
+                raise ValueError("it is no file")
             with open(path, "rb") as file:
                 text = file.read(_LARGEST + 1)
             if len(text) > _LARGEST:
@@ -130,11 +140,15 @@ class Certificate:
         found = cls(**facts, latency=latency)
         require_kinds(found)
         n, k = len(found.images), len(found.class_names)
-        if found.resize not in RESIZES or found.takes not in TAKES or not n or not 1 <= found.image_size <= 10_000:
+        if (
+            found.resize not in RESIZES
+            or found.takes not in TAKES
+            or not n
+            or not 1 <= found.image_size <= _LARGEST_SIDE
+        ):
             raise ValueError(f"{n} images, {found.takes} of {found.image_size} px")
-        if any(len(content) != 64 for content in found.images):
-            raise ValueError("hashes of another length than SHA-256")
-        bytes.fromhex("".join(found.images))
+        if not all(_HASH.fullmatch(content) for content in found.images):
+            raise ValueError("hashes that are no SHA-256")
         expected = np.array(found.expected, np.float64)
         if expected.shape != (n, k) or len(found.labels) != n or not set(found.labels) <= set(range(k)):
             raise ValueError(f"{expected.shape} probabilities for {n} images and {k} classes")

@@ -203,7 +203,7 @@ class TfLite(Format):
             converter.representative_dataset = lambda: ([image[None]] for image in sample)
         path.write_bytes(converter.convert())
         with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr("labels.txt", "\n".join(whole.class_names))
+            archive.writestr("labels.txt", "\n".join(whole.class_names).encode(errors="backslashreplace"))
             archive.writestr("onepass.json", json.dumps(whole.metadata))
 
     def load(self, path: Path) -> Run:
@@ -233,7 +233,9 @@ def format_of(name: str, *, takes_bytes: bool = False) -> Format:
     """
     for module in _NEEDS.get(name, ()):
         _needed(module, name)
-    return SavedModelOfBytes() if takes_bytes else {kind.name: kind for kind in _FORMATS}[name]()
+    if takes_bytes and name == SavedModel.name:
+        return SavedModelOfBytes()
+    return {kind.name: kind for kind in _FORMATS}[name]()
 
 
 def _needed(module: str, name: str) -> Any:

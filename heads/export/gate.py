@@ -17,6 +17,8 @@ Run = Callable[[Any], np.ndarray]
 """A batch of what a format takes -> (b, k) probabilities."""
 
 _BATCH = 32
+_ENCODED = (b"\xff\xd8\xff", b"\x89PNG")
+"""How JPEG and PNG files begin."""
 
 
 class Images(Protocol):
@@ -60,7 +62,14 @@ class HeldOut:
             return self.images.read(positions)
         if takes == "images":
             return np.stack([self.images.whole(position) for position in positions.tolist()])
-        return [self.images.data(position) for position in positions.tolist()]
+        files = [self.images.data(position) for position in positions.tolist()]
+        for i, file in zip(some, files, strict=True):
+            if not file.startswith(_ENCODED):
+                raise ExportError(
+                    f"{self.paths[i]} is neither JPEG nor PNG, which is all that a model of encoded files reads. Leave "
+                    "--bytes out."
+                )
+        return files
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +124,14 @@ def prove(run: Run, takes: str, held_out: HeldOut) -> Proof:
 
 
 def latencies(run: Run, takes: str, held_out: HeldOut, *, runs: int = 5) -> list[Latency]:
-    """How long batches of 1 and 32 take in the runtime alone, after one that does not count."""
+    """How long batches of 1 and 32 take in the runtime alone, after one that does not count.
+
+    Images are timed at the size that the backbone sees; larger ones take longer to be resized.
+    """
     found = []
     for size in (1, _BATCH):
-        batch = held_out.batch(takes, [0] * size)
+        batch = held_out.batch("pixels" if takes == "images" else takes, [0] * size)
+        batch = batch.astype(np.uint8) if takes == "images" else batch
         seconds = [_seconds(partial(run, batch)) for _ in range(runs + 1)][1:]
         found.append(Latency(size, round(1000 * statistics.median(seconds), 3), runs))
     return found

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from features import FeatureFile
-from features.errors import OptionError, TrainingError
+from features.errors import ExportError, OptionError, TrainingError
 from features.frameworks import import_keras
+from heads.evaluation import match_labels
 from heads.export.gate import HeldOut, Images, Steps
 from heads.export.whole import WholeModel, with_head
 from heads.file import SavedHead
@@ -77,6 +78,7 @@ class Origin(ABC):
                 "after": [head.evaluation.accuracy, list(head.evaluation.interval)],
             },
             "trained_on": head.trained_on,
+            "seen": head.seen.tobytes().hex(),
         }
         return WholeModel(model, self.sources.resizer(), head.spec, head.class_names, facts)
 
@@ -87,20 +89,22 @@ class Origin(ABC):
             OptionError: There are none.
         """
         positions, part = self.unseen()
+        positions = positions[~self.head.trained_in(self.file)[positions]]
         if not len(positions):
             raise OptionError(
                 f"{self.file.path} holds no image that {self.head.path} was not trained on, so nothing can prove the "
-                "export. Give a feature file with a test part by --features."
+                "export. Extract photos that are new to it as well, and give their feature file by --features."
             )
-        hashes = self.file.table.content_hashes
-        chosen = np.array(sorted(sorted(positions.tolist(), key=lambda i: hashes[i].tobytes())[:CHECKED]), np.int64)
         table = self.file.table
+        by_content = {table.content_hashes[i].tobytes(): int(i) for i in positions}  # copies prove nothing more
+        chosen = np.array(sorted(by_content[content] for content in sorted(by_content)[:CHECKED]), np.int64)
+        y = match_labels(table.labels[chosen].astype(np.int64), self.file.class_names, self.head.class_names)
         return (
             HeldOut(
                 images=self.sources.images,
                 positions=chosen,
                 paths=[table.paths[i] for i in chosen],
-                y=table.labels[chosen].astype(np.int64),
+                y=y,
                 expected=self.expected(chosen),
             ),
             part,
@@ -116,9 +120,14 @@ class Origin(ABC):
     def model(self, *, of_layers: bool) -> Any:
         """`keras.Model`: (b, s, s, 3) pixels -> (b, k) probabilities; with `of_layers` of layers alone."""
 
+    @property
+    @abstractmethod
+    def exact(self) -> bool:
+        """Whether a float32 model must give every label that is expected."""
+
     @abstractmethod
     def unseen(self) -> tuple[np.ndarray, str]:
-        """(n,) positions in the file that training did not see, and what they are called."""
+        """(n,) positions in the file of what was held out, and what they are called."""
 
     @abstractmethod
     def expected(self, positions: np.ndarray) -> np.ndarray:
@@ -130,8 +139,8 @@ class Origin(ABC):
 
 
 def is_whole(head: SavedHead) -> bool:
-    """True if it describes a Keras model of backbone and head, not a head file."""
-    return head.path.suffix in (".keras", ".h5")
+    """True if it describes a Keras model of backbone and head; head files, unlike these, bring golden rows."""
+    return not head.golden.size
 
 
 class HeadOrigin(Origin):
@@ -143,6 +152,10 @@ class HeadOrigin(Origin):
 
     def model(self, *, of_layers: bool) -> Any:
         return with_head(self.backbone, self.head.network, of_layers=of_layers)
+
+    @property
+    def exact(self) -> bool:
+        return self.head.spec.precision == self.file.row_dtype == "float32"
 
     def unseen(self) -> tuple[np.ndarray, str]:
         return self.file.rows_to_score("auto", seen=self.head.seen)
@@ -167,6 +180,16 @@ class ModelOrigin(Origin):
     def __init__(self, head: SavedHead, file: FeatureFile, sources: ExportSources) -> None:
         super().__init__(head, file, sources)
         self.loaded = load_model(head.path)
+        classes = len(head.class_names)
+        if self.loaded.output_shape != (None, classes) or len(self.loaded.layers) < 3:
+            raise ExportError(
+                f"{head.path} names {classes} classes and gives an output of shape {self.loaded.output_shape}. It is "
+                "damaged; fine-tune or export it again."
+            )
+
+    @property
+    def exact(self) -> bool:
+        return True
 
     def model(self, *, of_layers: bool) -> Any:
         if not of_layers or self.head.path.suffix == ".h5":

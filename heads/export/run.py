@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ from features.machine import machine
 from heads.export.card import model_card
 from heads.export.certificate import Certificate, hashes_of
 from heads.export.formats import Format, format_of
-from heads.export.gate import HeldOut, Proof, Run, latencies, prove, where
+from heads.export.gate import HeldOut, Proof, latencies, prove, where
 from heads.export.origin import ExportSources, Origin, is_whole
 from heads.export.whole import WholeModel
 from heads.file import SavedHead
@@ -82,8 +84,8 @@ def export_model(
         out: File, or folder for savedmodel; by default the head's name with the format's ending.
         precision: Of the weights: float32; float16 and int8 for openvino and tflite.
         takes_bytes: Let a savedmodel take encoded JPEG and PNG files.
-        max_flips: Images that may get another label than by the cached way; by default none, and 2 % where the
-            weights or the head's rows are of reduced precision.
+        max_flips: Images that may get another label than by the cached way; by default none, and 2 %, one at least,
+            where the weights or the head's rows are of reduced precision.
 
     Raises:
         OptionError: An option is wrong, something would be overwritten, or the head cannot be had in that format.
@@ -98,53 +100,106 @@ def export_model(
     file.require_complete()
     with plain_keras(), _safe_names():
         origin = Origin.of(head, file, sources)
-        whole = origin.whole(to)
-        held_out, part = origin.held_out()
-        sample = origin.sample() if precision == "int8" else np.empty(0)
-        exact = precision == head.spec.precision == "float32"
-        allowed = max_flips if max_flips is not None else 0 if exact else max(1, round(_MAY_FLIP * len(held_out)))
+        candidate = _Candidate(origin, origin.whole(to), *origin.held_out(), kind, precision, max_flips)
         try:
             with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as name:
                 made = Path(name) / path.name
-                run = _written(kind, whole, made, precision, sample)
-                with running(f"the exported {to} model"):
-                    proof = prove(run, kind.takes, held_out)
-                    if len(proof.flipped) > allowed:
-                        raise ExportError(_refusal(path, origin, whole, kind, held_out, proof, allowed))
-                    speed = latencies(run, kind.takes, held_out)
-                del run  # which may have mapped the file
-                certificate = Certificate(
-                    to=to,
-                    precision=precision,
-                    takes=kind.takes,
-                    files=hashes_of(made),
-                    head=f"{head.path.name}, {head.kind}",
-                    spec=str(head.spec),
-                    images=[file.table.content_hashes[i].tobytes().hex() for i in held_out.positions],
-                    measured_on=part,
-                    labels=held_out.y.tolist(),
-                    expected=np.round(held_out.expected, 6).tolist(),
-                    largest=proof.largest,
-                    flips=len(proof.flipped),
-                    max_flips=allowed,
-                    accuracy=proof.accuracy,
-                    interval=list(proof.interval),
-                    before=proof.before,
-                    latency=speed,
-                    decode=head.spec.decode,
-                    resize=head.spec.resize,
-                    image_size=head.spec.image_size,
-                    class_names=list(head.class_names),
-                    versions={name: version(name) for name in (*_PACKAGES, kind.runtime)},
-                    machine=machine(),
-                )
+                certificate = candidate.proven(made, path)
                 certificate.write(beside(made, ".certificate.json"))
-                beside(made, ".md").write_text(model_card(head, certificate, path.name), encoding="utf-8")
-                for part_of in _parts(path, to):
-                    (made.parent / part_of.name).replace(part_of)
+                card = model_card(head, certificate, path.name)
+                beside(made, ".md").write_text(card, encoding="utf-8", errors="backslashreplace")
+                _keep(made.parent, _parts(path, to))
         except OSError as error:
             raise ExportError(f"cannot write {path}: {error}. Choose another place with --out.") from None
     return Exported(path, certificate)
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidate:
+    """A model that may become a file.
+
+    Attributes:
+        origin: What it is made of.
+        whole: The Keras model.
+        held_out, part: Images to prove it on, and what they are called.
+        kind, precision: Of the file.
+        max_flips: As given.
+    """
+
+    origin: Origin
+    whole: WholeModel
+    held_out: HeldOut
+    part: str
+    kind: Format
+    precision: str
+    max_flips: int | None
+
+    @property
+    def may_flip(self) -> int:
+        """Images that may get another label."""
+        if self.max_flips is not None:
+            return self.max_flips
+        exact = self.precision == "float32" and self.origin.exact
+        return 0 if exact else max(1, round(_MAY_FLIP * len(self.held_out)))
+
+    def proven(self, made: Path, path: Path) -> Certificate:
+        """Writes the model to `made`, which is to become `path`, and runs it there.
+
+        Raises:
+            ExportError: It cannot be written or run, or more labels differ than may.
+        """
+        kind = self.kind
+        sample = self.origin.sample() if self.precision == "int8" else np.empty(0)
+        with running(f"the {kind.name} model in {self.precision}"):
+            kind.write(self.whole, made, self.precision, sample)
+            run = kind.load(made)
+            proof = prove(run, kind.takes, self.held_out)
+            if len(proof.flipped) > self.may_flip:
+                raise ExportError(self._refusal(path, proof))
+            speed = latencies(run, kind.takes, self.held_out)
+        head, held_out = self.origin.head, self.held_out
+        hashes = self.origin.file.table.content_hashes[held_out.positions]
+        return Certificate(
+            to=kind.name,
+            precision=self.precision,
+            takes=kind.takes,
+            files=hashes_of(made),
+            head=f"{head.path.name}, {head.kind}",
+            spec=str(head.spec),
+            images=[content.tobytes().hex() for content in hashes],
+            measured_on=self.part,
+            labels=held_out.y.tolist(),
+            expected=np.round(held_out.expected, 6).tolist(),
+            largest=proof.largest,
+            flips=len(proof.flipped),
+            max_flips=self.may_flip,
+            accuracy=proof.accuracy,
+            interval=list(proof.interval),
+            before=proof.before,
+            latency=speed,
+            decode=head.spec.decode,
+            resize=head.spec.resize,
+            image_size=head.spec.image_size,
+            class_names=list(head.class_names),
+            versions={name: version(name) for name in (*_PACKAGES, kind.runtime)},
+            machine=machine(),
+        )
+
+    def _refusal(self, path: Path, proof: Proof) -> str:
+        """Which image goes astray most, and where."""
+        held_out, names, count = self.held_out, self.whole.class_names, len(proof.flipped)
+        away = np.abs(proof.found - held_out.expected).max(axis=1)
+        worst = int(proof.flipped[away[proof.flipped].argmax()])
+        was, now = (names[int(p[worst].argmax())] for p in (held_out.expected, proof.found))
+        told = where(worst, held_out, proof, self.origin.steps(self.kind.takes, self.whole, held_out))
+        low, high = proof.interval
+        return (
+            f"{path} was not written: {count} of {len(held_out)} held-out images "
+            f"{'gets' if count == 1 else 'get'} another label than by the cached way; {self.may_flip or 'none'} may. "
+            f"Accuracy {proof.accuracy:.3f} ({low:.3f} to {high:.3f}), {proof.before:.3f} from cached rows. Most of "
+            f"all differs {held_out.paths[worst]}, {was} before and {now} now, {told}. "
+            f"Allow it with --max-flips {count}, or choose another format or precision."
+        )
 
 
 def _safe_names() -> Any:
@@ -171,7 +226,7 @@ def running(what: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             try:
                 yield
-            except (UserError, OSError, KeyboardInterrupt):
+            except UserError:
                 raise
             except Exception as error:
                 reason = (str(error).strip().splitlines() or [""])[0][:300]
@@ -180,46 +235,40 @@ def running(what: str) -> Iterator[None]:
         raise error from None
 
 
-def _written(kind: Format, whole: WholeModel, made: Path, precision: str, sample: np.ndarray) -> Run:
-    with running(f"a {kind.name} model in {precision}"):
-        kind.write(whole, made, precision, sample)
-        return kind.load(made)
-
-
-def _refusal(
-    path: Path, origin: Origin, whole: WholeModel, kind: Format, held_out: HeldOut, proof: Proof, allowed: int
-) -> str:
-    """Which image goes astray most, and where."""
-    away = np.abs(proof.found - held_out.expected).max(axis=1)
-    worst = int(proof.flipped[away[proof.flipped].argmax()])
-    names = origin.head.class_names
-    was, now = (names[int(p[worst].argmax())] for p in (held_out.expected, proof.found))
-    told = where(worst, held_out, proof, origin.steps(kind.takes, whole, held_out))
-    low, high = proof.interval
-    count = len(proof.flipped)
-    return (
-        f"{path} was not written: {count} of {len(held_out)} held-out images "
-        f"{'gets' if count == 1 else 'get'} another label than by the cached way; {allowed or 'none'} may. Accuracy "
-        f"{proof.accuracy:.3f} ({low:.3f} to {high:.3f}), {proof.before:.3f} from cached rows. Most of all differs "
-        f"{held_out.paths[worst]}, {was} before and {now} now, {told}. Allow it with --max-flips {count}, or choose "
-        "another format or precision."
-    )
-
-
 def _checked_place(head: SavedHead, to: str, out: str | Path | None) -> Path:
     """Where the model goes; refuses to overwrite anything."""
     if to not in SUFFIXES:
         raise OptionError(f"--to is {to!r}; needed: one of {', '.join(SUFFIXES)}.")
     stem = head.path.stem + (".exported" if is_whole(head) and head.path.suffix == SUFFIXES[to] else "")
     path = Path(out) if out else Path(f"{stem}{SUFFIXES[to] or '.savedmodel'}")
+    if not path.name:
+        raise OptionError(f"--out is {path}; needed: the name of a new file or folder.")
     if SUFFIXES[to] and path.suffix != SUFFIXES[to]:
         raise OptionError(f"--out is {path}; needed: a name that ends in {SUFFIXES[to]}.")
     if not path.absolute().parent.is_dir():
         raise OptionError(f"the folder of --out {path} does not exist. Make it, or name another one.")
-    for taken in _parts(path, to):
-        if taken.exists():
-            raise OptionError(f"{taken} exists and is not overwritten. Choose another name with --out, or delete it.")
+    for part in _parts(path, to):
+        _require_free(part)
     return path
+
+
+def _require_free(path: Path) -> None:
+    if os.path.lexists(path):
+        raise OptionError(f"{path} exists and is not overwritten. Choose another name with --out, or delete it.")
+
+
+def _keep(folder: Path, parts: list[Path]) -> None:
+    """Moves what was made to its place, all of it or nothing."""
+    moved: list[Path] = []
+    try:
+        for part in parts:
+            _require_free(part)
+            (folder / part.name).rename(part)
+            moved.append(part)
+    except BaseException:
+        for part in moved:
+            shutil.rmtree(part) if part.is_dir() else part.unlink()
+        raise
 
 
 def _parts(path: Path, to: str) -> list[Path]:

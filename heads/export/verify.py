@@ -24,7 +24,7 @@ class Verified:
         missing: that were not found.
         largest: Largest difference of a probability from the cached way.
         flips: Images that got another class than by the cached way; and
-        max_flips: how many may.
+        max_flips: how many may, in proportion where images are missing.
         accuracy, interval: Of the model on these images, with its 95 % interval.
         latency: Here, and
         latency_then: when it was exported.
@@ -43,8 +43,10 @@ class Verified:
 
     @property
     def verdict(self) -> str:
-        """whole, or drifted."""
-        return "whole" if self.flips <= self.max_flips else "drifted"
+        """whole, drifted, or incomplete: nothing differs, but images are missing."""
+        if self.flips > self.max_flips:
+            return "drifted"
+        return "incomplete" if self.missing else "whole"
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -58,7 +60,7 @@ class Verified:
         ]
         if self.missing:
             lines.append(f"{self.missing} images of the certificate were not found; name their folders by --data")
-        lines.append("it does what was certified" if self.verdict == "whole" else "it does NOT do what was certified")
+        lines.append("it does NOT do what was certified" if self.verdict == "drifted" else "it does what was certified")
         return "\n".join(lines)
 
     def record(self) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def verify_model(model: str | Path, certificate: Certificate, images: Images, fo
         missing=len(certificate.images) - len(found),
         largest=proof.largest,
         flips=len(proof.flipped),
-        max_flips=certificate.max_flips,
+        max_flips=certificate.max_flips * len(found) // len(certificate.images),
         accuracy=proof.accuracy,
         interval=proof.interval,
         latency=speed,
@@ -125,6 +127,8 @@ def _require_same(path: Path, certificate: Certificate) -> None:
     if not path.exists():
         raise CertificateError(f"there is no model {path}. `onepass export` writes one.")
     try:
+        if not (path.is_dir() or path.is_file()):
+            raise OSError(0, "neither a file nor a folder")
         here = hashes_of(path)
     except OSError as error:
         raise CertificateError(f"{path} may not be read: {error.strerror}.") from None

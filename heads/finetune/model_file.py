@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,15 @@ from features.errors import FeatureFileError, OptionError, TrainingError
 from features.frameworks import import_keras, quiet_stderr
 from heads.evaluation import Evaluation
 from heads.file import SavedHead
+from heads.kinds import require_kinds
 from heads.network import DenseNetwork
 from heads.prediction import ImageBackbone
 
 FACTS = "onepass.json"
 """Name of the entry that Keras ignores."""
+
+_LARGEST_FACTS = 64 * 2**20
+_MOST_CLASSES = 10_000
 
 FORMATS = ("keras", "h5")
 
@@ -83,8 +89,10 @@ def read_facts(path: Path) -> dict[str, Any]:
             with h5py.File(path, "r") as file:
                 return dict(json.loads(file.attrs[FACTS]))
         with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(FACTS).file_size > _LARGEST_FACTS:
+                raise ValueError("too long")
             return dict(json.loads(archive.read(FACTS)))
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile):
+    except (OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
         raise TrainingError(f"{path} is no model that fine-tune wrote.") from None
 
 
@@ -104,11 +112,14 @@ def load_model(path: Path) -> Any:
     """
     if path.suffix == ".h5":
         _require_no_lambda(path)
+    elif path.suffix != ".keras":
+        raise TrainingError(f"{path} is no model of Keras by its name; needed: one that ends in .keras or .h5.")
     try:
         with quiet_stderr():
             return import_keras().models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        raise TrainingError(f"{path} cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TrainingError(f"{path} cannot be loaded: {reason}") from None
 
 
 def _require_no_lambda(path: Path) -> None:
@@ -128,7 +139,7 @@ def _require_no_lambda(path: Path) -> None:
     while left:
         part = left.pop()
         if isinstance(part, dict):
-            if part.get("class_name") in ("Lambda", "TFOpLambda", "__lambda__"):
+            if part.get("class_name") in ("Lambda", "TFOpLambda", "TFSMLayer", "__lambda__"):
                 raise TrainingError(f"{path} holds a Lambda layer, which is code, and is not loaded.")
             left += part.values()
         elif isinstance(part, list):
@@ -165,18 +176,26 @@ def tuned_model(path: Path) -> SavedHead:
     with _known(path):
         classes, report = tuple(map(str, facts["class_names"])), facts["report"]
         k = len(classes)
+        if not 2 <= k <= _MOST_CLASSES:
+            raise ValueError(f"{k} classes")
         zeros, ones = np.zeros(k, np.float32), np.ones(k, np.float32)
         right, interval = report["after" if report["kept"] == "fine-tuned" else "before"]
+        evaluation = Evaluation(report["measured_on"], report["n"], right, tuple(interval), {}, [])
+        require_kinds(evaluation)
+        plan = dict(facts["plan"])
+        if type(plan.get("seed", 0)) not in (int, NoneType):
+            raise ValueError(f"seed {plan['seed']!r}")
+        seen = np.frombuffer(bytes.fromhex(facts.get("seen", "")), np.uint8).reshape(-1, 8)
         return SavedHead(
             kind=str(facts.get("kind", "fine-tuned")),
             network=DenseNetwork(zeros, ones, (np.eye(k, dtype=np.float32),), (zeros,)),
             class_names=classes,
             spec=Spec.from_json(json.dumps(facts["spec"])),
-            parameters=dict(facts["plan"]),
-            evaluation=Evaluation(report["measured_on"], report["n"], right, tuple(interval), {}, []),
+            parameters=plan,
+            evaluation=evaluation,
             trained_on=dict(facts["trained_on"]),
             golden=np.zeros((0, 0, k), np.float32),
-            seen=np.zeros((0, 8), np.uint8),
+            seen=seen,
             path=path,
         )
 

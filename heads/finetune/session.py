@@ -160,6 +160,7 @@ class Session:
             "plan": {**asdict(self.plan), "precision": self.backbone.precision},
             "report": result.record(),
             "trained_on": self.head.trained_on,
+            "seen": self.file.table.content_hashes[self.parts.train][:, :8].tobytes().hex(),
             "versions": {name: version(name) for name in ("onepass", "keras", "tensorflow")},
         }
 
