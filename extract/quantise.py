@@ -27,7 +27,11 @@ from features.frameworks import import_nncf, import_openvino
 from features.spec import Spec
 
 CALIBRATION_IMAGES = 100
-"""Images whose activations are measured; 200 take twice the time and came no closer (cosine 0.9983 on trashnet)."""
+"""Images whose activations are measured.
+
+200 take twice the time for a mean cosine to the float32 rows that is the same on trashnet (0.9983) and higher by
+0.0006 to 0.0007 on cats and dogs, with no effect on the accuracy of heads.
+"""
 
 COMPARED_IMAGES = 64
 """Images whose int8 rows are compared with their float32 rows."""

@@ -69,6 +69,39 @@ def test_the_speed_stands_in_the_results():
         assert f"{result['int8']['cosine_mean']:.4f}" in README
 
 
+def test_the_speed_of_timm_stands_in_the_results():
+    path = ROOT / "benchmarks" / "results" / "extraction-timm-mobilenetv2-cats_dogs.json"
+    found = json.loads(path.read_text())["times_keras_predict"]
+    text = " ".join(README.split())
+    for name in ("plain", "bfloat16 channels-last", "compiled"):
+        ratio = found[f"timm {name}"]
+        spread = f"({ratio['min']:.2f} to {ratio['max']:.2f})"
+        assert re.search(rf"{ratio['median']:.2f} (times as fast as Keras )?{re.escape(spread)}", text)
+
+
+def test_what_predict_takes_stands_in_the_results():
+    path = ROOT / "benchmarks" / "results" / "predicting-trashnet.mobilenetv2.logreg.json"
+    found = json.loads(path.read_text())
+    text, ratio, one = " ".join(README.split()), found["times_extract"], found["seconds_for_one"]
+    assert f"takes {min(one):.1f} to {max(one):.1f} s for one photo" in text
+    spread = f"{ratio['median']:.2f} times ({ratio['min']:.2f} to {ratio['max']:.2f})"
+    assert f"{spread} the rate of `extract` ({found['images']:,} photos" in text
+
+
+def test_what_exports_came_to_stands_in_the_results():
+    found = json.loads((ROOT / "benchmarks" / "results" / "exporting.json").read_text())["exports"]
+    text = " ".join((ROOT / "docs" / "serving.md").read_text().split())
+    every = [(to, one) for exports in found.values() for to, one in exports.items()]
+    assert len(found) == 6
+    assert len(every) == 36
+    assert all((one["images"], one["flips"]) == (200, 0) for _, one in every)
+    largest = {
+        takes: max(one["largest"] for _, one in every if one["takes"] == takes) for takes in ("pixels", "images")
+    }
+    assert f"by {largest['pixels']:.1e} at most where the model takes pixels" in text
+    assert f"by {largest['images']:.1e} where the resize rule lies inside" in text
+
+
 def test_what_views_are_worth_stands_in_the_results():
     files = sorted((ROOT / "benchmarks" / "results").glob("views-*.json"))
     figures = {path.stem: json.loads(path.read_text())["figures"] for path in files}
