@@ -25,26 +25,18 @@ def main(
     data: Annotated[Path, typer.Argument(help="Class folders.")],
     backbone: str = "mobilenetv2",
     weights: Annotated[str | None, typer.Option(help="File; by default Keras's download.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels; by default the network's.")] = None,
     head: str = "logreg",
     unfreeze: str = "auto",
     lr: float = 1e-4,
     epochs: int = 10,
 ) -> None:
     given = ["--weights", str(Path(weights).resolve())] if weights else []
+    size = ["--image-size", str(image_size)] if image_size else []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows, extracting = run(
-            folder,
-            "extract",
-            str(data.resolve()),
-            "--backbone",
-            backbone,
-            *given,
-            "--precision",
-            "float32",
-            "--out",
-            "x.h5",
-        )
+        network = ["--backbone", backbone, "--precision", "float32", *size, *given]
+        rows, extracting = run(folder, "extract", str(data.resolve()), *network, "--out", "x.h5")
         frozen, training = run(folder, "train-head", "x.h5", "--head", head, "--out", "x.head")
         tuning = ["fine-tune", "x.head", "--keep", "never", "--epochs", str(epochs), *given]
         tuned, fine = run(folder, *tuning, "--unfreeze", unfreeze, "--lr", str(lr))

@@ -88,6 +88,19 @@ def test_what_predict_takes_stands_in_the_results():
     assert f"{spread} the rate of `extract` ({found['images']:,} photos" in text
 
 
+def test_what_pretraining_is_worth_stands_in_the_results():
+    text = (ROOT / "docs" / "recipes.md").read_text()
+    files = sorted((ROOT / "benchmarks" / "results").glob("pretraining-*.json"))
+    for path in files:
+        found = json.loads(path.read_text())
+        cells = [f"{found[way]['accuracy'][0]:.3f} in {found[way]['seconds']:.0f} s" for way in WAYS]
+        assert f" | {' | '.join(cells)} |" in text
+    assert text.count(" | 0.") == len(WAYS) * len(files)
+
+
+WAYS = ("scratch", "frozen", "fine-tuned")
+
+
 def test_what_exports_came_to_stands_in_the_results():
     found = json.loads((ROOT / "benchmarks" / "results" / "exporting.json").read_text())["exports"]
     text = " ".join((ROOT / "docs" / "serving.md").read_text().split())
