@@ -192,6 +192,19 @@ def test_an_exported_keras_file_predicts_as_its_head_does(features: Path, head_o
         np.testing.assert_allclose([p for _, p in one.top], [p for _, p in other.top], atol=1e-4)
 
 
+def test_a_saved_model_holds_every_weight_once(features: Path, head_of, tmp_path: Path):
+    import tensorflow as tf
+
+    head = head_of("logreg")
+    export(features, head, tmp_path / "model", to="savedmodel")
+    weights = tf.train.list_variables(str(tmp_path / "model" / "variables" / "variables"))
+    held = sum(int(np.prod(shape)) for name, shape in weights if "VARIABLE_VALUE" in name)
+    with plain_keras():
+        network = load_trainable(head.spec, source=Source.of(head.trained_on), needed_by="the test").network
+    in_the_head = sum(array.size for array in (*head.network.kernels, *head.network.biases))
+    assert held == network.count_params() + in_the_head
+
+
 def test_a_saved_model_takes_encoded_files(features: Path, head_of, tmp_path: Path):
     done = export(features, head_of("logreg"), tmp_path / "model", to="savedmodel", takes_bytes=True)
     assert (done.certificate.takes, done.certificate.flips) == ("bytes", 0)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from features.errors import OptionError
-from features.frameworks import import_keras, import_nncf, import_openvino
+from features.frameworks import import_nncf, import_openvino
 from heads.export.gate import Run
 from heads.export.whole import WholeModel
 from heads.finetune.model_file import load_model, save_model
@@ -71,10 +71,14 @@ class SavedModel(Format):
     name, takes = "savedmodel", "images"
 
     def write(self, whole: WholeModel, path: Path, precision: str, sample: np.ndarray) -> None:  # noqa: ARG002
-        archive = import_keras().export.ExportArchive()
-        archive.track(whole.keras)
-        archive.add_endpoint("serve", *self._endpoint(whole))
-        archive.write_out(str(path), verbose=False)
+        import tensorflow as tf
+
+        serve, signature = self._endpoint(whole)
+        # Not by Keras's ExportArchive, which writes every weight twice.
+        module = tf.Module()
+        module.weights = [variable.value for variable in whole.keras.variables]
+        module.serve = tf.function(serve, input_signature=signature)
+        tf.saved_model.save(module, str(path), signatures={"serving_default": module.serve})
         beside = path / "assets.extra"
         beside.mkdir()
         (beside / "onepass.json").write_text(json.dumps(whole.metadata, indent=1), encoding="utf-8")
