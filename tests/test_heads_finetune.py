@@ -376,7 +376,7 @@ def test_predict_says_what_is_no_model(features: Path, logreg: SavedHead, tmp_pa
     assert done.stderr == ("error: x.h5 is in the legacy format, which only Keras reads. Predict with a .keras file.\n")
     (tmp_path / "y.keras").write_bytes(b"something else")
     done = run_program("onepass", "predict", "y.keras", "a.jpg", cwd=tmp_path)
-    assert done.stderr == "error: y.keras is no model that fine-tune wrote.\n"
+    assert done.stderr == "error: y.keras is no model that fine-tune or export wrote.\n"
     with zipfile.ZipFile(tmp_path / "z.keras", "w") as archive:
         archive.writestr("onepass.json", json.dumps({"spec": {"image_size": 16}}))
     done = run_program("onepass", "predict", "z.keras", "a.jpg", cwd=tmp_path)

@@ -93,7 +93,7 @@ def read_facts(path: Path) -> dict[str, Any]:
                 raise ValueError("too long")
             return dict(json.loads(archive.read(FACTS)))
     except (OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
-        raise TrainingError(f"{path} is no model that fine-tune wrote.") from None
+        raise TrainingError(f"{path} is no model that fine-tune or export wrote.") from None
 
 
 def is_model(path: Path) -> bool:
