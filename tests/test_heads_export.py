@@ -35,7 +35,7 @@ from heads.export.certificate import hashes_of
 from heads.export.formats import format_of
 from heads.file import SavedHead
 from heads.finetune import Plan, Sources, TuningStage, fine_tune
-from heads.finetune.model_file import as_head, load_model, logits_of, tuned_model
+from heads.finetune.model_file import as_head, load_model, logits_of, require_place, tuned_model
 
 FORMATS = ("keras", "h5", "savedmodel", "onnx", "openvino", "tflite")
 KINDS = ("logreg", "svm", "rbf-svm", "ridge", "lda", "knn", "centroid", "mlp", "linear")
@@ -471,6 +471,13 @@ def test_a_link_that_leads_nowhere_is_not_replaced(features: Path, head_of, tmp_
     (tmp_path / "model.keras").symlink_to(tmp_path / "gone")
     with pytest.raises(OptionError, match="exists and is not overwritten"):
         export(features, head_of("logreg"), tmp_path / "model.keras", to="keras")
+
+
+def test_fine_tuning_does_not_write_over_an_exported_model(features: Path, head_of, tuned: SavedHead, tmp_path: Path):
+    export(features, head_of("logreg"), tmp_path / "model.keras", to="keras")
+    with pytest.raises(OptionError, match="exists and is no model that fine-tune wrote; it is left alone"):
+        require_place(tmp_path / "model.keras")
+    require_place(tuned.path)
 
 
 # Verifying

@@ -39,7 +39,7 @@ def require_place(path: Path) -> None:
     """
     if path.suffix.removeprefix(".") not in FORMATS:
         raise OptionError(f"--out is {path}; needed: a name that ends in .keras or .h5.")
-    if path.exists() and not is_model(path):
+    if path.exists() and (not is_model(path) or "kind" in read_facts(path)):  # which only export writes
         raise OptionError(
             f"{path} exists and is no model that fine-tune wrote; it is left alone. Choose another name with --out."
         )
