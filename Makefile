@@ -13,7 +13,9 @@ test: lint fast slow
 lint: $(STAMP)
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	mkdir -p .venv/typing && ln -sfn "$(CURDIR)" .venv/typing/onepass
+	MYPYPATH=.venv/typing $(BIN)/mypy -p onepass.features -p onepass.extract -p onepass.heads -m onepass -m onepass.cli
+	MYPYPATH=.venv/typing $(BIN)/mypy docs benchmarks
 
 fast: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -53,7 +53,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
-        from features.errors import OptionError, UserError
+        from onepass.features.errors import OptionError, UserError
 
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
@@ -122,7 +122,7 @@ def extract_command(
 
     The same command again, after a crash or with new images, computes only what is missing.
     """
-    from extract import check_folder, load_backbone, plan_extraction, run_extraction
+    from onepass.extract import check_folder, load_backbone, plan_extraction, run_extraction
 
     grouping = _given(groups=groups, group_pattern=group_pattern)
     check_folder(data, **grouping)
@@ -193,7 +193,7 @@ def train_head_command(
     What is not given is tuned on folds of the training images.
     """
     path = features or _only_feature_file()
-    from heads import train_head
+    from onepass.heads import train_head
 
     options = _given(
         C=strength,
@@ -264,8 +264,8 @@ def compare_heads_command(
 
     Run again after an interruption, it goes on; finished trainings lie beside the feature file.
     """
-    from features.errors import OptionError
-    from heads import compare_heads
+    from onepass.features.errors import OptionError
+    from onepass.heads import compare_heads
 
     if split and cv:
         raise OptionError("--split and --cv are two ways to score; give one of them.")
@@ -348,10 +348,10 @@ def fine_tune_command(
 
     Run again after an interruption, it goes on after the last finished epoch.
     """
-    from extract.keras_views import require_drawable
-    from features import FeatureFile
-    from features.errors import OptionError
-    from heads.finetune import Plan, TuningStage, fine_tune
+    from onepass.extract.pixels.random_layers import require_drawable
+    from onepass.features import FeatureFile
+    from onepass.features.errors import OptionError
+    from onepass.heads.finetune import Plan, TuningStage, fine_tune
 
     if stages and _given(unfreeze=unfreeze, lr=lr, epochs=epochs):
         raise OptionError(
@@ -418,7 +418,7 @@ def inspect_command(
     as_json: Json = False,
 ) -> None:
     """Find duplicates, likely label errors, outliers and unreadable images."""
-    from heads import inspect
+    from onepass.heads import inspect
 
     with _progress("inspecting", total=False):
         found = inspect(features or _only_feature_file(), labels=labels)
@@ -458,10 +458,10 @@ def predict_command(
 
     Answers come in the order of the images, while later ones are still being read.
     """
-    from extract import find_images, watch_folder
-    from features.errors import OptionError
-    from heads.answers import open_answers, write_answers
-    from heads.prediction import check_rows, predict_images
+    from onepass.extract import find_images, watch_folder
+    from onepass.features.errors import OptionError
+    from onepass.heads.predict.predict import check_rows, predict_images
+    from onepass.heads.predict.writers import open_answers, write_answers
 
     if not images and not watch:
         raise OptionError("no images are named; give files, folders, - for names on stdin, or --watch FOLDER.")
@@ -514,10 +514,10 @@ def nearest_command(
     as_json: Json = False,
 ) -> None:
     """Name the training images that are most like an image, with their classes."""
-    from features import FeatureFile
-    from heads.file import load_head
-    from heads.nearest import nearest_images, training_file
-    from heads.prediction import check_rows
+    from onepass.features import FeatureFile
+    from onepass.heads.predict.nearest import nearest_images, training_file
+    from onepass.heads.predict.predict import check_rows
+    from onepass.heads.saved_head import load_head
 
     saved = load_head(head)
     with FeatureFile(features or training_file(saved)) as file:
@@ -545,14 +545,14 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Score a head on labelled images."""
-    from heads.evaluation import Answers, match_labels, score
-    from heads.file import load_head
+    from onepass.heads.evaluation import Answers, match_labels, score
+    from onepass.heads.saved_head import load_head
 
     saved = load_head(head)
     target = target or _only_feature_file()
     if target.is_dir():
-        from extract import rows_of_folder
-        from heads.prediction import check_rows
+        from onepass.extract import rows_of_folder
+        from onepass.heads.predict.predict import check_rows
 
         backbone = _backbone_of(saved, weights, engine)
         _warn_of_drift(check_rows(saved, backbone, accept_drift=accept_drift))
@@ -570,7 +570,7 @@ def evaluate_command(
         answers, y, names, part, copies = Answers.of(saved, [rows.x]), rows.y, rows.class_names, rows.part, None
         skipped = [(s.path, s.reason) for s in rows.skipped]
     else:
-        from features import FeatureFile
+        from onepass.features import FeatureFile
 
         with FeatureFile(target) as file:
             saved.require_rows_of(file)
@@ -623,13 +623,13 @@ def export_command(
 
     A certificate and a model card are written beside it.
     """
-    from extract import LabelledPixels, Source, load_trainable, trainable_within
-    from extract.pixel_graph import resizer
-    from features import FeatureFile
-    from heads.export import ExportSources, export_model
-    from heads.file import load_head
-    from heads.finetune.model_file import tuned_model
-    from heads.nearest import training_file
+    from onepass.extract import LabelledPixels, Source, load_trainable, trainable_within
+    from onepass.extract.pixels.resize_graph import resizer
+    from onepass.features import FeatureFile
+    from onepass.heads.export import ExportSources, export_model
+    from onepass.heads.finetune.model_file import tuned_model
+    from onepass.heads.predict.nearest import training_file
+    from onepass.heads.saved_head import load_head
 
     saved = tuned_model(model) if _is_whole_model(model) else load_head(model)
     spec, source = saved.spec, Source.of(saved.trained_on, weights)
@@ -678,8 +678,8 @@ def verify_command(
 
     Of an exported model: run the images of its certificate again, and compare.
     """
-    from extract import verify
-    from features.errors import OptionError
+    from onepass.extract import verify
+    from onepass.features.errors import OptionError
 
     if file and (certificate or _looks_exported(file)):
         _verify_model(file, certificate or Path(f"{file}.certificate.json"), data, as_json)
@@ -708,7 +708,7 @@ def repair_command(
     as_json: Json = False,
 ) -> None:
     """Recompute only what is bad or missing in a feature file, or drop it."""
-    from extract import repair
+    from onepass.extract import repair
 
     with _progress("repairing") as report:
         done = repair(
@@ -737,13 +737,13 @@ def info_command(
     as_json: Json = False,
 ) -> None:
     """Say what a feature file or a head file holds and where it came from."""
-    from heads.file import is_head
+    from onepass.heads.saved_head import is_head
 
     file = file or _only_feature_file()
     if file.is_file() and is_head(file):
         _head_info(file, summary, as_json)
     elif summary:
-        from features.errors import OptionError
+        from onepass.features.errors import OptionError
 
         raise OptionError(f"--summary is for head files; {file} is none.")
     else:
@@ -762,7 +762,7 @@ def backbones_command(
     if stages is not None:
         _list_stages(stages, as_json)
         return
-    from extract.catalogue import BUNDLED, CATALOGUE
+    from onepass.extract.backbones.catalogue import BUNDLED, CATALOGUE
 
     if as_json:
         fields = ("image_size", "width")
@@ -776,7 +776,7 @@ def backbones_command(
 
 
 def _list_stages(name: str, as_json: bool) -> None:
-    from extract.trainable import list_stages
+    from onepass.extract.backbones.trainable import list_stages
 
     with _progress("building the network", total=False):
         found = list_stages(name)
@@ -795,11 +795,11 @@ def _list_stages(name: str, as_json: bool) -> None:
 
 
 def _head_info(path: Path, summary: bool, as_json: bool) -> None:
-    from heads.file import load_head
+    from onepass.heads.saved_head import load_head
 
     head = load_head(path)
     if summary:
-        from heads.keras_layers import summary as keras_summary
+        from onepass.heads.inference.keras_layers import summary as keras_summary
 
         text = keras_summary(head.network, dropout=float(head.parameters.get("dropout") or 0.0))
         print(json.dumps({"summary": text}) if as_json else text)
@@ -832,13 +832,13 @@ def _head_info(path: Path, summary: bool, as_json: bool) -> None:
 
 
 def _feature_info(path: Path, as_json: bool) -> None:
-    from features import SPLITS, FeatureFile, find_duplicates, find_torn_groups
-    from features.duplicates import describe_duplicates
-    from features.torn_groups import describe_torn_groups
+    from onepass.features import SPLITS, FeatureFile, find_duplicates, find_overlapping_groups
+    from onepass.features.duplicates import describe_duplicates
+    from onepass.features.overlapping_groups import describe_overlapping_groups
 
     with FeatureFile(path) as file:
         table, duplicates = file.table, find_duplicates(file)
-        groups, torn = len(table.group_names()), find_torn_groups(table)
+        groups, torn = len(table.group_names()), find_overlapping_groups(table)
         splits = {name: len(file.rows_of(name)) for name in SPLITS}
         counts = {name: int((table.labels[file.committed] == i).sum()) for i, name in enumerate(file.class_names)}
         facts: dict[str, Any] = {
@@ -852,7 +852,7 @@ def _feature_info(path: Path, as_json: bool) -> None:
             "splits": splits,
             "duplicates": [asdict(group) for group in duplicates],
             "groups": groups,
-            "torn_groups": [asdict(group) for group in torn],
+            "overlapping_groups": [asdict(group) for group in torn],
             "row_dtype": file.row_dtype,
             "spec": asdict(file.spec),
             "provenance": file.provenance,
@@ -872,7 +872,11 @@ def _feature_info(path: Path, as_json: bool) -> None:
             ],
             ["classes", ", ".join(f"{name} {count}" for name, count in counts.items())],
             ["splits", ", ".join(f"{name} {count}" for name, count in splits.items())],
-            *([["groups", f"{groups}; {describe_torn_groups(torn)}" if torn else str(groups)]] if groups else []),
+            *(
+                [["groups", f"{groups}; {describe_overlapping_groups(torn)}" if torn else str(groups)]]
+                if groups
+                else []
+            ),
             ["rows", f"{file.spec}" + (", stored as float16" if facts["row_dtype"] == "float16" else "")],
             ["weights hash", file.spec.weights_hash],
             *([["duplicates", describe_duplicates(duplicates)]] if duplicates else []),
@@ -893,12 +897,12 @@ def _named(paths: list[Path]) -> Iterator[Path]:
 
 def _classifier(path: Path, weights: str | None, engine: str) -> tuple[Any, Any]:
     """A head with its backbone, from a head file or a whole model."""
-    from heads.file import load_head
+    from onepass.heads.saved_head import load_head
 
     if _is_whole_model(path):
-        from extract import load_backbone
-        from features.errors import OptionError
-        from heads.finetune.model_file import as_head, logits_of
+        from onepass.extract import load_backbone
+        from onepass.features.errors import OptionError
+        from onepass.heads.finetune.model_file import as_head, logits_of
 
         if weights:
             raise OptionError("--weights does not go with a fine-tuned model, which brings its own weights.")
@@ -913,14 +917,14 @@ def _is_whole_model(path: Path) -> bool:
     """True for what fine-tune and export write for Keras; a head file may have any name."""
     if path.suffix != ".h5":
         return path.suffix == ".keras"
-    from heads.finetune.model_file import is_model
+    from onepass.heads.finetune.model_file import is_model
 
     return is_model(path)
 
 
 def _backbone_of(head: Any, weights: str | None, engine: str) -> Any:
     """The backbone whose rows a saved head takes."""
-    from extract import Source, load_backbone_for
+    from onepass.extract import Source, load_backbone_for
 
     source = Source.of(head.trained_on, weights)
     with _progress("preparing the backbone", total=False):
@@ -935,8 +939,8 @@ def _looks_exported(path: Path) -> bool:
 
 def _verify_model(model: Path, certificate: Path, data: list[Path] | None, as_json: bool) -> None:
     """Repeats what a certificate says of a model."""
-    from extract import ImageFiles
-    from heads.export import Certificate, verify_model
+    from onepass.extract import ImageFiles
+    from onepass.heads.export import Certificate, verify_model
 
     proven = Certificate.read(certificate)
     with _progress("verifying", total=False):
@@ -950,9 +954,9 @@ def _verify_model(model: Path, certificate: Path, data: list[Path] | None, as_js
 
 def _start_of(target: Path | None, kind: str) -> tuple[Path, Any]:
     """Feature file and saved head that a fine-tuning starts from; trains the head if only features are given."""
-    from features.errors import HeadFileError
-    from heads import train_head
-    from heads.file import is_head, load_head
+    from onepass.features.errors import HeadFileError
+    from onepass.heads import train_head
+    from onepass.heads.saved_head import is_head, load_head
 
     target = target or _only_feature_file()
     if target.is_file() and is_head(target):
@@ -980,8 +984,8 @@ def _tuning_sources(
     precision: str,
 ) -> Any:
     """Network and images of a fine-tuning, which the heads know nothing of."""
-    from extract import LabelledPixels, Source, load_trainable, random_layers, run_extraction
-    from heads.finetune import Sources
+    from onepass.extract import LabelledPixels, Source, load_trainable, random_layers, run_extraction
+    from onepass.heads.finetune import Sources
 
     fixed = plan.views > 1
 
@@ -1014,8 +1018,8 @@ def _warn_of_drift(drift: Any) -> None:
 
 def _only_feature_file() -> Path:
     """The one feature file of the current folder."""
-    from features.errors import FeatureFileError, OptionError
-    from features.file import is_feature_file
+    from onepass.features.errors import FeatureFileError, OptionError
+    from onepass.features.file import is_feature_file
 
     found = [path for path in sorted(Path().glob("*.h5")) if is_feature_file(path)]
     if len(found) == 1:
@@ -1026,7 +1030,7 @@ def _only_feature_file() -> Path:
 
 
 def _hidden_layers(text: str) -> tuple[int, ...]:
-    from features.errors import OptionError
+    from onepass.features.errors import OptionError
 
     try:
         units = tuple(int(part) for part in text.split(","))
@@ -1037,7 +1041,7 @@ def _hidden_layers(text: str) -> tuple[int, ...]:
 
 def _class_weights(text: str | None) -> Any:
     """balanced, or "cats=2,dogs=1" as a dictionary."""
-    from features.errors import OptionError
+    from onepass.features.errors import OptionError
 
     if text is None or "=" not in text:
         return text

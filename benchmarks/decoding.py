@@ -23,8 +23,8 @@ import typer
 from common import ratios, versions, write_result
 from PIL import ExifTags, Image
 
-from extract.images import decode_image
-from features.machine import machine
+from onepass.extract.machine import machine
+from onepass.extract.pixels.decode import decode_image
 
 Decode = Callable[[bytes, int], np.ndarray]
 

@@ -17,8 +17,8 @@ from typing import Annotated, Any
 import typer
 from common import RESULTS, versions, write_result
 
-from features.machine import machine
-from heads.export.run import SUFFIXES
+from onepass.extract.machine import machine
+from onepass.heads.export.run import SUFFIXES
 
 
 def main(

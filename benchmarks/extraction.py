@@ -22,14 +22,14 @@ import numpy as np
 import typer
 from common import ratios, versions, write_result
 
-from extract import load_backbone, read_image
-from extract.catalogue import find_entry
-from extract.folders import FolderScan, scan_folder
-from extract.prepare import calibrated_for
-from extract.run import run_extraction
-from extract.weights import load_weights_file
-from features.frameworks import import_keras, import_openvino
-from features.machine import machine
+from onepass.extract import load_backbone, read_image
+from onepass.extract.backbones.catalogue import find_entry
+from onepass.extract.backbones.weights import load_weights_file
+from onepass.extract.data.folders import FolderScan, scan_folder
+from onepass.extract.frameworks import import_keras, import_openvino
+from onepass.extract.machine import machine
+from onepass.extract.one_pass.prepare import calibrated_for
+from onepass.extract.one_pass.run import run_extraction
 
 TIMM = {
     "resnet50": "resnet50",

@@ -21,14 +21,14 @@ import typer
 from common import versions, write_result
 from near_duplicates import FLIP, JUDGED, KINDS, is_false, upright
 
-from extract import Backbone, load_backbone, run_extraction
-from features import SPLITS, FeatureFile, ImageTable
-from features.machine import machine
-from features.near_duplicates import connected, leaked, near_duplicates, threshold_for
-from heads import KNNHead, LDAHead, LogisticHead, RBFSVMHead
-from heads.base import Head
-from heads.inspection import Inspection, inspect
-from heads.label_errors import out_of_fold, suspects
+from onepass.extract import Backbone, load_backbone, run_extraction
+from onepass.extract.machine import machine
+from onepass.features import SPLITS, FeatureFile, ImageTable
+from onepass.heads import KNNHead, LDAHead, LogisticHead, RBFSVMHead
+from onepass.heads.audit.inspect import Inspection, inspect
+from onepass.heads.audit.label_errors import out_of_fold, suspects
+from onepass.heads.classifiers.base import Head
+from onepass.heads.near_duplicates import connected, leaked, near_duplicates, threshold_for
 
 WRONG = Path(__file__).parent / "inspection_judged.json"
 COPIES_PER_KIND = 5

@@ -5,7 +5,7 @@
 Of some photos of each DATA (class folders) known duplicates are made, one kind at a time, and put beside
 all of its photos, as they would lie in a feature file. Three statistics are compared by how many of these
 copies are more alike than any two photos of different classes: the cosine of plain rows, of rows less
-their mean, and of whitened rows, which is what `features.near_duplicates` takes.
+their mean, and of whitened rows, which is what `onepass.heads.near_duplicates` takes.
 
 Real data hold real near duplicates, so pairs of one class are only called false by somebody who looked:
 --sheet FILE draws the pairs above --lowest, and near_duplicates_judged.json names, by data set, those that show
@@ -25,11 +25,11 @@ import typer
 from common import versions, write_result
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from extract import Backbone, load_backbone
-from extract.folders import scan_folder
-from features import ImageTable
-from features.machine import machine
-from features.near_duplicates import Pairs, near_duplicates, whitened
+from onepass.extract import Backbone, load_backbone
+from onepass.extract.data.folders import scan_folder
+from onepass.extract.machine import machine
+from onepass.features import ImageTable
+from onepass.heads.near_duplicates import Pairs, near_duplicates, whitened
 
 JUDGED = Path(__file__).parent / "near_duplicates_judged.json"
 FLIP = "flip"

@@ -17,9 +17,9 @@ from typing import Annotated
 import typer
 from common import ratios, versions, write_result
 
-from extract.folders import find_images
-from features.machine import machine
-from heads import load_head
+from onepass.extract.data.folders import find_images
+from onepass.extract.machine import machine
+from onepass.heads import load_head
 
 
 def main(

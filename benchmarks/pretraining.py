@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from common import versions, write_result
 
-from features.machine import machine
+from onepass.extract.machine import machine
 
 
 def main(

@@ -32,11 +32,11 @@ import numpy as np
 import typer
 from common import versions, write_result
 
-from extract.catalogue import find_entry
-from extract.folders import scan_folder
-from features import SPLITS
-from features.frameworks import plain_keras
-from features.machine import machine
+from onepass.extract.backbones.catalogue import find_entry
+from onepass.extract.data.folders import scan_folder
+from onepass.extract.frameworks import plain_keras
+from onepass.extract.machine import machine
+from onepass.features import SPLITS
 
 BATCH = 32
 

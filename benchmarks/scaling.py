@@ -23,8 +23,8 @@ import typer
 from common import versions, write_result
 from PIL import Image
 
-from extract.folders import scan_folder
-from features.machine import machine
+from onepass.extract.data.folders import scan_folder
+from onepass.extract.machine import machine
 
 
 def main(

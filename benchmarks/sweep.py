@@ -20,13 +20,13 @@ import typer
 from common import ratios, versions, write_result
 from sklearn.datasets import make_classification
 
-from features import FeatureFile
-from features.frameworks import plain_keras
-from features.machine import machine
-from heads import MLPHead
-from heads.basis import Basis
-from heads.network import standardisation
-from heads.settings import MLP_GRIDS
+from onepass.extract.frameworks import plain_keras
+from onepass.extract.machine import machine
+from onepass.features import FeatureFile
+from onepass.heads import MLPHead
+from onepass.heads.fitting.basis import Basis
+from onepass.heads.fitting.net_settings import MLP_GRIDS
+from onepass.heads.inference.network import standardisation
 
 _FOLDS = 5
 

@@ -27,13 +27,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from features import FeatureFile
-from features.machine import machine
-from heads import LogisticHead, RBFSVMHead
-from heads.base import Head
-from heads.basis import Basis
-from heads.folds import assign_folds
-from heads.paired import mcnemar
+from onepass.extract.machine import machine
+from onepass.features import FeatureFile
+from onepass.heads import LogisticHead, RBFSVMHead
+from onepass.heads.classifiers.base import Head
+from onepass.heads.fitting.basis import Basis
+from onepass.heads.fitting.folds import assign_folds
+from onepass.heads.stats.paired_tests import mcnemar
 
 Fitted = Callable[[np.ndarray], np.ndarray]
 _NEW_MANNERS: dict[str, Any] = {"l1_ratios": (0,), "use_legacy_attributes": False}

@@ -15,11 +15,11 @@ import numpy as np
 import typer
 from common import versions, write_result
 
-from features import FeatureFile
-from features.machine import machine
-from heads.folds import assign_folds
-from heads.novelty import Novelty
-from heads.training import HEADS, training_parts
+from onepass.extract.machine import machine
+from onepass.features import FeatureFile
+from onepass.heads.fitting.folds import assign_folds
+from onepass.heads.inference.out_of_distribution import OutOfDistribution
+from onepass.heads.training import HEADS, training_parts
 
 
 def main(
@@ -66,9 +66,11 @@ def _fitted(kind: str, x: np.ndarray, y: np.ndarray, groups: np.ndarray, alpha: 
     estimator = HEADS[kind]().fit(x, y, groups=groups)
     fold_of = assign_folds(y, groups=groups)
     held = fold_of >= 0
-    novelty = Novelty.of(x[held], y[held], fold_of[held]).doubting(np.asarray(estimator.held_out_)[held])
-    strange = novelty.at(alpha, int(y.max()) + 1)
-    return lambda rows: strange(novelty.subspace.distances(rows), estimator.predict_proba(rows)).all(axis=1)
+    out_of_distribution = OutOfDistribution.of(x[held], y[held], fold_of[held]).doubting(
+        np.asarray(estimator.held_out_)[held]
+    )
+    strange = out_of_distribution.at(alpha, int(y.max()) + 1)
+    return lambda rows: strange(out_of_distribution.subspace.distances(rows), estimator.predict_proba(rows)).all(axis=1)
 
 
 if __name__ == "__main__":

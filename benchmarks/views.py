@@ -19,11 +19,11 @@ from common import versions, write_result
 from PIL import Image, ImageOps
 from scipy.stats import t
 
-from extract import Backbone, load_backbone
-from extract.folders import scan_folder
-from extract.views import Augmentation, view_pixels
-from features.machine import machine
-from heads.training import make_head
+from onepass.extract import Backbone, load_backbone
+from onepass.extract.data.folders import scan_folder
+from onepass.extract.machine import machine
+from onepass.extract.pixels.views import Augmentation, view_pixels
+from onepass.heads.training import make_head
 
 RECIPES = ("classic", "flip,crop=0.7")
 HEADS = ("logreg", "svm", "mlp")

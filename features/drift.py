@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from features.errors import DriftError
+from onepass.features.errors import DriftError
 
 TOLERANCE = {"float32": 0.9999, "bfloat16": 0.995, "int8": 0.99}
 """Lowest cosine between a golden row and its recomputation that counts as the same, by precision."""

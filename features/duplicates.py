@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from features.file import FeatureFile
-from features.splits import SPLITS
+from onepass.features.file import FeatureFile
+from onepass.features.splits import SPLITS
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import Self
 
 import numpy as np
 
-from features.errors import FeatureFileError, OptionError
-from features.header import damaged, is_feature_file, open_descriptor, read_header
-from features.layout import Extent
-from features.splits import SPLITS, content_split, rows_to_score
-from features.table import ImageTable
+from onepass.features.errors import FeatureFileError, OptionError
+from onepass.features.header import damaged, is_feature_file, open_descriptor, read_header
+from onepass.features.layout import Extent
+from onepass.features.splits import SPLITS, content_split, rows_to_score
+from onepass.features.table import ImageTable
 
 __all__ = ["FeatureFile", "SkippedImage", "is_feature_file"]
 

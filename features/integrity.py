@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from features.errors import DamagedHeaderError
-from features.file import FeatureFile
-from features.layout import PER_IMAGE, entry_checksums
+from onepass.features.errors import DamagedHeaderError
+from onepass.features.file import FeatureFile
+from onepass.features.layout import PER_IMAGE, entry_checksums
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 
-from features.spec import Spec
-from features.table import ImageTable
+from onepass.features.spec import Spec
+from onepass.features.table import ImageTable
 
 FORMAT = "onepass-features"
 VERSION = 3

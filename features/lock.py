@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from features.errors import FeatureFileError, LockedError
+from onepass.features.errors import FeatureFileError, LockedError
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from features.errors import FeatureFileError, SpecMismatchError
+from onepass.features.errors import FeatureFileError, SpecMismatchError
 
 _CHOICES = {
     "resize": ("squash", "crop", "pad", "keras"),

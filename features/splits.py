@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from features.errors import OptionError
-from features.groups import group_ids, group_keys
-from features.sides import give_both_sides
+from onepass.features.errors import OptionError
+from onepass.features.groups import group_ids, group_keys
+from onepass.features.sides import give_both_sides
 
 SPLITS = ("train", "val", "test")
 """Names of the splits; a feature file stores positions in this tuple."""
@@ -29,7 +29,7 @@ def content_split(
     and groups always share a side. Every class is drawn with the same share; the number of test images of a
     class of m images that are groups of their own is therefore binomial, m * test on average. A class of two or
     more groups that would miss a side gives it the group whose number is nearest, unless another class would
-    miss one for it and no exchange helps (see `features.sides`).
+    miss one for it and no exchange helps (see `sides`).
 
     Args:
         content_hashes: (n, 32) uint8, SHA-256 of each image file.

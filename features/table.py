@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from features.errors import FeatureFileError
-from features.groups import group_ids
-from features.splits import SPLITS
+from onepass.features.errors import FeatureFileError
+from onepass.features.groups import group_ids
+from onepass.features.splits import SPLITS
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class ImageTable:
         return np.asarray(wrong)
 
     def group_ids(self) -> np.ndarray:
-        """(n,) int64, equal for images that must stay on one side of a split (see `features.groups.group_ids`)."""
+        """(n,) int64, equal for images that must stay on one side of a split (see `group_ids`)."""
         return group_ids(self.groups, self.content_hashes)
 
     def group_names(self) -> list[str]:

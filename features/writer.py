@@ -11,11 +11,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from features.errors import FeatureFileError, RowRangeError
-from features.file import FeatureFile
-from features.layout import ROW_DTYPES, SKIP_REASON_BYTES, Extent, create_file, keeps_precision
-from features.spec import Spec
-from features.table import ImageTable
+from onepass.features.errors import FeatureFileError, RowRangeError
+from onepass.features.file import FeatureFile
+from onepass.features.layout import ROW_DTYPES, SKIP_REASON_BYTES, Extent, create_file, keeps_precision
+from onepass.features.spec import Spec
+from onepass.features.table import ImageTable
 
 FLOAT16_MAX = 65504.0
 

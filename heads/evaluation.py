@@ -6,12 +6,12 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from features import FeatureFile
-from features.errors import TrainingError
-from features.near_duplicates import leaked
-from heads.blas import one_blas_thread
-from heads.metrics import calibration_error, metric
-from heads.wilson import wilson_interval
+from onepass.features import FeatureFile
+from onepass.features.errors import TrainingError
+from onepass.heads.fitting.blas import one_blas_thread
+from onepass.heads.near_duplicates import leaked
+from onepass.heads.stats.intervals import wilson_interval
+from onepass.heads.stats.metrics import calibration_error, metric
 
 
 class Classifier(Protocol):

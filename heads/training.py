@@ -10,25 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from features import FeatureFile
-from features.errors import OptionError, TrainingError
-from features.near_duplicates import LEAKED_MEMORY, leaked
-from heads.base import Head, require_positive
-from heads.blas import one_blas_thread
-from heads.centroid import CentroidHead
-from heads.chunks import FileRows
-from heads.evaluation import Answers, Evaluation, score
-from heads.file import SavedHead, save_head
-from heads.folds import assign_folds
-from heads.knn import KNNHead
-from heads.lda import LDAHead
-from heads.linear import LogisticHead, SVMHead
-from heads.memory import free_memory, require_memory, some_of
-from heads.mlp import MLPHead, SoftmaxHead
-from heads.nets import NetHead
-from heads.novelty import MOST_IMAGES, USUAL_ALPHA, Novelty
-from heads.rbf import RBFSVMHead
-from heads.ridge import RidgeHead
+from onepass.features import FeatureFile
+from onepass.features.errors import OptionError, TrainingError
+from onepass.heads.classifiers.base import Head, require_positive
+from onepass.heads.classifiers.centroid import CentroidHead
+from onepass.heads.classifiers.knn import KNNHead
+from onepass.heads.classifiers.lda import LDAHead
+from onepass.heads.classifiers.linear import LogisticHead, SVMHead
+from onepass.heads.classifiers.mlp import MLPHead, SoftmaxHead
+from onepass.heads.classifiers.net_head import NetHead
+from onepass.heads.classifiers.rbf_svm import RBFSVMHead
+from onepass.heads.classifiers.ridge import RidgeHead
+from onepass.heads.evaluation import Answers, Evaluation, score
+from onepass.heads.fitting.blas import one_blas_thread
+from onepass.heads.fitting.folds import assign_folds
+from onepass.heads.fitting.memory import free_memory, require_memory, some_of
+from onepass.heads.fitting.row_chunks import FileRows
+from onepass.heads.inference.out_of_distribution import MOST_IMAGES, USUAL_ALPHA, OutOfDistribution
+from onepass.heads.near_duplicates import LEAKED_MEMORY, leaked
+from onepass.heads.saved_head import SavedHead, save_head
 
 HEADS: dict[str, type[Head]] = {
     head.kind: head
@@ -127,9 +127,9 @@ def train_head(
         needed = estimator.memory_needed(len(rows), file.views, file.spec.width) + LEAKED_MEMORY
         with ThreadPoolExecutor(1) as pool:
 
-            def look() -> tuple[Future[np.ndarray], Future[tuple[Novelty | None, np.ndarray]]]:
+            def look() -> tuple[Future[np.ndarray], Future[tuple[OutOfDistribution | None, np.ndarray]]]:
                 copies = pool.submit(leaked, file, scored, rows)
-                return copies, pool.submit(learn_novelty, file, rows, seed=estimator.seed)
+                return copies, pool.submit(learn_out_of_distribution, file, rows, seed=estimator.seed)
 
             looking = look() if needed <= (memory or free_memory()) else None
             started = time.perf_counter()
@@ -138,11 +138,13 @@ def train_head(
             copies, strangers = looking or look()
             answers, labels = Answers.of(estimator, file.pieces(scored)), file.table.labels[scored]
             evaluation = score(answers, labels, file.class_names, measured_on=measured_on, copies=copies.result())
-            novelty, places = strangers.result()
+            out_of_distribution, places = strangers.result()
         path = Path(out) if out else Path(f"{Path(features).stem}.{head}.head")
         saved = as_saved(estimator, file, rows, evaluation, path=path)
-        if novelty:
-            saved = with_novelty(saved, novelty, estimator.held_out_, places, file, scored, answers)
+        if out_of_distribution:
+            saved = with_out_of_distribution(
+                saved, out_of_distribution, estimator.held_out_, places, file, scored, answers
+            )
     save_head(saved)
     return TrainedHead(saved, seconds)
 
@@ -202,7 +204,9 @@ def as_saved(estimator: Head, file: FeatureFile, rows: np.ndarray, evaluation: E
     )
 
 
-def learn_novelty(file: FeatureFile, rows: np.ndarray, *, seed: int) -> tuple[Novelty | None, np.ndarray]:
+def learn_out_of_distribution(
+    file: FeatureFile, rows: np.ndarray, *, seed: int
+) -> tuple[OutOfDistribution | None, np.ndarray]:
     """What training images have in common, from some of them if there are many.
 
     Args:
@@ -220,12 +224,12 @@ def learn_novelty(file: FeatureFile, rows: np.ndarray, *, seed: int) -> tuple[No
     places, fold_of = places[fold_of >= 0], fold_of[fold_of >= 0]
     if len(np.unique(fold_of)) < 2:
         return None, places
-    return Novelty.of(file.read(rows[places])[0], y[places], fold_of), places
+    return OutOfDistribution.of(file.read(rows[places])[0], y[places], fold_of), places
 
 
-def with_novelty(
+def with_out_of_distribution(
     saved: SavedHead,
-    novelty: Novelty,
+    out_of_distribution: OutOfDistribution,
     held_out: np.ndarray | None,
     places: np.ndarray,
     file: FeatureFile,
@@ -236,21 +240,21 @@ def with_novelty(
 
     Args:
         saved: The head.
-        novelty: From `learn_novelty`, with its `places`.
+        out_of_distribution: From `learn_out_of_distribution`, with its `places`.
         held_out: (n, k) probabilities of the training images by heads that did not see them.
-        places: (m,) of the images in `novelty` among those.
+        places: (m,) of the images in `out_of_distribution` among those.
         file: The feature file.
         scored: (s,) positions of held-out images.
         answers: To them.
     """
     if held_out is not None:
-        novelty = novelty.doubting(held_out[places])
+        out_of_distribution = out_of_distribution.doubting(held_out[places])
     if answers.probabilities is None or len(places) < 1 / USUAL_ALPHA - 1:
-        return replace(saved, novelty=novelty)
-    distances = np.concatenate([novelty.subspace.distances(x) for x in file.pieces(scored)])
+        return replace(saved, out_of_distribution=out_of_distribution)
+    distances = np.concatenate([out_of_distribution.subspace.distances(x) for x in file.pieces(scored)])
     labels = file.table.labels[scored]
-    measured = novelty.measured(USUAL_ALPHA, distances, answers.probabilities, labels, saved.class_names)
-    return replace(saved, novelty=novelty, abstention=measured)
+    measured = out_of_distribution.measured(USUAL_ALPHA, distances, answers.probabilities, labels, saved.class_names)
+    return replace(saved, out_of_distribution=out_of_distribution, abstention=measured)
 
 
 def training_parts(file: FeatureFile, parts: Sequence[str] = ("train",)) -> tuple[np.ndarray, np.ndarray, str]:

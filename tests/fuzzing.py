@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-import cli
-from extract import verify
-from features import FeatureFile
-from features.errors import UserError
-from heads.export import Certificate
-from heads.file import load_head
-from heads.finetune.model_file import is_model, tuned_model
+from onepass import cli
+from onepass.extract import verify
+from onepass.features import FeatureFile
+from onepass.features.errors import UserError
+from onepass.heads.export import Certificate
+from onepass.heads.finetune.model_file import is_model, tuned_model
+from onepass.heads.saved_head import load_head
 
 MEMORY, SECONDS = 3 * 2**30, 20
 TOKENS = [
@@ -78,8 +78,8 @@ def use_head(path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(3, head.spec.width)).astype(np.float32)
     probabilities = head.predict_proba(rows)
     assert probabilities.shape == (3, len(head.class_names))
-    if head.novelty:
-        head.novelty_at(0.05)(rows, probabilities)
+    if head.out_of_distribution:
+        head.unknown_at(0.05)(rows, probabilities)
     cli._head_info(path, False, False)
     cli._head_info(path, False, True)
 

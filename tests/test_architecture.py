@@ -1,50 +1,44 @@
 """Rules that hold for the whole tree: who imports whom, and what starts without TensorFlow."""
 
-import ast
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import run_program
 
-ROOT = Path(__file__).parent.parent
-MAY_IMPORT = {"features": {"features"}, "extract": {"extract", "features"}, "heads": {"heads", "features"}}
-
-
-def imported(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            names.add((node.module or "").split(".")[0])
-    return names
+from structure import ROOMS, cycles, graph, imports, modules
+from support import run_program
 
 
-@pytest.mark.parametrize("package", MAY_IMPORT)
-def test_imports_run_one_way(package: str):
-    for path in (ROOT / package).rglob("*.py"):
-        ours = imported(path) & {"features", "extract", "heads", "cli"}
-        assert ours <= MAY_IMPORT[package], path
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_run_down_the_ladder(room: str):
+    above = ROOMS[ROOMS.index(room) + 1 :]
+    for name, others in graph().items():
+        if name.split(".")[1] == room:
+            assert not [other for other in others if other.split(".")[1] in above], name
+
+
+def test_no_files_import_each_other():
+    assert cycles(graph()) == []
 
 
 def test_the_feature_file_needs_numpy_and_h5py_alone():
-    standard = __import__("sys").stdlib_module_names
-    for path in (ROOT / "features").glob("*.py"):
-        assert imported(path) - standard <= {"features", "numpy", "h5py"}, path
+    for name in modules():
+        if name.startswith("onepass.features"):
+            others = {module.split(".")[0] for module, _ in imports(name)}
+            assert others - sys.stdlib_module_names <= {"onepass", "numpy", "h5py"}, name
 
 
 def test_no_pickle_and_no_lambda_layer():
-    for path in [*(path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py")), ROOT / "cli.py"]:
+    for name, path in modules().items():
         if path.name != "torch_file.py":  # which reads pickles with a list of two names
-            assert "pickle" not in imported(path), path
-            assert "Lambda(" not in path.read_text(), path
+            assert "pickle" not in {module for module, _ in imports(name)}, name
+            assert "Lambda(" not in path.read_text(), name
 
 
 LIGHT = """
 import sys
 sys.argv = {argv!r}
-import cli
+from onepass import cli
 try:
     getattr(cli, {entry!r})()
 except SystemExit as stop:
@@ -61,7 +55,7 @@ def heavy_after(entry: str, *argv: str, cwd: Path) -> str:
 
 
 def test_light_commands_never_import_tensorflow(tmp_path: Path, tiny_backbone, make_folder):
-    from extract.run import run_extraction
+    from onepass.extract.one_pass.run import run_extraction
 
     data = make_folder({"cats": 12, "dogs": 12})
     run_extraction(data, tiny_backbone, out=tmp_path / "f.h5")

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import MakeFolder, run_program, write_folder
 
-from extract import Backbone
-from extract.run import run_extraction
-from features import FeatureFile
+from onepass.extract import Backbone
+from onepass.extract.one_pass.run import run_extraction
+from onepass.features import FeatureFile
+from support import MakeFolder, run_program, write_folder
 
 PROGRAMS = ["extract", "train-head", "compare-heads", "fine-tune"]
 COMMANDS = [*PROGRAMS, "inspect", "predict", "nearest", "evaluate", "info", "backbones"]
@@ -71,7 +71,7 @@ def test_extract_reports_what_it_did(make_folder: MakeFolder, tiny_file: Path, t
         "computed_rows": 9,
         "duplicates": [],
         "groups": 0,
-        "torn_groups": [],
+        "overlapping_groups": [],
         "row_dtype": "float32",
         "dropped": 0,
         "drawn_split": True,
@@ -230,7 +230,7 @@ def test_nearest_names_training_images_with_their_classes(work: Path):
 
 def test_a_loaded_head_predicts_images_by_itself(work: Path):
     code = (
-        "from heads import load_head; head = load_head('photos.tiny.svm.head'); "
+        "from onepass import load_head; head = load_head('photos.tiny.svm.head'); "
         "print(*[head.class_names[i] for i in head.predict(['photos/dogs/1.png', 'photos/cats/0.png'])])"
     )
     done = run_program("python", "-c", code, cwd=work)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_spec, run_program
 
-from heads import train_head
-from heads.export import Certificate
-from heads.export.certificate import Latency
+from onepass.heads import train_head
+from onepass.heads.export import Certificate
+from onepass.heads.export.certificate import Latency
+from support import make_spec, run_program
 
 COUNT = int(os.environ.get("ONEPASS_FUZZ", "400"))
 """Mutations per format; `make fuzz` takes 10,000."""

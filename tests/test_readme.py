@@ -7,11 +7,11 @@ import statistics
 from pathlib import Path
 
 import pytest
-from conftest import MakeFolder, picture, run_program
 
-from extract import CATALOGUE
+from onepass.extract import CATALOGUE
+from support import MakeFolder, picture, run_program
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 

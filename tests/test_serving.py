@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import picture, run_program, write_folder
 
-from extract import read_image
+from onepass.extract import read_image
+from support import picture, run_program, write_folder
 
-TEXT = (Path(__file__).parent.parent / "docs" / "serving.md").read_text()
+TEXT = (Path(__file__).parents[1] / "docs" / "serving.md").read_text()
 EXAMPLES = dict(re.findall(r"```python (\w+)\n(.*?)```", TEXT, re.DOTALL))
 FORMATS = ["keras", "h5", "savedmodel", "bytes", "onnx", "openvino", "tflite"]
 HEAD = "photos.efficientnet_lite0.logreg.head"
 
 EXPORT_ALL = f"""
-import cli
+from onepass import cli
 for to in {FORMATS!r}:
     options = ["savedmodel", "--bytes", "--out", "with_bytes"] if to == "bytes" else [to]
     cli.onepass(["export", "{HEAD}", "--to", *options], standalone_mode=False)

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MakeFolder
 
-from extract import Backbone
-from extract.run import run_extraction
-from features import FeatureFile
-from features.errors import FeatureFileError
-from features.integrity import check_file
+from onepass.extract import Backbone
+from onepass.extract.one_pass.run import run_extraction
+from onepass.features import FeatureFile
+from onepass.features.errors import FeatureFileError
+from onepass.features.integrity import check_file
+from support import MakeFolder
 
 pytestmark = pytest.mark.slow
 TIMES = int(os.environ.get("ONEPASS_TORTURE", "8"))
@@ -26,8 +26,8 @@ TIMES = int(os.environ.get("ONEPASS_TORTURE", "8"))
 VICTIM = """
 import sys, time
 from pathlib import Path
-from extract import load_backbone
-from extract.run import run_extraction
+from onepass.extract import load_backbone
+from onepass.extract.one_pass.run import run_extraction
 
 tiny, data, out, log = sys.argv[1:]
 backbone = load_backbone(tiny, image_size=32)  # which Keras would otherwise be loaded to find out

@@ -1,7 +1,7 @@
 """A model card, filled from what is known."""
 
-from heads.export.certificate import Certificate
-from heads.file import SavedHead
+from onepass.heads.export.certificate import Certificate
+from onepass.heads.saved_head import SavedHead
 
 _RULES = {
     "pixels": "whoever feeds the model does both.",

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from features.errors import CertificateError
-from heads.kinds import require_kinds
+from onepass.features.errors import CertificateError
+from onepass.heads.schema import require_kinds
 
 FORMAT, VERSION = "onepass-certificate", 1
 TAKES = ("pixels", "images", "bytes")

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from features.errors import OptionError
-from features.frameworks import import_nncf, import_openvino
-from heads.export.gate import Run
-from heads.export.whole import WholeModel
-from heads.finetune.model_file import load_model, save_model
+from onepass.extract.frameworks import import_nncf, import_openvino
+from onepass.features.errors import OptionError
+from onepass.heads.export.equivalence import Run
+from onepass.heads.export.inference_model import WholeModel
+from onepass.heads.finetune.model_file import load_model, save_model
 
 
 class Format(ABC):

@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from features import FeatureFile
-from features.errors import ExportError, OptionError, UserError
-from features.frameworks import plain_keras, quiet_stderr
-from features.machine import machine
-from heads.export.card import model_card
-from heads.export.certificate import Certificate, hashes_of
-from heads.export.formats import Format, format_of
-from heads.export.gate import HeldOut, Proof, latencies, prove, where
-from heads.export.origin import ExportSources, Origin, is_whole
-from heads.export.whole import WholeModel
-from heads.file import SavedHead
+from onepass.extract.frameworks import plain_keras, quiet_stderr
+from onepass.extract.machine import machine
+from onepass.features import FeatureFile
+from onepass.features.errors import ExportError, OptionError, UserError
+from onepass.heads.export.card import model_card
+from onepass.heads.export.certificate import Certificate, hashes_of
+from onepass.heads.export.equivalence import HeldOut, Proof, latencies, prove, where
+from onepass.heads.export.export_source import ExportSources, Origin, is_whole
+from onepass.heads.export.formats import Format, format_of
+from onepass.heads.export.inference_model import WholeModel
+from onepass.heads.saved_head import SavedHead
 
 SUFFIXES = {"keras": ".keras", "h5": ".h5", "savedmodel": "", "onnx": ".onnx", "openvino": ".xml", "tflite": ".tflite"}
 """Format -> ending of its file; a savedmodel is a folder."""
@@ -77,7 +77,7 @@ def export_model(
     certificate (`.certificate.json`) and a model card (`.md`), behind its whole name.
 
     Args:
-        head: From `load_head`; or what `heads.finetune.model_file.tuned_model` says of a model.
+        head: From `load_head`; or what `tuned_model` says of a model.
         file: The feature file of its training, or another of the same rows.
         sources: The network and the images.
         to: keras, h5, savedmodel, onnx, openvino or tflite.

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from features.errors import CertificateError, DataError
-from features.frameworks import plain_keras
-from heads.export.certificate import Certificate, Latency, hashes_of
-from heads.export.formats import format_of
-from heads.export.gate import HeldOut, Images, latencies, prove
-from heads.export.run import SUFFIXES, running
+from onepass.extract.frameworks import plain_keras
+from onepass.features.errors import CertificateError, DataError
+from onepass.heads.export.certificate import Certificate, Latency, hashes_of
+from onepass.heads.export.equivalence import HeldOut, Images, latencies, prove
+from onepass.heads.export.formats import format_of
+from onepass.heads.export.run import SUFFIXES, running
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from features import FeatureFile
-from features.errors import OptionError
+from onepass.features import FeatureFile
+from onepass.features.errors import OptionError
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from features import Spec
-from features.errors import OptionError, TrainingError
-from features.frameworks import import_keras
-from heads.keras_layers import head_layers
-from heads.network import DenseNetwork, Network
+from onepass.extract.frameworks import import_keras
+from onepass.features import Spec
+from onepass.features.errors import OptionError, TrainingError
+from onepass.heads.inference.keras_layers import head_layers
+from onepass.heads.inference.network import DenseNetwork, Network
 
 TOLERANCE = 1e-3
 """Largest difference between logits of the joined model and of the head on cached float32 rows."""
@@ -22,7 +22,7 @@ _REDUCED_AGREE = 0.95
 
 
 class StageOf(Protocol):
-    """A stage of a network, as `extract.stages` lists them."""
+    """A stage of a network, as `stages` lists them."""
 
     @property
     def name(self) -> str: ...
@@ -164,7 +164,7 @@ class Joined:
             rows = layer(rows)
         return keras.Model(pixels, keras.layers.Softmax(dtype="float32", name="probabilities")(rows), name="classifier")
 
-    def sharpen(self, factor: float) -> None:
+    def scale_logits(self, factor: float) -> None:
         """Multiplies all logits, which is what a temperature of 1 / factor does."""
         last = self.layers[-1]
         last.set_weights([weight * np.float32(factor) for weight in last.get_weights()])

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from features import Spec
-from features.errors import FeatureFileError, OptionError, TrainingError
-from features.frameworks import import_keras, quiet_stderr
-from heads.evaluation import Evaluation
-from heads.file import SavedHead
-from heads.kinds import require_kinds
-from heads.network import DenseNetwork
-from heads.prediction import ImageBackbone
+from onepass.extract.frameworks import import_keras, quiet_stderr
+from onepass.features import Spec
+from onepass.features.errors import FeatureFileError, OptionError, TrainingError
+from onepass.heads.evaluation import Evaluation
+from onepass.heads.inference.network import DenseNetwork
+from onepass.heads.predict.predict import ImageBackbone
+from onepass.heads.saved_head import SavedHead
+from onepass.heads.schema import require_kinds
 
 FACTS = "onepass.json"
 """Name of the entry that Keras ignores."""

@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Self
 
-from features.errors import OptionError
-from heads.base import ClassWeight, require_positive
-from heads.settings import require_name, require_share
+from onepass.features.errors import OptionError
+from onepass.heads.classifiers.base import ClassWeight, require_positive
+from onepass.heads.fitting.net_settings import require_name, require_share
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("cosine", "constant")

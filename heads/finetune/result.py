@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from heads.finetune.joined import Agreement
-from heads.paired import Difference, paired_accuracy
-from heads.wilson import wilson_interval
+from onepass.heads.finetune.joined import Agreement
+from onepass.heads.stats.intervals import wilson_interval
+from onepass.heads.stats.paired_tests import Difference, paired_accuracy
 
 
 @dataclass(frozen=True)

@@ -7,22 +7,22 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from features import FeatureFile
-from features.errors import OptionError, TrainingError
-from features.frameworks import plain_keras
-from heads.file import SavedHead
-from heads.finetune.boundary import MakeBoundary
-from heads.finetune.joined import Trainable
-from heads.finetune.model_file import require_place
-from heads.finetune.plan import KEEP, Plan
-from heads.finetune.result import FineTuned
-from heads.finetune.tensorboard import require_tensorboard
+from onepass.extract.frameworks import plain_keras
+from onepass.features import FeatureFile
+from onepass.features.errors import OptionError, TrainingError
+from onepass.heads.finetune.boundary import MakeBoundary
+from onepass.heads.finetune.joined import Trainable
+from onepass.heads.finetune.model_file import require_place
+from onepass.heads.finetune.plan import KEEP, Plan
+from onepass.heads.finetune.result import FineTuned
+from onepass.heads.finetune.tensorboard import require_tensorboard
+from onepass.heads.saved_head import SavedHead
 
 Progress = Callable[[int, int, str], None]
 
 
 class PixelSource(Protocol):
-    """Images of the feature file as pixels; `extract.pixels.LabelledPixels` is one."""
+    """Images of the feature file as pixels; `LabelledPixels` is one."""
 
     def read(self, images: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
         """(b,) positions and views -> (b, s, s, 3)."""
@@ -102,7 +102,7 @@ def fine_tune(
         file.require_complete()
         head.require_rows_of(file)
         with plain_keras():
-            from heads.finetune.session import Session
+            from onepass.heads.finetune.session import Session
 
             run = Session(file, head, plan, sources, work, from_scratch, progress, say)
             run.train(boundary_cache)

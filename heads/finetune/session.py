@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from features import FeatureFile
-from features.errors import FeatureFileError, TrainingError
-from heads.calibration import best_sharpness
-from heads.file import SavedHead, head_bytes
-from heads.finetune.boundary import BoundaryCost, BoundaryInputs, boundary_cost, worth_keeping
-from heads.finetune.joined import Joined, first_unfrozen, random_head, require_agreement
-from heads.finetune.model_file import load_model, save_model
-from heads.finetune.plan import Plan
-from heads.finetune.result import FineTuned, compared, score_of
-from heads.finetune.run import Progress, Sources
-from heads.finetune.start import Parts, class_weights, start_head
-from heads.finetune.tensorboard import log_epochs
-from heads.finetune.trainer import Feed, Images, Inputs, Trainer, scores_of
+from onepass.features import FeatureFile
+from onepass.features.errors import FeatureFileError, TrainingError
+from onepass.heads.finetune.boundary import BoundaryCost, BoundaryInputs, boundary_cost, worth_keeping
+from onepass.heads.finetune.joined import Joined, first_unfrozen, random_head, require_agreement
+from onepass.heads.finetune.model_file import load_model, save_model
+from onepass.heads.finetune.plan import Plan
+from onepass.heads.finetune.result import FineTuned, compared, score_of
+from onepass.heads.finetune.run import Progress, Sources
+from onepass.heads.finetune.splits import Parts, class_weights, start_head
+from onepass.heads.finetune.tensorboard import log_epochs
+from onepass.heads.finetune.trainer import Feed, Images, Inputs, Trainer, scores_of
+from onepass.heads.fitting.temperature import best_inverse_temperature
+from onepass.heads.saved_head import SavedHead, head_bytes
 
 _CHECKED = 512
 """Validation images that the joined model is compared with the cached head on, at most."""
@@ -85,7 +85,7 @@ class Session:
         self.seconds = time.perf_counter() - began
         self.boundary = "; ".join(map(str, feeds.costs().values()))
         val = scores_of(self.joined.logits, self._pixels, self.parts.val, self.plan.batch_size)
-        self.joined.sharpen(best_sharpness(val, y[self.parts.val], weights[y[self.parts.val]]))
+        self.joined.scale_logits(best_inverse_temperature(val, y[self.parts.val], weights[y[self.parts.val]]))
 
     def _fingerprint(self, feeds: list[str]) -> str:
         facts = [

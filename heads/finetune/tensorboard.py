@@ -4,8 +4,8 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from features.errors import OptionError
-from heads.finetune.result import Epoch
+from onepass.features.errors import OptionError
+from onepass.heads.finetune.result import Epoch
 
 
 def require_tensorboard() -> None:

@@ -17,12 +17,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from features.errors import TrainingError
-from heads.calibration import calibrated_loss
-from heads.finetune import devices
-from heads.finetune.joined import Joined, first_unfrozen
-from heads.finetune.plan import Plan, TuningStage
-from heads.finetune.result import Epoch
+from onepass.features.errors import TrainingError
+from onepass.heads.finetune import devices
+from onepass.heads.finetune.joined import Joined, first_unfrozen
+from onepass.heads.finetune.plan import Plan, TuningStage
+from onepass.heads.finetune.result import Epoch
+from onepass.heads.fitting.temperature import calibrated_loss
 
 _CHECKS_BELOW_START = 3
 

@@ -1,0 +1,1 @@
+"""What lies in image folders: files, content, classes, splits and groups."""

@@ -1,0 +1,346 @@
+"""Finds the images of a folder: which class, which split, which content."""
+
+import contextlib
+import hashlib
+import itertools
+import os
+import stat
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onepass.extract.data.groups import GroupRule, Groups, keep_groups
+from onepass.extract.data.splits import draw_splits
+from onepass.features import SPLITS, ImageTable
+from onepass.features.errors import DataError
+
+Folders = str | Path | Sequence[str | Path]
+"""One image folder, or several that are put together."""
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", "")
+
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class FolderScan:
+    """What lies in an image folder.
+
+    Attributes:
+        root: The folder that paths are relative to.
+        table: One entry per file that claims to be an image.
+        unread: path -> reason, for entries that were not read: no image by name, or no access.
+        other: path -> reason, for files outside the class folders, which have no entry.
+        drawn: True if the split was drawn from the content because there were no split folders.
+    """
+
+    root: Path
+    table: ImageTable
+    unread: dict[str, str]
+    other: dict[str, str]
+    drawn: bool
+
+    def images(self, split: str | None = None) -> list[tuple[bytes, Path]]:
+        """Content hash and path of every file that could be read, of one split or all; each content once."""
+        entries = zip(self.table.content_hashes, self.table.splits, self.table.paths, strict=True)
+        wanted = SPLITS if split is None else (split,)
+        found = {content.tobytes(): path for content, side, path in entries if SPLITS[side] in wanted}
+        found.pop(bytes(32), None)
+        return [(content, self.root / path) for content, path in found.items()]
+
+
+def image_folders(data: Folders) -> tuple[list[Path], Path]:
+    """The folders given, and the one their images' paths are relative to: itself, or what all have in common.
+
+    Raises:
+        DataError: One is missing, or lies inside another.
+    """
+    folders = [Path(data)] if isinstance(data, (str, Path)) else [Path(folder) for folder in data]
+    if not folders:
+        raise DataError("no image folder was given.")
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"{folder} is {'a file' if folder.exists() else 'not there'}; needed: a folder of images.")
+    if len(folders) == 1:
+        return folders, folders[0]
+    for folder, other in itertools.permutations(folders, 2):
+        if folder.resolve().is_relative_to(other.resolve()):
+            raise DataError(f"{folder} lies in {other}, so its images would count twice. Name only one of them.")
+    # Absolute but with its links: a link's own name may be that of a split.
+    folders = [Path(os.path.abspath(folder)) for folder in folders]  # noqa: PTH100
+    return folders, Path(os.path.commonpath(folders))
+
+
+def scan_folder(
+    data: Folders,
+    *,
+    seed: int = 0,
+    known: ImageTable | None = None,
+    known_drawn: bool = False,
+    rehash: bool = False,
+    least_classes: int = 2,
+    groups: GroupRule | None = None,
+) -> FolderScan:
+    """Reads class folders, optionally under train / val / test folders, and hashes every file.
+
+    Without split folders a fifth of the images becomes the test split, chosen by their content, or whole
+    groups by their name (see `features.content_split`). Several folders are put together, class by class; then a
+    folder whose own name is that of a split is that split.
+
+    Args:
+        data: The image folder, or several.
+        seed: Of the drawn split.
+        known: Table of an earlier scan; a file of the same path, size and time is not read again.
+        known_drawn: True if the split of `known` was drawn; its images then keep their side.
+        rehash: Read every file, whatever its size and time say.
+        least_classes: How many classes there must be.
+        groups: What gives the images their groups; by default they keep those of `known`.
+
+    Raises:
+        DataError: No such folder, no images, an empty class, too few classes, an image without a group.
+    """
+    files, other, root = _checked_files(data, least_classes)
+    paths, are_images = [file.path for file in files], [file.is_image for file in files]
+    names = groups.assign(root, paths, are_images) if groups else ("",) * len(paths)
+    class_names = tuple(sorted({file.label for file in files}))
+    hashes, sizes, mtimes, unread = _hash_files(root, files, known, rehash)
+    if groups is None and known:
+        names = keep_groups(known, paths, hashes, are_images)
+    number = {name: i for i, name in enumerate(class_names)}
+    labels = np.array([number[file.label] for file in files], np.int32)
+    splits = np.array([SPLITS.index(file.split or "train") for file in files], np.uint8)
+    drawn = all(file.split in (None, "train") for file in files)
+    if drawn:
+        splits[:] = draw_splits(labels, hashes, names, known=known if known_drawn else None, seed=seed)
+    table = ImageTable(class_names, tuple(paths), labels, splits, hashes, sizes, mtimes, names)
+    return FolderScan(root, table, unread, other, drawn)
+
+
+def check_folder(data: Folders, *, groups: Groups | None = None, group_pattern: str | None = None) -> None:
+    """Looks, before anything slow is done, whether a folder can be extracted; reads no image.
+
+    Args:
+        data: The image folder, or several.
+        groups: As for the pass.
+        group_pattern: As for the pass.
+
+    Raises:
+        DataError: As `scan_folder`.
+        OptionError: The groups are given twice, or the pattern is none.
+    """
+    rule = GroupRule.of(groups, group_pattern)
+    files, _, root = _checked_files(data, least_classes=2)
+    if rule:
+        rule.assign(root, [file.path for file in files], [file.is_image for file in files])
+
+
+def _checked_files(data: Folders, least_classes: int) -> tuple[list["_File"], dict[str, str], Path]:
+    folders, root = image_folders(data)
+    files: list[_File] = []
+    other: dict[str, str] = {}
+    empty: list[str] = []
+    for folder in folders:
+        split = SPLIT_FOLDERS.get(folder.name.lower()) if len(folders) > 1 else None
+        _find_files(folder, root, split, files, other, empty)
+    _check_classes(" and ".join(map(str, folders)), files, empty, least_classes)
+    return sorted(files), other, root
+
+
+@dataclass(frozen=True, order=True)
+class _File:
+    path: str
+    label: str
+    split: str | None
+    is_image: bool
+
+
+def _find_files(
+    data: Path, root: Path, split: str | None, files: list[_File], other: dict[str, str], empty: list[str]
+) -> None:
+    """Adds what lies in one image folder: files of class folders, files beside them, empty class folders."""
+    for split_here, folder in _split_folders(data, split):
+        for entry in _visible(folder):
+            if not entry.is_dir():
+                other[_relative(Path(entry.path), root)] = "not in a class folder"
+                continue
+            before = len(files)
+            for path in walk_files(Path(entry.path)):
+                is_image = path.suffix.lower() in IMAGE_SUFFIXES
+                files.append(_File(_relative(path, root), entry.name, split_here, is_image))
+            if not any(file.is_image for file in files[before:]):
+                empty.append(_relative(Path(entry.path), root))
+
+
+def _split_folders(data: Path, split: str | None) -> list[tuple[str | None, Path]]:
+    folders = [entry.name for entry in _visible(data) if entry.is_dir()]
+    splits = [name for name in folders if name.lower() in SPLIT_FOLDERS]
+    if not splits:
+        return [(split, data)]
+    if len(splits) < len(folders):
+        classes = [name for name in folders if name not in splits]
+        raise DataError(
+            f"{data} holds the split folders {', '.join(splits)} beside {', '.join(classes[:5])}. Needed: either "
+            "only split folders (train, val, test) with class folders inside, or only class folders. "
+            "Move the others away."
+        )
+    return [(SPLIT_FOLDERS[name.lower()], data / name) for name in splits]
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """All visible files below a folder, links followed once, in the order of their names."""
+    seen = set()
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # gone since its name was read
+            raise DataError(f"{error.filename} may not be listed: {error.strerror}.")
+
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        try:
+            status = Path(parent).stat()
+        except FileNotFoundError:
+            continue
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        yield from (Path(parent, name) for name in sorted(names) if not _hidden(name))
+
+
+def find_images(paths: Iterable[Path]) -> Iterator[Path]:
+    """Image files among paths: files as they are, folders searched for names of image files."""
+    return (
+        file
+        for path in paths
+        for file in (walk_files(path) if os.path.isdir(path) else [path])  # noqa: PTH112 (which never raises)
+        if file == path or file.suffix.lower() in IMAGE_SUFFIXES
+    )
+
+
+def watch_folder(folder: Path, *, interval: float = 1.0) -> Iterator[list[Path]]:
+    """Image files that are in a folder or appear in it, each once, as soon as they no longer grow; without end.
+
+    Args:
+        folder: Searched with all that is below it.
+        interval: Seconds between two looks; a file that is the same in both is complete.
+
+    Raises:
+        DataError: There is no such folder, or it may not be listed.
+    """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder} to watch. Make it, or name another one.")
+
+    def batches() -> Iterator[list[Path]]:
+        taken: set[Path] = set()
+        before: dict[Path, tuple[int, int]] = {}
+        while True:
+            now: dict[Path, tuple[int, int]] = {}
+            for path in find_images([folder]):
+                with contextlib.suppress(OSError):
+                    status = path.stat()
+                    now[path] = (status.st_size, status.st_mtime_ns)
+            taken &= now.keys()  # what is put back after it was gone counts as new
+            if ready := [path for path, status in now.items() if path not in taken and before.get(path) == status]:
+                taken.update(ready)
+                yield ready
+            before = now
+            time.sleep(interval)
+
+    return batches()
+
+
+def _check_classes(data: str, files: list[_File], empty: list[str], least: int) -> None:
+    if not any(file.is_image for file in files):
+        raise DataError(
+            f"{data} holds no images in class folders. Needed: one folder per class with its images inside, "
+            f"such as {Path(data).name}/cats/1.jpg; also below train, val and test folders."
+        )
+    if empty:
+        raise DataError(
+            f"no image in {', '.join(empty[:5])} of {data}. Put images of the class there, or remove the folder."
+        )
+    labels = sorted({file.label for file in files})
+    if len(labels) < least:
+        raise DataError(f"{data} holds only one class, {labels[0]}. Needed: a folder each for two or more classes.")
+
+
+def _hash_files(
+    root: Path, files: list[_File], known: ImageTable | None, rehash: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, str]]:
+    hashes = np.zeros((len(files), 32), np.uint8)
+    sizes, mtimes = np.zeros(len(files), np.int64), np.zeros(len(files), np.int64)
+    unread: dict[str, str] = {}
+    earlier = {path: i for i, path in enumerate(known.paths)} if known else {}
+
+    def fill(position: int) -> None:
+        file = files[position]
+        path = root / file.path
+        if not file.is_image:
+            unread[file.path] = f"not an image by its name ({path.suffix})"
+            return
+        before = earlier.get(file.path)
+        try:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                unread[file.path] = "not a regular file"
+                return
+            sizes[position], mtimes[position] = status.st_size, status.st_mtime_ns
+            if known and before is not None and not rehash and _unchanged(known, before, status):
+                hashes[position] = known.content_hashes[before]
+                return
+            with open(path, "rb") as raw:
+                digest = hashlib.file_digest(raw, "sha256").digest()
+            hashes[position] = np.frombuffer(digest, np.uint8)
+        except OSError as error:
+            if known and before is not None and not rehash and known.content_hashes[before].any():
+                # It could be read once; a disk that hiccups is no reason to lose its row.
+                hashes[position] = known.content_hashes[before]
+                sizes[position], mtimes[position] = known.file_sizes[before], known.file_mtimes[before]
+                return
+            unread[file.path] = (error.strerror or type(error).__name__).lower()
+
+    def fill_some(start: int) -> None:
+        for position in range(start, min(start + 100, len(files))):
+            fill(position)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(fill_some, range(0, len(files), 100)):
+            pass
+    return hashes, sizes, mtimes, unread
+
+
+def _unchanged(known: ImageTable, position: int, status: os.stat_result) -> bool:
+    return bool(
+        known.file_sizes[position] == status.st_size
+        and known.file_mtimes[position] == status.st_mtime_ns
+        and known.content_hashes[position].any()
+    )
+
+
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not _hidden(e.name)), key=lambda e: e.name)
+    except PermissionError:
+        raise DataError(f"{folder} may not be listed: permission denied.") from None
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
+
+
+def _relative(path: Path, root: Path) -> str:
+    # Both are spelt from the same folder; Path.relative_to takes ten times as long, file by file.
+    return os.fspath(path).removeprefix(os.path.join(root, ""))  # noqa: PTH118

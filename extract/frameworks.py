@@ -1,0 +1,128 @@
+"""Imports the heavy frameworks the way every part needs them: late, quiet and without telemetry."""
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, TextIO
+
+from onepass.features.errors import BackboneError, UserError
+
+
+def import_keras() -> Any:
+    """Keras on TensorFlow, without the start-up lines that TensorFlow prints.
+
+    Raises:
+        BackboneError: Keras is already loaded with another backend than TensorFlow.
+    """
+    if "keras" not in sys.modules:
+        os.environ["KERAS_BACKEND"] = "tensorflow"
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with quiet_stderr() if "tensorflow" not in sys.modules else contextlib.nullcontext():
+        keras = importlib.import_module("keras")
+    if keras.backend.backend() != "tensorflow":
+        raise BackboneError(
+            f"Keras runs on {keras.backend.backend()} here; onepass needs TensorFlow. Set "
+            "KERAS_BACKEND=tensorflow before Keras is imported, or restart the notebook."
+        )
+    return keras
+
+
+@contextlib.contextmanager
+def plain_keras(precision: str = "float32") -> Iterator[Any]:
+    """Keras in a fresh session with its factory settings, whatever the user's `keras.json` says.
+
+    Args:
+        precision: float32, or bfloat16 for Keras's mixed policy (weights stay float32).
+
+    Yields:
+        The keras module; the user's settings are back afterwards.
+    """
+    keras = import_keras()
+    config = keras.config
+    before = config.image_data_format(), config.floatx(), config.dtype_policy()
+    keras.backend.clear_session()  # also resets the policy, so it comes first
+    config.set_image_data_format("channels_last")
+    config.set_floatx("float32")
+    config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        yield keras
+    finally:
+        config.set_image_data_format(before[0])
+        config.set_floatx(before[1])
+        config.set_dtype_policy(before[2])
+
+
+def import_openvino() -> ModuleType:
+    """OpenVINO without its usage statistics."""
+    return _without_telemetry("openvino")
+
+
+def import_nncf() -> ModuleType:
+    """NNCF without its usage statistics and without what it logs.
+
+    Raises:
+        BackboneError: It is not installed.
+    """
+    import_openvino()
+    logger_class = logging.getLoggerClass()
+    try:
+        return _without_telemetry("nncf")
+    except ModuleNotFoundError as error:
+        if error.name != "nncf":
+            raise
+        raise BackboneError(
+            'int8 needs NNCF, which is not installed. Run: pip install "onepass[int8]". '
+            "Or use --precision float32 or bfloat16."
+        ) from None
+    finally:
+        logging.setLoggerClass(logger_class)  # NNCF puts its own in place for the whole process
+        logging.getLogger("nncf").setLevel(logging.ERROR)
+
+
+def _without_telemetry(name: str) -> ModuleType:
+    """Imports a module of OpenVINO's family with `openvino_telemetry` hidden for the time of the import.
+
+    `import openvino` reports every import to an analytics server, NNCF every quantisation; both leave
+    that out if their telemetry package cannot be imported.
+    """
+    if loaded := sys.modules.get(name):
+        return loaded
+    hidden = sys.modules.get("openvino_telemetry")
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module(name)
+    finally:
+        if hidden is None:
+            del sys.modules["openvino_telemetry"]
+        else:
+            sys.modules["openvino_telemetry"] = hidden
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[TextIO]:
+    """Holds back what native code writes to stderr, and shows it only if the block fails.
+
+    Yields:
+        The real stderr, for what the user should see meanwhile.
+    """
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as held, os.fdopen(os.dup(2), "w", buffering=1) as real:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield real
+        except UserError:
+            raise
+        except Exception:
+            sys.stderr.flush()
+            held.seek(0)
+            real.buffer.write(held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            real.flush()
+            os.dup2(real.fileno(), 2)

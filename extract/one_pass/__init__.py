@@ -1,0 +1,1 @@
+"""The one pass: every image of a folder through a backbone once, into a feature file."""

@@ -1,0 +1,214 @@
+"""Computes the rows that a feature file lacks: each content once, committed as it comes."""
+
+import contextlib
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from onepass.extract.backbones.backbone import Backbone
+from onepass.extract.pixels.views import Augmentation
+from onepass.features import FeatureFile, SkippedImage
+from onepass.features.writer import RowWriter
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images to do)."""
+
+Place = tuple[int, int]
+"""Position of an image, and view."""
+
+
+@dataclass
+class Lacking:
+    """What is still to be computed for a feature file.
+
+    Attributes:
+        contents: Views that are lacking -> content hash -> positions of the images that lack them.
+        unread: Positions of images that had no content to hash.
+        damaged: Places whose row does not match its checksum.
+    """
+
+    contents: dict[tuple[int, ...], dict[bytes, list[int]]] = field(default_factory=lambda: defaultdict(dict))
+    unread: list[int] = field(default_factory=list)
+    damaged: list[Place] = field(default_factory=list)
+
+    @property
+    def images(self) -> int:
+        """Contents to run through the backbone."""
+        return sum(map(len, self.contents.values()))
+
+    @property
+    def positions(self) -> list[int]:
+        """Images that a content to be computed belongs to."""
+        return [position for contents in self.contents.values() for where in contents.values() for position in where]
+
+    @classmethod
+    def of(cls, path: Path, *, retry: bool = False) -> "Lacking":
+        """Looks through the flags and, for committed rows, the checksums of a feature file.
+
+        Args:
+            path: The file.
+            retry: Count images that were skipped for what is in them as well.
+        """
+        found = cls()
+        with FeatureFile(path) as file:
+            damaged = file.damaged(np.arange(len(file)))
+            lacking, hashes = ~file.flags | damaged, file.stored("content_hashes")
+            given_up = set() if retry else file.given_up()
+        found.damaged = [(i, view) for i, view in np.argwhere(damaged).tolist()]
+        places: dict[bytes, list[int]] = defaultdict(list)
+        for position in np.flatnonzero(lacking.any(axis=1)).tolist():
+            if (content := hashes[position].tobytes()) not in given_up:
+                places[content].append(position)
+        found.unread = places.pop(bytes(32), [])
+        for content, positions in places.items():
+            views = tuple(np.flatnonzero(lacking[positions].any(axis=0)).tolist())
+            found.contents[views][content] = positions
+        return found
+
+
+def share_rows(path: Path, lacking: Lacking) -> None:
+    """Takes the flags of damaged rows back, and gives each image the intact rows that a copy of it has."""
+    with FeatureFile(path) as file, RowWriter(path) as writer:
+        writer.withdraw(lacking.damaged)
+        writer.copy_rows(file)
+
+
+@dataclass
+class Filled:
+    """What was done about it.
+
+    Attributes:
+        computed: Images that went through the backbone.
+        rows: Rows that came out of it, views and copies included.
+        left: Images that still lack rows: their files are gone, have changed, or cannot be opened now.
+    """
+
+    computed: int = 0
+    rows: int = 0
+    left: list[SkippedImage] = field(default_factory=list)
+
+
+def fill(
+    path: Path,
+    lacking: Lacking,
+    backbone: Backbone,
+    *,
+    root: Path,
+    paths: Sequence[str],
+    unread: dict[str, str],
+    augmentation: Augmentation | None,
+    batch_size: int,
+    workers: int | None,
+    progress: Progress | None,
+) -> Filled:
+    """Computes and commits what a feature file lacks.
+
+    Args:
+        path: The file, locked by the caller.
+        lacking: From `Lacking.of(path)`.
+        backbone: Of the file's spec.
+        root: Folder that `paths` are relative to.
+        paths: Of the file's images.
+        unread: path -> reason, of files that could not be hashed; others keep the reason they have.
+        augmentation: Recipe of the views beyond the first.
+        batch_size: Rows committed together.
+        workers: Decoding threads.
+        progress: Called as images are done.
+    """
+    done = Filled()
+    finished = 0
+    with FeatureFile(path) as file:
+        plain = file.flags[:, 0]
+    with RowWriter(path) as writer, _Committer(writer, batch_size) as committer:
+        for position in lacking.unread:
+            if reason := unread.get(paths[position]):
+                writer.skip(position, reason)
+        for views, contents in lacking.contents.items():
+            files = {content: root / paths[_readable(root, paths, where)] for content, where in contents.items()}
+
+            def skip(
+                content: bytes, reason: str, contents: dict[bytes, list[int]] = contents, files: dict = files
+            ) -> None:
+                nonlocal finished
+                finished += 1
+                for position in contents[content]:
+                    if plain[position] or not _holds(files[content], content):
+                        done.left.append(SkippedImage(paths[position], reason))
+                    else:
+                        writer.skip(position, reason)
+
+            stream = backbone.stream(
+                files.items(), on_skip=skip, workers=workers, verify=True, views=views, augmentation=augmentation
+            )
+            with contextlib.closing(stream):
+                for content, rows in stream:
+                    for position in contents[content]:
+                        for view, row in zip(views, rows, strict=True):
+                            committer.add((position, view), row)
+                        done.rows += len(views)
+                    done.computed += 1
+                    finished += 1
+                    if progress:
+                        progress(finished, lacking.images)
+    return done
+
+
+def _readable(root: Path, paths: Sequence[str], where: list[int]) -> int:
+    """Of exact copies the first whose file is there."""
+    if len(where) == 1:
+        return where[0]
+    return next((position for position in where if (root / paths[position]).is_file()), where[0])
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    """True if a file can be read and is what it was, so that a failure to decode it is final."""
+    try:
+        return hashlib.sha256(path.read_bytes()).digest() == content
+    except OSError:
+        return False
+
+
+class _Committer:
+    """Commits rows in batches in a thread of its own, so that the disk never holds up the engine.
+
+    What was added is committed even if the block is left by an exception or Ctrl-C.
+    """
+
+    def __init__(self, writer: RowWriter, batch_size: int) -> None:
+        self._writer = writer
+        self._batch_size = batch_size
+        self._batch: list[tuple[Place, np.ndarray]] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._under_way: Future[None] | None = None
+
+    def __enter__(self) -> "_Committer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._commit()
+            self._wait()
+        finally:
+            self._thread.shutdown()
+
+    def add(self, place: Place, row: np.ndarray) -> None:
+        self._batch.append((place, row))
+        if len(self._batch) >= self._batch_size:
+            self._commit()
+
+    def _commit(self) -> None:
+        self._wait()
+        if self._batch:
+            places, rows = zip(*self._batch, strict=True)
+            self._under_way = self._thread.submit(self._writer.commit, places, rows)
+            self._batch = []
+
+    def _wait(self) -> None:
+        if self._under_way:
+            self._under_way.result()
+            self._under_way = None

@@ -1,0 +1,176 @@
+"""What one run of the pass did, in numbers and in words."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onepass.extract.backbones.backbone import Backbone
+from onepass.extract.backbones.openvino_cache import Quantisation
+from onepass.extract.data.folders import FolderScan
+from onepass.extract.one_pass.choices import ViewAxis
+from onepass.extract.one_pass.compute import Filled
+from onepass.features import FeatureFile, OverlappingGroup, SkippedImage, find_overlapping_groups
+from onepass.features.drift import Drift
+from onepass.features.duplicates import DuplicateGroup, describe_duplicates, find_duplicates
+from onepass.features.errors import DataError
+from onepass.features.overlapping_groups import describe_overlapping_groups
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What one run did.
+
+    Attributes:
+        path: The feature file.
+        images: Images in it that have a row.
+        views: Views per image.
+        classes: Class name -> images with a row.
+        computed: Images that went through the backbone in this run.
+        computed_rows: Rows that were written for them, views and exact copies included.
+        reused: Images whose row was there already, or belongs to an image of the same content.
+        dropped: Contents that the file had rows of and that are no longer in the folder.
+        skipped: Files without a row, with the reason.
+        duplicates: Images that are exact copies of each other.
+        groups: Number of groups that have a name; other images are groups of their own.
+        overlapping_groups: Groups that lie in more than one split, because the folders say so.
+        row_dtype: float32 or float16: what rows are stored as.
+        seconds: Duration of the pass, start-up of the engine included.
+        engine: openvino or tensorflow.
+        precision: float32, bfloat16 or int8.
+        quantisation: int8: what it cost, measured on sample images; else None.
+        drift: How far the golden rows of an older file were missed; None if they were not looked at.
+        drawn_split: True if the test split was drawn because the folder had none.
+    """
+
+    path: Path
+    images: int
+    views: int
+    classes: dict[str, int]
+    computed: int
+    computed_rows: int
+    reused: int
+    dropped: int
+    skipped: list[SkippedImage]
+    duplicates: list[DuplicateGroup]
+    groups: int
+    overlapping_groups: list[OverlappingGroup]
+    row_dtype: str
+    seconds: float
+    engine: str
+    precision: str
+    quantisation: Quantisation | None
+    drift: Drift | None
+    drawn_split: bool
+
+    @property
+    def images_per_second(self) -> float:
+        return self.computed / self.seconds if self.computed else 0.0
+
+    def record(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {
+            "path": str(self.path),
+            "images": self.images,
+            "views": self.views,
+            "classes": self.classes,
+            "computed": self.computed,
+            "computed_rows": self.computed_rows,
+            "reused": self.reused,
+            "dropped": self.dropped,
+            "skipped": len(self.skipped),
+            "skipped_images": [asdict(image) for image in self.skipped],
+            "duplicates": [asdict(group) for group in self.duplicates],
+            "groups": self.groups,
+            "overlapping_groups": [asdict(group) for group in self.overlapping_groups],
+            "row_dtype": self.row_dtype,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 1),
+            "engine": self.engine,
+            "precision": self.precision,
+            "quantisation": asdict(self.quantisation) if self.quantisation else None,
+            "drift": self.drift.record() if self.drift else None,
+            "drawn_split": self.drawn_split,
+        }
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{name} {count}" for name, count in self.classes.items())
+        views = f" x {self.views} views" if self.views > 1 else ""
+        lines = [
+            f"{self.path}: {self.images} images{views}, {len(self.classes)} classes ({counts})",
+            (
+                f"{self.computed} computed, {self.reused} reused, {len(self.skipped)} skipped in {self.seconds:.1f} s "
+                f"({self.images_per_second:.1f} images/s, {self.engine} {self.precision})"
+            ),
+        ]
+        if self.dropped:
+            lines.append(f"rows dropped, because their images are no longer in the folder: {self.dropped}")
+        if cost := self.quantisation:
+            lines.append(
+                f"int8 costs: cosine to float32 {cost.cosine_mean:.4f} on average, {cost.cosine_min:.4f} at worst of "
+                f"{cost.sample} images, {cost.golden_min:.4f} at worst of the built-in ones"
+            )
+        if self.drift and not self.drift.accepted:
+            lines.append(f"accepted and recorded: the golden rows differ, {self.drift}")
+        if self.duplicates:
+            lines.append(describe_duplicates(self.duplicates))
+        if self.overlapping_groups:
+            lines.append(describe_overlapping_groups(self.overlapping_groups))
+        if self.drawn_split and self.groups:
+            lines.append(f"a fifth of the {self.groups} groups became the test split, chosen by name")
+        elif self.drawn_split:
+            lines.append("a fifth of the images became the test split, chosen by content")
+        return "\n".join(lines)
+
+
+def account(
+    path: Path,
+    scan: FolderScan,
+    backbone: Backbone,
+    axis: ViewAxis,
+    done: Filled,
+    *,
+    dropped: int,
+    drift: Drift | None,
+    seconds: float,
+) -> Extraction:
+    """Puts together what a run did.
+
+    Raises:
+        DataError: A class has no image that could be read.
+    """
+    with FeatureFile(path) as file:
+        labels = file.table.labels[file.committed]
+        counts = np.bincount(labels, minlength=len(file.class_names)).tolist()
+        classes = dict(zip(file.class_names, counts, strict=True))
+        skipped = file.skipped + done.left + [SkippedImage(p, reason) for p, reason in scan.other.items()]
+        duplicates, torn = find_duplicates(file), find_overlapping_groups(file.table)
+        groups, row_dtype = len(file.table.group_names()), file.row_dtype
+        images = int(file.committed.sum())
+    if bare := [name for name, count in classes.items() if count == 0]:
+        raise DataError(
+            f"no image of {', '.join(bare)} could be read ({len(skipped)} skipped; `onepass info {path}` lists them). "
+            "Mend or replace these images and run the same command again; the other rows are kept."
+        )
+    return Extraction(
+        path=path,
+        images=images,
+        views=axis.count,
+        classes=classes,
+        computed=done.computed,
+        computed_rows=done.rows,
+        reused=images - done.computed,
+        skipped=skipped,
+        duplicates=duplicates,
+        groups=groups,
+        overlapping_groups=torn,
+        row_dtype=row_dtype,
+        seconds=seconds,
+        engine=backbone.engine_name,
+        precision=backbone.spec.precision,
+        quantisation=backbone.quantisation,
+        drift=drift,
+        dropped=dropped,
+        drawn_split=scan.drawn,
+    )

@@ -1,0 +1,172 @@
+"""Images that are known by their content, decoded again from their files: to train on pixels, to prove a model."""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self, TypeVar
+
+import numpy as np
+
+from onepass.extract.data.folders import find_images, image_folders
+from onepass.extract.pixels.decode import decode_views, decode_whole, pixel_dtype, read_bytes, require_views
+from onepass.extract.pixels.views import Augmentation
+from onepass.features import FeatureFile
+from onepass.features.errors import DataError, OptionError, UnreadableImageError
+
+T = TypeVar("T")
+
+
+class ImageFiles:
+    """Image files, each of which must still hold what its content hash says.
+
+    Args:
+        path_of: Position of an image -> its file.
+        content_hashes: (n, 32) uint8, SHA-256 of each file.
+        image_size: Side s of the pixels, and
+        resize: how they are made; see `read_image`.
+        augmentation: What views beyond the plain one are drawn from: a text for `Augmentation.parse`.
+        workers: Decoding threads; by default one per processor.
+
+    Raises:
+        OptionError: No thread, or an unknown recipe.
+    """
+
+    def __init__(
+        self,
+        path_of: Callable[[int], Path],
+        content_hashes: np.ndarray,
+        *,
+        image_size: int,
+        resize: str,
+        augmentation: str | None = None,
+        workers: int | None = None,
+    ) -> None:
+        threads = os.cpu_count() or 1 if workers is None else workers
+        if threads < 1:
+            raise OptionError(f"--workers is {workers}; needed: at least 1.")
+        self.augmentation = Augmentation.parse(augmentation) if augmentation else None
+        self._path_of, self._hashes = path_of, content_hashes
+        self._size, self._resize = image_size, resize
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    @classmethod
+    def found_in(
+        cls, folders: Sequence[Path], content_hashes: np.ndarray, *, image_size: int, resize: str
+    ) -> tuple[Self, np.ndarray]:
+        """Images looked for by their content alone, wherever they lie below some folders.
+
+        Returns:
+            The files, and the (m,) positions in `content_hashes` of those that were found.
+
+        Raises:
+            DataError: A folder is not there or may not be listed.
+        """
+        for folder in folders:
+            if not folder.is_dir():
+                raise DataError(f"there is no folder {folder}. Name the folder of the images by --data.")
+        wanted = {content.tobytes(): i for i, content in enumerate(content_hashes)}
+        found: dict[int, Path] = {}
+        for path in find_images(folders):
+            if len(found) == len(wanted):
+                break
+            try:
+                position = wanted.get(hashlib.sha256(read_bytes(path)).digest())
+            except UnreadableImageError:
+                continue
+            if position is not None:
+                found.setdefault(position, path)
+        files = cls(found.__getitem__, content_hashes, image_size=image_size, resize=resize)
+        return files, np.array(sorted(found), np.int64)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(s, s, 3) of one image's pixels."""
+        return self._size, self._size, 3
+
+    def read(self, images: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
+        """Pixels of the images at (b,) positions, of (b,) views: (b, s, s, 3), plain ones by default.
+
+        Raises:
+            DataError: A file is gone, cannot be read or is not what it was.
+        """
+        views = np.zeros(len(images), np.int64) if views is None else views
+        require_views(self._resize, np.unique(views).tolist() or [0])
+        pixels = np.empty((len(images), *self.shape), pixel_dtype(self._resize))
+        found = self._pool.map(self._pixels, images.tolist(), views.tolist())
+        for i, one in enumerate(found):
+            pixels[i] = one
+        return pixels
+
+    def data(self, image: int) -> bytes:
+        """The bytes of the file at a position.
+
+        Raises:
+            DataError: As `read`.
+        """
+        return self._read(image, lambda data: data)
+
+    def whole(self, image: int) -> np.ndarray:
+        """The image at a position, decoded but not resized: (h, w, 3) uint8 RGB.
+
+        Raises:
+            DataError: As `read`.
+        """
+        return self._read(image, lambda data: decode_whole(data, resize=self._resize))
+
+    def _pixels(self, image: int, view: int) -> np.ndarray:
+        def decode(data: bytes) -> np.ndarray:
+            return decode_views(
+                data, image_size=self._size, resize=self._resize, views=(view,), augmentation=self.augmentation
+            )[0]
+
+        return self._read(image, decode)
+
+    def _read(self, image: int, use: Callable[[bytes], T]) -> T:
+        path = self._path_of(image)
+        try:
+            data = read_bytes(path)
+            if hashlib.sha256(data).digest() != self._hashes[image].tobytes():
+                raise UnreadableImageError("it is not the file that its row was computed from")
+            return use(data)
+        except UnreadableImageError as error:
+            raise DataError(
+                f"{path}: {error}. Run the same extract command again, or name its folder by --data."
+            ) from None
+
+
+class LabelledPixels(ImageFiles):
+    """The images behind a feature file, as its backbone saw them.
+
+    Args:
+        file: The feature file; its table must outlive this.
+        data: Where the image folders lie now; by default where they were.
+        augmentation, workers: As for `ImageFiles`.
+
+    Raises:
+        DataError: The image folder is gone.
+        FeatureFileError: When an image is read: its path leads out of that folder.
+        OptionError: No thread, or an unknown recipe.
+    """
+
+    def __init__(
+        self,
+        file: FeatureFile,
+        *,
+        data: Sequence[Path] = (),
+        augmentation: str | None = None,
+        workers: int | None = None,
+    ) -> None:
+        root = image_folders(list(data))[1] if data else Path(str(file.provenance.get("data")))
+        if not root.is_dir():
+            raise DataError(f"the images of {file.path} are not in {root} any more. Say where with --data.")
+        table, spec = file.table, file.spec
+        super().__init__(
+            lambda image: table.file(image, root),
+            table.content_hashes,
+            image_size=spec.image_size,
+            resize=spec.resize,
+            augmentation=augmentation,
+            workers=workers,
+        )

@@ -1,0 +1,1 @@
+"""Feature files that already exist: verified, repaired."""

@@ -1,0 +1,224 @@
+"""Mends a feature file: recomputes only what is bad or missing, or drops it."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onepass.extract.backbones.backbone import BATCH_SIZE
+from onepass.extract.data.folders import Folders, image_folders, scan_folder
+from onepass.extract.one_pass.compute import Lacking, Progress, fill, share_rows
+from onepass.extract.one_pass.prepare import check_golden
+from onepass.extract.pixels.views import Augmentation, view_recipe
+from onepass.extract.upkeep.repair_table import mended_table, some_entries
+from onepass.extract.upkeep.verify import backbone_of
+from onepass.features import FeatureFile, ImageTable, SkippedImage
+from onepass.features.errors import DataError, FeatureFileError
+from onepass.features.integrity import Integrity, check_file
+from onepass.features.lock import writer_lock
+from onepass.features.writer import RowWriter, write_feature_file
+
+DROPPED = "its row was damaged or missing and was dropped by repair"
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What `repair` did.
+
+    Attributes:
+        path: The feature file.
+        damage: Things that were not as they had been written.
+        missing: Images that lacked rows.
+        computed: Images that went through the backbone.
+        dropped: Images that have no row any more, or left the file.
+        left: Images that still lack rows, with the reason.
+    """
+
+    path: Path
+    damage: int = 0
+    missing: int = 0
+    computed: int = 0
+    dropped: int = 0
+    left: tuple[SkippedImage, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {**asdict(self), "path": str(self.path)}
+
+    def __str__(self) -> str:
+        if not self.damage and not self.missing:
+            return f"{self.path}: nothing to mend"
+        return (
+            f"{self.path}: {self.damage} damaged, {self.missing} missing; {self.computed} images computed, "
+            f"{self.dropped} dropped, {len(self.left)} still to do"
+        )
+
+
+def repair(
+    path: str | Path,
+    *,
+    data: Folders | None = None,
+    drop: bool = False,
+    weights: str | None = None,
+    engine: str = "auto",
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Repair:
+    """Recomputes only what is bad or missing in a feature file, or drops it.
+
+    Images whose file is gone or has changed keep what they have; they are listed, and `extract` or
+    `drop` deals with them. Images that are not in the file are left alone.
+
+    Args:
+        path: The feature file.
+        data: The image folder or folders; by default where they were when the file was made.
+        drop: Compute nothing: images with bad or missing rows lose them and are listed as skipped,
+            images with a damaged table entry leave the file, and views that more than one image in
+            20 lacks are given up.
+        weights: See `backbone_of`.
+        engine: See `backbone_of`.
+        workers: Decoding threads.
+        progress: Called with (images done, images to do).
+
+    Raises:
+        FeatureFileError: Nothing in the file can be believed, or the images are needed to mend it.
+        DriftError: This machine computes other rows than the file's.
+        UserError: The images or the backbone cannot be had.
+    """
+    path = Path(path).resolve() if Path(path).is_symlink() else Path(path)
+    FeatureFile(path).close()  # a missing file or a damaged header ends here
+    with writer_lock(path):
+        integrity = check_file(path)
+        if not integrity.damage and not integrity.pending:
+            return Repair(path)
+        done = Repair(path, damage=len(integrity.damage), missing=integrity.pending)
+        with FeatureFile(path) as file:
+            if drop:
+                return replace(done, dropped=_drop(file, integrity))
+            return _recompute(file, integrity, done, data, weights, engine, workers, progress)
+
+
+def _drop(file: FeatureFile, integrity: Integrity) -> int:
+    if any(found.part == "class names" for found in integrity.damage):
+        raise FeatureFileError(
+            f"the class names of {file.path} are damaged; only the image folders can tell them. Name the folder with "
+            "--data and leave --drop out."
+        )
+    bad = [found.position for found in integrity.damage if found.part == "entry"]
+    kept = np.setdiff1d(np.arange(len(file)), bad)
+    if len(kept) == 0:
+        raise FeatureFileError(f"every entry of {file.path} is damaged; nothing would be left. Extract again.")
+    views = _finished_views(file)
+    if integrity.tables_damaged or views != file.views:
+        _rewrite(file, some_entries(file.unchecked_table(), kept), views)
+    share_rows(file.path, Lacking.of(file.path))
+    _clear_damaged_state(file.path)
+    with FeatureFile(file.path) as now, RowWriter(file.path) as writer:
+        lacking = now.pending().tolist()
+        for position in lacking:
+            writer.withdraw([(position, view) for view in range(now.views)])
+            writer.skip(position, DROPPED)
+    return len(bad) + len(lacking)
+
+
+def _finished_views(file: FeatureFile) -> int:
+    """Views to keep: fewer than the file's if growing it was interrupted, so that plain rows are not lost for them.
+
+    The largest number that at least 19 in 20 images have, of those that have any.
+    """
+    finished = np.cumprod(file.flags, axis=1).sum(axis=1)
+    started = finished[finished > 0]
+    return (
+        max((v for v in range(1, file.views + 1) if (started >= v).mean() >= 0.95), default=1)
+        if len(started)
+        else file.views
+    )
+
+
+def _rewrite(file: FeatureFile, table: ImageTable, views: int) -> None:
+    spec, provenance = file.spec, file.provenance
+    if views == 1:
+        spec, provenance = replace(spec, views="plain"), {**provenance, "augment": None}
+    write_feature_file(file.path, spec, table, provenance, file.golden_rows, views=views, old=file)
+
+
+def _recompute(
+    file: FeatureFile,
+    integrity: Integrity,
+    done: Repair,
+    data: Folders | None,
+    weights: str | None,
+    engine: str,
+    workers: int | None,
+    progress: Progress | None,
+) -> Repair:
+    backbone = backbone_of(file, weights=weights, engine=engine)
+    check_golden(file, backbone, remedy="Or give up what is bad with --drop.")
+    augmentation = _augmentation(file)
+    folders = data if data is not None else [Path(folder) for folder in file.provenance.get("folders") or []]
+    try:
+        root = image_folders(folders)[1]
+    except DataError as error:
+        raise DataError(
+            f"{error} Say with --data where the images of {file.path} lie now, or --drop what is bad."
+        ) from None
+    entries = len(file)
+    if integrity.tables_damaged:
+        scan = scan_folder(folders, seed=int(file.provenance.get("seed") or 0))
+        _rewrite(file, mended_table(file, integrity, scan), file.views)
+    else:
+        _require_images(file, root)
+    _clear_damaged_state(file.path)
+    share_rows(file.path, Lacking.of(file.path))
+    with FeatureFile(file.path) as now:
+        paths, entries = now.table.paths, entries - len(now)
+    filled = fill(
+        file.path,
+        Lacking.of(file.path),
+        backbone,
+        root=root,
+        paths=paths,
+        unread={},
+        augmentation=augmentation,
+        batch_size=BATCH_SIZE,
+        workers=workers,
+        progress=progress,
+    )
+    return replace(done, computed=filled.computed, dropped=entries, left=tuple(filled.left))
+
+
+def _require_images(file: FeatureFile, root: Path) -> None:
+    """Refuses, before anything is changed, a folder that has none of the images to be computed."""
+    lacking = Lacking.of(file.path).positions
+    files = [file.table.file(position, root) for position in lacking]
+    if files and not any(path.is_file() for path in files):
+        raise DataError(
+            f"none of the {len(lacking)} images to compute is in {root}, {file.table.paths[lacking[0]]} for one. Say "
+            f"with --data where the images of {file.path} lie now, or --drop what is bad."
+        )
+
+
+def _clear_damaged_state(path: Path) -> None:
+    """Flags of no meaning and damaged records of skipped images count as nothing written."""
+    with FeatureFile(path) as file, RowWriter(path) as writer:
+        for position in np.flatnonzero(file.skip_records() == -1).tolist():
+            writer.clear_skip(position)
+        writer.withdraw([(i, view) for i, view in np.argwhere(file.stored("committed") > 1).tolist()])
+
+
+def _augmentation(file: FeatureFile) -> Augmentation | None:
+    """The recipe of a file's views.
+
+    Raises:
+        FeatureFileError: Its views were drawn by another rule than this onepass has.
+    """
+    if file.views == 1:
+        return None
+    augmentation = Augmentation.parse(str(file.provenance.get("augment")))
+    if view_recipe(augmentation) != file.spec.views:
+        raise FeatureFileError(
+            f"the views of {file.path} were drawn by {file.spec.views}; this onepass draws "
+            f"{view_recipe(augmentation)}. Mend it with the onepass that wrote it, or --drop what is bad."
+        )
+    return augmentation

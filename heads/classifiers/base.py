@@ -1,0 +1,234 @@
+"""What all heads share: scikit-learn's manners, tuning by folds, and calibration, around a network of plain arrays."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from onepass.features.errors import OptionError, TrainingError
+from onepass.heads.fitting.blas import one_blas_thread
+from onepass.heads.fitting.folds import assign_folds, fold_masks
+from onepass.heads.fitting.temperature import best_inverse_temperature
+from onepass.heads.inference.network import Network, softmax
+
+TUNE = ("none", "fast", "thorough")
+
+ClassWeight = str | Mapping[Any, float] | None
+"""None, "balanced", or label -> weight; as in scikit-learn."""
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """What a head is fitted on.
+
+    Attributes:
+        x: (n, v, d) float32, v views of each image, the plain one first.
+        y: (n,) int64 classes 0 to k - 1, each of them present.
+        weights: (k,) float64, the weight of each class.
+        groups: (n,) int64, equal for images that must not be torn apart.
+        held_out: (n, f) bool, which fold holds which image out; f = 0 if nothing is tuned.
+        thorough: Whether to look longer for the best settings.
+        deadline: Value of `time.monotonic` at which tuning settles for what it has.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray
+    groups: np.ndarray
+    held_out: np.ndarray
+    thorough: bool = False
+    deadline: float = float("inf")
+
+    @property
+    def flat(self) -> np.ndarray:
+        """(n v, d): all rows, the views of an image one after the other."""
+        return self.x.reshape(-1, self.x.shape[2])
+
+    @property
+    def views(self) -> int:
+        return int(self.x.shape[1])
+
+    @property
+    def classes(self) -> int:
+        return len(self.weights)
+
+    @property
+    def scored(self) -> np.ndarray:
+        """(n,) bool: images that some fold holds out."""
+        return np.asarray(self.held_out.any(axis=1))
+
+    def late(self) -> bool:
+        return time.monotonic() > self.deadline
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What fitting gives.
+
+    Attributes:
+        network: Fitted on all training rows.
+        chosen: What was tuned or came out of training, by name.
+        held_out: (n, k) scores of the plain training rows by fits that did not see them, with the chosen
+            settings; undefined where no fold holds an image out. None if there were no folds.
+    """
+
+    network: Network
+    chosen: dict[str, Any] = field(default_factory=dict)
+    held_out: np.ndarray | None = None
+
+
+class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
+    """Base of all heads. A subclass turns training rows into a network; see `_fit`.
+
+    Every head takes these parameters beside its own:
+        class_weight: None, "balanced", or a dict of label -> weight.
+        tune: none, fast or thorough: how long to look for the strength on folds of the training rows.
+            A strength that is given is not looked for.
+        time_limit: Seconds after which tuning settles for the best so far.
+        seed: Of folds, weights and order.
+
+    Attributes after `fit`:
+        classes_: (k,) the labels seen, sorted.
+        network_: The fitted arrays; every prediction comes from them.
+        chosen_: Parameters that were tuned or came out of training, by name.
+        held_out_: (n, k) calibrated probabilities of each training image by fits that did not see it; NaN
+            where no fold could hold it out. None with tune="none".
+    """
+
+    kind = ""
+    class_weight: ClassWeight
+    tune: str
+    time_limit: float | None
+    seed: int
+
+    def fit(self, x: np.ndarray, y: np.ndarray, *, groups: np.ndarray | None = None) -> Self:
+        """Fits the head.
+
+        Args:
+            x: (n, d) rows, or (n, v, d): v views of each image, the plain one first; any float.
+            y: (n,) labels of any kind, one per image.
+            groups: (n,) equal values for images that must be held out together (a patient, a video).
+
+        Raises:
+            TrainingError: Fewer than two classes.
+            OptionError: A parameter is out of range.
+        """
+        return self._fit_on(self._training_rows(x, y, groups))
+
+    @one_blas_thread
+    def _fit_on(self, rows: TrainingRows) -> Self:
+        fit = self._fit(rows)
+        if not fit.network.is_finite():
+            raise TrainingError(
+                "training diverged to infinite or undefined weights. Try a smaller learning rate (--lr)."
+            )
+        self.chosen_ = fit.chosen
+        self.network_, self.held_out_ = _calibrated(fit, rows)
+        return self
+
+    @abstractmethod
+    def _fit(self, rows: TrainingRows) -> Fit:
+        """Tunes on the folds as far as there are any, and fits on all rows."""
+
+    @one_blas_thread
+    def predict_proba(self, x: np.ndarray) -> np.ndarray:
+        """(n, d) rows -> (n, k) probabilities in the order of `classes_`; averaged over v views of (n, v, d)."""
+        check_is_fitted(self, "network_")
+        return self.network_.probabilities(self._with_views(x))
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """(n, d) or (n, v, d) rows -> (n,) the most probable label of each."""
+        probabilities = self.predict_proba(x)
+        return np.asarray(self.classes_[probabilities.argmax(axis=1)])
+
+    def memory_needed(self, images: int, views: int, width: int) -> int:
+        """Bytes that fitting takes at its peak, roughly: a few copies of the rows, some in double precision."""
+        return 9 * 4 * images * views * width
+
+    def _training_rows(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> TrainingRows:
+        self._check()
+        _, y = validate_data(self, x[:, 0] if _has_views(x) else x, y, dtype=np.float32)
+        return self._labelled_rows(self._with_views(x), y, groups)
+
+    def _labelled_rows(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> TrainingRows:
+        """What a head is fitted on: (n, v, d) rows, their labels and groups, and the folds that follow from these."""
+        try:
+            check_classification_targets(y)
+        except ValueError as error:
+            raise TrainingError(f"{error} Give one class label for each image.") from None
+        self.classes_, positions = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise TrainingError(f"all {len(y)} training rows are of one class; a head needs two or more classes.")
+        if groups is not None and len(groups) != len(y):
+            raise OptionError(f"there are {len(groups)} groups for {len(y)} images; needed: one for each image.")
+        fold_of = np.full(len(y), -1)
+        if self.tune != "none":
+            fold_of = assign_folds(positions, groups=groups, seed=self.seed)
+        return TrainingRows(
+            x=x,
+            y=positions,
+            weights=self._class_weights(y),
+            groups=np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1],
+            held_out=fold_masks(fold_of),
+            thorough=self.tune == "thorough",
+            deadline=time.monotonic() + (float("inf") if self.time_limit is None else self.time_limit),
+        )
+
+    def _class_weights(self, y: np.ndarray) -> np.ndarray:
+        try:
+            weights = np.asarray(compute_class_weight(self.class_weight, classes=self.classes_, y=y), np.float64)
+        except (ValueError, TypeError) as error:
+            raise OptionError(f"class weights {self.class_weight!r}: {error}") from None
+        if not (weights > 0).all() or not np.isfinite(weights).all():
+            raise OptionError(f"class weights {self.class_weight!r}: every weight must be a finite number above 0.")
+        return weights
+
+    def _check(self) -> None:
+        """Refuses parameters out of range."""
+        if not 0 <= self.seed < 2**32:
+            raise OptionError(f"seed is {self.seed}; needed: 0 to {2**32 - 1}.")
+        if self.tune not in TUNE:
+            raise OptionError(f"tune is {self.tune!r}; needed: one of {', '.join(TUNE)}.")
+        require_positive(time_limit=self.time_limit)
+
+    def _with_views(self, x: np.ndarray) -> np.ndarray:
+        """(n, d) or (n, v, d) -> (n, v, d) float32, checked by scikit-learn, which takes tables alone."""
+        if not _has_views(x):
+            return np.asarray(validate_data(self, x, dtype=np.float32, reset=False))[:, None]
+        n, views, width = x.shape
+        rows = validate_data(self, x.reshape(n * views, width), dtype=np.float32, reset=False)
+        return np.asarray(rows).reshape(n, views, width)
+
+
+def _calibrated(fit: Fit, rows: TrainingRows) -> tuple[Network, np.ndarray | None]:
+    """The network with the temperature that suits the held-out rows, and their probabilities at it."""
+    if fit.held_out is None:
+        return fit.network, None
+    scored = rows.scored
+    scores, y = fit.held_out[scored].astype(np.float64), rows.y[scored]
+    sharpness = best_inverse_temperature(scores, y, rows.weights[y])
+    probabilities = np.full(fit.held_out.shape, np.nan)
+    probabilities[scored] = softmax(sharpness * scores)
+    return fit.network.scaled(sharpness), probabilities
+
+
+def _has_views(x: np.ndarray) -> bool:
+    return getattr(x, "ndim", 2) == 3
+
+
+def require_positive(**values: float | None) -> None:
+    """Refuses parameters that are not above zero.
+
+    Raises:
+        OptionError: Naming the first.
+    """
+    for name, value in values.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise OptionError(f"{name} is {value}; needed: a finite number above 0.")

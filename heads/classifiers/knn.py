@@ -1,0 +1,89 @@
+"""k nearest neighbours by cosine, with weighted votes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows, require_positive
+from onepass.heads.classifiers.tuning import best_trial
+from onepass.heads.fitting.basis import Basis
+from onepass.heads.inference.neighbour_table import NeighbourTable, nearest_first, unit_length, vote_scores
+
+_COUNTS = (1, 3, 5, 10, 20, 50)
+_DECAYS = (0.02, 0.05, 0.1, 0.3)
+
+
+class KNNHead(Head):
+    """Votes of the nearest training images, the nearer the heavier.
+
+    Tuning leaves each image out in turn, with all its views and its group: exact, since all that
+    changes is who may vote.
+
+    Args:
+        neighbours: How many vote; found if None.
+        decay: Cosine over which a vote loses a factor e; found if None.
+        class_weight: Factors on the votes.
+        tune, time_limit, seed: As for every `Head`.
+    """
+
+    kind = "knn"
+
+    def __init__(
+        self,
+        *,
+        neighbours: int | None = None,
+        decay: float | None = None,
+        class_weight: ClassWeight = None,
+        tune: str = "fast",
+        time_limit: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.neighbours = neighbours
+        self.decay = decay
+        self.class_weight = class_weight
+        self.tune = tune
+        self.time_limit = time_limit
+        self.seed = seed
+
+    def _fit(self, rows: TrainingRows) -> Fit:
+        basis = Basis.of(rows.flat)
+        memory = unit_length(basis.standardised)
+        y = np.repeat(rows.y, rows.views)
+        votes = np.eye(rows.classes, dtype=np.float32)[y] * rows.weights[y, None].astype(np.float32)
+        best = None
+        if rows.scored.any():
+            best = best_trial(rows, self._trials(memory, votes, rows))
+        count, decay = best.setting if best else (self.neighbours or 10, self.decay or 0.1)
+        count = min(count, len(memory))
+        network = NeighbourTable(basis.mean, basis.scale, memory, votes, count, decay)
+        return Fit(network, {"neighbours": count, "decay": decay}, best.scores if best else None)
+
+    def _trials(
+        self, memory: np.ndarray, votes: np.ndarray, rows: TrainingRows
+    ) -> Iterator[tuple[tuple[int, float], np.ndarray]]:
+        """((neighbours, decay), held-out scores)."""
+        others = len(memory) - int(np.bincount(rows.groups).max()) * rows.views
+        counts = sorted({min(c, others) for c in ([self.neighbours] if self.neighbours else _COUNTS)})
+        decays = [self.decay] if self.decay else _DECAYS
+        cosines, nearest = _nearest_of_others(memory, rows, max(counts))
+        for count in counts:
+            for decay in decays:
+                yield (count, decay), vote_scores(cosines[:, :count], votes[nearest[:, :count]], decay)
+
+    def _check(self) -> None:
+        super()._check()
+        require_positive(neighbours=self.neighbours, decay=self.decay)
+
+
+def _nearest_of_others(memory: np.ndarray, rows: TrainingRows, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, count) cosines and positions of the rows nearest to each plain row, its own group left out."""
+    plain, belongs = memory[:: rows.views], np.repeat(rows.groups, rows.views)
+    cosines = np.empty((len(plain), count), np.float32)
+    nearest = np.empty((len(plain), count), np.int64)
+    for start in range(0, len(plain), 1024):
+        some = slice(start, start + 1024)
+        found = plain[some] @ memory.T
+        found[rows.groups[some, None] == belongs] = -np.inf
+        nearest[some] = nearest_first(found, count)
+        cosines[some] = np.take_along_axis(found, nearest[some], axis=1)
+    return cosines, nearest

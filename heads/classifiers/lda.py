@@ -1,0 +1,143 @@
+"""Linear discriminant analysis with a shrunk covariance, all shrinkages and folds from one factorisation."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from onepass.features.errors import OptionError
+from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows
+from onepass.heads.classifiers.tuning import best_trial
+from onepass.heads.fitting.basis import Basis
+from onepass.heads.inference.network import DenseNetwork
+
+_SHRINKAGES = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.003, 0.001)
+
+
+class LDAHead(Head):
+    """Gaussian classes with one covariance, shrunk towards a multiple of the identity.
+
+    In the rows' principal axes the total scatter is diagonal, and the scatter within the classes of the
+    rows outside a fold is that minus a few outer products: those of the class means, and those of the
+    fold's rows. So each fold and shrinkage costs one small linear system (Woodbury's formula).
+
+    Class weights act on the priors.
+
+    Args:
+        shrinkage: 0 < shrinkage <= 1 of the covariance, as in scikit-learn; found on the folds if None.
+        class_weight, tune, time_limit, seed: As for every `Head`.
+
+    Source: J. H. Friedman (1989), J. Am. Stat. Assoc. 84(405), 165-175; M. A. Woodbury (1950).
+    """
+
+    kind = "lda"
+
+    def __init__(
+        self,
+        *,
+        shrinkage: float | None = None,
+        class_weight: ClassWeight = None,
+        tune: str = "fast",
+        time_limit: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.shrinkage = shrinkage
+        self.class_weight = class_weight
+        self.tune = tune
+        self.time_limit = time_limit
+        self.seed = seed
+
+    def _fit(self, rows: TrainingRows) -> Fit:
+        basis = Basis.of(rows.flat)
+        scatter = _Scatter(basis.exact, np.repeat(rows.y, rows.views), rows.weights, len(basis.mean))
+        best = None
+        if rows.scored.any():
+            best = best_trial(rows, _trials(scatter, rows, self._shrinkages(rows.thorough)))
+        shrinkage = best.setting if best else self.shrinkage or 0.1
+        weights, bias = scatter.without(np.empty(0, np.int64)).fit(shrinkage)
+        kernel = (basis.axes @ weights).astype(np.float32)
+        network = DenseNetwork(basis.mean, basis.scale, (kernel,), (bias.astype(np.float32),))
+        return Fit(network, {"shrinkage": shrinkage}, best.scores if best else None)
+
+    def _shrinkages(self, thorough: bool) -> tuple[float, ...]:
+        if self.shrinkage is not None:
+            return (float(self.shrinkage),)
+        between = [float(f"{np.sqrt(a * b):.2g}") for a, b in pairwise(_SHRINKAGES)]
+        return tuple(sorted({*_SHRINKAGES, *between}, reverse=True)) if thorough else _SHRINKAGES
+
+    def _check(self) -> None:
+        super()._check()
+        if self.shrinkage is not None and not 0 < self.shrinkage <= 1:
+            raise OptionError(f"shrinkage is {self.shrinkage}; needed: above 0, and at most 1.")
+
+
+class _Scatter:
+    """Class means and scatter within classes, in axes where the total scatter is diagonal.
+
+    Args:
+        z: (m, r) rows along their principal axes.
+        y: (m,) classes 0 to k - 1.
+        priors: (k,) factors on the class shares.
+        width: Features d; the r axes may be fewer.
+    """
+
+    def __init__(self, z: np.ndarray, y: np.ndarray, priors: np.ndarray, width: int) -> None:
+        self.z, self.y, self.priors, self.width = z, y, priors, width
+        self.total = np.square(z).sum(axis=0)
+        self.counts = np.bincount(y, minlength=len(priors)).astype(float)
+        self.means = np.stack([z[y == c].mean(axis=0) for c in range(len(priors))])
+
+    def without(self, held_out: np.ndarray) -> "_Downdated":
+        """The same of all rows but those at the given positions."""
+        z, y = self.z[held_out], self.y[held_out]
+        gone = np.bincount(y, minlength=len(self.priors)).astype(float)
+        kept = self.counts - gone
+        removed = z - self.means[y]
+        sums = np.zeros_like(self.means)
+        np.add.at(sums, y, removed)
+        # Taking g rows away moves a class mean by -sum / kept, and its scatter by as much again as below.
+        further = sums[gone > 0] / np.sqrt(kept[gone > 0])[:, None]
+        columns = np.concatenate([np.sqrt(self.counts)[:, None] * self.means, removed, further])
+        return _Downdated(self, self.means - sums / kept[:, None], kept, columns)
+
+
+class _Downdated:
+    """What is left of a scatter when rows are taken away: diag(total) - columns' columns."""
+
+    def __init__(self, scatter: _Scatter, means: np.ndarray, counts: np.ndarray, columns: np.ndarray) -> None:
+        self.means, self.total, self.columns = means, scatter.total, columns
+        self.trace = (self.total.sum() - np.square(columns).sum()) / scatter.width
+        shares = counts * scatter.priors
+        self.log_priors, self.count = np.log(shares / shares.sum()), counts.sum()
+
+    def fit(self, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
+        """(r, k) weights and (k,) biases of the discriminants, in the shrunk covariance."""
+        # cov = ((1 - shrinkage) scatter + shrinkage trace / d) / count. As much as rounding leaves stays above 0.
+        ridge = max(shrinkage * self.trace, 1e-9 * self.total.max())
+        weights = self.count * self._solve((1 - shrinkage), ridge, self.means.T)
+        return weights, self.log_priors - 0.5 * np.einsum("kr,rk->k", self.means, weights)
+
+    def _solve(self, share: float, ridge: float, right: np.ndarray) -> np.ndarray:
+        """(share * (diag(total) - columns' columns) + ridge)^-1 right."""
+        diagonal = (share * self.total + ridge)[:, None]
+        if len(self.columns) > len(self.total) // 2:
+            matrix = np.diag(diagonal[:, 0]) - share * (self.columns.T @ self.columns)
+            return np.asarray(cho_solve(cho_factor(matrix, overwrite_a=True), right))
+        first = right / diagonal
+        inner = np.eye(len(self.columns)) - share * (self.columns @ (self.columns.T / diagonal))
+        correction = cho_solve(cho_factor(inner), self.columns @ first)
+        return np.asarray(first + share * (self.columns.T @ correction) / diagonal)
+
+
+def _trials(scatter: _Scatter, rows: TrainingRows, shrinkages: tuple[float, ...]) -> Iterator[tuple[float, np.ndarray]]:
+    """(shrinkage, held-out scores)."""
+    plain = scatter.z[:: rows.views]
+    all_views = np.repeat(rows.held_out, rows.views, axis=0)
+    folds = [scatter.without(np.flatnonzero(fold)) for fold in all_views.T]
+    for shrinkage in shrinkages:
+        scores = np.zeros((len(rows.y), rows.classes))
+        for held_out, fold in zip(rows.held_out.T, folds, strict=True):
+            weights, bias = fold.fit(shrinkage)
+            scores[held_out] = plain[held_out] @ weights + bias
+        yield shrinkage, scores

@@ -1,0 +1,142 @@
+"""Linear heads, logistic regression and SVM, with their strength found by cross-validation."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows, require_positive
+from onepass.heads.classifiers.tuning import Criterion, best_trial
+from onepass.heads.fitting.basis import Basis
+from onepass.heads.fitting.linear_solver import LinearFit, Loss, fit_path, multinomial, squared_hinge
+from onepass.heads.fitting.temperature import calibrated_loss, log_loss
+from onepass.heads.inference.network import DenseNetwork
+
+
+class _LinearHead(Head):
+    """Standardise, rotate, tune C, fit, and turn the result back into one dense layer.
+
+    All v views of an image count, each 1/v, so that C means what it means without views. An image
+    is in one fold with all its views; held-out images are scored by their plain view, because that
+    is what the head will mostly be asked about.
+    """
+
+    loss: Loss
+    criterion: Criterion = staticmethod(calibrated_loss)
+    """What C is chosen by: held-out scores, classes and weights -> a number, the lower the better."""
+    default: float
+    """C where nothing is tuned."""
+    decades: tuple[float, float]
+    """log10 of the smallest and the largest C that tuning tries."""
+
+    def __init__(
+        self,
+        *,
+        C: float | None = None,  # noqa: N803 (scikit-learn's name)
+        class_weight: ClassWeight = None,
+        tune: str = "fast",
+        time_limit: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.C = C
+        self.class_weight = class_weight
+        self.tune = tune
+        self.time_limit = time_limit
+        self.seed = seed
+
+    @classmethod
+    def strengths(cls, *, thorough: bool = False) -> tuple[float, ...]:
+        """The values of C that tuning tries: two a decade, or four."""
+        exponents = np.arange(cls.decades[0], cls.decades[1] + 0.01, 0.25 if thorough else 0.5)
+        return tuple(round(10.0**exponent, 9) for exponent in exponents.tolist())
+
+    def _fit(self, rows: TrainingRows) -> Fit:
+        basis = Basis.of(rows.flat)
+        strengths = self.strengths(thorough=rows.thorough) if self.C is None else (float(self.C),)
+        best = None
+        if rows.scored.any():
+            best = best_trial(
+                rows,
+                self._trials(basis.rotated, rows, strengths),
+                criterion=type(self).criterion,
+                patience=2,
+            )
+        strength, start = best.setting if best else (self.C or self.default, None)
+        everything = np.ones((len(rows.y), 1))
+        ((fit,),) = self._path(basis.rotated, rows, everything, (strength,), tolerance=1e-5, start=start)
+        network = DenseNetwork(
+            basis.mean, basis.scale, ((basis.turn[1] @ fit.weights).astype(np.float32),), (fit.bias.astype(np.float32),)
+        )
+        return Fit(network, {"C": strength}, best.scores if best else None)
+
+    def _trials(
+        self, x: np.ndarray, rows: TrainingRows, strengths: tuple[float, ...]
+    ) -> Iterator[tuple[tuple[float, LinearFit], np.ndarray]]:
+        """(C and the fit on all rows, held-out scores) for (n v, r) rows, from strong to weak regularisation."""
+        # One column more than folds: the fit on all rows comes along at little cost.
+        train = np.concatenate([~rows.held_out, np.ones((len(rows.y), 1), bool)], axis=1)
+        plain = x[:: rows.views]
+        path = self._path(x, rows, train, strengths, tolerance=3e-4)
+        for strength, fits in zip(strengths, path, strict=True):
+            scores = np.empty((len(rows.y), rows.classes))
+            for held_out, fit in zip(rows.held_out.T, fits, strict=False):
+                scores[held_out] = fit.scores(plain[held_out])
+            yield (strength, fits[-1]), scores
+
+    def _path(
+        self,
+        x: np.ndarray,
+        rows: TrainingRows,
+        train: np.ndarray,
+        strengths: tuple[float, ...],
+        *,
+        tolerance: float,
+        start: LinearFit | None = None,
+    ) -> Iterator[list[LinearFit]]:
+        """`fit_path` over (n v, r) rows, of (n, f) shares in f problems, with C as scikit-learn means it."""
+        penalties = tuple(c * self._penalty_factor(rows) / rows.views for c in strengths)
+        weighted = train * rows.weights[rows.y][:, None]
+        y, weighted = np.repeat(rows.y, rows.views), np.repeat(weighted, rows.views, axis=0)
+        return fit_path(x, y, weighted, penalties, type(self).loss, tolerance=tolerance, start=start)
+
+    def _penalty_factor(self, rows: TrainingRows) -> float:  # noqa: ARG002
+        """What C is multiplied with for the solver, so that it means what it means in scikit-learn."""
+        return 1.0
+
+    def _check(self) -> None:
+        super()._check()
+        require_positive(C=self.C)
+
+
+class LogisticHead(_LinearHead):
+    """Multinomial logistic regression with an L2 penalty.
+
+    Args:
+        C: Inverse strength of the penalty, as in scikit-learn; found by cross-validated log loss
+            on the training rows if None.
+        class_weight, tune, time_limit, seed: As for every `Head`.
+    """
+
+    kind = "logreg"
+    loss = multinomial
+    # Its scores are log probabilities as they stand; a temperature would hide that a weak penalty overfits.
+    criterion = staticmethod(log_loss)
+    default = 1e-2
+    decades = (-4, 2)
+
+    def _penalty_factor(self, rows: TrainingRows) -> float:
+        # For two classes scikit-learn penalises one column w; the softmax has -w/2 and w/2, half its square.
+        return 0.5 if rows.classes == 2 else 1.0
+
+
+class SVMHead(_LinearHead):
+    """Linear support vector machine, one against the rest, with squared hinge loss.
+
+    Args:
+        C: Weight of the errors, as in scikit-learn; found by cross-validation on the training rows if None.
+        class_weight, tune, time_limit, seed: As for every `Head`.
+    """
+
+    kind = "svm"
+    loss = squared_hinge
+    default = 1e-3
+    decades = (-5, 0.5)

@@ -1,0 +1,106 @@
+"""The Keras heads: dense nets of any shape, and the softmax layer alone."""
+
+from typing import ClassVar
+
+from onepass.heads.classifiers.base import ClassWeight
+from onepass.heads.classifiers.net_head import NetHead
+from onepass.heads.fitting.net_settings import LINEAR_GRIDS, MLP_GRIDS, Grid
+
+
+class MLPHead(NetHead):
+    """Dense layers with dropout between them, trained by Keras.
+
+    Of an image with several views each epoch draws one; what is held out is scored by its plain view.
+
+    Args:
+        hidden: Units of each hidden layer; () for none.
+        dropout: Share of the units dropped after each hidden layer, 0 <= dropout < 1; tuned if None.
+        activation: Of the hidden layers: a key of `ACTIVATIONS`.
+        optimizer: A key of `OPTIMIZERS`.
+        lr: Learning rate; tuned if None.
+        weight_decay: Each step takes the share lr * weight_decay off every kernel; tuned if None.
+        label_smoothing: Share of each label that is spread over all classes.
+        output: softmax, or sigmoid (one unit) for two classes.
+        epochs: At most so many passes over the training rows; how many are best, held-out rows say.
+        batch_size: Rows per step; by default a sixteenth of the images, 32 to 256.
+        patience: Epochs without a better held-out loss before training ends.
+        class_weight, tune, time_limit, seed: As for every `Head`. With tune="none" a seventh of the images, or
+            the `validation` rows given to `fit`, say when to stop.
+    """
+
+    kind = "mlp"
+    grids: ClassVar[dict[str, Grid]] = MLP_GRIDS
+
+    def __init__(
+        self,
+        *,
+        hidden: tuple[int, ...] = (256,),
+        dropout: float | None = None,
+        activation: str = "relu",
+        optimizer: str = "adam",
+        lr: float | None = None,
+        weight_decay: float | None = None,
+        label_smoothing: float = 0.0,
+        output: str = "softmax",
+        epochs: int = 40,
+        batch_size: int | None = None,
+        patience: int = 5,
+        class_weight: ClassWeight = None,
+        tune: str = "fast",
+        time_limit: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.hidden = hidden
+        self.dropout = dropout
+        self.activation = activation
+        self.optimizer = optimizer
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.label_smoothing = label_smoothing
+        self.output = output
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.patience = patience
+        self.class_weight = class_weight
+        self.tune = tune
+        self.time_limit = time_limit
+        self.seed = seed
+
+
+class SoftmaxHead(NetHead):
+    """One softmax layer, trained by Keras: logistic regression that can learn from any number of rows.
+
+    Args:
+        lr, weight_decay, optimizer, label_smoothing, epochs, batch_size, patience: As for `MLPHead`.
+        class_weight, tune, time_limit, seed: As for every `Head`.
+    """
+
+    kind = "linear"
+    grids: ClassVar[dict[str, Grid]] = LINEAR_GRIDS
+
+    def __init__(
+        self,
+        *,
+        lr: float | None = None,
+        weight_decay: float | None = None,
+        optimizer: str = "adam",
+        label_smoothing: float = 0.0,
+        epochs: int = 60,
+        batch_size: int | None = None,
+        patience: int = 5,
+        class_weight: ClassWeight = None,
+        tune: str = "fast",
+        time_limit: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.optimizer = optimizer
+        self.label_smoothing = label_smoothing
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.patience = patience
+        self.class_weight = class_weight
+        self.tune = tune
+        self.time_limit = time_limit
+        self.seed = seed

@@ -1,0 +1,220 @@
+"""How the Keras heads are fitted: settings are tried on a coarse basis, the best one is trained on a finer one."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+
+from onepass.extract.frameworks import plain_keras, quiet_stderr
+from onepass.features.errors import OptionError
+from onepass.heads.classifiers.base import Fit, Head, TrainingRows, require_positive
+from onepass.heads.fitting.folds import assign_folds, fold_masks
+from onepass.heads.fitting.net_settings import OPTIMIZERS, Grid, Setting, require_name, require_share, settings_of
+from onepass.heads.fitting.net_sweep import Run, Samples, best_epoch, best_setting
+from onepass.heads.fitting.projection import Projection
+from onepass.heads.fitting.row_chunks import ChangedRows, ResidentRows, RowSource
+from onepass.heads.inference.network import ACTIVATIONS, OUTPUTS, DenseNetwork
+
+if TYPE_CHECKING:
+    from onepass.heads.fitting.batched_nets import BatchedNets
+
+SEARCH_AXES = 256
+_STOPPING_FOLDS = 7  # of which one is used: about 15 % of the images
+
+
+@dataclass(frozen=True)
+class NetRows(TrainingRows):
+    """Training rows, and what only nets can make use of.
+
+    Attributes:
+        source: Where the rows come from in chunks; `x` is then of width 0.
+        validation: (q, d) rows and (q,) classes that say when to stop.
+    """
+
+    source: RowSource | None = None
+    validation: tuple[np.ndarray, np.ndarray] | None = None
+
+
+class NetHead(Head):
+    """Base of the Keras heads; a subclass sets the attributes below as parameters or once and for all."""
+
+    grids: ClassVar[dict[str, Grid]]
+    hidden: tuple[int, ...] = ()
+    activation: str = "relu"
+    output: str = "softmax"
+    dropout: float | None = None
+    lr: float | None
+    weight_decay: float | None
+    optimizer: str
+    label_smoothing: float
+    epochs: int
+    batch_size: int | None
+    patience: int
+
+    def fit(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        *,
+        groups: np.ndarray | None = None,
+        validation: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> Self:
+        """Fits the head.
+
+        Args:
+            x: (n, d) rows, or (n, v, d): v views of each image, the plain one first; any float.
+            y: (n,) labels of any kind, one per image.
+            groups: (n,) equal values for images that must be held out together (a patient, a video).
+            validation: Rows and labels that say when to stop, if nothing is tuned; of views the plain one counts.
+
+        Raises:
+            TrainingError: Fewer than two classes, or training diverged.
+            OptionError: A parameter is out of range.
+        """
+        rows = NetRows(**vars(self._training_rows(x, y, groups)))
+        if validation is not None:
+            rows = NetRows(**{**vars(rows), "validation": self._known(*validation)})
+        return self._fit_on(rows)
+
+    def fit_chunks(self, source: RowSource) -> Self:
+        """Fits the head on rows that need not fit into memory.
+
+        The file is read once for the basis and twice per epoch: to train, and to score what is held out. Beside the
+        rows of a few chunks it takes 8 d² bytes and the scores of all images by all settings, 4 n k each.
+
+        Args:
+            source: Such as `FileRows`.
+
+        Raises:
+            TrainingError, OptionError: As for `fit`.
+        """
+        self._check()
+        self.n_features_in_ = source.width
+        none_here = np.empty((source.n, source.views, 0), np.float32)
+        return self._fit_on(NetRows(**vars(self._labelled_rows(none_here, source.y, source.groups)), source=source))
+
+    def memory_needed(self, images: int, views: int, width: int) -> int:
+        """Bytes of the rows, of their standardised copy, and of what is in between."""
+        return 4 * 4 * images * views * width
+
+    def _fit(self, rows: TrainingRows) -> Fit:
+        assert isinstance(rows, NetRows)
+        if self.output == "sigmoid" and rows.classes != 2:
+            raise OptionError(f"one sigmoid unit tells two classes apart; there are {rows.classes}. Use softmax.")
+        projection, source = _projected(rows)
+        with plain_keras(), quiet_stderr():
+            setting = self._best_setting(rows, source, projection)
+            samples = _stopping_samples(rows, self.seed)
+            nets = self._nets([setting] * samples.weights.shape[1], projection, source.width)
+            trained = best_epoch(nets, source, samples, self._run(rows, rows.deadline, self.patience))
+        kernels = (projection.axes @ trained.kernels[0], *trained.kernels[1:])
+        network = DenseNetwork(
+            projection.mean, projection.scale, kernels, tuple(trained.biases), self.output, self.activation
+        )
+        known = {name: value for name, value in vars(setting).items() if name in self.get_params()}
+        return Fit(network, {**known, "epochs": trained.epochs}, trained.scores if rows.scored.any() else None)
+
+    def _best_setting(self, rows: NetRows, source: RowSource, projection: Projection) -> Setting:
+        """The setting to train with: the only one, or what does best on the folds in half of the time there is."""
+        grid = self.grids[self.tune if rows.scored.any() else "none"]
+        settings = settings_of(
+            grid,
+            self.optimizer,
+            lr=self.lr,
+            dropout=self.dropout if self.hidden else 0.0,
+            weight_decay=self.weight_decay,
+            label_smoothing=self.label_smoothing,
+        )
+        if len(settings) == 1:
+            return settings[0]
+        samples = Samples.of(rows.y, rows.weights[rows.y], ~rows.held_out, rows.held_out)
+        nets = self._nets(settings * rows.held_out.shape[1], projection, min(source.width, SEARCH_AXES))
+        now = time.monotonic()
+        run = self._run(rows, now + (rows.deadline - now) / 2, -(-self.patience // 2))
+        return settings[best_setting(nets, source, samples, run)]
+
+    def _run(self, rows: TrainingRows, deadline: float, patience: int) -> Run:
+        # Small sets need many steps per epoch, large ones gain from large products of matrices.
+        size = self.batch_size or int(np.clip(len(rows.y) / 16, 32, 256))
+        return Run(self.epochs, size, patience, lambda: time.monotonic() > deadline, self.seed)
+
+    def _nets(self, settings: Sequence[Setting], projection: Projection, width: int) -> "BatchedNets":
+        from onepass.heads.fitting.batched_nets import BatchedNets
+
+        units = 1 if self.output == "sigmoid" else len(self.classes_)
+        kernels = first_kernels((len(projection.mean), *self.hidden, units), self.seed)
+        # Along orthonormal axes a normal kernel stays normal, with the deviation it has in all d dimensions.
+        kernels[0] = kernels[0][:width]
+        return BatchedNets(
+            kernels, settings, activation=self.activation, optimizer=self.optimizer, seed=self.seed % 2**31
+        )
+
+    def _known(self, x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Plain rows and classes of the images whose label occurs in training."""
+        if self.tune != "none":
+            raise OptionError(
+                f"validation rows say when to stop, but with tune={self.tune!r} the folds do. Set tune='none', or "
+                "train on all rows."
+            )
+        known = np.isin(labels, self.classes_)
+        return self._with_views(np.asarray(x)[known])[:, 0], np.searchsorted(self.classes_, np.asarray(labels)[known])
+
+    def _check(self) -> None:
+        super()._check()
+        require_positive(epochs=self.epochs, batch_size=self.batch_size, patience=self.patience, lr=self.lr)
+        require_share(dropout=self.dropout, label_smoothing=self.label_smoothing)
+        if self.weight_decay is not None and not 0 <= self.weight_decay < np.inf:
+            raise OptionError(f"weight_decay is {self.weight_decay}; needed: a finite number, 0 or more.")
+        if any(units < 1 for units in self.hidden):
+            raise OptionError(f"hidden is {self.hidden}; needed: layers of at least one unit.")
+        require_name(OUTPUTS, output=self.output)
+        require_name(ACTIVATIONS, activation=self.activation)
+        require_name(OPTIMIZERS, optimizer=self.optimizer)
+
+
+def first_kernels(sizes: Sequence[int], seed: int) -> list[np.ndarray]:
+    """Kernels (inputs, units) between layers of these sizes, float32, as X. Glorot and Y. Bengio (2010) draw them.
+
+    Zeros for a single layer: there the loss has one minimum, and noise would only be in the way.
+    """
+    random = np.random.default_rng(seed)
+    noise = float(len(sizes) > 2)
+    return [
+        (noise * random.normal(size=(inputs, units)) * np.sqrt(2 / (inputs + units))).astype(np.float32)
+        for inputs, units in pairwise(sizes)
+    ]
+
+
+def _projected(rows: NetRows) -> tuple[Projection, RowSource]:
+    """The basis, and the training rows in it, followed by the validation rows if there are any."""
+    if rows.source is not None:
+        projection = Projection.of_source(rows.source)
+        return projection, ChangedRows(rows.source, projection, projection.axes.shape[1])
+    projection, x = Projection.of_rows(rows.x)
+    if rows.validation is not None:
+        plain = projection(rows.validation[0])[:, None]
+        x = np.concatenate([x, np.broadcast_to(plain, (len(plain), *x.shape[1:]))])
+    return projection, ResidentRows(x, rows.y)
+
+
+def _stopping_samples(rows: NetRows, seed: int) -> Samples:
+    """Who says when to stop: the folds, the validation rows, a seventh of the images, or else the training loss.
+
+    The last net, which becomes the head, trains on all there is.
+    """
+    n = len(rows.y)
+    if rows.validation is not None:
+        y = np.concatenate([rows.y, rows.validation[1]])
+        held_out = (np.arange(len(y)) >= n)[:, None]
+        return Samples.of(y, rows.weights[y], ~held_out, held_out)
+    held_out = rows.held_out
+    if not rows.scored.any():
+        held_out = fold_masks(assign_folds(rows.y, groups=rows.groups, folds=_STOPPING_FOLDS, seed=seed))[:, :1]
+    everything = np.ones((n, 1), bool)
+    if not held_out.any():
+        return Samples.of(rows.y, rows.weights[rows.y], everything, everything)
+    held_out = np.concatenate([held_out, ~everything], axis=1)
+    return Samples.of(rows.y, rows.weights[rows.y], ~held_out, held_out)

@@ -1,0 +1,1 @@
+"""Heads trained and tested side by side on the same images."""

@@ -1,0 +1,64 @@
+"""Who is compared: heads by name, on one feature file or several."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onepass.features.errors import OptionError
+from onepass.heads.training import HEADS, make_head
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A head on the rows of one backbone.
+
+    Attributes:
+        name: What it is called in the table: mlp:256, or resnet50/mlp:256 where there are several files.
+        head: Kind.
+        options: Parameters.
+        file: Which of the feature files, from 0.
+    """
+
+    name: str
+    head: str
+    options: Mapping[str, Any]
+    file: int
+
+
+def contestants(heads: str | Sequence[str], backbones: Sequence[str], options: Mapping[str, Any]) -> list[Contestant]:
+    """Every head on every backbone.
+
+    Args:
+        heads: "all", or names such as logreg, svm, mlp:512, mlp:256x128 (units of hidden layers); a list
+            of them or one string with commas.
+        backbones: Names of the feature files' backbones.
+        options: Parameters that all heads get, such as tune and class_weight.
+
+    Raises:
+        OptionError: A head is unknown, or named twice.
+    """
+    asked = list(HEADS) if heads == "all" else heads.split(",") if isinstance(heads, str) else list(heads)
+    found = [_parsed(name.strip()) for name in asked]
+    if doubled := {name for name, _, _ in found if [n for n, _, _ in found].count(name) > 1}:
+        raise OptionError(f"--heads names {min(doubled)} twice; needed: each head once.")
+    several = len(backbones) > 1
+    return [
+        Contestant(f"{backbone}/{name}" if several else name, kind, {**options, **own}, file)
+        for file, backbone in enumerate(backbones)
+        for name, kind, own in found
+    ]
+
+
+def _parsed(name: str) -> tuple[str, str, dict[str, Any]]:
+    """(full name, kind, options) of a head as it was typed."""
+    kind, _, layers = name.partition(":")
+    head = make_head(kind)
+    if "hidden" not in head.get_params():
+        if layers:
+            raise OptionError(f"--heads names {name!r}; only mlp takes layers, such as mlp:256x128.")
+        return kind, kind, {}
+    try:
+        hidden = tuple(int(units) for units in layers.split("x")) if layers else tuple(head.get_params()["hidden"])
+    except ValueError:
+        raise OptionError(f"--heads names {name!r}; needed: units of each layer, such as mlp:256x128.") from None
+    return f"{kind}:{'x'.join(map(str, hidden))}", kind, {"hidden": hidden}

@@ -1,0 +1,59 @@
+"""Several feature files of the same images, put side by side."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onepass.features import FeatureFile
+from onepass.features.errors import TrainingError
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images that every one of several feature files has a row of.
+
+    Attributes:
+        positions: One (n,) array per file; the same image at the same place in each.
+        left_out: Images of the first file that another one lacks.
+    """
+
+    positions: list[np.ndarray]
+    left_out: int
+
+
+def common_images(files: Sequence[FeatureFile]) -> Images:
+    """Matches images by path and content, so that backbones are compared on the very same ones.
+
+    Raises:
+        TrainingError: They share no image, or call one by different classes.
+    """
+    known = [_places(file) for file in files]
+    first = list(known[0])
+    shared = [image for image in first if all(image in places for places in known[1:])]
+    if not shared:
+        raise TrainingError(
+            f"{files[0].path} and {files[1].path} have no image in common. Extract both from the same folder."
+        )
+    positions = [np.array([places[image] for image in shared], np.int64) for places in known]
+    for file, found in zip(files[1:], positions[1:], strict=True):
+        if (other := _torn(files[0], positions[0], file, found)) is not None:
+            path = files[0].table.paths[positions[0][other]]
+            raise TrainingError(
+                f"{path} belongs to other classes in {files[0].path} and {file.path}. Extract both from one folder."
+            )
+    return Images(positions, len(first) - len(shared))
+
+
+def _places(file: FeatureFile) -> dict[tuple[str, bytes], int]:
+    """(path, content) -> position of every committed image."""
+    table = file.table
+    return {(table.paths[i], table.content_hashes[i].tobytes()): int(i) for i in np.flatnonzero(file.committed)}
+
+
+def _torn(a: FeatureFile, at: np.ndarray, b: FeatureFile, there: np.ndarray) -> int | None:
+    """The first image whose class has other names in the two files."""
+    names = np.array(a.class_names)[a.table.labels[at]] != np.array(b.class_names)[b.table.labels[there]]
+    if names.any():
+        return int(np.flatnonzero(names)[0])
+    return 0 if a.class_names != b.class_names else None

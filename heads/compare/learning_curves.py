@@ -1,0 +1,64 @@
+"""How accuracy grows with the number of training images, and what more of them would bring."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from onepass.features import FeatureFile
+from onepass.heads.compare.candidates import Contestant
+from onepass.heads.compare.resampling import Round, held_out_part
+from onepass.heads.compare.run_cache import Cell
+from onepass.heads.fitting.memory import some_of
+from onepass.heads.stats.power_law import Forecast, forecast_gain
+
+SHARES = (0.1, 0.2, 0.4, 0.8, 1.0)
+_REPEATS = 3
+
+
+def learning_curves(
+    file: FeatureFile,
+    images: np.ndarray,
+    entrants: Sequence[Contestant],
+    run: Callable[[Contestant, Round], Cell],
+) -> dict[str, Forecast]:
+    """Trains on growing parts of the training images and forecasts the gain from twice as many.
+
+    Args:
+        file: The first feature file; its labels and splits count.
+        images: (n,) positions of the common images.
+        entrants: Whose curves are wanted.
+        run: Trains one of them in a round.
+
+    Returns:
+        Name -> its curve.
+    """
+    (whole,) = held_out_part(file, images, seeds=1).rounds
+    y = file.table.labels[images]
+    found = {}
+    for one in entrants:
+        sizes, right = [], []
+        for share in SHARES:
+            rounds = [Round(part, whole.asked, seed) for seed, part in enumerate(nested_parts(y, whole.trained, share))]
+            named = [run(one, at).probabilities.argmax(axis=1) for at in rounds]
+            sizes.append(len(rounds[0].trained))
+            # All training images are one draw, which stands in each repeat.
+            right.append(np.broadcast_to(np.array(named) == y[whole.asked], (_REPEATS, len(whole.asked))))
+        found[one.name] = forecast_gain(np.array(sizes), np.stack(right, axis=1).astype(float))
+    return found
+
+
+def nested_parts(y: np.ndarray, trained: np.ndarray, share: float) -> list[np.ndarray]:
+    """Stratified parts of the training images, of which a larger share contains the smaller ones.
+
+    Args:
+        y: (n,) classes of all images.
+        trained: (m,) places of the training images.
+        share: 0 < share <= 1; every class keeps two images, or all it has.
+
+    Returns:
+        A few draws, sorted places each; all training images once for a share of 1.
+    """
+    if share == 1:
+        return [trained]
+    count = round(share * len(trained))
+    return [some_of(trained, y[trained], count, seed=seed) for seed in range(_REPEATS)]

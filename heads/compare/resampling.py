@@ -1,0 +1,104 @@
+"""On which images heads are compared: one held-out part, or repeated folds."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from onepass.features import FeatureFile
+from onepass.features.errors import OptionError, TrainingError
+from onepass.heads.fitting.folds import assign_folds
+from onepass.heads.near_duplicates import connected, leaked, near_duplicates, threshold_for
+from onepass.heads.training import training_parts
+
+
+@dataclass(frozen=True)
+class Round:
+    """One training and one test, the same for all contestants.
+
+    Attributes:
+        trained: (m,) places in the common images.
+        asked: (n,) places of the images asked about.
+        seed: Of the heads.
+    """
+
+    trained: np.ndarray
+    asked: np.ndarray
+    seed: int
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """All rounds of a comparison.
+
+    Attributes:
+        rounds: Each with other folds or another seed.
+        folds: Per repeat; 0 for one held-out part.
+        measured_on: In words.
+        copies: (n,) bool for one held-out part: images that are copies of training images.
+    """
+
+    rounds: list[Round]
+    folds: int
+    measured_on: str
+    copies: np.ndarray
+
+    @property
+    def test_share(self) -> float:
+        return 1 / self.folds
+
+
+def held_out_part(file: FeatureFile, images: np.ndarray, *, seeds: int) -> Rounds:
+    """Train on the training part, ask about the test part (or val where there is none), once per seed."""
+    trained, scored, name = training_parts(file)
+    trained, asked = _places(images, trained), _places(images, scored)
+    if not len(trained) or not len(asked):
+        raise TrainingError("the feature files share no training image or no test image. Extract them from one folder.")
+    copies = leaked(file, images[asked], images[trained])
+    words = f"{name}, n={len(asked)}" + (f", {seeds} seeds" if seeds > 1 else "")
+    return Rounds([Round(trained, asked, seed) for seed in range(seeds)], 0, words, copies)
+
+
+def repeated_folds(file: FeatureFile, images: np.ndarray, *, cv: str) -> Rounds:
+    """Folds of all images outside the test part, dealt anew for each repeat; near copies share a fold.
+
+    Args:
+        file: The first feature file.
+        images: (n,) positions of the common images.
+        cv: FOLDSxREPEATS, such as 5x2: five folds, twice.
+
+    Raises:
+        OptionError: `cv` has another form.
+        TrainingError: A class is too small for folds.
+    """
+    found = re.fullmatch(r"(\d+)x(\d+)", cv)
+    if not found or int(found[1]) < 2 or int(found[2]) < 1:
+        raise OptionError(f"--cv is {cv!r}; needed: folds x repeats, such as 5x2 for five folds, twice.")
+    folds, repeats = int(found[1]), int(found[2])
+    usable = np.flatnonzero(file.table.splits[images] != 2)
+    y = np.unique(file.table.labels[images[usable]], return_inverse=True)[1]
+    groups = kept_together(file, images[usable])
+    rounds = []
+    for seed in range(repeats):
+        fold_of = assign_folds(y, groups=groups, folds=folds, seed=seed)
+        for fold in range(folds):
+            if not (fold_of == fold).any():
+                raise TrainingError(
+                    f"{len(usable)} images outside the test part are too few for {folds} folds. Ask for fewer by --cv."
+                )
+            rounds.append(Round(usable[fold_of != fold], usable[fold_of == fold], seed))
+    words = f"{folds} folds x {repeats} of {len(usable)} images outside the test part"
+    return Rounds(rounds, folds, words, np.zeros(len(images), bool))
+
+
+def kept_together(file: FeatureFile, positions: np.ndarray) -> np.ndarray:
+    """(n,) equal numbers for images of one group, and for near and exact copies of each other."""
+    near = near_duplicates(file.read(positions)[0], threshold=threshold_for(file.spec)).positions
+    _, first, member = np.unique(file.table.group_ids()[positions], return_index=True, return_inverse=True)
+    alike = np.stack([np.arange(len(positions)), first[member]], axis=1)
+    return connected(len(positions), np.concatenate([near, alike]))
+
+
+def _places(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Where positions in a file lie among the common images; those that are not common are left out."""
+    return np.flatnonzero(np.isin(images, positions))

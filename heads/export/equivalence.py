@@ -1,0 +1,191 @@
+"""Runs an exported model from image files in its own runtime, and compares it with the cached way."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from onepass.features.errors import ExportError
+from onepass.heads.export.certificate import Latency
+from onepass.heads.stats.intervals import wilson_interval
+
+Run = Callable[[Any], np.ndarray]
+"""A batch of what a format takes -> (b, k) probabilities."""
+
+_BATCH = 32
+_ENCODED = (b"\xff\xd8\xff", b"\x89PNG")
+"""How JPEG and PNG files begin."""
+
+
+class Images(Protocol):
+    """Images by position; `ImageFiles` is one."""
+
+    def read(self, images: np.ndarray) -> np.ndarray:
+        """(b,) positions -> (b, s, s, 3) pixels as the resize rule makes them."""
+
+    def data(self, image: int) -> bytes:
+        """The encoded file."""
+
+    def whole(self, image: int) -> np.ndarray:
+        """(h, w, 3) uint8 RGB, decoded but not resized."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Images that a model is proven on, and what is expected of it.
+
+    Attributes:
+        images: Their files.
+        positions: (n,) of them in `images`.
+        paths: n names.
+        y: (n,) true classes.
+        expected: (n, k) probabilities of the cached way.
+    """
+
+    images: Images
+    positions: np.ndarray
+    paths: list[str]
+    y: np.ndarray
+    expected: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def batch(self, takes: str, some: list[int]) -> Any:
+        """Some of the images as a format takes them: pixels, images (which must be equally large) or bytes."""
+        positions = self.positions[some]
+        if takes == "pixels":
+            return self.images.read(positions)
+        if takes == "images":
+            return np.stack([self.images.whole(position) for position in positions.tolist()])
+        files = [self.images.data(position) for position in positions.tolist()]
+        for i, file in zip(some, files, strict=True):
+            if not file.startswith(_ENCODED):
+                raise ExportError(
+                    f"{self.paths[i]} is neither JPEG nor PNG, which is all that a model of encoded files reads. Leave "
+                    "--bytes out."
+                )
+        return files
+
+
+@dataclass(frozen=True, eq=False)
+class Proof:
+    """How a model compares with what is expected.
+
+    Attributes:
+        found: (n, k) probabilities.
+        largest: Largest difference of a probability.
+        flipped: (f,) positions of images that got another class.
+        accuracy, interval: Of the model, with its 95 % interval; and
+        before: of the cached way.
+    """
+
+    found: np.ndarray
+    largest: float
+    flipped: np.ndarray
+    accuracy: float
+    interval: tuple[float, float]
+    before: float
+
+
+def prove(run: Run, takes: str, held_out: HeldOut) -> Proof:
+    """Runs all images through a model, from their files.
+
+    Args:
+        run: The model in its own runtime.
+        takes: What it takes; see `Format`.
+        held_out: The images.
+
+    Raises:
+        ExportError: It does not give probabilities of these classes.
+        DataError: A file is gone or has changed.
+    """
+    size = 1 if takes == "images" else _BATCH  # images differ in size
+    starts = range(0, len(held_out), size)
+    batches = (list(range(start, min(start + size, len(held_out)))) for start in starts)
+    found = np.concatenate([run(held_out.batch(takes, some)) for some in batches]).astype(np.float64)
+    expected, y = held_out.expected, held_out.y
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        what = "numbers that are not finite" if found.shape == expected.shape else f"an output of shape {found.shape}"
+        raise ExportError(f"the exported model gives {what}; needed: finite probabilities, {expected.shape}.")
+    right = int((found.argmax(axis=1) == y).sum())
+    return Proof(
+        found=found,
+        largest=float(np.abs(found - expected).max()),
+        flipped=np.flatnonzero(found.argmax(axis=1) != expected.argmax(axis=1)),
+        accuracy=right / len(y),
+        interval=wilson_interval(right, len(y)),
+        before=float((expected.argmax(axis=1) == y).mean()),
+    )
+
+
+def latencies(run: Run, takes: str, held_out: HeldOut, *, runs: int = 5) -> list[Latency]:
+    """How long batches of 1 and 32 take in the runtime alone, after one that does not count.
+
+    Images are timed at the size that the backbone sees; larger ones take longer to be resized.
+    """
+    found = []
+    for size in (1, _BATCH):
+        batch = held_out.batch("pixels" if takes == "images" else takes, [0] * size)
+        batch = batch.astype(np.uint8) if takes == "images" else batch
+        seconds = [_seconds(partial(run, batch)) for _ in range(runs + 1)][1:]
+        found.append(Latency(size, round(1000 * statistics.median(seconds), 3), runs))
+    return found
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """The steps from an image to its probabilities, one by one.
+
+    Attributes:
+        takes: What the format takes.
+        resizer: Of the exported graph: (1, h, w, 3) uint8 -> (1, s, s, 3) pixels.
+        rows_of: Pixels -> rows, by the network in Keras.
+        head: Rows -> probabilities, by the head itself; and
+        row_of: position -> the cached row. None both for a fine-tuned model.
+        model: Pixels -> probabilities, by the Keras model that was exported.
+    """
+
+    takes: str
+    resizer: Callable[[Any], Any]
+    rows_of: Run
+    head: Run | None
+    row_of: Callable[[int], np.ndarray] | None
+    model: Run
+
+
+def where(some: int, held_out: HeldOut, proof: Proof, steps: Steps) -> str:
+    """In which step an image goes astray most: decode and resize, backbone, head, or the format's runtime."""
+    pixels = held_out.batch("pixels", [some])
+    found: dict[str, tuple[float, str]] = {}
+    if steps.takes != "pixels":
+        inside = np.asarray(steps.resizer(held_out.batch("images", [some])), np.float64)
+        away = np.abs(inside - pixels)
+        told = f"pixels by {away.mean():.2f} of 255 on average, {away.max():.0f} at most"
+        found["decode and resize"] = float(away.mean()) / 255, told
+    if steps.head and steps.row_of:
+        row, cached = steps.rows_of(pixels)[0].astype(np.float64), steps.row_of(some).astype(np.float64)
+        cosine = float(row @ cached / max(float(np.linalg.norm(row) * np.linalg.norm(cached)), 1e-30))
+        found["backbone"] = 1 - cosine, f"its row has a cosine of {cosine:.6f} to the cached one"
+        by_head = float(np.abs(steps.head(row[None].astype(np.float32)) - steps.model(pixels)).max())
+        found["head"] = by_head, f"probabilities by {by_head:.1e} on that row"
+    by_runtime = float(np.abs(proof.found[some] - steps.model(pixels)[0]).max())
+    told = f"probabilities by {by_runtime:.1e} from Keras"
+    if steps.takes != "pixels":
+        told += ", the difference of pixels included"
+    found["runtime"] = by_runtime, told
+    # The runtime's difference contains that of the pixels, so an earlier step that is off explains it.
+    worst = max((name for name in found if name != "runtime"), key=lambda name: found[name][0], default="runtime")
+    if found[worst][0] < 1e-3:
+        worst = "runtime"
+    return f"mostly in the {worst} ({'; '.join(f'{name}: {text}' for name, (_, text) in found.items())})"

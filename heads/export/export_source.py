@@ -1,0 +1,223 @@
+"""What is exported: a head on its backbone, or a model that is whole already; to be used within `plain_keras()`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from onepass.extract.frameworks import import_keras
+from onepass.features import FeatureFile
+from onepass.features.errors import ExportError, OptionError, TrainingError
+from onepass.heads.evaluation import match_labels
+from onepass.heads.export.equivalence import HeldOut, Images, Steps
+from onepass.heads.export.inference_model import WholeModel, with_head
+from onepass.heads.finetune.joined import Joined, Trainable
+from onepass.heads.finetune.model_file import load_model
+from onepass.heads.finetune.splits import Parts
+from onepass.heads.saved_head import SavedHead
+
+CHECKED = 200
+"""Held-out images that a model is proven on, at most."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExportSources:
+    """What lies outside of heads.
+
+    Attributes:
+        backbone: Makes the network of the head's rows; or, of the part of a fine-tuned model that gives rows, the
+            network in it.
+        resizer: Makes the spec's resize rule as a function of TensorFlow: (b, h, w, 3) uint8 -> (b, s, s, 3).
+        images: Of the feature file, by position.
+    """
+
+    backbone: Callable[[Any | None], Trainable]
+    resizer: Callable[[], Callable[[Any], Any]]
+    images: Images
+
+
+class Origin(ABC):
+    """What is exported.
+
+    Args:
+        head: The head; or the model, as `tuned_model` describes it.
+        file: The feature file of its training.
+        sources: The network and the images.
+    """
+
+    def __init__(self, head: SavedHead, file: FeatureFile, sources: ExportSources) -> None:
+        self.head, self.file, self.sources = head, file, sources
+
+    @classmethod
+    def of(cls, head: SavedHead, file: FeatureFile, sources: ExportSources) -> "Origin":
+        kind = ModelOrigin if is_whole(head) else HeadOrigin
+        return kind(head, file, sources)
+
+    def whole(self, to: str) -> WholeModel:
+        """The Keras model, for a format.
+
+        Raises:
+            OptionError: No layers of that format compute the head.
+        """
+        head = self.head
+        model = self.model(of_layers=to == "h5")
+        facts = {
+            "format": "onepass-model",
+            "version": 1,
+            "kind": head.kind,
+            "class_names": list(head.class_names),
+            "spec": asdict(head.spec),
+            "logits": model.layers[-2].name,
+            "plan": head.parameters,
+            "report": {
+                "measured_on": head.evaluation.measured_on,
+                "n": head.evaluation.n,
+                "kept": "fine-tuned",
+                "after": [head.evaluation.accuracy, list(head.evaluation.interval)],
+            },
+            "trained_on": head.trained_on,
+            "seen": head.seen.tobytes().hex(),
+        }
+        return WholeModel(model, self.sources.resizer(), head.spec, head.class_names, facts)
+
+    def held_out(self) -> tuple[HeldOut, str]:
+        """Images that training did not see, 200 at most, chosen by their content; and which part they are.
+
+        Raises:
+            OptionError: There are none.
+        """
+        positions, part = self.unseen()
+        positions = positions[~self.head.trained_in(self.file)[positions]]
+        if not len(positions):
+            raise OptionError(
+                f"{self.file.path} holds no image that {self.head.path} was not trained on, so nothing can prove the "
+                "export. Extract photos that are new to it as well, and give their feature file by --features."
+            )
+        table = self.file.table
+        by_content = {table.content_hashes[i].tobytes(): int(i) for i in positions}  # copies prove nothing more
+        chosen = np.array(sorted(by_content[content] for content in sorted(by_content)[:CHECKED]), np.int64)
+        y = match_labels(table.labels[chosen].astype(np.int64), self.file.class_names, self.head.class_names)
+        return (
+            HeldOut(
+                images=self.sources.images,
+                positions=chosen,
+                paths=[table.paths[i] for i in chosen],
+                y=y,
+                expected=self.expected(chosen),
+            ),
+            part,
+        )
+
+    def sample(self) -> np.ndarray:
+        """(m, s, s, 3) pixels of training images, 100 at most, chosen by their content."""
+        train = self.file.rows_of("train")
+        hashes = self.file.table.content_hashes
+        return self.sources.images.read(np.array(sorted(train.tolist(), key=lambda i: hashes[i].tobytes())[:100]))
+
+    @abstractmethod
+    def model(self, *, of_layers: bool) -> Any:
+        """`keras.Model`: (b, s, s, 3) pixels -> (b, k) probabilities; with `of_layers` of layers alone."""
+
+    @property
+    @abstractmethod
+    def exact(self) -> bool:
+        """Whether a float32 model must give every label that is expected."""
+
+    @abstractmethod
+    def unseen(self) -> tuple[np.ndarray, str]:
+        """(n,) positions in the file of what was held out, and what they are called."""
+
+    @abstractmethod
+    def expected(self, positions: np.ndarray) -> np.ndarray:
+        """(n, k) probabilities of images by the way that was measured."""
+
+    @abstractmethod
+    def steps(self, takes: str, whole: WholeModel, held_out: HeldOut) -> Steps:
+        """The way from an image to its probabilities, step by step."""
+
+
+def is_whole(head: SavedHead) -> bool:
+    """True if it describes a Keras model of backbone and head; head files, unlike these, bring golden rows."""
+    return not head.golden.size
+
+
+class HeadOrigin(Origin):
+    """A head file, whose backbone is built anew."""
+
+    def __init__(self, head: SavedHead, file: FeatureFile, sources: ExportSources) -> None:
+        super().__init__(head, file, sources)
+        self.backbone = sources.backbone(None)
+
+    def model(self, *, of_layers: bool) -> Any:
+        return with_head(self.backbone, self.head.network, of_layers=of_layers)
+
+    @property
+    def exact(self) -> bool:
+        return self.head.spec.precision == self.file.row_dtype == "float32"
+
+    def unseen(self) -> tuple[np.ndarray, str]:
+        return self.file.rows_to_score("auto", seen=self.head.seen)
+
+    def expected(self, positions: np.ndarray) -> np.ndarray:
+        return self.head.network.probabilities(self.file.read(positions)[0])
+
+    def steps(self, takes: str, whole: WholeModel, held_out: HeldOut) -> Steps:
+        return Steps(
+            takes,
+            whole.resizer,
+            rows_of=self.backbone.model.predict_on_batch,
+            head=self.head.network.probabilities,
+            row_of=lambda some: self.file.read(held_out.positions[[some]])[0][0],
+            model=whole.keras.predict_on_batch,
+        )
+
+
+class ModelOrigin(Origin):
+    """A model that `fine-tune` or `export` wrote."""
+
+    def __init__(self, head: SavedHead, file: FeatureFile, sources: ExportSources) -> None:
+        super().__init__(head, file, sources)
+        self.loaded = load_model(head.path)
+        classes = len(head.class_names)
+        if self.loaded.output_shape != (None, classes) or len(self.loaded.layers) < 3:
+            raise ExportError(
+                f"{head.path} names {classes} classes and gives an output of shape {self.loaded.output_shape}. It is "
+                "damaged; fine-tune or export it again."
+            )
+
+    @property
+    def exact(self) -> bool:
+        return True
+
+    def model(self, *, of_layers: bool) -> Any:
+        if not of_layers or self.head.path.suffix == ".h5":
+            return self.loaded
+        kind = import_keras().Model
+        parts = self.loaded.layers[1:-1]  # between the input and the softmax
+        if not isinstance(parts[0], kind) or any(len(_inputs(part)) != 1 for part in parts):
+            raise OptionError(f"the head of {self.head.path} is no row of layers. Export the head file instead.")
+        return Joined(self.sources.backbone(parts[0]), parts[1:]).probabilities(of_layers=True)
+
+    def unseen(self) -> tuple[np.ndarray, str]:
+        try:
+            parts = Parts.of(self.file, seed=int(self.head.parameters.get("seed") or 0))
+        except TrainingError:
+            return np.empty(0, np.int64), ""
+        return parts.test, parts.tested_on
+
+    def expected(self, positions: np.ndarray) -> np.ndarray:
+        pieces = np.array_split(positions, -(-len(positions) // 32))
+        return np.concatenate(
+            [self.loaded.predict_on_batch(self.sources.images.read(piece)) for piece in pieces]
+        ).astype(np.float64)
+
+    def steps(self, takes: str, whole: WholeModel, held_out: HeldOut) -> Steps:  # noqa: ARG002
+        run = whole.keras.predict_on_batch
+        return Steps(takes, whole.resizer, rows_of=run, head=None, row_of=None, model=run)
+
+
+def _inputs(layer: Any) -> list[Any]:
+    found = layer.input
+    return found if isinstance(found, list) else [found]

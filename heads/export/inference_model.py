@@ -1,0 +1,105 @@
+"""Preprocessing, backbone and head as one Keras model; to be used within `plain_keras()`."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onepass.extract.frameworks import import_keras
+from onepass.features import Spec
+from onepass.features.errors import OptionError
+from onepass.heads.finetune.joined import Joined, Trainable
+from onepass.heads.inference.kernel_machine import KernelMachine
+from onepass.heads.inference.neighbour_table import NeighbourTable
+from onepass.heads.inference.network import DenseNetwork, Network
+
+
+@dataclass(frozen=True, eq=False)
+class WholeModel:
+    """What is exported.
+
+    Attributes:
+        keras: `keras.Model`, (b, s, s, 3) pixels -> (b, k) probabilities.
+        resizer: Of TensorFlow: (b, h, w, 3) uint8 -> (b, s, s, 3) pixels; the spec's resize rule.
+        spec: Of the rows inside.
+        class_names: k names, in the order of the probabilities.
+        facts: What Keras's formats keep: all that `predict` needs.
+    """
+
+    keras: Any
+    resizer: Callable[[Any], Any]
+    spec: Spec
+    class_names: tuple[str, ...]
+    facts: dict[str, Any]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the other formats keep."""
+        return {
+            "class_names": json.dumps(self.class_names),
+            "spec": self.spec.to_json(),
+            "decode": self.spec.decode,
+            "resize": self.spec.resize,
+            "image_size": str(self.spec.image_size),
+        }
+
+
+def with_head(backbone: Trainable, head: Network, *, of_layers: bool = False) -> Any:
+    """`keras.Model`: (b, s, s, 3) pixels -> (b, k) probabilities.
+
+    Args:
+        backbone: The network of the head's rows.
+        head: Of any form.
+        of_layers: Of layers alone, as the legacy .h5 format needs them.
+
+    Raises:
+        OptionError: No layers of that format compute the head.
+    """
+    if isinstance(head, DenseNetwork):
+        return Joined.of(backbone, head).probabilities(of_layers=of_layers)
+    keras = import_keras()
+    model = backbone.of_layers() if of_layers else backbone.model
+    pixels = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name="pixels")
+    variance = np.square(head.scale, dtype=np.float64)
+    rows = keras.layers.Normalization(mean=head.mean, variance=variance, name="standardise")(model(pixels))
+    if isinstance(head, KernelMachine):
+        scores = _kernel_scores(keras, head, rows)
+    elif isinstance(head, NeighbourTable) and not of_layers:
+        scores = _vote_scores(keras, head, rows)
+    else:
+        raise OptionError(
+            "the legacy .h5 format has no layer that finds nearest neighbours. Export the knn head with --to keras, "
+            "savedmodel, onnx, openvino or tflite, or train a logreg, svm or mlp head."
+        )
+    return keras.Model(pixels, keras.layers.Softmax(name="probabilities")(scores), name="classifier")
+
+
+def _kernel_scores(keras: Any, head: KernelMachine, rows: Any) -> Any:
+    """exp(-gamma |x - s|^2) @ coefficients + bias, by |x - s|^2 = |x|^2 - 2 x s + |s|^2."""
+    gamma, layers = head.gamma, keras.layers
+    lengths = np.square(head.support, dtype=np.float64).sum(axis=1)
+    products = _dense(keras, 2 * gamma * head.support.T.astype(np.float64), -gamma * lengths, "supports")(rows)
+    own = _dense(keras, np.full((head.width, 1), -gamma), np.zeros(1), "length")(layers.Multiply()([rows, rows]))
+    similar = layers.Activation("exponential", name="similarities")(layers.Add()([products, own]))
+    return _dense(keras, head.coefficients, head.bias, "scores")(similar)
+
+
+def _vote_scores(keras: Any, head: NeighbourTable, rows: Any) -> Any:
+    """See `vote_scores`; all rows that are as near as the last neighbour vote."""
+    ops = keras.ops
+    directions = keras.layers.UnitNormalization(axis=-1)(rows)
+    cosines = _dense(keras, head.memory.T, np.zeros(len(head.memory)), "cosines")(directions)
+    nearest = ops.top_k(cosines, head.neighbours)[0]
+    weights = ops.exp((cosines - nearest[:, :1]) / head.decay)
+    weights = weights * ops.cast(cosines >= nearest[:, -1:], "float32")
+    votes = _dense(keras, head.votes, np.full(head.classes, 1 / head.classes), "votes")(weights)
+    return ops.log(votes / ops.sum(votes, axis=-1, keepdims=True)) * head.sharpness
+
+
+def _dense(keras: Any, kernel: np.ndarray, bias: np.ndarray, name: str) -> Any:
+    layer = keras.layers.Dense(kernel.shape[1], name=name)
+    layer.build((None, len(kernel)))
+    layer.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
+    return layer

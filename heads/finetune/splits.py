@@ -1,0 +1,98 @@
+"""Which images a fine-tuning learns from and is stopped by, and the head that it starts from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.utils.class_weight import compute_class_weight
+
+from onepass.features import FeatureFile
+from onepass.features.errors import TrainingError
+from onepass.heads.classifiers.base import ClassWeight, Head
+from onepass.heads.finetune.joined import require_layers
+from onepass.heads.fitting.folds import assign_folds, fold_masks
+from onepass.heads.fitting.temperature import best_inverse_temperature
+from onepass.heads.inference.network import DenseNetwork
+from onepass.heads.saved_head import SavedHead
+from onepass.heads.training import by_position, fit_on, make_head
+
+_FOLDS = 7
+"""Of which one becomes the validation part where there is none: about 15 % of the training images."""
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Positions of the images of a feature file by what they are for.
+
+    Attributes:
+        train, val: To learn from, and to stop by.
+        test: To compare by; the validation images where there is no test part.
+        tested_on: test or val.
+        drawn: Whether `val` was taken from the training part.
+    """
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    tested_on: str
+    drawn: bool
+
+    @classmethod
+    def of(cls, file: FeatureFile, *, seed: int = 0) -> "Parts":
+        """The file's own parts; a seventh of the training images becomes validation if it has no val part.
+
+        Raises:
+            TrainingError: There are too few images for that, or a class is missing.
+        """
+        train, val, test = (file.rows_of(split) for split in ("train", "val", "test"))
+        drawn = not len(val)
+        if drawn:
+            table = file.table
+            fold_of = assign_folds(
+                table.labels[train].astype(np.int64), groups=table.group_ids()[train], folds=_FOLDS, seed=seed
+            )
+            held_out = fold_masks(fold_of)[:, 0] if fold_masks(fold_of).shape[1] else np.zeros(len(train), bool)
+            train, val = train[~held_out], train[held_out]
+        counts = np.bincount(file.table.labels[train], minlength=len(file.class_names))
+        if not len(val) or not counts.all():
+            raise TrainingError(
+                f"{file.path} has {len(train) + len(val)} training images, too few to keep some of each class for "
+                "validation. Needed: a val folder, or two images of each class and more."
+            )
+        return cls(train, val, test if len(test) else val, "test" if len(test) else "val", drawn)
+
+
+def start_head(saved: SavedHead, file: FeatureFile, parts: Parts) -> DenseNetwork:
+    """The head that fine-tuning starts from: it has not seen the validation images.
+
+    It is the saved head's network, or one of the same kind and settings trained without them; at the
+    temperature that suits them, so that its logits are of a size that gradients can work with.
+
+    Args:
+        saved: The frozen head.
+        file: Its feature file.
+        parts: Of that file.
+
+    Raises:
+        OptionError: The head is not made of dense layers.
+    """
+    network = require_layers(saved.network)
+    known = {seen.tobytes() for seen in saved.seen}
+    prefixes = np.ascontiguousarray(file.table.content_hashes[parts.val][:, :8])
+    if any(prefix.tobytes() in known for prefix in prefixes):
+        network = require_layers(fit_on(_same_head(saved), file, parts.train).network_)
+    x, y = file.read(parts.val)
+    return network.scaled(best_inverse_temperature(network.scores(x), y))
+
+
+def _same_head(saved: SavedHead) -> Head:
+    head = make_head(saved.kind)
+    known = head.get_params()
+    values = {name: value for name, value in saved.parameters.items() if name in known}
+    values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return type(head)(**{**values, "tune": "none"})
+
+
+def class_weights(given: ClassWeight, y: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
+    """(k,) weights of the classes: as they occur in `y` for "balanced", by name otherwise."""
+    named = given if given is None or isinstance(given, str) else by_position(given, class_names, y)
+    return np.asarray(compute_class_weight(named, classes=np.arange(len(class_names)), y=y), np.float64)

@@ -1,0 +1,147 @@
+"""Many dense nets of one shape as a single Keras model, in which every weight has the net as its first axis.
+
+All nets see the same rows in the same order, so each layer of all nets is one batched matrix product. What sets
+a net apart is its `Setting` and how much each row counts for it. To be imported within `plain_keras()`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from onepass.heads.fitting.keras_optimizers import optimizer_per_net
+from onepass.heads.fitting.net_settings import Setting
+
+# Compiling the optimizer takes about a second, which nets of so many weights regain within some hundred steps.
+_COMPILED_FROM = 300_000
+
+
+class BatchedDense(keras.layers.Layer):  # type: ignore[misc]
+    """m dense layers without activation: (m, b, i) rows, or (1, b, i) for all, -> (m, b, units)."""
+
+    def __init__(self, nets: int, start: np.ndarray) -> None:
+        """`start`, (i, units), is the kernel that all begin with."""
+        super().__init__()
+        self.kernel = self.add_weight(shape=(nets, *start.shape), initializer="zeros", name="kernel")
+        self.bias = self.add_weight(shape=(nets, 1, start.shape[1]), initializer="zeros", name="bias")
+        self.kernel.assign(np.broadcast_to(start, self.kernel.shape))
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.matmul(x, self.kernel) + self.bias
+
+
+class BatchedDropout(keras.layers.Layer):  # type: ignore[misc]
+    """Dropout at m rates, from shared noise: what a low rate drops, a higher one drops too."""
+
+    def __init__(self, rates: Sequence[float], seed: int) -> None:
+        super().__init__()
+        self.rates = np.asarray(rates, np.float32)[:, None, None]
+        self.noise = keras.random.SeedGenerator(seed)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        if not training or not self.rates.any():
+            return x
+        kept = keras.random.uniform(keras.ops.shape(x)[1:], seed=self.noise) >= self.rates
+        return x * (keras.ops.cast(kept, x.dtype) / (1 - self.rates))
+
+
+class BatchedNets:
+    """m dense nets that train side by side.
+
+    Args:
+        kernels: What the kernel (inputs, units) of each layer is in the beginning, in all nets; biases are 0. A
+            last layer of one unit scores the second of two classes against 0 for the first.
+        settings: m, one per net.
+        activation: Of the hidden layers, by Keras's name.
+        optimizer: A key of `OPTIMIZERS`.
+        seed: Of the dropout.
+    """
+
+    def __init__(
+        self,
+        kernels: Sequence[np.ndarray],
+        settings: Sequence[Setting],
+        *,
+        activation: str = "relu",
+        optimizer: str = "adam",
+        seed: int = 0,
+    ) -> None:
+        self._dense = [BatchedDense(len(settings), kernel) for kernel in kernels]
+        layers: list[Any] = [keras.Input((None, len(kernels[0])))]
+        for i, dense in enumerate(self._dense[:-1]):
+            dropout = BatchedDropout([setting.dropout for setting in settings], seed + i)
+            layers += [dense, keras.layers.Activation(activation), dropout]
+        self.model = keras.Sequential([*layers, self._dense[-1]])
+        self._smoothing = np.array([[s.label_smoothing] for s in settings], np.float32)
+        self._kept = np.array([[[1 - s.lr * s.weight_decay]] for s in settings], np.float32)
+        self._optimizer = optimizer_per_net(optimizer, [setting.lr for setting in settings])
+        self._optimizer.build(self.model.trainable_variables)
+        self._update = tf.function(self._apply, jit_compile=self.model.count_params() >= _COMPILED_FROM)
+        self._steps = tf.function(self._all_steps, reduce_retracing=True)
+        self._forward = tf.function(self._plain_scores, reduce_retracing=True)
+
+    @property
+    def count(self) -> int:
+        """Number m of nets."""
+        return len(self._kept)
+
+    @property
+    def width(self) -> int:
+        """Length r of the rows they take."""
+        return int(self._dense[0].kernel.shape[1])
+
+    @property
+    def classes(self) -> int:
+        """Number k of scores."""
+        return max(int(self._dense[-1].kernel.shape[2]), 2)
+
+    def train(self, rows: np.ndarray, y: np.ndarray, weights: np.ndarray, order: np.ndarray) -> None:
+        """Takes a step for each line of `order`.
+
+        Args:
+            rows: (n, v, r) float32, v views of n images.
+            y: (n,) classes.
+            weights: (n, m) float32, how much each image counts for each net; about 1 on average.
+            order: (steps, b) positions of rows, those of an image following each other.
+        """
+        images = order // rows.shape[1]
+        flat = rows.reshape(-1, rows.shape[2])
+        arrays = (flat, order.astype(np.int32), y[images].astype(np.int32), weights[images])
+        self._steps(*map(tf.constant, arrays))
+
+    def scores(self, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
+        """Scores of plain views: (n, v, r) rows and (m, q) images, q for each net -> (m, q, k) float32."""
+        return np.asarray(self._forward(tf.constant(rows[:, 0]), tf.constant(images.astype(np.int32))))
+
+    def weights_of(self, net: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Kernels (inputs, units) and biases (units,) of one net, float32."""
+        return [np.array(d.kernel[net]) for d in self._dense], [np.array(d.bias[net, 0]) for d in self._dense]
+
+    def _all_steps(self, rows: Any, order: Any, y: Any, weights: Any) -> None:
+        for step in tf.range(len(order)):
+            with tf.GradientTape() as tape:
+                scores = self._k_scores(tf.gather(rows, order[None, step]), training=True)
+                loss = self._loss(scores, y[step], tf.transpose(weights[step]))
+            self._update(tape.gradient(loss, self.model.trainable_variables))
+
+    def _loss(self, scores: Any, y: Any, weights: Any) -> Any:
+        """Sum over nets of the mean weighted log loss in the batch: (m, b, k) scores, (b,) y, (m, b) weights."""
+        logs = tf.nn.log_softmax(scores)
+        true = tf.reduce_sum(logs * tf.one_hot(y, scores.shape[-1]), axis=-1)
+        each = (self._smoothing - 1) * true - self._smoothing * tf.reduce_mean(logs, axis=-1)
+        return tf.reduce_sum(tf.reduce_mean(each * weights, axis=1))
+
+    def _apply(self, gradients: list[Any]) -> None:
+        if (self._kept != 1).any():
+            for dense in self._dense:
+                dense.kernel.assign(dense.kernel * self._kept)
+        self._optimizer.apply(gradients, self.model.trainable_variables)
+
+    def _plain_scores(self, rows: Any, images: Any) -> Any:
+        return self._k_scores(tf.gather(rows, images), training=False)
+
+    def _k_scores(self, x: Any, *, training: bool) -> Any:
+        scores = self.model(x, training=training)
+        return scores if scores.shape[-1] > 1 else tf.concat([tf.zeros_like(scores), scores], axis=-1)

@@ -1,0 +1,64 @@
+"""Whether rows fit into memory, and what to do where they do not."""
+
+from pathlib import Path
+
+import numpy as np
+
+from onepass.features.errors import TrainingError
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: what the system has, or its control group allows if that is less."""
+    free = 2**40
+    for line in _read(Path("/proc/meminfo")).splitlines():
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) * 1024
+    limit, used = _read(_CGROUP / "memory.max").strip(), _read(_CGROUP / "memory.current").strip()
+    return min(free, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else free
+
+
+def require_memory(kind: str, needed: int, free: int, images: int) -> None:
+    """Refuses to fit a head that needs all its rows at once and cannot have them.
+
+    Args:
+        kind: Of the head.
+        needed: Bytes.
+        free: Bytes.
+        images: How many there are to train on.
+
+    Raises:
+        TrainingError: With a number of images that would fit.
+    """
+    if needed > free:
+        # A Gaussian kernel grows with the square of the images; a share of the root of it fits in any case.
+        fit = int(images * min(free / needed, 1) * 0.9)
+        raise TrainingError(
+            f"{kind} needs about {needed / 1e9:.1f} GB for {images} images, and {free / 1e9:.1f} GB are free. Train it "
+            f"on some of them with --max-images {fit}, or take --head mlp or linear, which read the file in pieces."
+        )
+
+
+def some_of(rows: np.ndarray, y: np.ndarray, count: int | None, *, seed: int) -> np.ndarray:
+    """At most `count` of the rows, each class with its share and two at least; all of them for None.
+
+    Args:
+        rows: (m,) positions.
+        y: (m,) their classes.
+        count: How many.
+        seed: Of the draw.
+    """
+    if count is None or count >= len(rows):
+        return rows
+    order = np.random.default_rng(seed).permutation(len(rows))
+    members = [order[y[order] == label] for label in np.unique(y)]
+    kept = [some[: max(int(count * len(some) / len(rows)), min(2, len(some)))] for some in members]
+    return np.sort(rows[np.concatenate(kept)])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,193 @@
+"""Trains nets on several samples of the same rows at once, epoch by epoch, and picks the best by held-out rows."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onepass.heads.fitting.row_chunks import RowSource
+
+if TYPE_CHECKING:
+    from onepass.heads.fitting.batched_nets import BatchedNets
+
+_SCORED_AT_ONCE = 256
+_OCTAVES = np.arange(-4, 4)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Which images each of c nets of a setting trains on, and which it is judged by.
+
+    Attributes:
+        y: (n,) classes.
+        importance: (n,) weight of each image in the judgement.
+        weights: (n, c) float32 how much each image counts in training, on average 1 for each net.
+        held_out: (n, c) bool, the images each net is judged by.
+    """
+
+    y: np.ndarray
+    importance: np.ndarray
+    weights: np.ndarray
+    held_out: np.ndarray
+
+    @classmethod
+    def of(cls, y: np.ndarray, importance: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> "Samples":
+        """From (n, c) bool: who trains on what."""
+        weights = train * importance[:, None]
+        return cls(y, importance, (weights / weights.mean(axis=0)).astype(np.float32), held_out)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """How nets are trained.
+
+    Attributes:
+        epochs: At most so many.
+        batch_size: Rows per step, roughly: the rows of a chunk are dealt to batches of one size.
+        patience: Ends after so many epochs without a better net.
+        late: Asked after each epoch; True ends the training.
+        seed: Of the order and of the views drawn.
+    """
+
+    epochs: int
+    batch_size: int
+    patience: int
+    late: Callable[[], bool]
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A net in its best state.
+
+    Attributes:
+        kernels, biases: Of its layers.
+        epochs: After how many epochs.
+        scores: (n, k) of the held-out images at that time; NaN where none holds an image out.
+    """
+
+    kernels: list[np.ndarray]
+    biases: list[np.ndarray]
+    epochs: int
+    scores: np.ndarray
+
+    def is_finite(self) -> bool:
+        return all(np.isfinite(array).all() for array in (*self.kernels, *self.biases))
+
+
+def best_setting(nets: "BatchedNets", source: RowSource, samples: Samples, run: Run) -> int:
+    """Which of s settings does best on held-out images; the first if all of them diverge.
+
+    Args:
+        nets: s nets for each of c samples, sample by sample.
+        source: Rows, of which the nets take the first columns.
+        samples: c of them.
+        run: How to train.
+    """
+    best = np.full(nets.count // samples.weights.shape[1], np.inf)
+    for losses, _ in _judged(nets, source, samples, run):
+        best = np.fmin(best, losses)
+    return int(best.argmin())
+
+
+def best_epoch(nets: "BatchedNets", source: RowSource, samples: Samples, run: Run) -> Trained:
+    """Trains one setting on c samples, and returns the last one's net as it was when all did best.
+
+    Args:
+        nets: c.
+        source, samples, run: As for `best_setting`.
+    """
+    best, trained = np.inf, None
+    for epoch, (losses, scores) in enumerate(_judged(nets, source, samples, run)):
+        if trained is None or losses[0] < best:
+            latest = Trained(*nets.weights_of(nets.count - 1), epoch + 1, scores[0])
+            if trained is None or latest.is_finite():
+                best, trained = losses[0], latest
+    assert trained is not None
+    return trained
+
+
+def _judged(
+    nets: "BatchedNets", source: RowSource, samples: Samples, run: Run
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """After each epoch the (s,) held-out losses, infinite where a net diverged, and the (s, n, k) scores."""
+    best, in_vain = np.inf, 0
+    for epoch in range(run.epochs):
+        _train_epoch(nets, source, samples, run, epoch)
+        scores = held_out_scores(nets, source, samples)
+        losses = held_out_losses(scores, samples)
+        yield losses, scores
+        in_vain = 0 if losses.min() < best else in_vain + 1
+        best = min(best, losses.min())
+        if in_vain == run.patience or run.late() or not np.isfinite(losses).any():
+            return
+
+
+def _train_epoch(nets: "BatchedNets", source: RowSource, samples: Samples, run: Run, epoch: int) -> None:
+    random = np.random.default_rng((run.seed, epoch))
+    settings = nets.count // samples.weights.shape[1]
+    for positions, rows in source.chunks(int(random.integers(2**31))):
+        order = batches(len(rows), run.batch_size, random) * source.views
+        order += random.integers(source.views, size=order.shape)
+        weights = np.repeat(samples.weights[positions], settings, axis=1)
+        nets.train(rows[:, :, : nets.width], samples.y[positions], weights, order)
+
+
+def batches(n: int, size: int, random: np.random.Generator) -> np.ndarray:
+    """(steps, b) shuffled images, b at most `size`, all full: the first few come again in the last batch."""
+    steps = -(-n // size)
+    return np.resize(random.permutation(n), (steps, -(-n // steps)))
+
+
+def held_out_scores(nets: "BatchedNets", source: RowSource, samples: Samples) -> np.ndarray:
+    """(s, n, k) float32 scores of plain views, each by the net that does not train on it; NaN where there is none."""
+    n, c = samples.held_out.shape
+    settings = nets.count // c
+    scores = np.full((settings, n, nets.classes), np.nan, np.float32)
+    for positions, rows in source.chunks(None):
+        plain = np.ascontiguousarray(rows[:, :1, : nets.width])
+        members = [np.flatnonzero(held) for held in samples.held_out[positions].T]
+        for start in range(0, max(map(len, members)), _SCORED_AT_ONCE):
+            pieces = [some[start : start + _SCORED_AT_ONCE] for some in members]
+            found = nets.scores(plain, np.repeat(_padded(pieces), settings, axis=0))
+            for j, piece in enumerate(pieces):
+                scores[:, positions[piece]] = found[j * settings : (j + 1) * settings, : len(piece)]
+    return scores
+
+
+def _padded(pieces: list[np.ndarray]) -> np.ndarray:
+    """Rows of one length; what is added is 0, a row that exists."""
+    padded = np.zeros((len(pieces), max(map(len, pieces))), np.int64)
+    for line, piece in zip(padded, pieces, strict=True):
+        line[: len(piece)] = piece
+    return padded
+
+
+def held_out_losses(scores: np.ndarray, samples: Samples) -> np.ndarray:
+    """(s, n, k) scores -> (s,) log losses at about the best temperature; infinite where scores are not finite.
+
+    A head gets its temperature after training, so a net that is too sure of itself loses nothing by it. Tried are
+    eight temperatures, each twice the last, and where a parabola through the best three has its lowest point.
+    """
+    judged = samples.held_out.any(axis=1)
+    scores, y, importance = scores[:, judged], samples.y[judged], samples.importance[judged]
+    # Scores beyond this have long diverged, and their differences must not overflow.
+    sound = (np.abs(scores) < 1e30).all(axis=(1, 2))
+    scores = np.where(sound[:, None, None], scores, 0)
+    margins = scores - np.take_along_axis(scores, y[None, :, None], axis=2)
+
+    def losses(octaves: np.ndarray) -> np.ndarray:
+        scaled = margins * np.exp2(octaves, dtype=np.float32)[:, None, None]
+        return np.asarray(np.log(np.exp(np.minimum(scaled, 80)).sum(axis=2)) @ importance / importance.sum())
+
+    tried = np.array([losses(np.full(len(scores), octave)) for octave in _OCTAVES])
+    best = np.minimum(losses(_OCTAVES[0] + _lowest_points(tried)), tried.min(axis=0))
+    return np.where(sound, best, np.inf)
+
+
+def _lowest_points(values: np.ndarray) -> np.ndarray:
+    """(g, s) values at 0 to g - 1 -> (s,) where the parabolas through the lowest and its neighbours are lowest."""
+    middle = np.clip(values.argmin(axis=0), 1, len(values) - 2)
+    left, at, right = (np.take_along_axis(values, (middle + i)[None], axis=0)[0] for i in (-1, 0, 1))
+    return np.asarray(middle + np.clip((left - right) / np.maximum(2 * (left - 2 * at + right), 1e-12), -1, 1))

@@ -1,0 +1,163 @@
+"""Rows that come in chunks, so that a head can be trained on more of them than fit into memory."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from onepass.features import FeatureFile
+from onepass.features.errors import FeatureFileError, OptionError
+
+Chunk = tuple[np.ndarray, np.ndarray]
+"""(m,) int64 positions of images in their source, and their (m, v, d) float32 rows."""
+
+_BLOCK = 2**18
+"""Bytes of neighbouring rows that stay together when a file is shuffled: enough to read a disk at its pace."""
+
+_ALIVE = 3
+"""Chunks that exist at once: one is read or standardised while the last is still in use."""
+
+
+class RowSource(Protocol):
+    """n images with v rows of width d each, the plain view first."""
+
+    @property
+    def n(self) -> int: ...
+
+    @property
+    def views(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def y(self) -> np.ndarray:
+        """(n,) labels."""
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """(n,) equal for images that must be held out together, or None."""
+
+    def chunks(self, seed: int | None) -> Iterator[Chunk]:
+        """Each image once, in an order that depends on the seed, or as they lie for None."""
+
+
+@dataclass(frozen=True)
+class ResidentRows:
+    """All rows as a single chunk.
+
+    Attributes:
+        x: (n, v, d) float32.
+        y: (n,) labels.
+        groups: As for `RowSource`.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    groups: np.ndarray | None = None
+
+    @property
+    def n(self) -> int:
+        return int(self.x.shape[0])
+
+    @property
+    def views(self) -> int:
+        return int(self.x.shape[1])
+
+    @property
+    def width(self) -> int:
+        return int(self.x.shape[2])
+
+    def chunks(self, seed: int | None) -> Iterator[Chunk]:  # noqa: ARG002 (who trains shuffles within chunks)
+        yield np.arange(self.n), self.x
+
+
+@dataclass(frozen=True)
+class ChangedRows:
+    """A source with all its rows put through a function.
+
+    Attributes:
+        source: Where they come from.
+        change: (m, v, d) float32 -> (m, v, width) float32.
+        width: Of the changed rows.
+    """
+
+    source: RowSource
+    change: Callable[[np.ndarray], np.ndarray]
+    width: int
+
+    @property
+    def n(self) -> int:
+        return self.source.n
+
+    @property
+    def views(self) -> int:
+        return self.source.views
+
+    @property
+    def y(self) -> np.ndarray:
+        return self.source.y
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        return self.source.groups
+
+    def chunks(self, seed: int | None) -> Iterator[Chunk]:
+        return ((positions, self.change(rows)) for positions, rows in self.source.chunks(seed))
+
+
+class FileRows:
+    """Images of a feature file, read as they are needed and checked against their checksums.
+
+    Args:
+        file: Open as long as this is used.
+        positions: (n,) positions of committed images in it.
+        memory: Bytes that rows may take at any time.
+
+    Raises:
+        OptionError: There is not memory enough for a single image.
+        FeatureFileError: An image has no row.
+    """
+
+    def __init__(self, file: FeatureFile, positions: np.ndarray, *, memory: int) -> None:
+        self._file = file
+        self._positions = np.asarray(positions, np.int64)
+        _, self.views, self.width = file.shape
+        image = 4 * self.views * self.width
+        self._per_chunk = memory // (_ALIVE * image)
+        self._per_block = min(max(_BLOCK // image, 1), self._per_chunk)
+        if self._per_chunk < 1:
+            raise OptionError(f"{memory} bytes are not enough to train in pieces; needed: {_ALIVE * image} or more.")
+        if not file.committed[self._positions].all():
+            missing = file.table.paths[self._positions[~file.committed[self._positions]][0]]
+            raise FeatureFileError(
+                f"{file.path} holds no row for {missing}. Run the same extract command again to complete it."
+            )
+
+    @property
+    def n(self) -> int:
+        return len(self._positions)
+
+    @property
+    def y(self) -> np.ndarray:
+        """(n,) int64, positions in the file's class names."""
+        return self._file.table.labels[self._positions].astype(np.int64)
+
+    @property
+    def groups(self) -> np.ndarray:
+        return np.asarray(self._file.table.group_ids()[self._positions])
+
+    def chunks(self, seed: int | None) -> Iterator[Chunk]:
+        """See `RowSource`. Blocks of neighbouring rows are shuffled; rows within a chunk are not.
+
+        Raises:
+            FeatureFileError: The bytes of a row have changed.
+        """
+        blocks = np.split(np.arange(self.n), range(self._per_block, self.n, self._per_block))
+        if seed is not None:
+            np.random.default_rng(seed).shuffle(blocks)
+        order = np.concatenate(blocks)
+        for start in range(0, self.n, self._per_chunk):
+            chosen = order[start : start + self._per_chunk]
+            yield chosen, self._file.read_views(self._positions[chosen])[0]

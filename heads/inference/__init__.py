@@ -1,0 +1,1 @@
+"""Fitted heads as plain arrays that predict by numpy alone."""

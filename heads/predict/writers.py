@@ -1,0 +1,262 @@
+"""Predictions as files and streams, written one by one: CSV, JSON, JSON lines, Parquet."""
+
+import contextlib
+import csv
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from onepass.features import SkippedImage
+from onepass.features.errors import OptionError, OutputError
+from onepass.heads.predict.predict import Answer, Prediction
+
+_GROUP = 1024
+"""Rows of a Parquet file that are written together."""
+
+
+class AnswerWriter(ABC):
+    """Takes answers in turn. What text, CSV and JSON lines took is on disk at once, the others need their end.
+
+    Args:
+        file: Open for writing.
+        columns: Of a table; see `columns`.
+
+    Attributes:
+        predicted: Images classified so far.
+        skipped: The others.
+    """
+
+    def __init__(self, file: IO[Any], columns: list[str]) -> None:
+        self._file, self._columns = file, columns
+        self.predicted = 0
+        self.skipped: list[SkippedImage] = []
+
+    def take(self, answer: Answer) -> None:
+        """Counts and writes an answer.
+
+        Raises:
+            OutputError: The disk is full, say.
+        """
+        if isinstance(answer, SkippedImage):
+            self.skipped.append(answer)
+        else:
+            self.predicted += 1
+        with self._writable():
+            self._write(answer)
+
+    @abstractmethod
+    def _write(self, answer: Answer) -> None: ...
+
+    def finish(self) -> None:  # noqa: B027 (most need nothing)
+        """Ends the file."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is sys.stdout:
+            with self._writable():
+                self.finish()
+                self._file.flush()
+            return
+        with contextlib.suppress(OutputError) if value else contextlib.nullcontext(), self._writable(), self._file:
+            self.finish()
+        if value and not self.predicted and not self.skipped:
+            Path(self._file.name).unlink(missing_ok=True)  # or the same command would find it in its way
+
+    @contextlib.contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {getattr(self._file, 'name', 'the answers')}: {error.strerror}. Make room, or choose "
+                "another place with --out."
+            ) from None
+
+
+def write_answers(
+    answers: Iterable[Answer], writer: AnswerWriter, *, progress: Callable[[int, int | None, str], None] | None = None
+) -> None:
+    """Writes all answers.
+
+    Args:
+        answers: From `predict_images`.
+        writer: From `open_answers`.
+        progress: Called with images done, None for how many there will be, and the former in words.
+    """
+    for done, answer in enumerate(answers, start=1):
+        writer.take(answer)
+        if progress:
+            progress(done, None, f"{done} images")
+
+
+def columns(ranks: int, *, unknown: bool) -> list[str]:
+    """Names of a table's columns: path, class, probability, those of further ranks, unknown if asked, skipped."""
+    further = [f"{what}_{i}" for i in range(2, ranks + 1) for what in ("class", "probability")]
+    return ["path", "class", "probability", *further, *(["unknown"] if unknown else []), "skipped"]
+
+
+def open_answers(target: str, *, ranks: int, unknown: bool) -> AnswerWriter:
+    """A writer for a file by its ending, or to stdout for the bare name of a format.
+
+    Args:
+        target: Path that ends in .csv, .json, .jsonl or .parquet; or csv, json, jsonl or text.
+        ranks: Classes named per image.
+        unknown: Whether it is said of each image.
+
+    Raises:
+        OptionError: Another ending, a file that exists, or a place that cannot be written.
+    """
+    bare = target in _WRITERS
+    kind = target if bare else Path(target).suffix.lower().removeprefix(".")
+    if kind not in _WRITERS or (kind == "text" and not bare):
+        raise OptionError(
+            f"--out {target} ends in neither .csv, .json, .jsonl nor .parquet; give it one of these endings, or "
+            "csv, json or jsonl alone for stdout."
+        )
+    if kind == "parquet":
+        if bare:
+            raise OptionError("Parquet is no text for stdout; give a file name that ends in .parquet.")
+        _require_parquet()
+    writer = _WRITERS[kind]
+    if bare:
+        return writer(sys.stdout, columns(ranks, unknown=unknown))
+    try:
+        text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+        file = open(target, "xb") if kind == "parquet" else open(target, "x", **text)  # type: ignore[call-overload]
+    except FileExistsError:
+        raise OptionError(
+            f"{target} exists and is not overwritten. Choose another name with --out, or delete it."
+        ) from None
+    except FileNotFoundError:
+        raise OptionError(f"the folder of --out {target} does not exist.") from None
+    except OSError as error:
+        raise OptionError(f"cannot write {target}: {error.strerror}. Choose another place with --out.") from None
+    return writer(file, columns(ranks, unknown=unknown))
+
+
+class _Lines(AnswerWriter):
+    """One JSON object per line."""
+
+    def _write(self, answer: Answer) -> None:
+        self._file.write(json.dumps(_record(answer)) + "\n")
+        self._file.flush()
+
+
+class _Json(AnswerWriter):
+    """One JSON object: predictions, then what was skipped."""
+
+    def _write(self, answer: Answer) -> None:
+        if isinstance(answer, Prediction):
+            start = '{"predictions": [' if self.predicted == 1 else ","
+            self._file.write(f"{start}\n{json.dumps(answer.record())}")
+            self._file.flush()
+
+    def finish(self) -> None:
+        start = "" if self.predicted else '{"predictions": ['
+        self._file.write(f'{start}\n], "skipped": {json.dumps([_record(image) for image in self.skipped])}}}\n')
+
+
+class _Text(AnswerWriter):
+    """One line per image for people; what was skipped is left out."""
+
+    def _write(self, answer: Answer) -> None:
+        if isinstance(answer, Prediction):
+            named = "  ".join(f"{name} {probability:.3f}" for name, probability in answer.top)
+            self._file.write(f"{answer.path}  {f'unknown ({named})' if answer.unknown else named}\n")
+            self._file.flush()
+
+
+class _Csv(AnswerWriter):
+    """A table with a header."""
+
+    def __init__(self, file: IO[Any], columns: list[str]) -> None:
+        super().__init__(file, columns)
+        self._table = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        self._table.writeheader()
+
+    def _write(self, answer: Answer) -> None:
+        row = _row(answer)
+        if "unknown" in row:
+            row["unknown"] = "yes" if row["unknown"] else "no"
+        self._table.writerow(row)
+        self._file.flush()
+
+
+class _Parquet(AnswerWriter):
+    """A table of the same columns as CSV, in row groups of 1,024."""
+
+    def __init__(self, file: IO[Any], columns: list[str]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        super().__init__(file, columns)
+        kinds = {"probability": pa.float64(), "unknown": pa.bool_()}
+        self._schema = pa.schema([(name, kinds.get(name.split("_")[0], pa.string())) for name in columns])
+        self._table = pq.ParquetWriter(file, self._schema)
+        self._rows: list[dict[str, Any]] = []
+
+    def _write(self, answer: Answer) -> None:
+        # Names that are no UTF-8 cannot be kept in Parquet as they are.
+        row = {
+            name: value.encode(errors="surrogateescape").decode(errors="replace") if isinstance(value, str) else value
+            for name, value in _row(answer).items()
+        }
+        self._rows.append(row)
+        if len(self._rows) == _GROUP:
+            self._flush()
+
+    def finish(self) -> None:
+        self._flush()
+        self._table.close()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        if self._rows:
+            self._table.write_table(pa.Table.from_pylist(self._rows, self._schema))
+            self._rows = []
+
+
+_WRITERS: dict[str, type[AnswerWriter]] = {
+    "csv": _Csv,
+    "json": _Json,
+    "jsonl": _Lines,
+    "parquet": _Parquet,
+    "text": _Text,
+}
+
+
+def _record(answer: Answer) -> dict[str, Any]:
+    if isinstance(answer, Prediction):
+        return answer.record()
+    return {"path": answer.path, "reason": answer.reason}
+
+
+def _row(answer: Answer) -> dict[str, Any]:
+    """An answer by the names of `columns`."""
+    if isinstance(answer, SkippedImage):
+        return {"path": answer.path, "skipped": answer.reason}
+    row: dict[str, Any] = {"path": answer.path}
+    for rank, (name, probability) in enumerate(answer.top, start=1):
+        ending = "" if rank == 1 else f"_{rank}"
+        row |= {f"class{ending}": name, f"probability{ending}": probability}
+    return row if answer.unknown is None else {**row, "unknown": answer.unknown}
+
+
+def _require_parquet() -> None:
+    try:
+        import pyarrow  # noqa: F401
+    except ModuleNotFoundError:
+        raise OptionError(
+            'Parquet files need pyarrow, which is not installed. Run: pip install "onepass[parquet]". Or write .csv.'
+        ) from None

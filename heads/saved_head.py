@@ -1,0 +1,272 @@
+"""The head file: arrays and JSON in one safetensors file; loading it runs nothing."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from onepass.features import FeatureFile, Spec
+from onepass.features.errors import FeatureFileError, HeadFileError, OptionError
+from onepass.features.spec import require_equal_specs
+from onepass.heads.evaluation import ClassScore, Evaluation, LeakFree
+from onepass.heads.fitting.blas import one_blas_thread
+from onepass.heads.inference.kernel_machine import KernelMachine
+from onepass.heads.inference.neighbour_table import NeighbourTable
+from onepass.heads.inference.network import DenseNetwork, Network
+from onepass.heads.inference.out_of_distribution import Abstention, OutOfDistribution
+from onepass.heads.near_duplicates import leaked
+from onepass.heads.schema import require_kinds
+
+FORMAT = "onepass-head"
+VERSION = 4
+FORMS: dict[str, type[Network]] = {form.form: form for form in (DenseNetwork, KernelMachine, NeighbourTable)}
+_BESIDE = ("golden", "seen")
+
+
+@dataclass(frozen=True, eq=False)
+class SavedHead:
+    """A fitted head with all it needs to be used and trusted elsewhere.
+
+    Attributes:
+        kind: logreg, svm, mlp, ...: a name in `HEADS`.
+        network: Its arrays.
+        class_names: k names, in the order of the probabilities.
+        spec: What its rows must be computed with.
+        parameters: What it was trained with, tuned values included.
+        evaluation: Its score on images that training did not see.
+        trained_on: Where its rows came from: feature file, its hash, image folder, backbone, weights.
+        golden: (e, g, d) float32, golden rows of the feature file.
+        seen: (m, 8) uint8, first bytes of the SHA-256 of every training image.
+        path: The head file.
+        out_of_distribution: What tells images of no class; None if training held none out.
+        abstention: How that went on the images that `evaluation` is about.
+    """
+
+    kind: str
+    network: Network
+    class_names: tuple[str, ...]
+    spec: Spec
+    parameters: dict[str, Any]
+    evaluation: Evaluation
+    trained_on: dict[str, Any]
+    golden: np.ndarray
+    seen: np.ndarray
+    path: Path
+    out_of_distribution: OutOfDistribution | None = None
+    abstention: Abstention | None = None
+
+    def unknown_at(self, alpha: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        """What calls images unknown, wronging at most a share alpha of each class.
+
+        Returns:
+            (n, d) rows and their (n, k) probabilities -> (n,) bool.
+
+        Raises:
+            OptionError: alpha is not between 0 and 1, or too few images were held out in training.
+        """
+        if self.out_of_distribution is None:
+            raise OptionError(
+                f"{self.path} keeps nothing to tell unknown images by: a fine-tuned model, or a head of too few "
+                "images. Leave --unknown out."
+            )
+        subspace, strange = self.out_of_distribution.subspace, self.out_of_distribution.at(alpha, len(self.class_names))
+        return lambda rows, probabilities: np.asarray(strange(subspace.distances(rows), probabilities).all(axis=1))
+
+    def predict_proba(self, x: np.ndarray | Sequence[str | Path | np.ndarray]) -> np.ndarray:
+        """Probabilities of the classes, (n, k).
+
+        Args:
+            x: (n, d) float rows of its spec, or (n, v, d) to be averaged over v views, by numpy alone; or n
+                images, as paths or (h, w, 3) uint8 RGB arrays, by the backbone it was trained on.
+
+        Raises:
+            UnreadableImageError: Naming the first image that cannot be read.
+            BackboneError, SpecMismatchError, WeightsError, DriftError: As `backbone`.
+        """
+        if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.ndim in (2, 3):
+            return self.network.probabilities(x)
+        return self.network.probabilities(self.backbone.rows_of(x))
+
+    def predict(self, x: np.ndarray | Sequence[str | Path | np.ndarray]) -> np.ndarray:
+        """Rows or images as for `predict_proba` -> (n,) positions in `class_names`."""
+        return np.asarray(self.predict_proba(x).argmax(axis=1))
+
+    @cached_property
+    def backbone(self) -> Any:
+        """The backbone it was trained on, from where it came from then.
+
+        Raises:
+            BackboneError, SpecMismatchError, WeightsError: It cannot be had.
+            DriftError: It computes other rows here.
+        """
+        from onepass.extract import Source, load_backbone_for
+        from onepass.heads.predict.predict import check_rows
+
+        source = Source.of(self.trained_on)
+        backbone = load_backbone_for(self.spec, source=source, needed_by=str(self.path))
+        check_rows(self, backbone)
+        return backbone
+
+    def trained_in(self, file: FeatureFile) -> np.ndarray:
+        """(n,) bool: which images of a file it was trained on, by their content; images without a row are not."""
+        known = {seen.tobytes() for seen in self.seen}
+        prefixes = np.ascontiguousarray(file.table.content_hashes[:, :8])
+        trained = np.array([prefix.tobytes() in known for prefix in prefixes], bool)
+        return np.asarray(trained & file.committed)
+
+    @one_blas_thread
+    def copies_in(self, file: FeatureFile, positions: np.ndarray) -> np.ndarray:
+        """(n,) bool: which images at the given positions are copies, exact or near, of its training images.
+
+        Near copies are found of those training images that the file holds as well.
+        """
+        trained = self.trained_in(file)
+        return np.asarray(trained[positions] | leaked(file, positions, np.flatnonzero(trained)))
+
+    def require_rows_of(self, file: FeatureFile) -> None:
+        """Refuses a feature file of another spec.
+
+        Raises:
+            SpecMismatchError: With both specs side by side.
+        """
+        require_equal_specs(
+            file.spec,
+            self.spec,
+            left_name=str(file.path),
+            right_name=str(self.path),
+            remedy=f"Extract again with the settings of {self.path}, or train a new head on {file.path}.",
+        )
+
+
+def head_bytes(head: SavedHead) -> bytes:
+    """The content of a head file."""
+    unknown = head.out_of_distribution.arrays() if head.out_of_distribution else {}
+    arrays = {**head.network.arrays(), **unknown, "golden": head.golden, "seen": head.seen}
+    facts = {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": head.kind,
+        "form": head.network.form,
+        "settings": head.network.settings(),
+        "class_names": head.class_names,
+        "spec": asdict(head.spec),
+        "parameters": head.parameters,
+        "evaluation": asdict(head.evaluation),
+        "trained_on": head.trained_on,
+        "abstention": asdict(head.abstention) if head.abstention else None,
+    }
+    return save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"onepass": json.dumps(facts)})
+
+
+def save_head(head: SavedHead) -> None:
+    """Writes a head to its path; a crash leaves the old file or the new one.
+
+    Raises:
+        HeadFileError: The place holds something else than a head, or cannot be written.
+    """
+    path = head.path
+    if path.exists() and not is_head(path):
+        raise HeadFileError(f"{path} exists and is no head file; it is left alone. Choose another name with --out.")
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        # Not safetensors' own save_file, which makes files that only their owner may read.
+        with open(beside, "wb") as file:
+            file.write(head_bytes(head))
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise HeadFileError(f"cannot write {path}: {error}. Choose another place with --out.") from None
+
+
+def is_head(path: Path) -> bool:
+    """True if the file says of itself that it is a head of any version."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return "onepass" in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
+def load_head(path: str | Path) -> SavedHead:
+    """Reads a head file; needs numpy alone, neither scikit-learn nor Keras.
+
+    Raises:
+        HeadFileError: It is missing, is no head file, is of another version, or is damaged.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get("onepass")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise HeadFileError(f"there is no head file {path}. Make one with: train-head FEATURES") from None
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise HeadFileError(f"{path} cannot be read as a head file: {error}. Train the head again.") from None
+    if text is None:
+        raise HeadFileError(f"{path} is a safetensors file but no head. Needed: a file that train-head wrote.")
+    try:
+        return _parsed(path, json.loads(text), arrays)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, FeatureFileError) as error:
+        raise HeadFileError(f"{path} is damaged ({type(error).__name__}: {error}). Train the head again.") from None
+
+
+def _parsed(path: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> SavedHead:
+    if facts["format"] != FORMAT or facts["version"] != VERSION:
+        raise HeadFileError(
+            f"{path} has head format {facts['format']} {facts['version']}; this onepass reads {FORMAT} {VERSION}. "
+            "Upgrade onepass, or train the head again."
+        )
+    spec = Spec.from_json(json.dumps(facts["spec"]))
+    class_names = tuple(str(name) for name in facts["class_names"])
+    beside = {name: array for name, array in arrays.items() if name in _BESIDE or name.startswith("unknown.")}
+    own = {name: array for name, array in arrays.items() if name not in beside}
+    network = FORMS[facts["form"]].restore(own, dict(facts["settings"]))
+    if not network.is_finite():
+        raise ValueError("numbers that are not finite")
+    if (network.width, network.classes) != (spec.width, len(class_names)):
+        raise ValueError(f"{network.width} wide for {network.classes} classes; {spec.width}, {len(class_names)} needed")
+    scores = dict(facts["evaluation"])
+    scores["per_class"] = {name: ClassScore(**values) for name, values in scores["per_class"].items()}
+    scores["interval"] = tuple(scores["interval"])
+    if rest := scores.get("leak_free"):
+        scores["leak_free"] = LeakFree(**{**rest, "interval": tuple(rest["interval"])})
+    evaluation = Evaluation(**scores)
+    abstention = Abstention(**facts["abstention"]) if facts["abstention"] else None
+    for record in (evaluation, *([abstention] if abstention else [])):
+        require_kinds(record)
+    return SavedHead(
+        kind=str(facts["kind"]),
+        network=network,
+        class_names=class_names,
+        spec=spec,
+        parameters=dict(facts["parameters"]),
+        evaluation=evaluation,
+        trained_on=dict(facts["trained_on"]),
+        golden=_checked_golden(arrays["golden"], spec.width),
+        seen=_checked_seen(arrays["seen"]),
+        path=path,
+        out_of_distribution=OutOfDistribution.restore(beside, spec.width, len(class_names))
+        if len(beside) > len(_BESIDE)
+        else None,
+        abstention=abstention,
+    )
+
+
+def _checked_golden(golden: np.ndarray, width: int) -> np.ndarray:
+    if golden.dtype != np.float32 or golden.ndim != 3 or golden.shape[2] != width or not golden.size:
+        raise ValueError(f"golden rows of shape {golden.shape}, {golden.dtype}")
+    return golden
+
+
+def _checked_seen(seen: np.ndarray) -> np.ndarray:
+    if seen.dtype != np.uint8 or seen.ndim != 2 or seen.shape[1] != 8:
+        raise ValueError(f"hashes of training images of shape {seen.shape}, {seen.dtype}")
+    return seen

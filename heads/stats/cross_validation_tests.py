@@ -1,0 +1,70 @@
+"""What scores of (repeated) cross-validation say, although the folds share most of their training images."""
+
+import math
+
+import numpy as np
+
+from onepass.features.errors import OptionError, TrainingError
+from onepass.heads.stats.paired_tests import ALPHA, Difference
+
+
+def corrected_resampled_t(differences: np.ndarray, *, test_share: float) -> Difference:
+    """Difference between two heads whose scores come from (repeated) cross-validation.
+
+    The folds' training sets overlap, so their differences vary less than those of fresh data would.
+    The variance of the mean is therefore taken as (1 / J + n_test / n_train) s^2 and not as s^2 / J;
+    t has J - 1 degrees of freedom.
+
+    Where all J differences are equal there is no s. If they are 0, p is 1. Otherwise only their common
+    sign remains as evidence, and p is that of the sign test, 2^(1 - J); the interval is then
+    the difference alone, extended to 0 if p > 0.05.
+
+    Args:
+        differences: (J,) score of the first head minus score of the second, one per fold and repeat.
+        test_share: n_test / (n_test + n_train), above 0 and below 1; 1 / k for k folds.
+
+    Raises:
+        OptionError: `test_share` is out of range.
+        TrainingError: J is below 2.
+
+    Source: C. Nadeau, Y. Bengio (2003), Inference for the Generalization Error, Mach. Learn. 52, 239-281.
+    """
+    from scipy.special import stdtr
+
+    mean, error, quantile = _corrected_mean(differences, test_share)
+    if error > 0:
+        return Difference(
+            mean,
+            (mean - quantile * error, mean + quantile * error),
+            2 * float(stdtr(len(differences) - 1, -abs(mean) / error)),
+        )
+    p = 1.0 if mean == 0 else 2.0 ** (1 - len(differences))
+    return Difference(mean, (min(mean, 0.0), max(mean, 0.0)) if p > ALPHA else (mean, mean), p)
+
+
+def corrected_interval(scores: np.ndarray, *, test_share: float) -> tuple[float, float]:
+    """95 % interval of one head's mean score over (repeated) cross-validation.
+
+    It may reach beyond the range of the score, and is the mean alone where all scores are equal.
+    Arguments, errors and source as in `corrected_resampled_t`; `scores` are (J,).
+    """
+    mean, error, quantile = _corrected_mean(scores, test_share)
+    return mean - quantile * error, mean + quantile * error
+
+
+def _corrected_mean(values: np.ndarray, test_share: float) -> tuple[float, float, float]:
+    """Mean, its standard error (0 if all values are equal) and the t quantile of 1 - ALPHA / 2."""
+    from scipy.special import stdtrit
+
+    folds = len(values)
+    if not 0 < test_share < 1:
+        raise OptionError(f"test_share is {test_share}; needed: above 0 and below 1, such as 0.2 for 5 folds.")
+    if folds < 2:
+        raise TrainingError(f"there are scores of {folds} folds; needed: at least 2 to see how they vary.")
+    mean = float(np.mean(values))
+    quantile = float(stdtrit(folds - 1, 1 - ALPHA / 2))
+    # Scores that are equal on paper differ by rounding; that is no variance.
+    if np.ptp(values) <= 1e-12:
+        return (0.0 if abs(mean) <= 1e-12 else mean), 0.0, quantile
+    factor = 1 / folds + test_share / (1 - test_share)
+    return mean, math.sqrt(factor * float(np.var(values, ddof=1))), quantile

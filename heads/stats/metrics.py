@@ -1,0 +1,176 @@
+"""Scores of class probabilities, for the images as they are or for many weightings of them at once.
+
+A bootstrap resample is a weighting: each image counts as often as it was drawn. So a metric is split
+into what is done once (who is right, the order of the probabilities) and what is done for all
+resamples together, which are matrix products and one cumulative sum per class.
+"""
+
+from collections.abc import Callable
+from typing import overload
+
+import numpy as np
+
+from onepass.features.errors import OptionError, TrainingError
+
+Scorer = Callable[[np.ndarray], np.ndarray]
+"""(b, n) weights -> (b,) scores, NaN where a score is undefined."""
+
+HIGHER_IS_BETTER = {"accuracy": True, "balanced": True, "macro-f1": True, "log-loss": False, "auroc": True}
+METRICS = tuple(HIGHER_IS_BETTER)
+
+
+@overload
+def metric(name: str, probabilities: np.ndarray, y: np.ndarray, *, weights: None = None) -> float: ...
+@overload
+def metric(name: str, probabilities: np.ndarray, y: np.ndarray, *, weights: np.ndarray) -> np.ndarray: ...
+def metric(
+    name: str, probabilities: np.ndarray, y: np.ndarray, *, weights: np.ndarray | None = None
+) -> float | np.ndarray:
+    """A head's score on images.
+
+    - accuracy: share of the images whose most probable class is the true one.
+    - balanced: mean over classes of the share of their images that are right.
+    - macro-f1: mean over classes of F1, 2 hits / (images of the class + images called so).
+    - log-loss: mean of -log(probability of the true class), probabilities clipped to [e, 1 - e] with
+      e = 2.2e-16, the float64 spacing at 1; so one image costs 36.04 at most.
+    - auroc: area under the ROC curve of each class against the rest, averaged over classes; for two
+      classes the area of class 1. Equal probabilities count half.
+
+    The means over classes leave out classes without images in `y`, or in a resample, as scikit-learn's
+    balanced accuracy does. F1 of such a class would be 0 however well the head does; images called so
+    by mistake still cost their own class. auroc also leaves out a class to which all images belong,
+    and is NaN if no class remains.
+
+    Args:
+        name: One of `METRICS`.
+        probabilities: (n, k), each row sums to 1.
+        y: (n,) true classes, 0 to k - 1.
+        weights: (b, n) how often each image counts, >= 0 and not all 0 in a row; every image once by default.
+
+    Returns:
+        The score, or (b,) float64 scores if there are weights.
+
+    Raises:
+        OptionError: The metric is unknown.
+        TrainingError: n is 0.
+    """
+    score = scorer(name, probabilities, y)
+    return score(weights) if weights is not None else float(score(np.ones((1, len(y))))[0])
+
+
+def scorer(name: str, probabilities: np.ndarray, y: np.ndarray) -> Scorer:
+    """The part of `metric` that does not depend on the weights; arguments and errors as there."""
+    if name not in _SCORERS:
+        raise OptionError(f"unknown metric {name!r}; there are {', '.join(METRICS)}.")
+    if len(y) == 0:
+        raise TrainingError(f"there are no images to compute {name} on; needed: at least 1.")
+    return _SCORERS[name](np.asarray(probabilities, np.float64), np.asarray(y, np.int64))
+
+
+def calibration_error(probabilities: np.ndarray, y: np.ndarray, *, bins: int = 15) -> float:
+    """Expected calibration error: how far the probability of the answer is from the share that is right.
+
+    Images are sorted into bins of equal width by the probability of their most probable class; the error is
+    the mean over images of |share right - mean probability| of their bin. It is above 0 by chance
+    even for a calibrated head, the more so the fewer images there are.
+
+    Args:
+        probabilities: (n, k), each row sums to 1.
+        y: (n,) true classes, 0 to k - 1.
+        bins: How many; bin i is (i / bins, (i + 1) / bins].
+
+    Raises:
+        OptionError: `bins` is below 1.
+        TrainingError: n is 0.
+
+    Source: Guo, Pleiss, Sun, Weinberger (2017), On Calibration of Modern Neural Networks, arXiv:1706.04599, eq. 3.
+    """
+    if bins < 1:
+        raise OptionError(f"bins is {bins}; needed: at least 1.")
+    if len(y) == 0:
+        raise TrainingError("there are no images to compute the calibration error on; needed: at least 1.")
+    sure = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == y
+    place = np.digitize(sure, np.linspace(0, 1, bins + 1)[1:-1], right=True)
+    return float(np.abs(np.bincount(place, weights=right - sure)).sum() / len(y))
+
+
+def _accuracy(p: np.ndarray, y: np.ndarray) -> Scorer:
+    right = (p.argmax(axis=1) == y).astype(np.float64)
+    return lambda weights: np.asarray(weights @ right / weights.sum(axis=1))
+
+
+def _balanced(p: np.ndarray, y: np.ndarray) -> Scorer:
+    true = np.eye(p.shape[1])[y]
+    hits = true * (p.argmax(axis=1) == y)[:, None]
+
+    def score(weights: np.ndarray) -> np.ndarray:
+        images = weights @ true
+        return _mean_over_classes(weights @ hits / np.maximum(images, 1e-300), images > 0)
+
+    return score
+
+
+def _macro_f1(p: np.ndarray, y: np.ndarray) -> Scorer:
+    classes, answers = np.eye(p.shape[1]), p.argmax(axis=1)
+    true, both = classes[y], classes[y] + classes[answers]
+    hits = true * (answers == y)[:, None]
+
+    def score(weights: np.ndarray) -> np.ndarray:
+        return _mean_over_classes(2 * (weights @ hits) / np.maximum(weights @ both, 1e-300), weights @ true > 0)
+
+    return score
+
+
+def _log_loss(p: np.ndarray, y: np.ndarray) -> Scorer:
+    smallest = np.finfo(np.float64).eps
+    losses = -np.log(np.clip(p[np.arange(len(y)), y], smallest, 1 - smallest))
+    return lambda weights: np.asarray(weights @ losses / weights.sum(axis=1))
+
+
+def _auroc(p: np.ndarray, y: np.ndarray) -> Scorer:
+    classes = [1] if p.shape[1] == 2 else np.unique(y)
+    areas = [_area(p[:, i], y == i) for i in classes]
+
+    def score(weights: np.ndarray) -> np.ndarray:
+        columns = np.ascontiguousarray(weights.T, np.float64)  # so that sums run along memory
+        found = np.stack([area(columns) for area in areas], axis=1)
+        return _mean_over_classes(np.nan_to_num(found), np.isfinite(found))
+
+    return score
+
+
+def _area(scores: np.ndarray, positive: np.ndarray) -> Scorer:
+    """(n,) scores, (n,) bool -> function of (n, b) weights: the area under the ROC curve.
+
+    The area is the probability that a positive image scores above a negative one: each positive
+    counts the weight of the negatives below it, and half of those level with it.
+    """
+    yes, no = np.flatnonzero(positive), np.flatnonzero(~positive)
+    no = no[np.argsort(scores[no], kind="stable")]
+    below = np.searchsorted(scores[no], scores[yes], "left")
+    up_to = np.searchsorted(scores[no], scores[yes], "right")
+
+    def area(weights: np.ndarray) -> np.ndarray:
+        total = np.zeros((len(no) + 1, weights.shape[1]))
+        np.cumsum(weights[no], axis=0, out=total[1:])
+        pairs = weights[yes].sum(axis=0) * total[-1]
+        won = np.einsum("ib,ib->b", weights[yes], total[below] + total[up_to]) / 2
+        return np.where(pairs > 0, won / np.maximum(pairs, 1e-300), np.nan)
+
+    return area
+
+
+def _mean_over_classes(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """(b, k) values, (b, k) bool -> (b,) mean of those that count, NaN if none does."""
+    number = counted.sum(axis=1)
+    return np.where(number > 0, np.where(counted, values, 0).sum(axis=1) / np.maximum(number, 1), np.nan)
+
+
+_SCORERS: dict[str, Callable[[np.ndarray, np.ndarray], Scorer]] = {
+    "accuracy": _accuracy,
+    "balanced": _balanced,
+    "macro-f1": _macro_f1,
+    "log-loss": _log_loss,
+    "auroc": _auroc,
+}

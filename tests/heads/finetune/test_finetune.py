@@ -1,0 +1,591 @@
+"""Fine-tuning on a small network of the user's own: the start, the rules, the rescue, and what is kept."""
+
+import json
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.utils.class_weight import compute_sample_weight
+
+from onepass.extract import LabelledPixels, Source, load_trainable, random_layers, run_extraction
+from onepass.extract.frameworks import plain_keras
+from onepass.features import FeatureFile
+from onepass.features.errors import DataError, OptionError, TrainingError
+from onepass.heads import train_head
+from onepass.heads.finetune import FineTuned, Plan, Sources, TuningStage, fine_tune
+from onepass.heads.finetune.boundary import boundary_cost, worth_keeping
+from onepass.heads.finetune.joined import Joined, require_agreement
+from onepass.heads.finetune.model_file import load_model, read_facts
+from onepass.heads.finetune.result import compared
+from onepass.heads.finetune.splits import Parts, start_head
+from onepass.heads.saved_head import SavedHead
+from onepass.heads.training import HEADS
+from support import run_program, write_folder
+
+FOLDABLE = ("logreg", "svm", "ridge", "lda", "centroid", "mlp", "linear")
+TWO = TuningStage("3", 1e-3, 2)
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory, tiny_backbone) -> Path:
+    folder = tmp_path_factory.mktemp("finetune")
+    for part, seed in (("train", 1), ("val", 2), ("test", 3)):
+        write_folder(folder / "photos" / part, {"ant": 12, "bee": 11, "fly": 9}, seed=seed)
+    run_extraction(folder / "photos", tiny_backbone, out=folder / "photos.h5")
+    return folder / "photos.h5"
+
+
+@pytest.fixture(scope="module")
+def logreg(features: Path) -> SavedHead:
+    return train_head(features, head="logreg", C=0.1, tune="none", out=features.with_name("logreg.head")).head
+
+
+def sources(features: Path, head: SavedHead, *, views: int = 1, boundary: bool = True, **made) -> Sources:
+    """As the command line makes them."""
+    recipe = "classic" if views > 1 else None
+
+    def cut(backbone, layer: str, path: Path) -> None:
+        axis = {"views": views, "augment": recipe} if views > 1 else {}
+        run_extraction(features.parent / "photos", backbone.trunk(layer), out=path, **axis)
+
+    return Sources(
+        partial(load_trainable, head.spec, source=Source.of(head.trained_on), needed_by="the test", **made),
+        LabelledPixels(FeatureFile(features), augmentation=recipe),
+        cut if boundary else None,
+    )
+
+
+def tuned(features: Path, head: SavedHead, plan: Plan, out: Path, given: Sources | None = None, **options) -> FineTuned:
+    return fine_tune(features, head, plan, given or sources(features, head), out=out, **options)
+
+
+def weights_of(path: Path) -> list[np.ndarray]:
+    return load_model(path).get_weights()
+
+
+@pytest.mark.parametrize("kind", FOLDABLE)
+def test_the_joined_model_is_the_cached_head(kind: str, features: Path, tmp_path: Path):
+    head = train_head(features, head=kind, out=tmp_path / "x.head").head
+    with FeatureFile(features) as file, plain_keras():
+        joined = Joined.of(load_trainable(file.spec, source=Source.of(file.provenance), needed_by="x"), head.network)
+        test = file.rows_of("test")
+        pixels = LabelledPixels(file).read(test)
+        expected = head.network.scores(file.read(test)[0])
+        np.testing.assert_allclose(joined.logits.predict(pixels, verbose=0), expected, atol=1e-3)
+        both = joined.probabilities().predict(pixels, verbose=0)
+        np.testing.assert_allclose(both, head.predict_proba(file.read(test)[0]), atol=1e-4)
+        assert (both.argmax(axis=1) == expected.argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize("kind", sorted(set(HEADS) - set(FOLDABLE)))
+def test_heads_that_are_no_layers_say_which_are(kind: str, features: Path, tmp_path: Path):
+    head = train_head(features, head=kind, tune="none", out=tmp_path / "x.head").head
+    with pytest.raises(OptionError, match="logreg, svm, ridge, lda, centroid, mlp or linear"):
+        tuned(features, head, Plan(stages=(TWO,)), tmp_path / "x.keras")
+
+
+def test_a_sigmoid_head_becomes_a_softmax_of_two(tmp_path: Path, tiny_backbone):
+    write_folder(tmp_path / "photos", {"ant": 14, "bee": 14})
+    run_extraction(tmp_path / "photos", tiny_backbone, out=tmp_path / "photos.h5")
+    head = train_head(tmp_path / "photos.h5", head="mlp", hidden=(4,), output="sigmoid", tune="none", epochs=4,
+                      out=tmp_path / "x.head").head  # fmt: skip
+    with FeatureFile(tmp_path / "photos.h5") as file, plain_keras():
+        joined = Joined.of(load_trainable(file.spec, source=Source.of(file.provenance), needed_by="x"), head.network)
+        every = np.arange(len(file))
+        found = joined.probabilities().predict(LabelledPixels(file).read(every), verbose=0)
+        np.testing.assert_allclose(found, head.predict_proba(file.read(every)[0]), atol=1e-5)
+
+
+def test_other_pixels_than_those_of_the_rows_are_noticed(features: Path, logreg: SavedHead, tmp_path: Path):
+    given = sources(features, logreg)
+
+    class Mirrored:
+        def read(self, images: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
+            return given.pixels.read(images, views)[..., ::-1]
+
+    with pytest.raises(
+        TrainingError, match=r"not the head that was trained: .* images, .*\nMost|Most of all differs val"
+    ):
+        tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "x.keras", replace(given, pixels=Mirrored()))
+
+
+def test_agreement_is_exact_for_float32_and_by_label_below():
+    cached = np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0004]])
+    close = cached + 4e-4 * np.array([1, -1])
+    assert require_agreement(close, cached, precision="float32", name=str).flips == 0  # the third is a tie
+    with pytest.raises(TrainingError, match=r"3 images, 0 labels differ, logits by 2.0e-03 at most"):
+        require_agreement(cached + 2e-3, cached, precision="float32", name=str)
+    assert require_agreement(cached * 1.1, cached, precision="bfloat16", name=str).flips == 0
+    with pytest.raises(TrainingError, match="labels differ"):
+        require_agreement(-cached, cached, precision="bfloat16", name=str)
+
+
+def test_batchnorm_stays_as_it_is_unless_it_is_told_to_learn(features: Path, logreg: SavedHead):
+    with FeatureFile(features) as file, plain_keras() as keras:
+        network = load_trainable(file.spec, source=Source.of(file.provenance), needed_by="x")
+        joined = Joined.of(network, logreg.network)
+        pixels, y = LabelledPixels(file).read(file.rows_of("train")), file.read(file.rows_of("train"))[1]
+        (norm,) = [one for one in network.network.layers if isinstance(one, keras.layers.BatchNormalization)]
+        for learns in (False, True):
+            before = [np.array(weight) for weight in norm.weights]
+            kernel = np.array(network.network.layers[-2].weights[0])
+            joined.unfreeze(0, batchnorm=learns)
+            joined.logits.compile(keras.optimizers.SGD(1e-2), keras.losses.SparseCategoricalCrossentropy(True))
+            joined.logits.fit(pixels, y, epochs=1, verbose=0)
+            for weight, old in zip(norm.weights, before, strict=True):
+                assert (np.abs(np.array(weight) - old).max() > 1e-7) == learns
+            assert np.abs(np.array(network.network.layers[-2].weights[0]) - kernel).max() > 1e-6
+
+
+def test_a_frozen_layer_does_not_move_and_layer_decay_slows_the_lower_ones(features: Path, logreg: SavedHead, tmp_path):
+    tuned(features, logreg, Plan(stages=(replace(TWO, lr=1e-12),)), tmp_path / "start.keras", keep="always")
+    start = weights_of(tmp_path / "start.keras")
+    tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "x.keras", keep="always")
+    moved = [np.abs(a - b).max() for a, b in zip(start, weights_of(tmp_path / "x.keras"), strict=True)]
+    names = [variable.path for variable in load_model(tmp_path / "x.keras").weights]
+    for name, change in zip(names, moved, strict=True):
+        trains = "depthwise" in name or "dense" in name
+        assert (change > 1e-5) == trains, name
+    tuned(features, logreg, Plan(stages=(TWO,), layer_decay=1e-3), tmp_path / "slow.keras", keep="always")
+    slow = [np.abs(a - b).max() for a, b in zip(start, weights_of(tmp_path / "slow.keras"), strict=True)]
+    for name, fast, change in zip(names, moved, slow, strict=True):
+        if "depthwise" in name:
+            assert change < fast / 5
+
+
+def test_a_boundary_gives_what_end_to_end_gives(features: Path, logreg: SavedHead, tmp_path: Path):
+    plan = Plan(stages=(TuningStage("3", 1e-3, 3),), views=3, augment="classic")
+    given = sources(features, logreg, views=3)
+    said: list[str] = []
+    cut = tuned(features, logreg, plan, tmp_path / "cut.keras", given, keep="always", say=said.append)
+    whole = tuned(features, logreg, plan, tmp_path / "whole.keras", given, keep="always", boundary_cache="off")
+    assert "boundary cache: output of" in said[0]
+    assert cut.boundary
+    assert not whole.boundary
+    for a, b in zip(cut.history[1:], whole.history[1:], strict=True):
+        assert a.loss == pytest.approx(b.loss, rel=1e-3)
+        assert a.val_loss == pytest.approx(b.val_loss, rel=1e-3, abs=1e-5)
+    for a, b in zip(weights_of(tmp_path / "cut.keras"), weights_of(tmp_path / "whole.keras"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-2, atol=2e-4)
+
+
+def test_the_history_is_of_all_images_of_an_epoch(features: Path, logreg: SavedHead, tmp_path: Path):
+    still = Plan(stages=(TuningStage("all", 1e-12, 1),), batch_size=9, class_weight="balanced", label_smoothing=0)
+    done = tuned(features, logreg, still, tmp_path / "x.keras")
+    with FeatureFile(features) as file:
+        parts = Parts.of(file, seed=0)
+        x, y = file.read(parts.train)
+        start = start_head(logreg, file, parts)
+    p, weights = start.probabilities(x), compute_sample_weight("balanced", y)
+    assert done.history[1].loss == pytest.approx(np.mean(-np.log(p[np.arange(len(y)), y]) * weights), rel=1e-3)
+    assert done.history[1].accuracy == pytest.approx(np.average(p.argmax(axis=1) == y, weights=weights), abs=1e-6)
+
+
+def test_reduced_precision_trains_nearly_the_same_and_leaves_a_float32_model(features: Path, logreg, tmp_path: Path):
+    plan = Plan(stages=(TuningStage("all", 1e-3, 2),))
+    exact = tuned(features, logreg, plan, tmp_path / "exact.keras", keep="always")
+    given = sources(features, logreg, precision="bfloat16")
+    computed = []
+
+    class Watched:
+        def read(self, images: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
+            computed.append({layer.compute_dtype for layer in network.network.layers[1:]})
+            return given.pixels.read(images, views)
+
+    def backbone():
+        nonlocal network
+        network = given.backbone()
+        return network
+
+    network = None
+    watched = replace(given, backbone=backbone, pixels=Watched())
+    half = tuned(features, logreg, plan, tmp_path / "half.keras", watched, keep="always")
+    assert computed[0] == computed[-1] == {"float32"}
+    assert {"bfloat16"} in computed
+    for a, b in zip(exact.history[1:], half.history[1:], strict=True):
+        assert a.loss != b.loss
+        assert a.loss == pytest.approx(b.loss, rel=0.05, abs=0.01)
+    model = load_model(tmp_path / "half.keras")
+    assert {str(layer.compute_dtype) for layer in model.layers[1:]} == {"float32"}
+    assert {str(weight.dtype) for weight in model.weights} == {"float32"}
+    assert read_facts(tmp_path / "half.keras")["plan"]["precision"] == "bfloat16"
+
+
+TWO_DEVICES = """
+import sys
+from functools import partial
+from pathlib import Path
+import numpy as np
+from onepass.extract.frameworks import import_keras
+import_keras()
+tf = sys.modules["tensorflow"]
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+from onepass.extract.backbones import engines
+from onepass.extract.backbones import trainable
+from onepass.extract import LabelledPixels, Source, load_trainable
+from onepass.features import FeatureFile
+from onepass.heads.saved_head import load_head
+from onepass.heads.finetune import Plan, Sources, TuningStage, fine_tune
+from onepass.heads.finetune.model_file import load_model
+
+features, head = Path({features!r}), load_head({head!r})
+given = Sources(
+    partial(load_trainable, head.spec, source=Source.of(head.trained_on), needed_by="the test"),
+    LabelledPixels(FeatureFile(features)),
+)
+plan = Plan(stages=(TuningStage("all", 1e-3, 2),), batch_size=7, layer_decay=0.5, clip=1e6)
+one = fine_tune(features, head, plan, given, out="one.keras", keep="always")
+strategy = engines.choose_strategy(["CPU:0", "CPU:1"])
+trainable.choose_strategy = lambda: strategy
+two = fine_tune(features, head, plan, given, out="two.keras", keep="always")
+for a, b in zip(one.history[1:], two.history[1:], strict=True):
+    np.testing.assert_allclose([a.loss, a.val_loss], [b.loss, b.val_loss], rtol=1e-3)
+for a, b in zip(load_model(Path("one.keras")).get_weights(), load_model(Path("two.keras")).get_weights(), strict=True):
+    np.testing.assert_allclose(a, b, atol=2e-4)
+print(strategy.num_replicas_in_sync, two.after == one.after)
+"""
+
+
+def test_two_devices_train_what_one_trains(features: Path, logreg: SavedHead, tmp_path: Path):
+    places = {"features": str(features), "head": str(logreg.path)}
+    done = run_program("python", "-c", TWO_DEVICES.format(**places), cwd=tmp_path)
+    assert done.stdout == "2 True\n", done.stderr[-3000:]
+
+
+class _Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("at", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(6, marks=pytest.mark.slow), 9])
+def test_what_was_interrupted_ends_as_if_it_had_not_been(at: int, features: Path, tmp_path: Path):
+    head = train_head(features, head="mlp", hidden=(6,), dropout=0.5, lr=1e-3, weight_decay=0.0, tune="none", epochs=3,
+                      out=tmp_path / "mlp.head").head  # fmt: skip
+    plan = Plan(stages=(TuningStage("3", 1e-3, 3), TuningStage("all", 1e-4, 2)), batch_size=16, patience=9)
+    whole = tuned(features, head, plan, tmp_path / "whole.keras", keep="always")
+    steps = []
+
+    def stop(done: int, total: int, name: str) -> None:
+        steps.append((done, name))
+        if len(steps) == at:
+            raise _Killed
+
+    with pytest.raises(_Killed):
+        tuned(features, head, plan, tmp_path / "again.keras", keep="always", progress=stop)
+    again = tuned(
+        features, head, plan, tmp_path / "again.keras", keep="always", progress=lambda *one: steps.append(one)
+    )
+    assert len(steps) <= 10 + 2  # of each epoch's two steps none is taken twice but those of the epoch under way
+    for a, b in zip(whole.history, again.history, strict=True):
+        np.testing.assert_allclose(
+            [a.lr, a.loss, a.val_loss, a.val_accuracy], [b.lr, b.loss, b.val_loss, b.val_accuracy], rtol=1e-5
+        )
+    for a, b in zip(weights_of(tmp_path / "whole.keras"), weights_of(tmp_path / "again.keras"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert not (tmp_path / "again.work" / "checkpoint.safetensors").exists()
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(features: Path, logreg: SavedHead, tmp_path: Path):
+    (tmp_path / "x.work").mkdir()
+    (tmp_path / "x.work" / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
+    done = tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "x.keras")
+    assert [epoch.epoch for epoch in done.history] == [0, 1, 2]
+
+
+def test_a_rate_that_destroys_the_head_is_stopped_and_the_frozen_model_kept(
+    features: Path, logreg: SavedHead, tmp_path: Path
+):
+    plan = Plan(stages=(TuningStage("all", 5.0, 9),), schedule="constant", patience=9)
+    done = tuned(features, logreg, plan, tmp_path / "x.keras")
+    assert len(done.history) <= 4
+    assert "try a tenth of it" in done.advice
+    assert done.kept == "frozen"
+    assert "stopped early" in str(done)
+    with FeatureFile(features) as file:
+        test = file.rows_of("test")
+        found = load_model(tmp_path / "x.keras").predict(LabelledPixels(file).read(test), verbose=0)
+        np.testing.assert_allclose(found, logreg.predict_proba(file.read(test)[0]), atol=1e-4)
+
+
+def test_a_loss_that_is_no_number_is_stopped(features: Path, logreg: SavedHead, tmp_path: Path):
+    plan = Plan(stages=(TuningStage("all", 1e30, 5),), optimizer="sgd", clip=1e30, schedule="constant")
+    done = tuned(features, logreg, plan, tmp_path / "x.keras")
+    assert "the loss became" in done.advice
+    assert done.after[0] == done.before[0]  # back at the start
+
+
+LOADED_ALONE = """
+import sys
+import numpy as np
+import keras
+options = {"safe_mode": True} if sys.argv[1].endswith("keras") else {}
+model = keras.models.load_model(sys.argv[1], compile=False, **options)
+np.save(sys.argv[3], model.predict(np.load(sys.argv[2]), verbose=0))
+"""
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_the_model_file_needs_keras_alone(ending: str, features: Path, logreg: SavedHead, tmp_path: Path):
+    path = tmp_path / f"x.{ending}"
+    done = tuned(features, logreg, Plan(stages=(TWO,)), path, keep="always")
+    with FeatureFile(features) as file:
+        test = file.rows_of("test")
+        pixels = LabelledPixels(file).read(test)
+        y = file.read(test)[1]
+    np.save(tmp_path / "pixels.npy", pixels)
+    places = [str(tmp_path / name) for name in (path.name, "pixels.npy", "found.npy")]
+    ended = subprocess.run(
+        [sys.executable, "-I", "-c", LOADED_ALONE, *places], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    found = np.load(tmp_path / "found.npy")
+    assert (found.argmax(axis=1) == y).mean() == pytest.approx(done.after[0])
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    facts = read_facts(path)
+    assert facts["class_names"] == ["ant", "bee", "fly"]
+    assert facts["report"]["kept"] == "fine-tuned"
+    if ending == "keras":
+        assert b"Lambda" not in path.read_bytes()
+
+
+def test_predict_takes_the_model_and_answers_as_keras_does(features: Path, logreg: SavedHead, tmp_path: Path):
+    tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "x.keras", keep="always")
+    with FeatureFile(features) as file:
+        test = file.rows_of("test")
+        wanted = load_model(tmp_path / "x.keras").predict(LabelledPixels(file).read(test), verbose=0)
+        paths = [str(features.parent / "photos" / file.table.paths[i]) for i in test]
+    done = run_program("onepass", "predict", str(tmp_path / "x.keras"), *paths, "--json", cwd=tmp_path)
+    found = json.loads(done.stdout)["predictions"]
+    assert [one["path"] for one in found] == paths, done.stderr
+    for one, probabilities in zip(found, wanted, strict=True):
+        assert one["class"] == ("ant", "bee", "fly")[probabilities.argmax()]
+        assert one["probability"] == pytest.approx(probabilities.max(), abs=1e-4)
+    done = run_program("onepass", "predict", str(tmp_path / "x.keras"), paths[0], "--unknown", "0.1", cwd=tmp_path)
+    assert done.stderr.endswith("or a head of too few images. Leave --unknown out.\n")
+
+
+def test_predict_says_what_is_no_model(features: Path, logreg: SavedHead, tmp_path: Path):
+    tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "x.h5", keep="always")
+    done = run_program("onepass", "predict", "x.h5", "a.jpg", cwd=tmp_path)
+    assert done.stderr == ("error: x.h5 is in the legacy format, which only Keras reads. Predict with a .keras file.\n")
+    (tmp_path / "y.keras").write_bytes(b"something else")
+    done = run_program("onepass", "predict", "y.keras", "a.jpg", cwd=tmp_path)
+    assert done.stderr == "error: y.keras is no model that fine-tune or export wrote.\n"
+    with zipfile.ZipFile(tmp_path / "z.keras", "w") as archive:
+        archive.writestr("onepass.json", json.dumps({"spec": {"image_size": 16}}))
+    done = run_program("onepass", "predict", "z.keras", "a.jpg", cwd=tmp_path)
+    assert done.stderr == (
+        "error: z.keras lacks what predict needs (KeyError: 'logits'). Fine-tune again with this onepass.\n"
+    )
+    done = run_program("onepass", "predict", "z.keras", "a.jpg", "--weights", "w.h5", cwd=tmp_path)
+    assert done.stderr == ("error: --weights does not go with a fine-tuned model, which brings its own weights.\n")
+    done = run_program("onepass", "predict", str(features), "a.jpg", cwd=tmp_path)
+    assert "cannot be read as a head file" in done.stderr
+
+
+def test_the_history_stands_in_csv_png_and_tensorboard(features: Path, logreg: SavedHead, tmp_path: Path):
+    done = tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "x.keras", tensorboard=tmp_path / "logs")
+    lines = (tmp_path / "x.history.csv").read_text().splitlines()
+    assert lines[0] == "stage,unfreeze,epoch,lr,loss,accuracy,val_loss,val_accuracy,seconds"
+    assert len(lines) == 1 + len(done.history) == 4
+    assert (tmp_path / "x.history.png").read_bytes()[:4] == b"\x89PNG"
+    assert len(list((tmp_path / "logs").rglob("events.*"))) == 2
+
+
+def test_random_layers_draw_another_view_each_time_and_none_in_inference(features: Path, logreg: SavedHead, tmp_path):
+    given = replace(sources(features, logreg), random_layers=partial(random_layers, "classic,brightness=0.1"))
+    done = tuned(features, logreg, Plan(stages=(TWO,), augment="classic"), tmp_path / "x.keras", given, keep="always")
+    assert not done.boundary
+    assert done.history[1].loss != done.history[2].loss
+    with plain_keras() as keras:
+        layers = random_layers("classic,brightness=0.1", seed=1)
+        pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.float32)
+        np.testing.assert_array_equal(layers(pixels, training=False), pixels)
+        one, two = (keras.ops.convert_to_numpy(layers(pixels, training=True)) for _ in range(2))
+        assert np.abs(one - two).max() > 1
+        assert 0 <= one.min() <= one.max() <= 255
+
+
+def test_from_scratch_trains_everything_from_random_weights(features: Path, logreg: SavedHead, tmp_path: Path):
+    plan = Plan(stages=(TuningStage("all", 1e-2, 3),), train_batchnorm=True)
+    given = sources(features, logreg, random=3)
+    done = tuned(features, logreg, plan, tmp_path / "x.keras", given, from_scratch=True, keep="never")
+    assert done.agreement is None
+    assert done.path is None
+    assert not (tmp_path / "x.keras").exists()
+    assert done.history[0].val_accuracy < 0.9
+    assert done.history[-1].loss < done.history[1].loss
+
+
+def test_a_validation_part_is_taken_from_training_in_whole_groups(tmp_path: Path, tiny_backbone):
+    write_folder(tmp_path / "photos" / "train", {"ant": 20, "bee": 20})
+    write_folder(tmp_path / "photos" / "test", {"ant": 4, "bee": 4}, seed=9)
+    run_extraction(tmp_path / "photos", tiny_backbone, out=tmp_path / "x.h5", group_pattern=r"/(\d+)\.png")
+    with FeatureFile(tmp_path / "x.h5") as file:
+        parts = Parts.of(file)
+        assert parts.drawn
+        assert parts.tested_on == "test"
+        assert 4 <= len(parts.val) <= 8
+        groups = file.table.group_ids()
+        assert not set(groups[parts.val]) & set(groups[parts.train])
+        assert set(parts.val) | set(parts.train) == set(file.rows_of("train"))
+        saved = train_head(tmp_path / "x.h5", head="logreg", C=0.5, tune="none", out=tmp_path / "x.head").head
+        start = start_head(saved, file, parts)
+        again = train_head(tmp_path / "x.h5", head="logreg", C=0.5, tune="none", out=tmp_path / "x.head").head
+        assert (
+            np.abs(start.scores(file.read(parts.val)[0]) - again.network.scores(file.read(parts.val)[0])).max() > 1e-3
+        )
+
+
+def test_the_report_counts_what_was_mended_and_broken():
+    y = np.repeat([0, 1], 50)
+    frozen, wrong = y.copy(), 1 - y
+    frozen[:10] = wrong[:10]
+    better = y.copy()
+    better[60] = wrong[60]
+    gain, changes = compared(frozen, better, y, ("ant", "bee"))
+    assert gain.difference == pytest.approx(0.09)
+    assert gain.p == pytest.approx(2 * (1 + 11) / 2**11)  # sign test: 10 against 1
+    assert (changes["ant"].mended, changes["ant"].broken, changes["ant"].before) == (10, 0, 0.8)
+    assert (changes["bee"].mended, changes["bee"].broken, changes["bee"].after) == (0, 1, 0.98)
+
+
+@pytest.mark.parametrize("ending", ["h5", "keras"])
+def test_a_file_that_is_no_model_of_ours_is_left_alone(ending: str, features: Path, logreg: SavedHead, tmp_path: Path):
+    path = tmp_path / f"precious.{ending}"
+    path.write_bytes(features.read_bytes())
+    with pytest.raises(OptionError, match="exists and is no model that fine-tune wrote; it is left alone"):
+        tuned(features, logreg, Plan(stages=(TWO,)), path)
+    assert path.read_bytes() == features.read_bytes()
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_place_that_cannot_be_written_is_named(features: Path, logreg: SavedHead, tmp_path: Path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(TrainingError, match="cannot make the folder"):
+        tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "file" / "x.keras")
+
+
+def test_stages_are_read_as_they_are_written():
+    assert TuningStage.parse("conv5:1e-5x5, all:1e-6x3") == (TuningStage("conv5", 1e-5, 5), TuningStage("all", 1e-6, 3))
+    for text in ("conv5", "conv5:1e-5", "conv5:fastx3", "conv5:1e-5x0", ""):
+        with pytest.raises(OptionError):
+            TuningStage.parse(text)
+
+
+WRONG: list[tuple[dict, str]] = [
+    ({"optimizer": "lion"}, "optimizer"),
+    ({"schedule": "linear"}, "schedule"),
+    ({"layer_decay": 0.0}, "layer_decay"),
+    ({"warmup": 1.0}, "warmup"),
+    ({"views": 4}, "--augment"),
+    ({"stages": ()}, "there is no stage"),
+    ({"stages": (TuningStage("conv9", 1e-3, 1),)}, "conv9"),
+    ({"stages": (TuningStage("99", 1e-3, 1),)}, "99"),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), WRONG, ids=[str(next(iter(o))) + str(i) for i, (o, _) in enumerate(WRONG)]
+)
+def test_wrong_plans_are_refused(options: dict, words: str, features: Path, logreg: SavedHead, tmp_path: Path):
+    with pytest.raises(OptionError, match=words):
+        tuned(features, logreg, Plan(**{"stages": (TWO,), **options}), tmp_path / "x.keras")
+
+
+def test_the_boundary_is_kept_where_it_fits(tmp_path: Path):
+    cost = boundary_cost("conv4", (14, 14, 8), images=10, views=2, path=tmp_path / "x.h5")
+    assert cost.bytes == 10 * 2 * 14 * 14 * 8 * 4
+    assert worth_keeping(cost, "auto")
+    assert not worth_keeping(replace(cost, bytes=cost.free), "auto")
+    assert not worth_keeping(cost, "off")
+    assert worth_keeping(cost, "0.001")
+    with pytest.raises(OptionError, match="allows 0.0000001"):
+        worth_keeping(cost, "0.0000001")
+    with pytest.raises(OptionError, match="so many GB"):
+        worth_keeping(cost, "much")
+
+
+def test_an_image_that_changed_since_is_named(features: Path, logreg: SavedHead, tmp_path: Path, make_folder: Callable):
+    with FeatureFile(features) as file:
+        other = make_folder({"ant": 12, "bee": 11, "fly": 9}, name="other/train", seed=50).parent
+        with pytest.raises(DataError, match="not the file that its row was computed from"):
+            LabelledPixels(file, data=[other]).read(file.rows_of("train")[:1])
+
+
+def test_the_command_reports_and_keeps_what_is_better(features: Path, tmp_path: Path):
+    args = ["--head", "logreg", "--unfreeze", "3", "--lr", "1e-3", "--epochs", "2", "--keep", "always", "--json"]
+    done = run_program("fine-tune", str(features), *args, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["path"] == "photos.finetuned.keras"
+    assert found["kept"] == "fine-tuned"
+    assert found["agreement"]["flips"] == 0
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "photos.logreg.head",
+        "photos.finetuned.keras",
+        "photos.finetuned.history.csv",
+        "photos.finetuned.history.png",
+        "photos.finetuned.work",
+    }
+    again = run_program("fine-tune", "photos.logreg.head", "--epochs", "1", "--unfreeze", "3", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[0].startswith("before: frozen backbone with logreg, test accuracy")
+    assert "mended" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "words", "code"),
+    [
+        (["--stages", "all:1e-3x1", "--lr", "1"], "leave --unfreeze", 2),
+        (["--to", "onnx"], "keras or h5", 2),
+        (["--keep", "maybe"], "better, always, never", 2),
+        (["--out", "model.pb"], ".keras or .h5", 2),
+        (["--data", "nowhere"], "nowhere", 1),
+        (["--unfreeze", "conv77"], "conv77", 2),
+        (["--augment", "sparkle"], "sparkle", 2),
+        (["--augment", "crop=0.5"], "Use zoom", 2),
+        (["--lr", "0"], "lr is 0", 2),
+    ],
+)
+def test_the_command_refuses_in_one_line(args: list[str], words: str, code: int, features: Path, tmp_path: Path):
+    done = run_program("fine-tune", str(features), *args, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_killed_for_good_it_goes_on_and_ends_the_same(features: Path, logreg: SavedHead, tmp_path: Path):
+    args = [
+        str(logreg.path),
+        "--unfreeze",
+        "all",
+        "--lr",
+        "1e-3",
+        "--epochs",
+        "6",
+        "--patience",
+        "9",
+        "--keep",
+        "always",
+    ]
+    assert run_program("fine-tune", *args, "--out", "whole.keras", cwd=tmp_path).returncode == 0
+    program = Path(sys.executable).parent / "fine-tune"
+    running = subprocess.Popen([program, *args, "--out", "again.keras"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    checkpoint, deadline = tmp_path / "again.work" / "checkpoint.safetensors", time.monotonic() + 120
+    while not checkpoint.exists() and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    assert run_program("fine-tune", *args, "--out", "again.keras", cwd=tmp_path).returncode == 0
+    for a, b in zip(weights_of(tmp_path / "whole.keras"), weights_of(tmp_path / "again.keras"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

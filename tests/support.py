@@ -1,0 +1,145 @@
+"""What many tests share: tiny images and tables, damage, programs run as a user would."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import h5py
+import numpy as np
+from PIL import Image
+
+from onepass.features import ImageTable, Spec
+from onepass.features.layout import Extent
+
+
+def picture(rng: np.random.Generator, size: tuple[int, int] = (40, 30), hue: int = 0) -> Image.Image:
+    """A smooth random RGB image with a colour cast, so that classes can be told apart."""
+    coarse = rng.integers(0, 256, (5, 4, 3), dtype=np.uint8)
+    coarse[:, :, hue % 3] = coarse[:, :, hue % 3] // 4 + 190
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+MakeFolder = Callable[..., Path]
+
+
+def write_folder(data: Path, classes: dict[str, int], *, seed: int = 0) -> Path:
+    generator = np.random.default_rng(seed)
+    for hue, (label, count) in enumerate(sorted(classes.items())):
+        (data / label).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            picture(generator, hue=hue).save(data / label / f"{number}.png")
+    return data
+
+
+GOLDEN = np.ones((1, 2, 6), np.float32)
+
+
+def plain(positions: Iterable[int]) -> list[tuple[int, int]]:
+    """Places of the plain view of images."""
+    return [(position, 0) for position in positions]
+
+
+def make_spec(**changes: object) -> Spec:
+    values: dict = {
+        "backbone": "resnet50",
+        "weights": "imagenet",
+        "weights_hash": "ab" * 32,
+        "image_size": 224,
+        "resize": "squash",
+        "decode": "rgb-exif-white-hamming-2",
+        "pooling": "avg",
+        "precision": "float32",
+        "width": 6,
+    }
+    return Spec(**(values | changes))
+
+
+def make_table(n: int, classes: int = 2, *, seed: int = 0) -> ImageTable:
+    generator = np.random.default_rng(seed)
+    labels = np.arange(n, dtype=np.int32) % classes
+    return ImageTable(
+        class_names=tuple(f"class{i}" for i in range(classes)),
+        paths=tuple(f"class{label}/bild {i} ü.jpg" for i, label in enumerate(labels)),
+        labels=labels,
+        splits=np.where(np.arange(n) % 5 == 4, 2, 0).astype(np.uint8),
+        content_hashes=generator.integers(0, 256, (n, 32), dtype=np.uint8),
+        file_sizes=np.arange(n, dtype=np.int64) + 1000,
+        file_mtimes=np.arange(n, dtype=np.int64) + 10**18,
+    )
+
+
+def flip_bit(path: Path, name: str, *, byte: int = 0) -> None:
+    with h5py.File(path) as file:
+        offset = Extent.of(file, name).offset + byte
+    with open(path, "r+b") as raw:
+        raw.seek(offset)
+        value = raw.read(1)[0]
+        raw.seek(offset)
+        raw.write(bytes([value ^ 4]))
+
+
+NO_NETWORK = """
+import socket, sys
+asked = []
+def refuse(*args, **kwargs):
+    asked.append(args)
+    raise OSError("no network")
+socket.getaddrinfo = socket.socket.connect = socket.create_connection = refuse
+import multiprocessing
+multiprocessing.Process.start = lambda self: asked.append(("process", self))
+"""
+
+
+"""Start of a script that counts every connection, name look-up and helper process in `asked`."""
+
+
+def run_program(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs an installed program (extract, train-head, onepass, python) as a user would."""
+    program = Path(sys.executable).parent / command[0]
+    return subprocess.run(
+        [str(program), *command[1:]], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+
+
+FAST_NETS: dict[str, dict] = {"mlp": {"epochs": 12, "hidden": (16,), "lr": 0.01}, "linear": {"epochs": 30, "lr": 0.01}}
+
+
+"""Settings with which the Keras heads train in a moment."""
+
+
+def blobs(
+    rng: np.random.Generator, n: int = 240, d: int = 20, k: int = 3, spread: float = 2.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of k classes around k centres: (n, d) float32 and (n,) labels."""
+    y = np.arange(n) % k
+    centres = np.random.default_rng(42).normal(size=(k, d)) * spread / np.sqrt(d) * 3
+    return (centres[y] + rng.normal(size=(n, d)) * rng.uniform(0.5, 2, d)).astype(np.float32), y
+
+
+def mobilenet(*, alpha: float = 0.25, top: bool = False, seed: int = 0):
+    from onepass.extract.frameworks import import_keras
+
+    keras = import_keras()
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    shape = (32, 32, 3)
+    return keras.applications.MobileNet(alpha=alpha, include_top=top, weights=None, input_shape=shape)
+
+
+def save_legacy(model, path: Path, *, whole_model: bool = False) -> None:
+    """Writes weights as Keras 2 laid them out: one group per layer, names in attributes."""
+    with h5py.File(path, "w") as file:
+        root = file.create_group("model_weights") if whole_model else file
+        root.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
+        for layer in model.layers:
+            group = root.create_group(layer.name)
+            names = [f"{layer.name}/{weight.name}:0" for weight in layer.weights]
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, weight in zip(names, layer.weights, strict=True):
+                group[name] = weight.numpy()
+
+
+KINDS = ["efficientnet_lite0", "efficientnetb0", "mobilenetv2", "densenet121", "resnet50"]
+"""Backbones of which each stands for a way of preprocessing."""
