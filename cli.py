@@ -60,7 +60,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except UserError as error:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {error.spelled(_flag)}", err=True)
             raise typer.Exit(2 if isinstance(error, OptionError) else 1) from None
         except KeyboardInterrupt:
             typer.echo("interrupted; what was finished is kept. Run the same command again to continue.", err=True)
@@ -1049,6 +1049,17 @@ def _class_weights(text: str | None) -> Any:
         return {name: float(value) for name, value in (part.rsplit("=", 1) for part in text.split(","))}
     except ValueError:
         raise OptionError(f"--class-weight is {text!r}; needed: balanced, or such as cats=2,dogs=1.") from None
+
+
+_FLAGS = {"takes_bytes": "bytes"}
+
+
+def _flag(name: str, *value: object) -> str:
+    """A parameter of the library as it is typed here."""
+    flag = _FLAGS.get(name, name).replace("_", "-")
+    if value in ((True,), (False,)):
+        return f"--{flag}" if value[0] else f"--no-{flag}"
+    return " ".join((f"--{flag}", *map(str, value)))
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, TextIO
 
-from onepass.features.errors import BackboneError, UserError
+from onepass.features.errors import BackboneError, UserError, opt
 
 
 def import_keras() -> Any:
@@ -77,7 +77,7 @@ def import_nncf() -> ModuleType:
             raise
         raise BackboneError(
             'int8 needs NNCF, which is not installed. Run: pip install "onepass[int8]". '
-            "Or use --precision float32 or bfloat16."
+            f"Or use {opt.precision('float32')} or bfloat16."
         ) from None
     finally:
         logging.setLoggerClass(logger_class)  # NNCF puts its own in place for the whole process

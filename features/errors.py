@@ -1,19 +1,66 @@
 """The errors a user can cause and mend: one tree, so that a caller can catch all of them at once."""
 
+import ast
+import re
+from collections.abc import Callable
 from typing import Any
+
+# A parameter in a message: its name and, if there is one, its value between characters that no text of a user holds.
+_PARAMETER = re.compile("\ue000(\\w+)(?:\ue001(.*?))?\ue002", re.DOTALL)
+
+
+class Parameter:
+    """A parameter of ours in a message, alone or with a value; see `opt`."""
+
+    def __init__(self, name: str, *value: object) -> None:
+        self._text = "".join(("\ue000", name, *(f"\ue001{one!r}" for one in value), "\ue002"))
+
+    def __call__(self, value: object) -> "Parameter":
+        """The parameter with a value."""
+        return Parameter(self._text[1:-1], value)
+
+    def __str__(self) -> str:
+        return self._text
+
+
+class _Parameters:
+    def __getattr__(self, name: str) -> Parameter:
+        return Parameter(name)
+
+
+opt = _Parameters()
+"""Names a parameter in a message: f"{opt.views} is 0" reads "views is 0" in Python and "--views is 0" in the shell.
+
+f"{opt.views(8)}" reads "views=8" and "--views 8".
+"""
 
 
 class UserError(Exception):
     """Something the user can put right; the message says what was found, what was needed, what to do.
 
     Args:
-        message: Complete sentences, shown as they are.
-        **facts: The values behind the message, kept in `facts` for programs.
+        message: Complete sentences; parameters are named by `opt`.
+        **facts: The values behind the message, each an attribute of the error.
+
+    >>> error = OptionError(f"{opt.views} is 0; needed: 1 to 1000, such as {opt.views(8)}.", views=0)
+    >>> print(error, error.views)
+    views is 0; needed: 1 to 1000, such as views=8. 0
     """
 
     def __init__(self, message: str, **facts: Any) -> None:
-        super().__init__(message)
-        self.facts = facts
+        self.message, self.facts = message, facts
+        super().__init__(self.spelled(lambda name, *value: "=".join((name, *map(repr, value)))))
+        for name, value in facts.items():
+            setattr(self, name, value)
+
+    def spelled(self, parameter: Callable[..., str]) -> str:
+        """The message with its parameters as somebody else writes them: name -> text, or name and value -> text."""
+
+        def spell(found: re.Match[str]) -> str:
+            name, value = found.groups()
+            return parameter(name) if value is None else parameter(name, ast.literal_eval(value))
+
+        return _PARAMETER.sub(spell, self.message)
 
 
 class OptionError(UserError, ValueError):

@@ -10,12 +10,12 @@ from typing import Any
 import h5py
 import numpy as np
 
-from onepass.features.errors import DamagedHeaderError, FeatureFileError
+from onepass.features.errors import DamagedHeaderError, FeatureFileError, opt
 from onepass.features.layout import FORMAT, VERSION, Extent, digests, encoded, per_image, table_extents
 from onepass.features.spec import Spec
 
 _ATTRIBUTES = ("spec", "provenance", "header_sha256", "classes_sha256", "tables_sha256")
-_AGAIN = "Or delete it, or choose another file with --out, and extract again."
+_AGAIN = f"Or delete it, or choose another file with {opt.out}, and extract again."
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from onepass.features.errors import FeatureFileError, LockedError
+from onepass.features.errors import FeatureFileError, LockedError, opt
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def writer_lock(path: Path) -> Iterator[None]:
         except OSError as error:
             raise FeatureFileError(
                 f"cannot write in {path.parent}: {error.strerror}. "
-                "Choose another file with --out, or make the folder writable."
+                f"Choose another file with {opt.out}, or make the folder writable."
             ) from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -37,14 +37,14 @@ def writer_lock(path: Path) -> Iterator[None]:
             os.close(descriptor)
             raise LockedError(
                 f"{path} is being written by {holder or 'another process'}. "
-                "Wait until it has finished, or choose another file with --out.",
+                f"Wait until it has finished, or choose another file with {opt.out}.",
                 holder=holder,
             ) from None
         except OSError as error:
             os.close(descriptor)
             raise FeatureFileError(
                 f"{path.parent} is on a file system without locks ({error.strerror}), so nothing keeps two runs apart "
-                "there. Choose a file on another disk with --out."
+                f"there. Choose a file on another disk with {opt.out}."
             ) from None
         # The holder before us removed the file between our open and our flock: start again.
         if _is_still_there(descriptor, beside):

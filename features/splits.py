@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.features.groups import group_ids, group_keys
 from onepass.features.sides import give_both_sides
 
@@ -100,7 +100,7 @@ def rows_to_score(
         OptionError: An unknown part.
     """
     if part not in ("auto", "all", "unseen", *SPLITS):
-        raise OptionError(f"--split is {part!r}; needed: auto, all, unseen or one of {', '.join(SPLITS)}.")
+        raise OptionError(f"{opt.split} is {part!r}; needed: auto, all, unseen or one of {', '.join(SPLITS)}.")
     if part == "auto":
         present = [name for name in ("test", "val") if (splits == SPLITS.index(name)).any()]
         part = "unseen" if drawn or not present else present[0]

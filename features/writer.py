@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from onepass.features.errors import FeatureFileError, RowRangeError
+from onepass.features.errors import FeatureFileError, RowRangeError, opt
 from onepass.features.file import FeatureFile
 from onepass.features.layout import ROW_DTYPES, SKIP_REASON_BYTES, Extent, create_file, keeps_precision
 from onepass.features.spec import Spec
@@ -117,7 +117,7 @@ class RowWriter:
                 name = file.unchecked_table().paths[place[0]]
             raise RowRangeError(
                 f"the row of {name} holds numbers of up to {largest:.6g}; float16 ends at {FLOAT16_MAX:.0f}. "
-                "Use --row-dtype float32.",
+                f"Use {opt.row_dtype('float32')}.",
                 largest=largest,
             )
         return np.ascontiguousarray(row, dtype=ROW_DTYPES[self._row_dtype]).tobytes()
@@ -215,5 +215,5 @@ def _disk_errors(path: Path) -> Iterator[None]:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise FeatureFileError(
             f"cannot write {path}: {reason}. Everything committed before is kept; "
-            "free disk space or choose another place with --out, then run the same command again."
+            f"free disk space or choose another place with {opt.out}, then run the same command again."
         ) from None

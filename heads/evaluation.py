@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 
 from onepass.features import FeatureFile
-from onepass.features.errors import TrainingError
+from onepass.features.errors import TrainingError, opt
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.near_duplicates import leaked
 from onepass.heads.stats.intervals import wilson_interval
@@ -189,7 +189,7 @@ def score(
         TrainingError: n is 0.
     """
     if len(y) == 0:
-        raise TrainingError(f"no images to score in {measured_on}. Choose another part with --split.")
+        raise TrainingError(f"no images to score in {measured_on}. Choose another part with {opt.split}.")
     k = len(class_names)
     named, probabilities = answers
     confusion = np.zeros((k, k), np.int64)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from onepass.features import FeatureFile, Spec
-from onepass.features.errors import FeatureFileError, HeadFileError, OptionError
+from onepass.features.errors import FeatureFileError, HeadFileError, OptionError, opt
 from onepass.features.spec import require_equal_specs
 from onepass.heads.evaluation import ClassScore, Evaluation, LeakFree
 from onepass.heads.fitting.blas import one_blas_thread
@@ -74,7 +74,7 @@ class SavedHead:
         if self.out_of_distribution is None:
             raise OptionError(
                 f"{self.path} keeps nothing to tell unknown images by: a fine-tuned model, or a head of too few "
-                "images. Leave --unknown out."
+                f"images. Leave {opt.unknown} out."
             )
         subspace, strange = self.out_of_distribution.subspace, self.out_of_distribution.at(alpha, len(self.class_names))
         return lambda rows, probabilities: np.asarray(strange(subspace.distances(rows), probabilities).all(axis=1))
@@ -173,7 +173,7 @@ def save_head(head: SavedHead) -> None:
     """
     path = head.path
     if path.exists() and not is_head(path):
-        raise HeadFileError(f"{path} exists and is no head file; it is left alone. Choose another name with --out.")
+        raise HeadFileError(f"{path} exists and is no head file; it is left alone. Choose another name with {opt.out}.")
     beside = path.with_name(f".{path.name}.new")
     try:
         # Not safetensors' own save_file, which makes files that only their owner may read.
@@ -183,7 +183,7 @@ def save_head(head: SavedHead) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except (OSError, SafetensorError) as error:
-        raise HeadFileError(f"cannot write {path}: {error}. Choose another place with --out.") from None
+        raise HeadFileError(f"cannot write {path}: {error}. Choose another place with {opt.out}.") from None
 
 
 def is_head(path: Path) -> bool:

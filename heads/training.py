@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from onepass.features import FeatureFile
-from onepass.features.errors import OptionError, TrainingError
+from onepass.features.errors import OptionError, Parameter, TrainingError, opt
 from onepass.heads.classifiers.base import Head, require_positive
 from onepass.heads.classifiers.centroid import CentroidHead
 from onepass.heads.classifiers.knn import KNNHead
@@ -77,7 +77,7 @@ def make_head(kind: str, **options: Any) -> Head:
         if name not in known:
             owners = [other for other, head in HEADS.items() if name in inspect.signature(head).parameters]
             raise OptionError(
-                f"--{name.replace('_', '-')} does not go with --head {kind}"
+                f"{Parameter(name)} does not go with {opt.head(kind)}"
                 + (f"; it belongs to {', '.join(owners)}." if owners else f"; {kind} takes {', '.join(known)}.")
             )
     return HEADS[kind](**given)

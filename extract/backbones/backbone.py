@@ -42,7 +42,7 @@ from onepass.extract.pixels.decode import (
     require_views,
 )
 from onepass.extract.pixels.views import Augmentation
-from onepass.features.errors import BackboneError, OptionError, UnreadableImageError
+from onepass.features.errors import BackboneError, OptionError, UnreadableImageError, opt
 from onepass.features.spec import Spec, require_equal_specs
 
 Key = TypeVar("Key", bound=Hashable)
@@ -198,13 +198,15 @@ class Backbone:
         require_views(self.spec.resize, views)
         threads = os.cpu_count() or 1 if workers is None else workers
         if threads < 1:
-            raise OptionError(f"--workers is {workers}; needed: at least 1.")
+            raise OptionError(f"{opt.workers} is {workers}; needed: at least 1.")
         recipe = Augmentation.parse(augmentation) if isinstance(augmentation, str) else augmentation
 
         def decode(key: Key, file: Path | bytes) -> list[np.ndarray]:
             data = file if isinstance(file, bytes) else read_bytes(file)
             if verify and hashlib.sha256(data).digest() != key:
-                raise UnreadableImageError("no longer the file whose content was recorded; extract again with --rehash")
+                raise UnreadableImageError(
+                    f"no longer the file whose content was recorded; extract again with {opt.rehash}"
+                )
             spec = self.spec
             return decode_views(data, image_size=spec.image_size, resize=spec.resize, views=views, augmentation=recipe)
 
@@ -291,11 +293,11 @@ def load_backbone(
     check_choices(resize=(resize, RESIZES), pooling=(pooling, POOLINGS))
     check_choices(engine=(engine, ENGINES), precision=(precision, PRECISIONS))
     if batch_size < 1:
-        raise OptionError(f"--batch-size is {batch_size}; needed: at least 1.")
+        raise OptionError(f"{opt.batch_size} is {batch_size}; needed: at least 1.")
     parsed = BackboneName.parse(name)
     own = parsed.own
     if own and weights != "imagenet":
-        raise OptionError("--weights does not go with a .keras file, which brings its own weights.")
+        raise OptionError(f"{opt.weights} does not go with a .keras file, which brings its own weights.")
     network = str(Path(parsed.network).resolve()) if own else parsed.network
     source = Source(str(BackboneName(network, parsed.layer)), _resolved(weights))
     size = _image_size(parsed, image_size)
@@ -320,7 +322,7 @@ def load_backbone(
         converted = _converted(source, size, pooling, pixels)
         return on_openvino(spec(converted), source, converted)
     if own and precision == "bfloat16":
-        raise OptionError("a .keras file keeps its own precision in TensorFlow; use --precision float32.")
+        raise OptionError(f"a .keras file keeps its own precision in TensorFlow; use {opt.precision('float32')}.")
     strategy = choose_strategy()
     built = build_backbone(
         source.name,
@@ -395,7 +397,7 @@ def require_same_backbone(found: Spec, needed: Spec, needed_by: str) -> None:
         needed,
         left_name="the backbone found here",
         right_name=needed_by,
-        remedy="Give the weights it was trained with by --weights.",
+        remedy=f"Give the weights it was trained with by {opt.weights}.",
     )
 
 
@@ -464,7 +466,7 @@ def _image_size(name: BackboneName, image_size: int | None) -> int:
     if image_size is None:
         return default_image_size(name)
     if not 8 <= image_size <= 4096:
-        raise OptionError(f"--image-size is {image_size}; needed: 8 to 4096 pixels.")
+        raise OptionError(f"{opt.image_size} is {image_size}; needed: 8 to 4096 pixels.")
     return image_size
 
 

@@ -14,7 +14,7 @@ from onepass.extract.backbones.efficientnet_lite import build_lite0, load_bundle
 from onepass.extract.backbones.stages import did_you_mean, trunk_of
 from onepass.extract.backbones.weights import file_hash, load_weights_file, weights_hash
 from onepass.extract.frameworks import import_keras, plain_keras, quiet_stderr
-from onepass.features.errors import BackboneError, WeightsError
+from onepass.features.errors import BackboneError, WeightsError, opt
 
 POOLINGS = ("avg", "max", "flatten")
 
@@ -183,8 +183,8 @@ def _network(entry: CatalogueEntry, image_size: int, *, download: bool) -> Any:
         folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
-            f"the ImageNet weights of {entry.name} could not be loaded ({reason}). Give a file with --weights, "
-            f"put Keras's own download into {folder}, or use the bundled --backbone {BUNDLED}."
+            f"the ImageNet weights of {entry.name} could not be loaded ({reason}). Give a file with {opt.weights}, "
+            f"put Keras's own download into {folder}, or use the bundled {opt.backbone(BUNDLED)}."
         ) from None
 
 

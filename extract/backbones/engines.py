@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from onepass.extract.frameworks import import_keras, import_openvino
-from onepass.features.errors import BackboneError, OptionError
+from onepass.features.errors import BackboneError, OptionError, opt
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -57,13 +57,13 @@ class OpenVINOEngine:
         except RuntimeError as error:
             raise BackboneError(
                 f"OpenVINO cannot run {graph} in {precision}: {str(error).strip().splitlines()[-1]} "
-                f"Delete the folder {graph.parent} and try again, or use --engine tensorflow."
+                f"Delete the folder {graph.parent} and try again, or use {opt.engine('tensorflow')}."
             ) from None
         used = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if used != short or (precision == "int8" and "INT8" not in _capabilities(core)):
             raise BackboneError(
                 f"this processor cannot compute in {precision} (OpenVINO chose {used}). "
-                "Extract, and train, with --precision float32."
+                f"Extract, and train, with {opt.precision('float32')}."
             )
 
     def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:
@@ -162,7 +162,8 @@ def choose_engine(engine: str, precision: str = "auto") -> str:
     if precision == "int8":
         if engine == "tensorflow":
             raise OptionError(
-                "--precision int8 does not go with --engine tensorflow; use openvino, or another precision."
+                f"{opt.precision('int8')} does not go with {opt.engine('tensorflow')}; use openvino, or another "
+                "precision."
             )
         return "openvino"
     if engine != "auto":

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from onepass.extract.frameworks import import_openvino
-from onepass.features.errors import BackboneError
+from onepass.features.errors import BackboneError, opt
 
 # Count up when the meaning of a converted graph changes, so that old ones are not taken for it.
 _LAYOUT = 1
@@ -175,7 +175,7 @@ def store(key: str, write: Callable[[Path], CompiledBackbone]) -> CompiledBackbo
     except (OSError, RuntimeError) as error:  # OpenVINO reports a full disk as a RuntimeError
         raise BackboneError(
             f"cannot keep the converted backbone in {folder}: {getattr(error, 'strerror', None) or error}. "
-            "Set ONEPASS_CACHE to a folder that can be written, or use --engine tensorflow."
+            f"Set ONEPASS_CACHE to a folder that can be written, or use {opt.engine('tensorflow')}."
         ) from None
     stored = find_by_key(key)
     if stored is None:

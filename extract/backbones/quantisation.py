@@ -23,7 +23,7 @@ from onepass.extract.backbones.openvino_cache import CompiledBackbone, Quantisat
 from onepass.extract.frameworks import import_nncf, import_openvino
 from onepass.extract.pixels.decode import read_bytes
 from onepass.features.drift import cosines
-from onepass.features.errors import BackboneError, DataError, OptionError, UnreadableImageError
+from onepass.features.errors import BackboneError, DataError, OptionError, UnreadableImageError, opt
 from onepass.features.spec import Spec
 
 CALIBRATION_IMAGES = 100
@@ -100,7 +100,7 @@ def _quantise(
     if not images:
         raise DataError(
             f"int8 is calibrated on images, and none of the {len(ranked[:CALIBRATION_IMAGES])} chosen for it could be "
-            "read. Mend or replace them, or use --precision float32 or bfloat16."
+            f"read. Mend or replace them, or use {opt.precision('float32')} or bfloat16."
         )
     compared = (unseen + images)[:COMPARED_IMAGES]
     model = _quantised_model(converted, images)

@@ -14,7 +14,7 @@ from typing import Any
 
 from onepass.extract.backbones.efficientnet_lite import REPEATS
 from onepass.extract.frameworks import import_keras
-from onepass.features.errors import BackboneError, OptionError
+from onepass.features.errors import BackboneError, OptionError, opt
 
 
 def _lite0_rules() -> list[tuple[str, str]]:
@@ -106,7 +106,7 @@ def first_unfrozen(network: Any, unfreeze: str) -> int:
         return 0
     if re.fullmatch(r"[+-]?\d+", text):
         if not 1 <= int(text) <= count:
-            raise OptionError(f"--unfreeze is {text}; {network.name} has {count} layers, so needed: 1 to {count}.")
+            raise OptionError(f"{opt.unfreeze} is {text}; {network.name} has {count} layers, so needed: 1 to {count}.")
         return count - int(text)
     stages = {stage.name: stage.position for stage in stages_of(network)}
     names = {layer.name: position for position, layer in enumerate(network.layers)}
@@ -116,7 +116,7 @@ def first_unfrozen(network: Any, unfreeze: str) -> int:
     near = did_you_mean(text, [*stages, *names])
     choices = f", or a stage: {', '.join(stages)}" if stages else ""
     raise OptionError(
-        f"--unfreeze is {unfreeze!r}; {network.name} has no such stage or layer. {near}"
+        f"{opt.unfreeze} is {unfreeze!r}; {network.name} has no such stage or layer. {near}"
         f"Needed: all, a number of layers up to {count}, a layer's name{choices}."
     )
 

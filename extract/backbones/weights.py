@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from onepass.features.errors import WeightsError
+from onepass.features.errors import WeightsError, opt
 
 # A classifier on top of a backbone has at most this many layers with weights (VGG: fc1, fc2, predictions).
 _LARGEST_TOP = 3
@@ -99,7 +99,7 @@ def _pair(model: Any, file: h5py.File, path: Path, backbone: str) -> list[tuple[
 
 def _check_fit(pairs: list[tuple[Any, _FileLayer | None]], extra: list[_FileLayer], path: Path, backbone: str) -> None:
     refused = f"{path} does not fit {backbone}: "
-    advice = f" Choose the --backbone that the file was made for, or a weights file of {backbone}."
+    advice = f" Choose the {opt.backbone} that the file was made for, or a weights file of {backbone}."
     for layer, found in pairs:
         needed = [tuple(weight.shape) for weight in layer.weights]
         if found is None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from onepass.extract.data.group_table import read_table, two_groups
 from onepass.features import ImageTable
-from onepass.features.errors import DataError, OptionError
+from onepass.features.errors import DataError, OptionError, opt
 from onepass.features.groups import NO_CONTENT
 
 Groups = str | Path | Mapping[str, str]
@@ -46,9 +46,9 @@ class GroupRule:
             DataError: The table cannot be read.
         """
         if groups is not None and pattern is not None:
-            raise OptionError("--groups and --group-pattern were both given; needed: one of them.")
+            raise OptionError(f"{opt.groups} and {opt.group_pattern} were both given; needed: one of them.")
         if pattern is not None:
-            return cls(f"--group-pattern '{pattern}'", pattern=_compiled(pattern))
+            return cls(f"{opt.group_pattern} '{pattern}'", pattern=_compiled(pattern))
         if isinstance(groups, (str, Path)):
             file = Path(groups)
             return cls(str(file), table=read_table(file), file=file.resolve())
@@ -79,7 +79,7 @@ class GroupRule:
         if missing and self.pattern:
             raise DataError(
                 f"{self.name} finds no group in {_some(missing, 'image')} (of {len(paths)} files). Widen the "
-                "pattern, or give a table with --groups."
+                f"pattern, or give a table with {opt.groups}."
             )
         if missing:
             raise DataError(
@@ -149,7 +149,7 @@ def keep_groups(known: ImageTable, paths: Sequence[str], hashes: np.ndarray, nee
     if missing:
         raise DataError(
             f"the images of the feature file have groups, and nobody says that of {_some(missing, 'image')}. Give the "
-            "groups again, with --groups or --group-pattern."
+            f"groups again, with {opt.groups} or {opt.group_pattern}."
         )
     return tuple(found)
 
@@ -159,9 +159,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise OptionError(f"--group-pattern is '{pattern}' ({error}); {needed}") from None
+        raise OptionError(f"{opt.group_pattern} is '{pattern}' ({error}); {needed}") from None
     if not compiled.groups:
-        raise OptionError(f"--group-pattern is '{pattern}', without parentheses; {needed}")
+        raise OptionError(f"{opt.group_pattern} is '{pattern}', without parentheses; {needed}")
     return compiled
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from onepass.extract.data.groups import GroupRule, Groups
 from onepass.extract.pixels.views import Augmentation, view_recipe
 from onepass.features import FeatureFile
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.features.layout import ROW_DTYPES
 
 DEFAULT_AUGMENT = "classic"
@@ -36,21 +36,25 @@ def choose_views(old: FeatureFile | None, views: int | None, augment: str | None
         OptionError: The number is out of range, or the file holds other or more views.
     """
     if views is not None and not 1 <= views <= 1000:
-        raise OptionError(f"--views is {views}; needed: 1 to 1000.")
+        raise OptionError(f"{opt.views} is {views}; needed: 1 to 1000.")
     held = old.views if old else 1
     if held > 1 and views is not None and views < held:
-        raise OptionError(f"{old and old.path} holds {held} views per image; none is dropped. Choose another --out.")
+        raise OptionError(
+            f"{old and old.path} holds {held} views per image; none is dropped. Choose another {opt.out}."
+        )
     count = views or held
     if count == 1:
         if augment:
-            raise OptionError("--augment needs --views, how many views each image shall have, such as --views 8.")
+            raise OptionError(
+                f"{opt.augment} needs {opt.views}, how many views each image shall have, such as {opt.views(8)}."
+            )
         return ViewAxis()
     text = augment or (str((old and old.provenance.get("augment")) or DEFAULT_AUGMENT))
     axis = ViewAxis(count, Augmentation.parse(text))
     if old and held > 1 and old.spec.views != axis.recipe:
         raise OptionError(
             f"{old.path} holds views of the recipe {old.spec.views}; this command asks for {axis.recipe}. "
-            "Leave --augment out, or choose another --out."
+            f"Leave {opt.augment} out, or choose another {opt.out}."
         )
     return axis
 
@@ -74,5 +78,5 @@ def choose_row_dtype(old: FeatureFile | None, row_dtype: str | None) -> str:
         OptionError: It is neither float32 nor float16.
     """
     if row_dtype not in (None, *ROW_DTYPES):
-        raise OptionError(f"--row-dtype is {row_dtype!r}; needed: {' or '.join(ROW_DTYPES)}.")
+        raise OptionError(f"{opt.row_dtype} is {row_dtype!r}; needed: {' or '.join(ROW_DTYPES)}.")
     return row_dtype or (old.row_dtype if old else "float32")

@@ -21,7 +21,7 @@ from onepass.extract.one_pass.prepare import calibrated_for, existing, lacking_v
 from onepass.extract.one_pass.run import default_path, require_specs
 from onepass.extract.pixels.decode import decode_views, read_bytes, require_views
 from onepass.features import FeatureFile
-from onepass.features.errors import DataError, OptionError, UnreadableImageError
+from onepass.features.errors import DataError, OptionError, UnreadableImageError, opt
 from onepass.features.layout import ROW_DTYPES
 
 PILOT_VIEWS = 64
@@ -79,7 +79,7 @@ class Plan:
                     f"limit   {self.limit}: decoding alone {self.decode_rate:.1f}, the engine alone "
                     f"{self.compute_rate:.1f} views/s"
                 ),
-                f"with    --engine {self.engine} --precision {self.precision} --workers {self.workers}",
+                f"with    engine {self.engine}, precision {self.precision}, workers {self.workers}",
             ]
         )
 
@@ -117,7 +117,7 @@ def plan_extraction(
     path = Path(out or default_path(image_folders(data)[0], backbone.spec.backbone))
     threads = os.cpu_count() or 1 if workers is None else workers
     if threads < 1:
-        raise OptionError(f"--workers is {workers}; needed: at least 1.")
+        raise OptionError(f"{opt.workers} is {workers}; needed: at least 1.")
     with contextlib.ExitStack() as stack:
         bases = [stack.enter_context(FeatureFile(one)) for one in base]
         old = stack.enter_context(existing(path))

@@ -17,7 +17,7 @@ from onepass.extract.data.groups import GroupRule
 from onepass.extract.one_pass.choices import ViewAxis
 from onepass.features import FeatureFile, Spec
 from onepass.features.drift import Drift, measure_drift, require_no_drift
-from onepass.features.errors import FeatureFileError, OptionError
+from onepass.features.errors import FeatureFileError, OptionError, opt
 from onepass.features.layout import keeps_precision
 from onepass.features.spec import require_equal_specs
 from onepass.features.writer import write_feature_file
@@ -55,7 +55,7 @@ def scan_for(
     if old and drawn and seed not in (None, drawn_with):
         raise OptionError(
             f"the test split of {old.path} was drawn with seed {drawn_with}, and images keep their side; got {seed}. "
-            "Choose another file with --out; --base takes the rows over."
+            f"Choose another file with {opt.out}; {opt.base} takes the rows over."
         )
     # Elsewhere an image of the same name, size and time may still be another one.
     here = bool(old) and old.provenance.get("data") == str(image_folders(data)[1].resolve())  # type: ignore[union-attr]
@@ -70,7 +70,7 @@ def scan_for(
     if old and old.flags.any() and len(dropped_contents(old, scan)) == len(_held_contents(old)):
         raise FeatureFileError(
             f"{old.path} holds rows of {int(old.flags.any(axis=1).sum())} images from "
-            f"{old.provenance.get('data')}, none of which is in {_named(data)}. Choose another file with --out, or "
+            f"{old.provenance.get('data')}, none of which is in {_named(data)}. Choose another file with {opt.out}, or "
             "delete this one."
         )
     return scan
@@ -190,7 +190,7 @@ def check_golden(
     backbone: Backbone,
     *,
     accept: bool = False,
-    remedy: str = "Or go on with --accept-drift, which is recorded.",
+    remedy: str = f"Or go on with {opt.accept_drift}, which is recorded.",
 ) -> Drift:
     """Recomputes a file's golden rows.
 

@@ -30,7 +30,7 @@ from onepass.extract.one_pass.report import Extraction, account
 from onepass.extract.pixels.decode import require_views
 from onepass.features import FeatureFile, Spec
 from onepass.features.drift import Drift
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.features.lock import writer_lock
 from onepass.features.writer import RowWriter
 
@@ -134,7 +134,7 @@ def run_extraction(data: Folders, backbone: Backbone, **options: Unpack[PassOpti
     """`extract_features` with a backbone at hand, and the whole account of what was done."""
     batch_size, workers = options.get("batch_size", BATCH_SIZE), options.get("workers")
     if batch_size < 1 or (workers is not None and workers < 1):
-        raise OptionError("--batch-size and --workers must be at least 1.")
+        raise OptionError(f"{opt.batch_size} and {opt.workers} must be at least 1.")
     folders, _ = image_folders(data)
     seed, rehash, accept = options.get("seed"), options.get("rehash", False), options.get("accept_drift", False)
     path = Path(options.get("out") or default_path(folders, backbone.spec.backbone))
@@ -190,9 +190,9 @@ def require_specs(old: FeatureFile | None, bases: Sequence[FeatureFile], spec: S
         SpecMismatchError: Naming the file.
     """
     if old:
-        require_spec(old, spec, remedy="Repeat the settings of the file, or choose another file with --out.")
+        require_spec(old, spec, remedy=f"Repeat the settings of the file, or choose another file with {opt.out}.")
     for base in bases:
-        require_spec(base, spec, remedy="Repeat the settings of the file, or leave it out of --base.")
+        require_spec(base, spec, remedy=f"Repeat the settings of the file, or leave it out of {opt.base}.")
 
 
 def _check_rows(

@@ -23,7 +23,7 @@ from PIL import (
 
 from onepass.extract.pixels import keras_pixels
 from onepass.extract.pixels.views import Augmentation, view_pixels
-from onepass.features.errors import OptionError, UnreadableImageError
+from onepass.features.errors import OptionError, UnreadableImageError, opt
 
 RESIZES = ("squash", "crop", "pad", "keras")
 
@@ -48,7 +48,9 @@ def require_views(resize: str, views: Sequence[int]) -> None:
         OptionError: --resize keras gives plain images alone.
     """
     if resize == "keras" and tuple(views) != (0,):
-        raise OptionError("--resize keras gives plain images alone; leave --views out, or choose another --resize.")
+        raise OptionError(
+            f"{opt.resize('keras')} gives plain images alone; leave {opt.views} out, or choose another {opt.resize}."
+        )
 
 
 def decode_rule(resize: str) -> str:
@@ -180,7 +182,7 @@ def _opened(data: bytes, resize: str) -> Iterator[Image.Image]:
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
-        read = "GIF are all that --resize keras reads" if keras else "GIF, WebP and TIFF are read"
+        read = f"GIF are all that {opt.resize('keras')} reads" if keras else "GIF, WebP and TIFF are read"
         raise UnreadableImageError(f"not an image (JPEG, PNG, BMP, {read})") from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6

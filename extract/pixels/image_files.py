@@ -13,7 +13,7 @@ from onepass.extract.data.folders import find_images, image_folders
 from onepass.extract.pixels.decode import decode_views, decode_whole, pixel_dtype, read_bytes, require_views
 from onepass.extract.pixels.views import Augmentation
 from onepass.features import FeatureFile
-from onepass.features.errors import DataError, OptionError, UnreadableImageError
+from onepass.features.errors import DataError, OptionError, UnreadableImageError, opt
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class ImageFiles:
     ) -> None:
         threads = os.cpu_count() or 1 if workers is None else workers
         if threads < 1:
-            raise OptionError(f"--workers is {workers}; needed: at least 1.")
+            raise OptionError(f"{opt.workers} is {workers}; needed: at least 1.")
         self.augmentation = Augmentation.parse(augmentation) if augmentation else None
         self._path_of, self._hashes = path_of, content_hashes
         self._size, self._resize = image_size, resize
@@ -65,7 +65,7 @@ class ImageFiles:
         """
         for folder in folders:
             if not folder.is_dir():
-                raise DataError(f"there is no folder {folder}. Name the folder of the images by --data.")
+                raise DataError(f"there is no folder {folder}. Name the folder of the images by {opt.data}.")
         wanted = {content.tobytes(): i for i, content in enumerate(content_hashes)}
         found: dict[int, Path] = {}
         for path in find_images(folders):
@@ -132,7 +132,7 @@ class ImageFiles:
             return use(data)
         except UnreadableImageError as error:
             raise DataError(
-                f"{path}: {error}. Run the same extract command again, or name its folder by --data."
+                f"{path}: {error}. Run the same extract command again, or name its folder by {opt.data}."
             ) from None
 
 
@@ -160,7 +160,7 @@ class LabelledPixels(ImageFiles):
     ) -> None:
         root = image_folders(list(data))[1] if data else Path(str(file.provenance.get("data")))
         if not root.is_dir():
-            raise DataError(f"the images of {file.path} are not in {root} any more. Say where with --data.")
+            raise DataError(f"the images of {file.path} are not in {root} any more. Say where with {opt.data}.")
         table, spec = file.table, file.spec
         super().__init__(
             lambda image: table.file(image, root),

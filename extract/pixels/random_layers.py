@@ -4,7 +4,7 @@ from typing import Any
 
 from onepass.extract.frameworks import import_keras
 from onepass.extract.pixels.views import Augmentation
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 
 
 def require_drawable(recipe: Augmentation | str | None, *, fixed: bool = False) -> None:
@@ -21,7 +21,8 @@ def require_drawable(recipe: Augmentation | str | None, *, fixed: bool = False) 
         recipe = Augmentation.parse(recipe)
     if recipe and recipe.crop < 1 and not fixed:
         raise OptionError(
-            f"--augment {recipe} crops, which Keras's layers cannot. Use zoom, or fixed views of it with --views."
+            f"{opt.augment(recipe)} crops, which Keras's layers cannot. Use zoom, or fixed views of it with "
+            f"{opt.views}."
         )
 
 

@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 
 VIEW_RULE = "affine-reflect-cubic-1"
 """Name of everything below that changes the pixels of a view. Count it up with any such change."""
@@ -60,7 +60,7 @@ class Augmentation:
     def __post_init__(self) -> None:
         for name, (low, high, needed) in _RANGES.items():
             if not low <= getattr(self, name) <= high:
-                raise OptionError(f"{name} in --augment is {getattr(self, name)}; needed: {needed}.")
+                raise OptionError(f"{name} in {opt.augment} is {getattr(self, name)}; needed: {needed}.")
 
     def __str__(self) -> str:
         parts = []
@@ -85,13 +85,13 @@ class Augmentation:
         for item in text.split(","):
             name, equals, value = (part.strip() for part in item.partition("="))
             if name not in _NAMES:
-                raise OptionError(f"unknown setting {name!r} in --augment. {_hint(name)}")
+                raise OptionError(f"unknown setting {name!r} in {opt.augment}. {_hint(name)}")
             if name in given or (name in _RECIPES and recipe):
-                raise OptionError(f"{name if name in given else 'a recipe'} stands in --augment twice: {text}")
+                raise OptionError(f"{name if name in given else 'a recipe'} stands in {opt.augment} twice: {text}")
             if name in _RECIPES:
                 recipe = name
             if name not in _RANGES and equals:
-                raise OptionError(f"{name} in --augment takes no value; found {item.strip()}.")
+                raise OptionError(f"{name} in {opt.augment} takes no value; found {item.strip()}.")
             if name == "flip":
                 given[name] = True
             elif name in _RANGES:
@@ -249,7 +249,7 @@ def _number(name: str, value: str) -> float:
     try:
         return int(value) if name == "seed" else float(value)
     except ValueError:
-        raise OptionError(f"{name} in --augment is {value!r}; needed: {_RANGES[name][2]}.") from None
+        raise OptionError(f"{name} in {opt.augment} is {value!r}; needed: {_RANGES[name][2]}.") from None
 
 
 def _hint(name: str) -> str:

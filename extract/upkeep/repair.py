@@ -14,7 +14,7 @@ from onepass.extract.pixels.views import Augmentation, view_recipe
 from onepass.extract.upkeep.repair_table import mended_table, some_entries
 from onepass.extract.upkeep.verify import backbone_of
 from onepass.features import FeatureFile, ImageTable, SkippedImage
-from onepass.features.errors import DataError, FeatureFileError
+from onepass.features.errors import DataError, FeatureFileError, opt
 from onepass.features.integrity import Integrity, check_file
 from onepass.features.lock import writer_lock
 from onepass.features.writer import RowWriter, write_feature_file
@@ -103,7 +103,7 @@ def _drop(file: FeatureFile, integrity: Integrity) -> int:
     if any(found.part == "class names" for found in integrity.damage):
         raise FeatureFileError(
             f"the class names of {file.path} are damaged; only the image folders can tell them. Name the folder with "
-            "--data and leave --drop out."
+            f"{opt.data} and leave {opt.drop} out."
         )
     bad = [found.position for found in integrity.damage if found.part == "entry"]
     kept = np.setdiff1d(np.arange(len(file)), bad)
@@ -154,14 +154,14 @@ def _recompute(
     progress: Progress | None,
 ) -> Repair:
     backbone = backbone_of(file, weights=weights, engine=engine)
-    check_golden(file, backbone, remedy="Or give up what is bad with --drop.")
+    check_golden(file, backbone, remedy=f"Or give up what is bad with {opt.drop}.")
     augmentation = _augmentation(file)
     folders = data if data is not None else [Path(folder) for folder in file.provenance.get("folders") or []]
     try:
         root = image_folders(folders)[1]
     except DataError as error:
         raise DataError(
-            f"{error} Say with --data where the images of {file.path} lie now, or --drop what is bad."
+            f"{error} Say with {opt.data} where the images of {file.path} lie now, or {opt.drop} what is bad."
         ) from None
     entries = len(file)
     if integrity.tables_damaged:
@@ -195,7 +195,7 @@ def _require_images(file: FeatureFile, root: Path) -> None:
     if files and not any(path.is_file() for path in files):
         raise DataError(
             f"none of the {len(lacking)} images to compute is in {root}, {file.table.paths[lacking[0]]} for one. Say "
-            f"with --data where the images of {file.path} lie now, or --drop what is bad."
+            f"with {opt.data} where the images of {file.path} lie now, or {opt.drop} what is bad."
         )
 
 
@@ -219,6 +219,6 @@ def _augmentation(file: FeatureFile) -> Augmentation | None:
     if view_recipe(augmentation) != file.spec.views:
         raise FeatureFileError(
             f"the views of {file.path} were drawn by {file.spec.views}; this onepass draws "
-            f"{view_recipe(augmentation)}. Mend it with the onepass that wrote it, or --drop what is bad."
+            f"{view_recipe(augmentation)}. Mend it with the onepass that wrote it, or {opt.drop} what is bad."
         )
     return augmentation

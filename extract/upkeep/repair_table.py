@@ -10,7 +10,7 @@ import numpy as np
 from onepass.extract.data.folders import FolderScan
 from onepass.extract.data.groups import GroupRule
 from onepass.features import SPLITS, FeatureFile, ImageTable
-from onepass.features.errors import DataError, OptionError
+from onepass.features.errors import DataError, OptionError, opt
 from onepass.features.integrity import Integrity
 from onepass.features.layout import PER_IMAGE, entry_checksums, fixed_width, table_arrays
 
@@ -31,8 +31,8 @@ def mended_table(file: FeatureFile, integrity: Integrity, scan: FolderScan) -> I
     intact = [i for i in range(len(table)) if i not in bad]
     if not any(table.paths[i] in there for i in intact):
         raise DataError(
-            f"none of the images of {file.path} is in {scan.root}. Say with --data where they lie now, or --drop what "
-            "is bad."
+            f"none of the images of {file.path} is in {scan.root}. Say with {opt.data} where they lie now, or "
+            f"{opt.drop} what is bad."
         )
     names = list(table.class_names)
     if any(found.part == "class names" for found in integrity.damage):
@@ -136,6 +136,6 @@ def _class_names(table: ImageTable, intact: list[int], scan: FolderScan, there: 
         if not found:
             raise DataError(
                 f"the class names are damaged, and no image of {name!r} is in {scan.root} to tell its name. Say with "
-                "--data where the images lie now."
+                f"{opt.data} where the images lie now."
             )
     return [found.most_common(1)[0][0] for found in votes]

@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from onepass.features.errors import OptionError, TrainingError
+from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.folds import assign_folds, fold_masks
 from onepass.heads.fitting.temperature import best_inverse_temperature
@@ -127,7 +127,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         fit = self._fit(rows)
         if not fit.network.is_finite():
             raise TrainingError(
-                "training diverged to infinite or undefined weights. Try a smaller learning rate (--lr)."
+                f"training diverged to infinite or undefined weights. Try a smaller learning rate ({opt.lr})."
             )
         self.chosen_ = fit.chosen
         self.network_, self.held_out_ = _calibrated(fit, rows)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.heads.training import HEADS, make_head
 
 
@@ -40,7 +40,7 @@ def contestants(heads: str | Sequence[str], backbones: Sequence[str], options: M
     asked = list(HEADS) if heads == "all" else heads.split(",") if isinstance(heads, str) else list(heads)
     found = [_parsed(name.strip()) for name in asked]
     if doubled := {name for name, _, _ in found if [n for n, _, _ in found].count(name) > 1}:
-        raise OptionError(f"--heads names {min(doubled)} twice; needed: each head once.")
+        raise OptionError(f"{opt.heads} names {min(doubled)} twice; needed: each head once.")
     several = len(backbones) > 1
     return [
         Contestant(f"{backbone}/{name}" if several else name, kind, {**options, **own}, file)
@@ -55,10 +55,10 @@ def _parsed(name: str) -> tuple[str, str, dict[str, Any]]:
     head = make_head(kind)
     if "hidden" not in head.get_params():
         if layers:
-            raise OptionError(f"--heads names {name!r}; only mlp takes layers, such as mlp:256x128.")
+            raise OptionError(f"{opt.heads} names {name!r}; only mlp takes layers, such as mlp:256x128.")
         return kind, kind, {}
     try:
         hidden = tuple(int(units) for units in layers.split("x")) if layers else tuple(head.get_params()["hidden"])
     except ValueError:
-        raise OptionError(f"--heads names {name!r}; needed: units of each layer, such as mlp:256x128.") from None
+        raise OptionError(f"{opt.heads} names {name!r}; needed: units of each layer, such as mlp:256x128.") from None
     return f"{kind}:{'x'.join(map(str, hidden))}", kind, {"hidden": hidden}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onepass.features import FeatureFile
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.heads.compare.candidates import Contestant, contestants
 from onepass.heads.compare.common_images import common_images
 from onepass.heads.compare.learning_curves import learning_curves
@@ -214,9 +214,9 @@ def _check(metric: str, cv: str | None, seeds: int) -> None:
     if metric not in HIGHER_IS_BETTER:
         raise OptionError(f"unknown metric {metric!r}; there are {', '.join(HIGHER_IS_BETTER)}.")
     if seeds < 1:
-        raise OptionError(f"--seeds is {seeds}; needed: at least 1.")
+        raise OptionError(f"{opt.seeds} is {seeds}; needed: at least 1.")
     if cv and seeds > 1:
-        raise OptionError("--seeds does not go with --cv, whose repeats have seeds of their own, such as 5x4.")
+        raise OptionError(f"{opt.seeds} does not go with {opt.cv}, whose repeats have seeds of their own, such as 5x4.")
 
 
 def _names(files: list[FeatureFile]) -> list[str]:

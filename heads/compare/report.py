@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.heads.stats.metrics import HIGHER_IS_BETTER
 from onepass.heads.stats.multiple_comparison import Comparison
 from onepass.heads.stats.paired_tests import Difference
@@ -182,7 +182,7 @@ class HeadsComparison:
                     tied = score.name in self.test.ties
                     table.writerow([*values, *score.interval, gap.difference, *gap.interval, tied])
         except OSError as error:
-            raise OptionError(f"cannot write {path}: {error.strerror}. Choose another place with --csv.") from None
+            raise OptionError(f"cannot write {path}: {error.strerror}. Choose another place with {opt.csv}.") from None
 
 
 def _tests(test: Comparison) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onepass.features import FeatureFile
-from onepass.features.errors import OptionError, TrainingError
+from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.heads.fitting.folds import assign_folds
 from onepass.heads.near_duplicates import connected, leaked, near_duplicates, threshold_for
 from onepass.heads.training import training_parts
@@ -73,7 +73,7 @@ def repeated_folds(file: FeatureFile, images: np.ndarray, *, cv: str) -> Rounds:
     """
     found = re.fullmatch(r"(\d+)x(\d+)", cv)
     if not found or int(found[1]) < 2 or int(found[2]) < 1:
-        raise OptionError(f"--cv is {cv!r}; needed: folds x repeats, such as 5x2 for five folds, twice.")
+        raise OptionError(f"{opt.cv} is {cv!r}; needed: folds x repeats, such as 5x2 for five folds, twice.")
     folds, repeats = int(found[1]), int(found[2])
     usable = np.flatnonzero(file.table.splits[images] != 2)
     y = np.unique(file.table.labels[images[usable]], return_inverse=True)[1]
@@ -84,7 +84,8 @@ def repeated_folds(file: FeatureFile, images: np.ndarray, *, cv: str) -> Rounds:
         for fold in range(folds):
             if not (fold_of == fold).any():
                 raise TrainingError(
-                    f"{len(usable)} images outside the test part are too few for {folds} folds. Ask for fewer by --cv."
+                    f"{len(usable)} images outside the test part are too few for {folds} folds. "
+                    f"Ask for fewer by {opt.cv}."
                 )
             rounds.append(Round(usable[fold_of != fold], usable[fold_of == fold], seed))
     words = f"{folds} folds x {repeats} of {len(usable)} images outside the test part"

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from onepass.features.errors import ExportError
+from onepass.features.errors import ExportError, opt
 from onepass.heads.export.certificate import Latency
 from onepass.heads.stats.intervals import wilson_interval
 
@@ -67,7 +67,7 @@ class HeldOut:
             if not file.startswith(_ENCODED):
                 raise ExportError(
                     f"{self.paths[i]} is neither JPEG nor PNG, which is all that a model of encoded files reads. Leave "
-                    "--bytes out."
+                    f"{opt.takes_bytes} out."
                 )
         return files
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from onepass.extract.frameworks import import_keras
 from onepass.features import FeatureFile
-from onepass.features.errors import ExportError, OptionError, TrainingError
+from onepass.features.errors import ExportError, OptionError, TrainingError, opt
 from onepass.heads.evaluation import match_labels
 from onepass.heads.export.equivalence import HeldOut, Images, Steps
 from onepass.heads.export.inference_model import WholeModel, with_head
@@ -93,7 +93,7 @@ class Origin(ABC):
         if not len(positions):
             raise OptionError(
                 f"{self.file.path} holds no image that {self.head.path} was not trained on, so nothing can prove the "
-                "export. Extract photos that are new to it as well, and give their feature file by --features."
+                f"export. Extract photos that are new to it as well, and give their feature file by {opt.features}."
             )
         table = self.file.table
         by_content = {table.content_hashes[i].tobytes(): int(i) for i in positions}  # copies prove nothing more

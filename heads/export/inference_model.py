@@ -9,7 +9,7 @@ import numpy as np
 
 from onepass.extract.frameworks import import_keras
 from onepass.features import Spec
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.heads.finetune.joined import Joined, Trainable
 from onepass.heads.inference.kernel_machine import KernelMachine
 from onepass.heads.inference.neighbour_table import NeighbourTable
@@ -70,8 +70,8 @@ def with_head(backbone: Trainable, head: Network, *, of_layers: bool = False) ->
         scores = _vote_scores(keras, head, rows)
     else:
         raise OptionError(
-            "the legacy .h5 format has no layer that finds nearest neighbours. Export the knn head with --to keras, "
-            "savedmodel, onnx, openvino or tflite, or train a logreg, svm or mlp head."
+            f"the legacy .h5 format has no layer that finds nearest neighbours. Export the knn head with "
+            f"{opt.to('keras')}, savedmodel, onnx, openvino or tflite, or train a logreg, svm or mlp head."
         )
     return keras.Model(pixels, keras.layers.Softmax(name="probabilities")(scores), name="classifier")
 

@@ -17,7 +17,7 @@ import numpy as np
 from onepass.extract.frameworks import plain_keras, quiet_stderr
 from onepass.extract.machine import machine
 from onepass.features import FeatureFile
-from onepass.features.errors import ExportError, OptionError, UserError
+from onepass.features.errors import ExportError, OptionError, UserError, opt
 from onepass.heads.export.card import model_card
 from onepass.heads.export.certificate import Certificate, hashes_of
 from onepass.heads.export.equivalence import HeldOut, Proof, latencies, prove, where
@@ -110,7 +110,7 @@ def export_model(
                 beside(made, ".md").write_text(card, encoding="utf-8", errors="backslashreplace")
                 _keep(made.parent, _parts(path, to))
         except OSError as error:
-            raise ExportError(f"cannot write {path}: {error}. Choose another place with --out.") from None
+            raise ExportError(f"cannot write {path}: {error}. Choose another place with {opt.out}.") from None
     return Exported(path, certificate)
 
 
@@ -198,7 +198,7 @@ class _Candidate:
             f"{'gets' if count == 1 else 'get'} another label than by the cached way; {self.may_flip or 'none'} may. "
             f"Accuracy {proof.accuracy:.3f} ({low:.3f} to {high:.3f}), {proof.before:.3f} from cached rows. Most of "
             f"all differs {held_out.paths[worst]}, {was} before and {now} now, {told}. "
-            f"Allow it with --max-flips {count}, or choose another format or precision."
+            f"Allow it with {opt.max_flips(count)}, or choose another format or precision."
         )
 
 
@@ -238,15 +238,15 @@ def running(what: str) -> Iterator[None]:
 def _checked_place(head: SavedHead, to: str, out: str | Path | None) -> Path:
     """Where the model goes; refuses to overwrite anything."""
     if to not in SUFFIXES:
-        raise OptionError(f"--to is {to!r}; needed: one of {', '.join(SUFFIXES)}.")
+        raise OptionError(f"{opt.to} is {to!r}; needed: one of {', '.join(SUFFIXES)}.")
     stem = head.path.stem + (".exported" if is_whole(head) and head.path.suffix == SUFFIXES[to] else "")
     path = Path(out) if out else Path(f"{stem}{SUFFIXES[to] or '.savedmodel'}")
     if not path.name:
-        raise OptionError(f"--out is {path}; needed: the name of a new file or folder.")
+        raise OptionError(f"{opt.out} is {path}; needed: the name of a new file or folder.")
     if SUFFIXES[to] and path.suffix != SUFFIXES[to]:
-        raise OptionError(f"--out is {path}; needed: a name that ends in {SUFFIXES[to]}.")
+        raise OptionError(f"{opt.out} is {path}; needed: a name that ends in {SUFFIXES[to]}.")
     if not path.absolute().parent.is_dir():
-        raise OptionError(f"the folder of --out {path} does not exist. Make it, or name another one.")
+        raise OptionError(f"the folder of {opt.out(path)} does not exist. Make it, or name another one.")
     for part in _parts(path, to):
         _require_free(part)
     return path
@@ -254,7 +254,7 @@ def _checked_place(head: SavedHead, to: str, out: str | Path | None) -> Path:
 
 def _require_free(path: Path) -> None:
     if os.path.lexists(path):
-        raise OptionError(f"{path} exists and is not overwritten. Choose another name with --out, or delete it.")
+        raise OptionError(f"{path} exists and is not overwritten. Choose another name with {opt.out}, or delete it.")
 
 
 def _keep(folder: Path, parts: list[Path]) -> None:
@@ -281,10 +281,10 @@ def _check_options(to: str, precision: str, takes_bytes: bool, max_flips: int | 
     if precision not in PRECISIONS[to]:
         able = [name for name, known in PRECISIONS.items() if precision in known]
         raise OptionError(
-            f"--precision {precision} does not go with --to {to}; needed: {', '.join(PRECISIONS[to])}"
-            + (f", or --to {' or '.join(able)}." if able else ".")
+            f"{opt.precision(precision)} does not go with {opt.to(to)}; needed: {', '.join(PRECISIONS[to])}"
+            + (f", or {opt.to} {' or '.join(able)}." if able else ".")
         )
     if takes_bytes and to != "savedmodel":
-        raise OptionError("--bytes goes with --to savedmodel alone.")
+        raise OptionError(f"{opt.takes_bytes} goes with {opt.to('savedmodel')} alone.")
     if max_flips is not None and max_flips < 0:
-        raise OptionError(f"--max-flips is {max_flips}; needed: 0 or more.")
+        raise OptionError(f"{opt.max_flips} is {max_flips}; needed: 0 or more.")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from onepass.extract.frameworks import plain_keras
-from onepass.features.errors import CertificateError, DataError
+from onepass.features.errors import CertificateError, DataError, opt
 from onepass.heads.export.certificate import Certificate, Latency, hashes_of
 from onepass.heads.export.equivalence import HeldOut, Images, latencies, prove
 from onepass.heads.export.formats import format_of
@@ -59,7 +59,7 @@ class Verified:
             ", ".join(speed),
         ]
         if self.missing:
-            lines.append(f"{self.missing} images of the certificate were not found; name their folders by --data")
+            lines.append(f"{self.missing} images of the certificate were not found; name their folders with data")
         lines.append("it does NOT do what was certified" if self.verdict == "drifted" else "it does what was certified")
         return "\n".join(lines)
 
@@ -88,7 +88,7 @@ def verify_model(model: str | Path, certificate: Certificate, images: Images, fo
     if not len(found):
         raise DataError(
             f"none of the {len(certificate.images)} images that {path} was certified with is here. Name the folders "
-            "they lie in by --data."
+            f"they lie in by {opt.data}."
         )
     kind = format_of(certificate.to, takes_bytes=certificate.takes == "bytes")
     if kind.takes != certificate.takes:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onepass.features import FeatureFile
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ def worth_keeping(cost: BoundaryCost, limit: str) -> bool:
     try:
         most = float(limit) * 1e9
     except ValueError:
-        raise OptionError(f"--boundary-cache is {limit!r}; needed: off, auto, or so many GB.") from None
+        raise OptionError(f"{opt.boundary_cache} is {limit!r}; needed: off, auto, or so many GB.") from None
     if cost.bytes > most:
         raise OptionError(
-            f"the boundary cache needs {cost.bytes / 1e9:.2f} GB ({cost}); --boundary-cache allows {limit}. Allow "
-            "more, take fewer --views, or train end to end with --boundary-cache off."
+            f"the boundary cache needs {cost.bytes / 1e9:.2f} GB ({cost}); {opt.boundary_cache} allows {limit}. Allow "
+            f"more, take fewer {opt.views}, or train end to end with {opt.boundary_cache('off')}."
         )
     return True
 

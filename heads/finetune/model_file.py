@@ -15,7 +15,7 @@ import numpy as np
 
 from onepass.extract.frameworks import import_keras, quiet_stderr
 from onepass.features import Spec
-from onepass.features.errors import FeatureFileError, OptionError, TrainingError
+from onepass.features.errors import FeatureFileError, OptionError, TrainingError, opt
 from onepass.heads.evaluation import Evaluation
 from onepass.heads.inference.network import DenseNetwork
 from onepass.heads.predict.predict import ImageBackbone
@@ -38,10 +38,10 @@ def require_place(path: Path) -> None:
         OptionError: The name has another ending, or a file that is no model of `fine-tune` has it: a feature file, say.
     """
     if path.suffix.removeprefix(".") not in FORMATS:
-        raise OptionError(f"--out is {path}; needed: a name that ends in .keras or .h5.")
+        raise OptionError(f"{opt.out} is {path}; needed: a name that ends in .keras or .h5.")
     if path.exists() and (not is_model(path) or "kind" in read_facts(path)):  # which only export writes
         raise OptionError(
-            f"{path} exists and is no model that fine-tune wrote; it is left alone. Choose another name with --out."
+            f"{path} exists and is no model that fine-tune wrote; it is left alone. Choose another name with {opt.out}."
         )
 
 
@@ -73,7 +73,7 @@ def save_model(model: Any, path: Path, facts: dict[str, Any]) -> None:
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise TrainingError(f"cannot write {path}: {error}. Choose another place with --out.") from None
+        raise TrainingError(f"cannot write {path}: {error}. Choose another place with {opt.out}.") from None
 
 
 def read_facts(path: Path) -> dict[str, Any]:

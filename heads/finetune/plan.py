@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Self
 
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.heads.classifiers.base import ClassWeight, require_positive
 from onepass.heads.fitting.net_settings import require_name, require_share
 
@@ -44,11 +44,11 @@ class TuningStage:
         for part in text.split(","):
             found = re.fullmatch(r"\s*(.+?)\s*:\s*([0-9.eE+-]+)\s*x\s*(\d+)\s*", part)
             if not found:
-                raise OptionError(f"--stages has {part.strip()!r}; needed: such as conv5:1e-5x5, all:1e-6x3.")
+                raise OptionError(f"{opt.stages} has {part.strip()!r}; needed: such as conv5:1e-5x5, all:1e-6x3.")
             try:
                 stages.append(cls(found[1], float(found[2]), int(found[3])))
             except ValueError:
-                raise OptionError(f"--stages has the learning rate {found[2]!r}; needed: such as 1e-5.") from None
+                raise OptionError(f"{opt.stages} has the learning rate {found[2]!r}; needed: such as 1e-5.") from None
         return tuple(stages)
 
 
@@ -93,7 +93,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not self.stages:
-            raise OptionError("there is no stage; needed: what to unfreeze, by --unfreeze or --stages.")
+            raise OptionError(f"there is no stage; needed: what to unfreeze, by {opt.unfreeze} or {opt.stages}.")
         require_name(OPTIMIZERS, optimizer=self.optimizer)
         require_name(SCHEDULES, schedule=self.schedule)
         require_share(warmup=self.warmup, label_smoothing=self.label_smoothing)
@@ -105,4 +105,4 @@ class Plan:
         if not 0 <= self.seed < 2**31:
             raise OptionError(f"seed is {self.seed}; needed: 0 to {2**31 - 1}.")
         if self.views > 1 and not self.augment:
-            raise OptionError("views differ from the plain image by --augment; give it too, such as classic.")
+            raise OptionError(f"views differ from the plain image by {opt.augment}; give it too, such as classic.")

@@ -9,7 +9,7 @@ import numpy as np
 
 from onepass.extract.frameworks import plain_keras
 from onepass.features import FeatureFile
-from onepass.features.errors import OptionError, TrainingError
+from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.heads.finetune.boundary import MakeBoundary
 from onepass.heads.finetune.joined import Trainable
 from onepass.heads.finetune.model_file import require_place
@@ -86,7 +86,7 @@ def fine_tune(
         FeatureFileError, DataError: Rows or images cannot be read.
     """
     if keep not in KEEP:
-        raise OptionError(f"--keep is {keep!r}; needed: one of {', '.join(KEEP)}.")
+        raise OptionError(f"{opt.keep} is {keep!r}; needed: one of {', '.join(KEEP)}.")
     path = Path(out) if out else Path(f"{Path(features).stem}.finetuned.keras")
     require_place(path)
     if tensorboard:
@@ -96,7 +96,7 @@ def fine_tune(
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(
-            f"cannot make the folder {work}: {error.strerror}. Choose another place with --out."
+            f"cannot make the folder {work}: {error.strerror}. Choose another place with {opt.out}."
         ) from None
     with FeatureFile(features) as file:
         file.require_complete()

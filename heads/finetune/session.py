@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from onepass.features import FeatureFile
-from onepass.features.errors import FeatureFileError, TrainingError
+from onepass.features.errors import FeatureFileError, TrainingError, opt
 from onepass.heads.finetune.boundary import BoundaryCost, BoundaryInputs, boundary_cost, worth_keeping
 from onepass.heads.finetune.joined import Joined, first_unfrozen, random_head, require_agreement
 from onepass.heads.finetune.model_file import load_model, save_model
@@ -211,7 +211,7 @@ class _Feeds:
         if len(lacking := inputs.lacking(used)):
             raise FeatureFileError(
                 f"{path} lacks {len(lacking)} of the images, {run.file.table.paths[lacking[0]]} for one. Run the same "
-                "extract command again, or train with --boundary-cache off."
+                f"extract command again, or train with {opt.boundary_cache('off')}."
             )
         return inputs
 

@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.heads.finetune.result import Epoch
 
 
@@ -15,7 +15,9 @@ def require_tensorboard() -> None:
         OptionError: TensorBoard is not installed.
     """
     if importlib.util.find_spec("tensorboard") is None:
-        raise OptionError('--tensorboard needs TensorBoard. Run: pip install "onepass[tensorboard]", or leave it out.')
+        raise OptionError(
+            f'{opt.tensorboard} needs TensorBoard. Run: pip install "onepass[tensorboard]", or leave it out.'
+        )
 
 
 def log_epochs(epochs: Sequence[Epoch], folder: Path) -> None:

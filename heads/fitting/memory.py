@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.features.errors import TrainingError
+from onepass.features.errors import TrainingError, opt
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -36,7 +36,8 @@ def require_memory(kind: str, needed: int, free: int, images: int) -> None:
         fit = int(images * min(free / needed, 1) * 0.9)
         raise TrainingError(
             f"{kind} needs about {needed / 1e9:.1f} GB for {images} images, and {free / 1e9:.1f} GB are free. Train it "
-            f"on some of them with --max-images {fit}, or take --head mlp or linear, which read the file in pieces."
+            f"on some of them with {opt.max_images(fit)}, or take {opt.head('mlp')} or linear, "
+            "which read the file in pieces."
         )
 
 

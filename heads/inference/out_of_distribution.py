@@ -17,7 +17,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.heads.inference.network import require_shapes
 
 AXES = 64
@@ -53,7 +53,7 @@ class Abstention:
 
     def __str__(self) -> str:
         return (
-            f"--unknown {self.alpha:g} calls {self.abstained:.1%} of {self.n} held-out images unknown, and takes "
+            f"unknown={self.alpha:g} calls {self.abstained:.1%} of {self.n} held-out images unknown, and takes "
             f"{self.coverage:.1%} for possible members of their class"
         )
 
@@ -143,7 +143,7 @@ class OutOfDistribution:
             OptionError: alpha is not between 0 and 1, or too small for so few images.
         """
         if not 0 < alpha < 1:
-            raise OptionError(f"--unknown is {alpha}; needed: a share between 0 and 1, such as 0.05.")
+            raise OptionError(f"{opt.unknown} is {alpha}; needed: a share between 0 and 1, such as 0.05.")
         doubted = bool(self.doubts.any())
         far, unsure = np.sort(self.distances), np.sort(self.doubts)
 
@@ -157,7 +157,7 @@ class OutOfDistribution:
         every = threshold(known, alpha)
         if not np.isfinite(every):
             raise OptionError(
-                f"--unknown is {alpha:g}, and training held out {len(known)} images; needed: "
+                f"{opt.unknown} is {alpha:g}, and training held out {len(known)} images; needed: "
                 f"{int(np.ceil(1 / alpha)) - 1} images for such a share, or a larger one."
             )
         limits = np.array([threshold(known[self.labels == k], alpha) for k in range(classes)])

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.features import SPLITS, FeatureFile
-from onepass.features.errors import HeadFileError, OptionError
+from onepass.features.errors import HeadFileError, OptionError, opt
 from onepass.heads.inference.neighbour_table import nearest_first, unit_length
 from onepass.heads.saved_head import SavedHead
 
@@ -47,13 +47,13 @@ def nearest_images(head: SavedHead, row: np.ndarray, file: FeatureFile, *, k: in
         FeatureFileError: A row's bytes have changed.
     """
     if k < 1:
-        raise OptionError(f"--k is {k}; needed: 1 or more.")
+        raise OptionError(f"{opt.k} is {k}; needed: 1 or more.")
     head.require_rows_of(file)
     trained = np.flatnonzero(head.trained_in(file))
     if not len(trained):
         raise HeadFileError(
             f"{file.path} holds none of the images that {head.path} was trained on. Give the feature file of its "
-            "training by --features."
+            f"training by {opt.features}."
         )
     asked = unit_length(head.network.standardised(row[None]))
     cosines = np.concatenate(
@@ -76,6 +76,6 @@ def training_file(head: SavedHead) -> Path:
     path = Path(str(head.trained_on.get("features")))
     if not path.is_file():
         raise HeadFileError(
-            f"{head.path} was trained on {path}, which is not there. Give the feature file by --features."
+            f"{head.path} was trained on {path}, which is not there. Give the feature file by {opt.features}."
         )
     return path

@@ -10,7 +10,7 @@ import numpy as np
 
 from onepass.features import SkippedImage, Spec
 from onepass.features.drift import Drift, measure_drift, require_no_drift
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.features.spec import require_equal_specs
 from onepass.heads.saved_head import SavedHead
 
@@ -101,9 +101,13 @@ def predict_images(
         OptionError: `top` or `views` is below 1, or the head cannot tell what is unknown.
     """
     if top < 1 or not 1 <= views <= 1000:
-        raise OptionError(f"--top is {top}, --views is {views}; needed: at least 1 each, and at most 1000 views.")
+        raise OptionError(
+            f"{opt.top} is {top}, {opt.views} is {views}; needed: at least 1 each, and at most 1000 views."
+        )
     if augment and views == 1:
-        raise OptionError("--augment needs --views, how many views of each image to average, such as --views 8.")
+        raise OptionError(
+            f"{opt.augment} needs {opt.views}, how many views of each image to average, such as {opt.views(8)}."
+        )
     is_unknown = None if unknown is None else head.unknown_at(unknown)
     check_rows(head, backbone, accept_drift=accept_drift)
     recipe = augment or str(head.trained_on.get("augment") or "classic")
@@ -172,6 +176,6 @@ def check_rows(head: SavedHead, backbone: ImageBackbone, *, accept_drift: bool =
             return None
     drift = measure_drift(head.golden, backbone.golden_rows(), head.spec.precision, head=head)
     if not accept_drift:
-        remedy = "Or go on with --accept-drift, if these labels will do, or extract and train anew."
+        remedy = f"Or go on with {opt.accept_drift}, if these labels will do, or extract and train anew."
         require_no_drift(drift, name=str(head.path), remedy=remedy)
     return drift

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from onepass.features import SkippedImage
-from onepass.features.errors import OptionError, OutputError
+from onepass.features.errors import OptionError, OutputError, opt
 from onepass.heads.predict.predict import Answer, Prediction
 
 _GROUP = 1024
@@ -79,7 +79,7 @@ class AnswerWriter(ABC):
         except OSError as error:
             raise OutputError(
                 f"cannot write {getattr(self._file, 'name', 'the answers')}: {error.strerror}. Make room, or choose "
-                "another place with --out."
+                f"another place with {opt.out}."
             ) from None
 
 
@@ -120,7 +120,7 @@ def open_answers(target: str, *, ranks: int, unknown: bool) -> AnswerWriter:
     kind = target if bare else Path(target).suffix.lower().removeprefix(".")
     if kind not in _WRITERS or (kind == "text" and not bare):
         raise OptionError(
-            f"--out {target} ends in neither .csv, .json, .jsonl nor .parquet; give it one of these endings, or "
+            f"{opt.out(target)} ends in neither .csv, .json, .jsonl nor .parquet; give it one of these endings, or "
             "csv, json or jsonl alone for stdout."
         )
     if kind == "parquet":
@@ -135,12 +135,12 @@ def open_answers(target: str, *, ranks: int, unknown: bool) -> AnswerWriter:
         file = open(target, "xb") if kind == "parquet" else open(target, "x", **text)  # type: ignore[call-overload]
     except FileExistsError:
         raise OptionError(
-            f"{target} exists and is not overwritten. Choose another name with --out, or delete it."
+            f"{target} exists and is not overwritten. Choose another name with {opt.out}, or delete it."
         ) from None
     except FileNotFoundError:
-        raise OptionError(f"the folder of --out {target} does not exist.") from None
+        raise OptionError(f"the folder of {opt.out(target)} does not exist.") from None
     except OSError as error:
-        raise OptionError(f"cannot write {target}: {error.strerror}. Choose another place with --out.") from None
+        raise OptionError(f"cannot write {target}: {error.strerror}. Choose another place with {opt.out}.") from None
     return writer(file, columns(ranks, unknown=unknown))
 
 
