@@ -1,8 +1,8 @@
 """The feature file: what a row means, how it is written, read and checked."""
 
 from onepass.features.duplicates import DuplicateGroup, find_duplicates
-from onepass.features.errors import UserError
-from onepass.features.file import FeatureFile, SkippedImage
+from onepass.features.errors import OnepassWarning, OptionError, UserError, opt
+from onepass.features.file import FeatureFile, SkippedImage, only_feature_file
 from onepass.features.overlapping_groups import OverlappingGroup, find_overlapping_groups
 from onepass.features.spec import Spec
 from onepass.features.splits import SPLITS, content_split, rows_to_score
@@ -13,6 +13,8 @@ __all__ = [
     "DuplicateGroup",
     "FeatureFile",
     "ImageTable",
+    "OnepassWarning",
+    "OptionError",
     "OverlappingGroup",
     "SkippedImage",
     "Spec",
@@ -20,5 +22,7 @@ __all__ = [
     "content_split",
     "find_duplicates",
     "find_overlapping_groups",
+    "only_feature_file",
+    "opt",
     "rows_to_score",
 ]

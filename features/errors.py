@@ -1,6 +1,7 @@
 """The errors a user can cause and mend: one tree, so that a caller can catch all of them at once."""
 
 import ast
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ class Parameter:
     """A parameter of ours in a message, alone or with a value; see `opt`."""
 
     def __init__(self, name: str, *value: object) -> None:
-        self._text = "".join(("\ue000", name, *(f"\ue001{one!r}" for one in value), "\ue002"))
+        self._text = "".join(("\ue000", name, *(f"\ue001{_literal(one)}" for one in value), "\ue002"))
 
     def __call__(self, value: object) -> "Parameter":
         """The parameter with a value."""
@@ -21,6 +22,12 @@ class Parameter:
 
     def __str__(self) -> str:
         return self._text
+
+
+def _literal(value: object) -> str:
+    """A value as Python writes it; what is neither a number nor a text goes by its text."""
+    plain = isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
+    return repr(value) if plain else repr(str(value))
 
 
 class _Parameters:
@@ -61,6 +68,10 @@ class UserError(Exception):
             return parameter(name) if value is None else parameter(name, ast.literal_eval(value))
 
         return _PARAMETER.sub(spell, self.message)
+
+
+class OnepassWarning(UserWarning):
+    """Something that went on although the user should know of it; the command line shows these on stderr."""
 
 
 class OptionError(UserError, ValueError):

@@ -302,3 +302,18 @@ class FeatureFile:
 def _decoded(names: np.ndarray) -> tuple[str, ...]:
     # File names are bytes on disk; surrogateescape carries those that are not UTF-8 through unharmed.
     return tuple(name.decode("utf-8", "surrogateescape") for name in names.tolist())
+
+
+def only_feature_file() -> Path:
+    """The one feature file of the current folder.
+
+    Raises:
+        OptionError: There are several.
+        FeatureFileError: There is none.
+    """
+    found = [path for path in sorted(Path().glob("*.h5")) if is_feature_file(path)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise OptionError("several feature files here; name one of " + ", ".join(map(str, found)) + ".", found=found)
+    raise FeatureFileError("no feature file in this folder. Make one with: extract DATA")

@@ -1,3 +1,4 @@
+from .about import info as info
 from .audit.inspect import inspect as inspect
 from .classifiers.centroid import CentroidHead as CentroidHead
 from .classifiers.knn import KNNHead as KNNHead
@@ -10,10 +11,18 @@ from .classifiers.rbf_svm import RBFSVMHead as RBFSVMHead
 from .classifiers.ridge import RidgeHead as RidgeHead
 from .compare.compare import compare_heads as compare_heads
 from .evaluation import Evaluation as Evaluation
-from .evaluation import evaluate as evaluate
-from .predict.predict import predict_images as predict_images
+from .export.verify import verify_export as verify_export
+from .finetune.run import fine_tune as fine_tune
+from .predict.classify import Prediction as Prediction
+from .predict.classify import Predictions as Predictions
+from .predict.classify import predict_images as predict_images
+from .predict.classify import predict_stream as predict_stream
+from .predict.evaluate import evaluate as evaluate
+from .predict.nearest import nearest as nearest
+from .predict.writers import write_predictions as write_predictions
 from .saved_head import SavedHead as SavedHead
 from .saved_head import load_head as load_head
 from .stats.intervals import wilson_interval as wilson_interval
 from .training import TrainedHead as TrainedHead
 from .training import train_head as train_head
+from .verification import verify as verify

@@ -8,6 +8,7 @@ import numpy as np
 
 from onepass.features import FeatureFile
 from onepass.features.errors import TrainingError, opt
+from onepass.features.tables import html_table, text_table
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.near_duplicates import leaked
 from onepass.heads.stats.intervals import wilson_interval
@@ -22,7 +23,7 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class ClassScore:
-    """How one class fared.
+    """The score of one class.
 
     Attributes:
         n: Images of the class.
@@ -92,6 +93,25 @@ class Evaluation:
         low, high = self.interval
         return f"accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f}), n={self.n}"
 
+    def details(self) -> str:
+        """What stands below the headline: probabilities, copies, and a line per class."""
+        lines = []
+        if self.log_loss is not None:
+            lines.append(f"log loss {self.log_loss:.3f}, calibration error {self.calibration_error:.3f}")
+        if self.leak_free:
+            lines.append(str(self.leak_free))
+        return "\n".join([*lines, text_table(self._rows())])
+
+    def _rows(self) -> list[list[str]]:
+        scores = [
+            [name, str(one.n), f"{one.precision:.3f}", f"{one.recall:.3f}", f"{one.f1:.3f}"]
+            for name, one in self.per_class.items()
+        ]
+        return [["class", "n", "precision", "recall", "f1"], *scores]
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows(), title=f"{self.measured_on}: {Evaluation.__str__(self)}")
+
 
 class Answers(NamedTuple):
     """What a head says of n images.
@@ -122,7 +142,7 @@ class Answers(NamedTuple):
 
 
 @one_blas_thread
-def evaluate(
+def evaluate_rows(
     head: Classifier,
     file: FeatureFile,
     *,

@@ -2,18 +2,20 @@
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from onepass.features import FeatureFile, Spec
-from onepass.features.errors import FeatureFileError, HeadFileError, OptionError, opt
+from onepass.features.drift import Drift, measure_drift, require_no_drift
+from onepass.features.errors import FeatureFileError, HeadFileError, OnepassWarning, OptionError, opt
 from onepass.features.spec import require_equal_specs
 from onepass.heads.evaluation import ClassScore, Evaluation, LeakFree
 from onepass.heads.fitting.blas import one_blas_thread
@@ -23,6 +25,9 @@ from onepass.heads.inference.network import DenseNetwork, Network
 from onepass.heads.inference.out_of_distribution import Abstention, OutOfDistribution
 from onepass.heads.near_duplicates import leaked
 from onepass.heads.schema import require_kinds
+
+if TYPE_CHECKING:
+    from onepass.extract import Backbone
 
 FORMAT = "onepass-head"
 VERSION = 4
@@ -92,27 +97,70 @@ class SavedHead:
         """
         if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.ndim in (2, 3):
             return self.network.probabilities(x)
-        return self.network.probabilities(self.backbone.rows_of(x))
+        return self.network.probabilities(self.backbone.rows_of(list(x)))
 
     def predict(self, x: np.ndarray | Sequence[str | Path | np.ndarray]) -> np.ndarray:
         """Rows or images as for `predict_proba` -> (n,) positions in `class_names`."""
         return np.asarray(self.predict_proba(x).argmax(axis=1))
 
     @cached_property
-    def backbone(self) -> Any:
-        """The backbone it was trained on, from where it came from then.
+    def backbone(self) -> "Backbone":
+        """The backbone it was trained on; see `load_backbone`."""
+        return self.load_backbone()
+
+    def load_backbone(
+        self, *, weights: str | None = None, engine: str = "auto", accept_drift: bool = False
+    ) -> "Backbone":
+        """The backbone whose rows it takes, after a look whether that still computes them.
+
+        Args:
+            weights: Where the backbone's weights or `.keras` file lie now, if not where they were.
+            engine: openvino, tensorflow or auto.
+            accept_drift: Warn, and go on, where this machine computes other rows.
 
         Raises:
             BackboneError, SpecMismatchError, WeightsError: It cannot be had.
-            DriftError: It computes other rows here.
+            DriftError: It computes other rows here, and that is not accepted.
         """
         from onepass.extract import Source, load_backbone_for
-        from onepass.heads.predict.predict import check_rows
 
-        source = Source.of(self.trained_on)
-        backbone = load_backbone_for(self.spec, source=source, needed_by=str(self.path))
-        check_rows(self, backbone)
+        source = Source.of(self.trained_on, weights)
+        backbone = load_backbone_for(self.spec, source=source, engine=engine, needed_by=str(self.path))
+        self.check_rows_of(backbone, accept_drift=accept_drift)
         return backbone
+
+    def check_rows_of(self, backbone: "Backbone", *, accept_drift: bool = False) -> Drift | None:
+        """Makes sure that a backbone computes the rows that the head was trained on.
+
+        The golden rows are recomputed unless engine, processor and versions are those of the training.
+
+        Returns:
+            How far the golden rows lie; None if there was no need to look.
+
+        Raises:
+            SpecMismatchError: The specs differ.
+            DriftError: The golden rows differ beyond the tolerance, and that is not accepted.
+        """
+        require_equal_specs(
+            backbone.spec,
+            self.spec,
+            left_name="the backbone",
+            right_name=str(self.path),
+            remedy="Use the backbone that the head was trained with.",
+        )
+        here = backbone.environment
+        known = self.trained_on.get("environments")
+        for environment in known if isinstance(known, list) else []:
+            if isinstance(environment, dict) and {name: environment.get(name) for name in here} == here:
+                return None
+        drift = measure_drift(self.golden, backbone.golden_rows(), self.spec.precision, head=self)
+        if not accept_drift:
+            remedy = f"Or go on with {opt.accept_drift(True)}, if these labels will do, or extract and train anew."
+            require_no_drift(drift, name=str(self.path), remedy=remedy)
+        elif not drift.accepted:
+            message = f"accepted: this machine computes other rows than the head was trained on, {drift}"
+            warnings.warn(message, OnepassWarning, stacklevel=2)
+        return drift
 
     def trained_in(self, file: FeatureFile) -> np.ndarray:
         """(n,) bool: which images of a file it was trained on, by their content; images without a row are not."""

@@ -42,6 +42,11 @@ class Repair:
     dropped: int = 0
     left: tuple[SkippedImage, ...] = ()
 
+    @property
+    def skipped(self) -> tuple[SkippedImage, ...]:
+        """The same as `left`, by the name that all results have."""
+        return self.left
+
     def record(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
         return {**asdict(self), "path": str(self.path)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from onepass.extract.frameworks import plain_keras, quiet_stderr
+from onepass.extract import plain_keras, quiet_stderr
 from onepass.features.errors import OptionError
 from onepass.heads.classifiers.base import Fit, Head, TrainingRows, require_positive
 from onepass.heads.fitting.folds import assign_folds, fold_masks

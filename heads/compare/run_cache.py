@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from onepass.features import FeatureFile
-from onepass.heads.evaluation import evaluate
+from onepass.heads.evaluation import evaluate_rows
 from onepass.heads.saved_head import head_bytes
 from onepass.heads.training import as_saved, fit_on, make_head
 
@@ -119,6 +119,6 @@ def run_cell(file: FeatureFile, task: Task) -> Cell:
     started = time.perf_counter()
     estimator.network_.probabilities(timed)
     microseconds = 1e6 * (time.perf_counter() - started) / max(len(timed), 1)
-    evaluation = evaluate(estimator, file, rows=task.asked)
+    evaluation = evaluate_rows(estimator, file, rows=task.asked)
     saved = as_saved(estimator, file, task.trained, evaluation, path=Path("size.head"))
     return Cell(probabilities, seconds, microseconds, len(head_bytes(saved)), saved.parameters)

@@ -5,33 +5,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from onepass.extract import ImageFiles
 from onepass.features.errors import ExportError, opt
 from onepass.heads.export.certificate import Latency
 from onepass.heads.stats.intervals import wilson_interval
 
-Run = Callable[[Any], np.ndarray]
+Runtime = Callable[[Any], np.ndarray]
 """A batch of what a format takes -> (b, k) probabilities."""
 
 _BATCH = 32
 _ENCODED = (b"\xff\xd8\xff", b"\x89PNG")
 """How JPEG and PNG files begin."""
-
-
-class Images(Protocol):
-    """Images by position; `ImageFiles` is one."""
-
-    def read(self, images: np.ndarray) -> np.ndarray:
-        """(b,) positions -> (b, s, s, 3) pixels as the resize rule makes them."""
-
-    def data(self, image: int) -> bytes:
-        """The encoded file."""
-
-    def whole(self, image: int) -> np.ndarray:
-        """(h, w, 3) uint8 RGB, decoded but not resized."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +34,7 @@ class HeldOut:
         expected: (n, k) probabilities of the cached way.
     """
 
-    images: Images
+    images: ImageFiles
     positions: np.ndarray
     paths: list[str]
     y: np.ndarray
@@ -92,7 +80,7 @@ class Proof:
     before: float
 
 
-def prove(run: Run, takes: str, held_out: HeldOut) -> Proof:
+def prove(run: Runtime, takes: str, held_out: HeldOut) -> Proof:
     """Runs all images through a model, from their files.
 
     Args:
@@ -123,7 +111,7 @@ def prove(run: Run, takes: str, held_out: HeldOut) -> Proof:
     )
 
 
-def latencies(run: Run, takes: str, held_out: HeldOut, *, runs: int = 5) -> list[Latency]:
+def latencies(run: Runtime, takes: str, held_out: HeldOut, *, runs: int = 5) -> list[Latency]:
     """How long batches of 1 and 32 take in the runtime alone, after one that does not count.
 
     Images are timed at the size that the backbone sees; larger ones take longer to be resized.
@@ -158,14 +146,14 @@ class Steps:
 
     takes: str
     resizer: Callable[[Any], Any]
-    rows_of: Run
-    head: Run | None
+    rows_of: Runtime
+    head: Runtime | None
     row_of: Callable[[int], np.ndarray] | None
-    model: Run
+    model: Runtime
 
 
 def where(some: int, held_out: HeldOut, proof: Proof, steps: Steps) -> str:
-    """In which step an image goes astray most: decode and resize, backbone, head, or the format's runtime."""
+    """In which step an image differs most: decode and resize, backbone, head, or the format's runtime."""
     pixels = held_out.batch("pixels", [some])
     found: dict[str, tuple[float, str]] = {}
     if steps.takes != "pixels":

@@ -1,19 +1,30 @@
 """What is exported: a head on its backbone, or a model that is whole already; to be used within `plain_keras()`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onepass.extract.frameworks import import_keras
+from onepass.extract import (
+    ImageFiles,
+    LabelledPixels,
+    Source,
+    TrainableBackbone,
+    import_keras,
+    load_trainable,
+    resizer,
+    trainable_within,
+)
 from onepass.features import FeatureFile
 from onepass.features.errors import ExportError, OptionError, TrainingError, opt
 from onepass.heads.evaluation import match_labels
-from onepass.heads.export.equivalence import HeldOut, Images, Steps
+from onepass.heads.export.equivalence import HeldOut, Steps
 from onepass.heads.export.inference_model import WholeModel, with_head
-from onepass.heads.finetune.joined import Joined, Trainable
+from onepass.heads.finetune.joined import Joined
 from onepass.heads.finetune.model_file import load_model
 from onepass.heads.finetune.splits import Parts
 from onepass.heads.saved_head import SavedHead
@@ -23,8 +34,8 @@ CHECKED = 200
 
 
 @dataclass(frozen=True, eq=False)
-class ExportSources:
-    """What lies outside of heads.
+class ExportInputs:
+    """The network, the resize rule and the images of an export.
 
     Attributes:
         backbone: Makes the network of the head's rows; or, of the part of a fine-tuned model that gives rows, the
@@ -33,27 +44,59 @@ class ExportSources:
         images: Of the feature file, by position.
     """
 
-    backbone: Callable[[Any | None], Trainable]
+    backbone: Callable[[Any | None], TrainableBackbone]
     resizer: Callable[[], Callable[[Any], Any]]
-    images: Images
+    images: ImageFiles
+
+    @classmethod
+    def of(
+        cls,
+        head: SavedHead,
+        file: FeatureFile,
+        *,
+        data: Sequence[Path] = (),
+        weights: str | None = None,
+        workers: int | None = None,
+    ) -> "ExportInputs":
+        """Those of a head and its feature file, which must stay open.
+
+        Args:
+            head: The head; or the model, as `tuned_model` describes it.
+            file: Of its training.
+            data: Image folders, if they are not where they were.
+            weights: Where the backbone's weights or `.keras` file lie now, if not where they were.
+            workers: Decoding threads.
+
+        Raises:
+            DataError: The image folder is gone.
+        """
+        spec, source = head.spec, Source.of(head.trained_on, weights)
+
+        def backbone(part: Any | None = None) -> TrainableBackbone:
+            if part is not None:
+                return trainable_within(part, spec=spec, source=source)
+            return load_trainable(spec, source=source, needed_by=str(head.path))
+
+        images = LabelledPixels(file, data=data, workers=workers)
+        return cls(backbone, partial(resizer, spec.resize, spec.image_size), images)
 
 
-class Origin(ABC):
+class ExportSource(ABC):
     """What is exported.
 
     Args:
         head: The head; or the model, as `tuned_model` describes it.
         file: The feature file of its training.
-        sources: The network and the images.
+        inputs: The network and the images.
     """
 
-    def __init__(self, head: SavedHead, file: FeatureFile, sources: ExportSources) -> None:
-        self.head, self.file, self.sources = head, file, sources
+    def __init__(self, head: SavedHead, file: FeatureFile, inputs: ExportInputs) -> None:
+        self.head, self.file, self.inputs = head, file, inputs
 
     @classmethod
-    def of(cls, head: SavedHead, file: FeatureFile, sources: ExportSources) -> "Origin":
-        kind = ModelOrigin if is_whole(head) else HeadOrigin
-        return kind(head, file, sources)
+    def of(cls, head: SavedHead, file: FeatureFile, inputs: ExportInputs) -> "ExportSource":
+        kind = ModelSource if is_whole(head) else HeadSource
+        return kind(head, file, inputs)
 
     def whole(self, to: str) -> WholeModel:
         """The Keras model, for a format.
@@ -80,7 +123,7 @@ class Origin(ABC):
             "trained_on": head.trained_on,
             "seen": head.seen.tobytes().hex(),
         }
-        return WholeModel(model, self.sources.resizer(), head.spec, head.class_names, facts)
+        return WholeModel(model, self.inputs.resizer(), head.spec, head.class_names, facts)
 
     def held_out(self) -> tuple[HeldOut, str]:
         """Images that training did not see, 200 at most, chosen by their content; and which part they are.
@@ -101,7 +144,7 @@ class Origin(ABC):
         y = match_labels(table.labels[chosen].astype(np.int64), self.file.class_names, self.head.class_names)
         return (
             HeldOut(
-                images=self.sources.images,
+                images=self.inputs.images,
                 positions=chosen,
                 paths=[table.paths[i] for i in chosen],
                 y=y,
@@ -114,7 +157,7 @@ class Origin(ABC):
         """(m, s, s, 3) pixels of training images, 100 at most, chosen by their content."""
         train = self.file.rows_of("train")
         hashes = self.file.table.content_hashes
-        return self.sources.images.read(np.array(sorted(train.tolist(), key=lambda i: hashes[i].tobytes())[:100]))
+        return self.inputs.images.read(np.array(sorted(train.tolist(), key=lambda i: hashes[i].tobytes())[:100]))
 
     @abstractmethod
     def model(self, *, of_layers: bool) -> Any:
@@ -143,12 +186,12 @@ def is_whole(head: SavedHead) -> bool:
     return not head.golden.size
 
 
-class HeadOrigin(Origin):
+class HeadSource(ExportSource):
     """A head file, whose backbone is built anew."""
 
-    def __init__(self, head: SavedHead, file: FeatureFile, sources: ExportSources) -> None:
-        super().__init__(head, file, sources)
-        self.backbone = sources.backbone(None)
+    def __init__(self, head: SavedHead, file: FeatureFile, inputs: ExportInputs) -> None:
+        super().__init__(head, file, inputs)
+        self.backbone = inputs.backbone(None)
 
     def model(self, *, of_layers: bool) -> Any:
         return with_head(self.backbone, self.head.network, of_layers=of_layers)
@@ -174,11 +217,11 @@ class HeadOrigin(Origin):
         )
 
 
-class ModelOrigin(Origin):
+class ModelSource(ExportSource):
     """A model that `fine-tune` or `export` wrote."""
 
-    def __init__(self, head: SavedHead, file: FeatureFile, sources: ExportSources) -> None:
-        super().__init__(head, file, sources)
+    def __init__(self, head: SavedHead, file: FeatureFile, inputs: ExportInputs) -> None:
+        super().__init__(head, file, inputs)
         self.loaded = load_model(head.path)
         classes = len(head.class_names)
         if self.loaded.output_shape != (None, classes) or len(self.loaded.layers) < 3:
@@ -198,7 +241,7 @@ class ModelOrigin(Origin):
         parts = self.loaded.layers[1:-1]  # between the input and the softmax
         if not isinstance(parts[0], kind) or any(len(_inputs(part)) != 1 for part in parts):
             raise OptionError(f"the head of {self.head.path} is no row of layers. Export the head file instead.")
-        return Joined(self.sources.backbone(parts[0]), parts[1:]).probabilities(of_layers=True)
+        return Joined(self.inputs.backbone(parts[0]), parts[1:]).probabilities(of_layers=True)
 
     def unseen(self) -> tuple[np.ndarray, str]:
         try:
@@ -210,7 +253,7 @@ class ModelOrigin(Origin):
     def expected(self, positions: np.ndarray) -> np.ndarray:
         pieces = np.array_split(positions, -(-len(positions) // 32))
         return np.concatenate(
-            [self.loaded.predict_on_batch(self.sources.images.read(piece)) for piece in pieces]
+            [self.loaded.predict_on_batch(self.inputs.images.read(piece)) for piece in pieces]
         ).astype(np.float64)
 
     def steps(self, takes: str, whole: WholeModel, held_out: HeldOut) -> Steps:  # noqa: ARG002

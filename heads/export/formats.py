@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onepass.extract.frameworks import import_nncf, import_openvino
+from onepass.extract import import_nncf, import_openvino
 from onepass.features.errors import OptionError
-from onepass.heads.export.equivalence import Run
+from onepass.heads.export.equivalence import Runtime
 from onepass.heads.export.inference_model import WholeModel
 from onepass.heads.finetune.model_file import load_model, save_model
 
@@ -46,7 +46,7 @@ class Format(ABC):
         """
 
     @abstractmethod
-    def load(self, path: Path) -> Run:
+    def load(self, path: Path) -> Runtime:
         """The model as its own runtime runs it."""
 
 
@@ -56,7 +56,7 @@ class KerasFile(Format):
     def write(self, whole: WholeModel, path: Path, precision: str, sample: np.ndarray) -> None:  # noqa: ARG002
         save_model(whole.keras, path, whole.facts)
 
-    def load(self, path: Path) -> Run:
+    def load(self, path: Path) -> Runtime:
         model = load_model(path)
         return lambda batch: np.asarray(model.predict_on_batch(batch))
 
@@ -91,7 +91,7 @@ class SavedModel(Format):
 
         return serve, [tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")]
 
-    def load(self, path: Path) -> Run:
+    def load(self, path: Path) -> Runtime:
         import tensorflow as tf
 
         loaded = tf.saved_model.load(str(path))
@@ -156,7 +156,7 @@ class Onnx(Format):
             entry.key, entry.value = key, value
         onnx.save(made, str(path))
 
-    def load(self, path: Path) -> Run:
+    def load(self, path: Path) -> Runtime:
         session = _needed("onnxruntime", self.name).InferenceSession(str(path), providers=["CPUExecutionProvider"])
         return lambda batch: np.asarray(session.run(None, {"images": batch})[0])
 
@@ -182,7 +182,7 @@ class OpenVino(Format):
         for part in (plain, plain.with_suffix(".bin")):
             part.unlink()
 
-    def load(self, path: Path) -> Run:
+    def load(self, path: Path) -> Runtime:
         core = import_openvino().Core()
         compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return lambda batch: np.array(compiled(batch)[0])
@@ -210,7 +210,7 @@ class TfLite(Format):
             archive.writestr("labels.txt", "\n".join(whole.class_names).encode(errors="backslashreplace"))
             archive.writestr("onepass.json", json.dumps(whole.metadata))
 
-    def load(self, path: Path) -> Run:
+    def load(self, path: Path) -> Runtime:
         interpreter = _needed("ai_edge_litert.interpreter", self.name).Interpreter(str(path))
         (asked,), (told,) = interpreter.get_input_details(), interpreter.get_output_details()
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from onepass.extract.frameworks import import_keras
+from onepass.extract import TrainableBackbone, import_keras
 from onepass.features import Spec
 from onepass.features.errors import OptionError, opt
-from onepass.heads.finetune.joined import Joined, Trainable
+from onepass.heads.finetune.joined import Joined
 from onepass.heads.inference.kernel_machine import KernelMachine
 from onepass.heads.inference.neighbour_table import NeighbourTable
 from onepass.heads.inference.network import DenseNetwork, Network
@@ -46,7 +46,7 @@ class WholeModel:
         }
 
 
-def with_head(backbone: Trainable, head: Network, *, of_layers: bool = False) -> Any:
+def with_head(backbone: TrainableBackbone, head: Network, *, of_layers: bool = False) -> Any:
     """`keras.Model`: (b, s, s, 3) pixels -> (b, k) probabilities.
 
     Args:

@@ -6,25 +6,26 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from onepass.extract.frameworks import plain_keras, quiet_stderr
-from onepass.extract.machine import machine
+from onepass.extract import machine, plain_keras, quiet_stderr
 from onepass.features import FeatureFile
 from onepass.features.errors import ExportError, OptionError, UserError, opt
 from onepass.heads.export.card import model_card
 from onepass.heads.export.certificate import Certificate, hashes_of
 from onepass.heads.export.equivalence import HeldOut, Proof, latencies, prove, where
-from onepass.heads.export.export_source import ExportSources, Origin, is_whole
+from onepass.heads.export.export_source import ExportInputs, ExportSource, is_whole
 from onepass.heads.export.formats import Format, format_of
 from onepass.heads.export.inference_model import WholeModel
-from onepass.heads.saved_head import SavedHead
+from onepass.heads.finetune.model_file import is_whole_model, tuned_model
+from onepass.heads.predict.nearest import training_file
+from onepass.heads.saved_head import SavedHead, load_head
 
 SUFFIXES = {"keras": ".keras", "h5": ".h5", "savedmodel": "", "onnx": ".onnx", "openvino": ".xml", "tflite": ".tflite"}
 """Format -> ending of its file; a savedmodel is a folder."""
@@ -60,16 +61,32 @@ class Exported:
         return {"path": str(self.path), **facts, "images": len(facts["images"])}
 
 
-def export_model(
-    head: SavedHead,
-    file: FeatureFile,
-    sources: ExportSources,
+class ExportOptions(TypedDict, total=False):
+    """What is exported, and how; what is left out has its default.
+
+    Attributes:
+        out: File, or folder for savedmodel; by default the head's name with the format's ending.
+        precision: Of the weights: float32 by default; float16 and int8 for openvino and tflite.
+        takes_bytes: Let a savedmodel take encoded JPEG and PNG files.
+        max_flips: Images that may get another label than by the cached way; by default none, and 2 %, one at least,
+            where the weights or the head's rows are of reduced precision.
+    """
+
+    out: str | Path | None
+    precision: str
+    takes_bytes: bool
+    max_flips: int | None
+
+
+def export(
+    model: str | Path | SavedHead,
     *,
     to: str,
-    out: str | Path | None = None,
-    precision: str = "float32",
-    takes_bytes: bool = False,
-    max_flips: int | None = None,
+    data: str | Path | Sequence[str | Path] = (),
+    features: str | Path | None = None,
+    weights: str | None = None,
+    workers: int | None = None,
+    **options: Unpack[ExportOptions],
 ) -> Exported:
     """Writes backbone, preprocessing and head as one model, after it has been proven in its own runtime.
 
@@ -77,21 +94,51 @@ def export_model(
     certificate (`.certificate.json`) and a model card (`.md`), behind its whole name.
 
     Args:
-        head: From `load_head`; or what `tuned_model` says of a model.
-        file: The feature file of its training, or another of the same rows.
-        sources: The network and the images.
+        model: Head file, model that `fine_tune` wrote, or what `load_head` returned.
         to: keras, h5, savedmodel, onnx, openvino or tflite.
-        out: File, or folder for savedmodel; by default the head's name with the format's ending.
-        precision: Of the weights: float32; float16 and int8 for openvino and tflite.
-        takes_bytes: Let a savedmodel take encoded JPEG and PNG files.
-        max_flips: Images that may get another label than by the cached way; by default none, and 2 %, one at least,
-            where the weights or the head's rows are of reduced precision.
+        data: Where the images lie, if they are not where they were.
+        features: Feature file of the training, if it is not where it was, or another of the same rows.
+        weights: Where the backbone's weights or `.keras` file lie now, if not where they were.
+        workers: Decoding threads; by default one per processor.
+        **options: See `ExportOptions`.
 
     Raises:
         OptionError: An option is wrong, something would be overwritten, or the head cannot be had in that format.
         ExportError: More labels differ, or the model cannot be written or run; nothing is left behind.
+        HeadFileError, TrainingError: It is no head and no model.
         SpecMismatchError: The feature file holds other rows.
         DataError: An image is gone or has changed.
+
+    >>> export("photos.resnet50.mlp.head", to="onnx")  # doctest: +SKIP
+    """
+    head = model if isinstance(model, SavedHead) else _opened(Path(model))
+    with FeatureFile(features or training_file(head)) as file:
+        folders = [Path(data)] if isinstance(data, str | Path) else [Path(folder) for folder in data]
+        inputs = ExportInputs.of(head, file, data=folders, weights=weights, workers=workers)
+        return export_model(head, file, inputs, to=to, **options)
+
+
+def _opened(path: Path) -> SavedHead:
+    return tuned_model(path) if is_whole_model(path) else load_head(path)
+
+
+def export_model(
+    head: SavedHead,
+    file: FeatureFile,
+    inputs: ExportInputs,
+    *,
+    to: str,
+    out: str | Path | None = None,
+    precision: str = "float32",
+    takes_bytes: bool = False,
+    max_flips: int | None = None,
+) -> Exported:
+    """`export` with everything at hand; options and errors as there.
+
+    Args:
+        head: From `load_head`; or what `tuned_model` says of a model.
+        file: The feature file of its training, or another of the same rows.
+        inputs: The network and the images.
     """
     path = _checked_place(head, to, out)
     _check_options(to, precision, takes_bytes, max_flips)
@@ -99,8 +146,8 @@ def export_model(
     head.require_rows_of(file)
     file.require_complete()
     with plain_keras(), _safe_names():
-        origin = Origin.of(head, file, sources)
-        candidate = _Candidate(origin, origin.whole(to), *origin.held_out(), kind, precision, max_flips)
+        source = ExportSource.of(head, file, inputs)
+        candidate = _Candidate(source, source.whole(to), *source.held_out(), kind, precision, max_flips)
         try:
             with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as name:
                 made = Path(name) / path.name
@@ -119,14 +166,14 @@ class _Candidate:
     """A model that may become a file.
 
     Attributes:
-        origin: What it is made of.
+        source: What it is made of.
         whole: The Keras model.
         held_out, part: Images to prove it on, and what they are called.
         kind, precision: Of the file.
         max_flips: As given.
     """
 
-    origin: Origin
+    source: ExportSource
     whole: WholeModel
     held_out: HeldOut
     part: str
@@ -139,7 +186,7 @@ class _Candidate:
         """Images that may get another label."""
         if self.max_flips is not None:
             return self.max_flips
-        exact = self.precision == "float32" and self.origin.exact
+        exact = self.precision == "float32" and self.source.exact
         return 0 if exact else max(1, round(_MAY_FLIP * len(self.held_out)))
 
     def proven(self, made: Path, path: Path) -> Certificate:
@@ -149,7 +196,7 @@ class _Candidate:
             ExportError: It cannot be written or run, or more labels differ than may.
         """
         kind = self.kind
-        sample = self.origin.sample() if self.precision == "int8" else np.empty(0)
+        sample = self.source.sample() if self.precision == "int8" else np.empty(0)
         with running(f"the {kind.name} model in {self.precision}"):
             kind.write(self.whole, made, self.precision, sample)
             run = kind.load(made)
@@ -157,8 +204,8 @@ class _Candidate:
             if len(proof.flipped) > self.may_flip:
                 raise ExportError(self._refusal(path, proof))
             speed = latencies(run, kind.takes, self.held_out)
-        head, held_out = self.origin.head, self.held_out
-        hashes = self.origin.file.table.content_hashes[held_out.positions]
+        head, held_out = self.source.head, self.held_out
+        hashes = self.source.file.table.content_hashes[held_out.positions]
         return Certificate(
             to=kind.name,
             precision=self.precision,
@@ -186,12 +233,12 @@ class _Candidate:
         )
 
     def _refusal(self, path: Path, proof: Proof) -> str:
-        """Which image goes astray most, and where."""
+        """Which image differs most, and where."""
         held_out, names, count = self.held_out, self.whole.class_names, len(proof.flipped)
         away = np.abs(proof.found - held_out.expected).max(axis=1)
         worst = int(proof.flipped[away[proof.flipped].argmax()])
         was, now = (names[int(p[worst].argmax())] for p in (held_out.expected, proof.found))
-        told = where(worst, held_out, proof, self.origin.steps(self.kind.takes, self.whole, held_out))
+        told = where(worst, held_out, proof, self.source.steps(self.kind.takes, self.whole, held_out))
         low, high = proof.interval
         return (
             f"{path} was not written: {count} of {len(held_out)} held-out images "

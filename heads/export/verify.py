@@ -1,22 +1,23 @@
 """Repeats on any machine what a certificate says of a model."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onepass.extract.frameworks import plain_keras
+from onepass.extract import ImageFiles, plain_keras
 from onepass.features.errors import CertificateError, DataError, opt
 from onepass.heads.export.certificate import Certificate, Latency, hashes_of
-from onepass.heads.export.equivalence import HeldOut, Images, latencies, prove
+from onepass.heads.export.equivalence import HeldOut, latencies, prove
 from onepass.heads.export.formats import format_of
-from onepass.heads.export.run import SUFFIXES, running
+from onepass.heads.export.run import SUFFIXES, beside, running
 
 
 @dataclass(frozen=True)
-class Verified:
-    """How a model did against its certificate.
+class VerifiedExport:
+    """How a model compares with its certificate.
 
     Attributes:
         path: Of the model.
@@ -68,7 +69,43 @@ class Verified:
         return {**asdict(self), "path": str(self.path), "verdict": self.verdict}
 
 
-def verify_model(model: str | Path, certificate: Certificate, images: Images, found: np.ndarray) -> Verified:
+def verify_export(
+    model: str | Path, certificate: str | Path | None = None, *, data: str | Path | Sequence[str | Path] = ()
+) -> VerifiedExport:
+    """Runs the images of an exported model's certificate through it again, and compares.
+
+    Args:
+        model: The file or folder.
+        certificate: By default what lies beside it.
+        data: Where the images lie; by default they are looked for below the current folder.
+
+    Raises:
+        CertificateError: It is missing or damaged, or the model is not the one that was certified.
+        UserError: As `verify_model`.
+
+    >>> verify_export("photos.resnet50.mlp.onnx").verdict  # doctest: +SKIP
+    'whole'
+    """
+    proven = Certificate.read(Path(certificate) if certificate else certificate_beside(Path(model)))
+    folders = [Path(data)] if isinstance(data, str | Path) else [Path(folder) for folder in data]
+    files, found = ImageFiles.found_in(
+        folders or [Path()], proven.content_hashes, image_size=proven.image_size, resize=proven.resize
+    )
+    return verify_model(model, proven, files, found)
+
+
+def certificate_beside(model: Path) -> Path:
+    """Where the certificate of a model lies."""
+    return beside(model, ".certificate.json")
+
+
+def looks_exported(path: Path) -> bool:
+    """True for what `export` writes: by its ending, as a folder, or by the certificate beside it."""
+    exported = path.suffix in (".keras", ".onnx", ".xml", ".tflite") or path.is_dir()
+    return exported or certificate_beside(path).is_file()
+
+
+def verify_model(model: str | Path, certificate: Certificate, images: ImageFiles, found: np.ndarray) -> VerifiedExport:
     """Runs the images of a certificate through a model again, in the model's own runtime.
 
     Args:
@@ -104,7 +141,7 @@ def verify_model(model: str | Path, certificate: Certificate, images: Images, fo
         run = kind.load(path)
         proof = prove(run, kind.takes, held_out)
         speed = latencies(run, kind.takes, held_out)
-    return Verified(
+    return VerifiedExport(
         path=path,
         images=len(found),
         missing=len(certificate.images) - len(found),

@@ -1,10 +1,8 @@
 """Whether the frozen trunk's output is kept on disk, and how a training reads it back."""
 
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -104,7 +102,3 @@ class BoundaryInputs:
         for row, place, view in zip(rows, places.tolist(), views.tolist(), strict=True):
             row[...] = self._file.rows[place, view].reshape(self._shape)
         return rows
-
-
-MakeBoundary = Callable[[Any, str, Path], Any]
-"""Backbone, boundary and path -> a feature file is there, complete, with its rows in the plan's views."""

@@ -1,80 +1,30 @@
 """Backbone and head as one Keras model that starts exactly where the head ended."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from onepass.extract.frameworks import import_keras
-from onepass.features import Spec
+from onepass.extract import TrainableBackbone, import_keras
 from onepass.features.errors import OptionError, TrainingError
 from onepass.heads.inference.keras_layers import head_layers
 from onepass.heads.inference.network import DenseNetwork, Network
 
-TOLERANCE = 1e-3
+LOGIT_TOLERANCE = 1e-3
 """Largest difference between logits of the joined model and of the head on cached float32 rows."""
 
 _REDUCED_AGREE = 0.95
 """Least share of equal labels where the cached rows are of reduced precision, and logits cannot be compared."""
 
 
-class StageOf(Protocol):
-    """A stage of a network, as `stages` lists them."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def position(self) -> int: ...
-
-    @property
-    def parameters(self) -> int: ...
-
-
-class Trainable(Protocol):
-    """The network behind rows; `extract.TrainableBackbone` is one."""
-
-    @property
-    def spec(self) -> Spec: ...
-
-    @property
-    def network(self) -> Any:
-        """`keras.Model` without preprocessing and pooling."""
-
-    @property
-    def model(self) -> Any:
-        """`keras.Model`, (b, s, s, 3) pixels -> (b, d) rows; shares the layers of `network`."""
-
-    @property
-    def stages(self) -> Sequence[StageOf]: ...
-
-    @property
-    def precision(self) -> str:
-        """float32, or bfloat16: what the network is to compute in while it is trained."""
-
-    @property
-    def strategy(self) -> Any:
-        """`tf.distribute.Strategy` in whose scope the network was built."""
-
-    def of_layers(self) -> Any:
-        """`model` again, of layers alone."""
-
-    def first_unfrozen(self, unfreeze: str) -> int: ...
-
-    def boundary_before(self, first: int) -> str | None: ...
-
-    def top(self, boundary: str) -> Any:
-        """`keras.Model`, (b, h, w, c) activations of the boundary -> (b, d) rows; shares the layers of `network`."""
-
-
 _USUAL_SHARE = 0.3
 """Of the parameters: what `auto` unfreezes at least."""
 
 
-def first_unfrozen(backbone: Trainable, unfreeze: str) -> int:
+def first_unfrozen(backbone: TrainableBackbone, unfreeze: str) -> int:
     """Place in `network.layers` of the first layer that trains.
 
     Args:
@@ -104,11 +54,11 @@ class Joined:
         layers: Of the head: standardisation, dense layers, dropout; the last one gives logits.
     """
 
-    backbone: Trainable
+    backbone: TrainableBackbone
     layers: list[Any]
 
     @classmethod
-    def of(cls, backbone: Trainable, head: Network, *, dropout: float = 0.0) -> "Joined":
+    def of(cls, backbone: TrainableBackbone, head: Network, *, dropout: float = 0.0) -> "Joined":
         """Joins a fitted head to the network its rows come from; within `plain_keras()`.
 
         Raises:
@@ -272,15 +222,15 @@ def require_agreement(
     away = np.abs(joined - cached).max(axis=1)
     top = np.sort(cached, axis=1)
     exact = precision == "float32"
-    tied = top[:, -1] - top[:, -2] <= (2 * TOLERANCE if exact else 0)
+    tied = top[:, -1] - top[:, -2] <= (2 * LOGIT_TOLERANCE if exact else 0)
     flipped = (joined.argmax(axis=1) != cached.argmax(axis=1)) & ~tied
     found = Agreement(len(away), float(away.max()), int(flipped.sum()))
-    sound = (found.largest <= TOLERANCE and not found.flips) if exact else flipped.mean() <= 1 - _REDUCED_AGREE
+    sound = (found.largest <= LOGIT_TOLERANCE and not found.flips) if exact else flipped.mean() <= 1 - _REDUCED_AGREE
     if not sound or not np.isfinite(away).all():
         worst = int(away.argmax())
         raise TrainingError(
             f"the joined model is not the head that was trained: {found}; needed: no label, logits within "
-            f"{TOLERANCE:g}. Most of all differs {name(worst)}: {joined[worst].round(4).tolist()} against "
+            f"{LOGIT_TOLERANCE:g}. Most of all differs {name(worst)}: {joined[worst].round(4).tolist()} against "
             f"{cached[worst].round(4).tolist()}. Check the rows with `onepass verify`, then train the head again."
         )
     return found

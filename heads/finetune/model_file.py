@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from onepass.extract.frameworks import import_keras, quiet_stderr
+from onepass.extract import Backbone, import_keras, quiet_stderr
 from onepass.features import Spec
 from onepass.features.errors import FeatureFileError, OptionError, TrainingError, opt
 from onepass.heads.evaluation import Evaluation
 from onepass.heads.inference.network import DenseNetwork
-from onepass.heads.predict.predict import ImageBackbone
 from onepass.heads.saved_head import SavedHead
 from onepass.heads.schema import require_kinds
 
@@ -94,6 +93,11 @@ def read_facts(path: Path) -> dict[str, Any]:
             return dict(json.loads(archive.read(FACTS)))
     except (OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
         raise TrainingError(f"{path} is no model that fine-tune or export wrote.") from None
+
+
+def is_whole_model(path: Path) -> bool:
+    """True for what fine-tune and export write for Keras; a head file may have any name."""
+    return path.suffix == ".keras" or (path.suffix == ".h5" and is_model(path))
 
 
 def is_model(path: Path) -> bool:
@@ -200,7 +204,7 @@ def tuned_model(path: Path) -> SavedHead:
         )
 
 
-def as_head(path: Path, backbone: ImageBackbone) -> SavedHead:
+def as_head(path: Path, backbone: Backbone) -> SavedHead:
     """A model as a head on its own logits, so that it predicts as all heads do.
 
     Args:

@@ -1,8 +1,9 @@
-"""What a fine-tuning is asked to do: which layers train, how fast, for how long."""
+"""How to fine-tune: which layers train, how fast, for how long."""
 
 import re
-from dataclasses import dataclass, field
-from typing import Self
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self, TypedDict
 
 from onepass.features.errors import OptionError, opt
 from onepass.heads.classifiers.base import ClassWeight, require_positive
@@ -52,8 +53,58 @@ class TuningStage:
         return tuple(stages)
 
 
+class TuningSettings(TypedDict, total=False):
+    """Settings of a `TuningPlan`, which has their meaning and their defaults."""
+
+    optimizer: str
+    schedule: str
+    warmup: float
+    layer_decay: float
+    clip: float
+    weight_decay: float
+    label_smoothing: float
+    class_weight: ClassWeight
+    train_batchnorm: bool
+    batch_size: int
+    patience: int
+    views: int
+    augment: str | None
+    seed: int
+
+
+def stages_to_train(
+    stages: str | Sequence[TuningStage] | None,
+    *,
+    unfreeze: str | int | None = None,
+    lr: float | None = None,
+    epochs: int | None = None,
+    from_scratch: bool = False,
+) -> tuple[TuningStage, ...]:
+    """The stages of a plan: several that were named, or one; from random weights all layers train, ten times as fast.
+
+    Raises:
+        OptionError: Both are given, or the text is not of the form that `TuningStage.parse` reads.
+    """
+    if stages is not None:
+        if not (unfreeze is lr is epochs is None):
+            raise OptionError(
+                f"{opt.stages} says what to unfreeze, how fast and for how long; leave {opt.unfreeze}, {opt.lr} and "
+                f"{opt.epochs} out.",
+                stages=stages,
+            )
+        return TuningStage.parse(stages) if isinstance(stages, str) else tuple(stages)
+    usual = ("all", 1e-3) if from_scratch else ("auto", 1e-4)
+    return (
+        TuningStage(
+            unfreeze=usual[0] if unfreeze is None else str(unfreeze),
+            lr=usual[1] if lr is None else lr,
+            epochs=10 if epochs is None else epochs,
+        ),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TuningPlan:
     """How to fine-tune.
 
     Attributes:
@@ -88,7 +139,7 @@ class Plan:
     batch_size: int = 32
     patience: int = 4
     views: int = 1
-    augment: str | None = field(default=None)
+    augment: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

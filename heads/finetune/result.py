@@ -1,6 +1,7 @@
 """What a fine-tuning came to: before and after on the same images, and which of the two is kept."""
 
 import csv
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from onepass.features.errors import OptionError, opt
+from onepass.features.tables import html_table, text_table
 from onepass.heads.finetune.joined import Agreement
 from onepass.heads.stats.intervals import wilson_interval
 from onepass.heads.stats.paired_tests import Difference, paired_accuracy
@@ -40,18 +43,18 @@ class Epoch:
 
 @dataclass(frozen=True)
 class ClassChange:
-    """How one class fared before and after.
+    """Scores of one class before and after.
 
     Attributes:
         n: Images.
         before, after: Share classified correctly.
-        mended, broken: Images that only the fine-tuned, or only the frozen model gets right.
+        corrected, broken: Images that only the fine-tuned, or only the frozen model gets right.
     """
 
     n: int
     before: float
     after: float
-    mended: int
+    corrected: int
     broken: int
 
 
@@ -109,7 +112,17 @@ class FineTuned:
         if self.advice:
             lines.append(f"stopped early: {self.advice}")
         lines.append(f"kept:   the {self.kept} model" + (f", {self.path}" if self.path else "; no file written"))
-        return "\n".join(lines)
+        return "\n".join([*lines, text_table(self._rows())])
+
+    def _rows(self) -> list[list[str]]:
+        lines = [
+            [name, str(one.n), f"{one.before:.3f}", f"{one.after:.3f}", str(one.corrected), str(one.broken)]
+            for name, one in self.per_class.items()
+        ]
+        return [["class", "n", "before", "after", "corrected", "broken"], *lines]
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows(), title=str(self).partition("\nclass ")[0])
 
     def record(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -156,7 +169,7 @@ def compared(
             n=n,
             before=float(before[own].mean()) if n else 0.0,
             after=float(after[own].mean()) if n else 0.0,
-            mended=int((own & after & ~before).sum()),
+            corrected=int((own & after & ~before).sum()),
             broken=int((own & before & ~after).sum()),
         )
     return paired_accuracy(after, before), changes
@@ -170,3 +183,26 @@ def score_of(right: np.ndarray) -> tuple[float, tuple[float, float]]:
 def _score(score: tuple[float, tuple[float, float]]) -> str:
     accuracy, (low, high) = score
     return f"accuracy {accuracy:.3f} ({low:.3f} to {high:.3f})"
+
+
+def require_tensorboard() -> None:
+    """Refuses logs that nothing here can write, before anything is trained.
+
+    Raises:
+        OptionError: TensorBoard is not installed.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise OptionError(
+            f'{opt.tensorboard} needs TensorBoard. Run: pip install "onepass[tensorboard]", or leave it out.'
+        )
+
+
+def log_epochs(epochs: Sequence[Epoch], folder: Path) -> None:
+    """Writes loss and accuracy of training and validation; the start has no training loss."""
+    import tensorflow as tf
+
+    for part, prefix in (("train", ""), ("validation", "val_")):
+        with tf.summary.create_file_writer(str(folder / part)).as_default():
+            for step, epoch in enumerate(epochs):
+                for measure in ("loss", "accuracy"):
+                    tf.summary.scalar(f"epoch_{measure}", getattr(epoch, prefix + measure), step=step)

@@ -1,64 +1,42 @@
 """Fine-tuning from a cached head to a model file that is kept only if it is better."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Unpack
 
-import numpy as np
-
-from onepass.extract.frameworks import plain_keras
-from onepass.features import FeatureFile
-from onepass.features.errors import OptionError, TrainingError, opt
-from onepass.heads.finetune.boundary import MakeBoundary
-from onepass.heads.finetune.joined import Trainable
-from onepass.heads.finetune.model_file import require_place
-from onepass.heads.finetune.plan import KEEP, Plan
-from onepass.heads.finetune.result import FineTuned
-from onepass.heads.finetune.tensorboard import require_tensorboard
-from onepass.heads.saved_head import SavedHead
-
-Progress = Callable[[int, int, str], None]
-
-
-class PixelSource(Protocol):
-    """Images of the feature file as pixels; `LabelledPixels` is one."""
-
-    def read(self, images: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
-        """(b,) positions and views -> (b, s, s, 3)."""
-
-
-@dataclass(frozen=True, eq=False)
-class Sources:
-    """Where a fine-tuning gets what lies outside of rows and heads.
-
-    Attributes:
-        backbone: Makes the network of the feature file's rows.
-        pixels: Of its images.
-        boundary: Makes the file of the frozen trunk's output; None to train end to end.
-        random_layers: Makes Keras layers that draw a view of each image; None if nothing is augmented, or by
-            fixed views.
-    """
-
-    backbone: Callable[[], Trainable]
-    pixels: PixelSource
-    boundary: MakeBoundary | None = None
-    random_layers: Callable[[], Any] | None = None
+from onepass.extract import plain_keras, require_drawable
+from onepass.features import FeatureFile, only_feature_file
+from onepass.features.errors import HeadFileError, OptionError, TrainingError, opt
+from onepass.heads.finetune.model_file import FORMATS, require_place
+from onepass.heads.finetune.plan import KEEP, TuningPlan, TuningSettings, TuningStage, stages_to_train
+from onepass.heads.finetune.result import FineTuned, require_tensorboard
+from onepass.heads.finetune.sources import Origin, Sources
+from onepass.heads.saved_head import SavedHead, is_head, load_head
+from onepass.heads.training import train_head
 
 
 def fine_tune(
-    features: str | Path,
-    head: SavedHead,
-    plan: Plan,
-    sources: Sources,
+    target: str | Path | SavedHead | None = None,
     *,
-    boundary_cache: str = "auto",
+    data: str | Path | Sequence[str | Path] = (),
+    head: str = "logreg",
+    unfreeze: str | int | None = None,
+    lr: float | None = None,
+    epochs: int | None = None,
+    stages: str | Sequence[TuningStage] | None = None,
+    precision: str = "auto",
+    boundary_cache: str | float = "auto",
     keep: str = "better",
     from_scratch: bool = False,
+    to: str = "keras",
     out: str | Path | None = None,
     tensorboard: str | Path | None = None,
-    progress: Progress | None = None,
+    weights: str | None = None,
+    engine: str = "auto",
+    workers: int | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
     say: Callable[[str], None] = lambda _: None,
+    **settings: Unpack[TuningSettings],
 ) -> FineTuned:
     """Trains a head and the upper layers of its backbone together, and keeps the result if it is better.
 
@@ -67,43 +45,118 @@ def fine_tune(
     that is killed goes on after the last finished epoch, with the same result for the same seed.
 
     Args:
-        features: The feature file that the head was trained on.
-        head: The frozen head, made of dense layers.
-        plan: What to train, and how.
-        sources: The network and the images.
+        target: Head file, or feature file, on which a head is trained first; by default the feature file in the
+            current folder.
+        data: Where the images lie, if they are not where they were.
+        head: Kind of the head to train first, where the target is a feature file.
+        unfreeze: What trains beside the head: a number of layers, a stage (see `backbones`), a layer, all, or auto:
+            the last stages that hold three tenths of the parameters.
+        lr: Highest learning rate; 1e-4 by default.
+        epochs: At most so many passes over the training images; 10 by default.
+        stages: Several parts in turn instead of these three, "conv5:1e-5x5, all:1e-6x3": part, learning rate x epochs.
+        precision: float32, bfloat16, or auto: bfloat16 on GPUs that have it natively.
         boundary_cache: off, auto, or GB that the frozen trunk's output may take on disk.
         keep: better, always or never: when the fine-tuned model replaces the frozen one in `out`. With never
             no model is written.
         from_scratch: Start from random weights instead, all layers and BatchNorm included; for comparison.
+        to: keras, or h5 for the legacy format.
         out: The model, .keras or .h5; by default the feature file's name with `.finetuned.keras`.
         tensorboard: Folder for logs of the epochs.
+        weights: Where the backbone's weights or `.keras` file lie now, if not where they were.
+        engine: Of the frozen trunk: openvino, tensorflow or auto.
+        workers: Decoding threads; by default one per processor.
         progress: Called with steps done, steps of the stage, and its name.
         say: Called with a line before something large is done.
+        **settings: See `TuningPlan`.
 
     Raises:
         OptionError: An option is wrong, or the head is not made of dense layers.
         TrainingError: The joined model is not the head, or the data are too few.
-        FeatureFileError, DataError: Rows or images cannot be read.
+        FeatureFileError, HeadFileError, DataError: Rows, head or images cannot be read.
+
+    >>> fine_tune("photos.resnet50.logreg.head", unfreeze="conv5", lr=1e-4)  # doctest: +SKIP
     """
-    if keep not in KEEP:
-        raise OptionError(f"{opt.keep} is {keep!r}; needed: one of {', '.join(KEEP)}.")
-    path = Path(out) if out else Path(f"{Path(features).stem}.finetuned.keras")
-    require_place(path)
+    trained = stages_to_train(stages, unfreeze=unfreeze, lr=lr, epochs=epochs, from_scratch=from_scratch)
+    plan = _plan(trained, settings, from_scratch)
+    origin = Origin(
+        data=[Path(data)] if isinstance(data, str | Path) else [Path(folder) for folder in data],
+        weights=weights,
+        engine=engine,
+        precision=precision,
+        workers=workers,
+        from_scratch=from_scratch,
+    )
+    _check_choices(keep, to, plan)
     if tensorboard:
         require_tensorboard()
+    features, saved = _start(target, head, out, to)
+    path = _place(features, out, to)
+    with FeatureFile(features) as file:
+        file.require_complete()
+        saved.require_rows_of(file)
+        sources = Sources.of(file, saved, plan, origin)
+        with plain_keras():
+            from onepass.heads.finetune.session import Session, Task
+
+            task = Task(file, saved, plan, sources, from_scratch)
+            run = Session(task, _work_folder(path), progress, say)
+            run.train(str(boundary_cache))
+            return run.finish(path, keep, Path(tensorboard) if tensorboard else None)
+
+
+def _plan(stages: tuple[TuningStage, ...], settings: TuningSettings, from_scratch: bool) -> TuningPlan:
+    given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+    if from_scratch:
+        given["train_batchnorm"] = True
+    return TuningPlan(stages=stages, **given)
+
+
+def _check_choices(keep: str, to: str, plan: TuningPlan) -> None:
+    """Refuses what neither a head nor an image is needed to refuse."""
+    if keep not in KEEP:
+        raise OptionError(f"{opt.keep} is {keep!r}; needed: one of {', '.join(KEEP)}.", keep=keep)
+    if to not in FORMATS:
+        raise OptionError(f"{opt.to} is {to!r}; needed: {' or '.join(FORMATS)}.", to=to)
+    require_drawable(plan.augment, fixed=plan.views > 1)
+
+
+def _start(target: str | Path | SavedHead | None, kind: str, out: str | Path | None, to: str) -> tuple[Path, SavedHead]:
+    """Feature file and head that a fine-tuning starts from; trains the head if only a feature file is given."""
+    if isinstance(target, SavedHead):
+        return _features_of(target), target
+    path = Path(target) if target is not None else only_feature_file()
+    if path.is_file() and is_head(path):
+        saved = load_head(path)
+        return _features_of(saved), saved
+    _place(path, out, to)  # refused before a head is trained
+    return path, train_head(path, head=kind).head
+
+
+def _features_of(head: SavedHead) -> Path:
+    features = Path(str(head.trained_on.get("features")))
+    if not features.is_file():
+        raise HeadFileError(
+            f"{head.path} was trained on {features}, which is not there. Give the feature file instead of the head, "
+            f"and {opt.head(head.kind)}.",
+            head=head.path,
+            features=features,
+        )
+    return features
+
+
+def _place(features: Path, out: str | Path | None, to: str) -> Path:
+    """Where the model goes; refuses to write over anything else."""
+    path = Path(out) if out else Path(f"{features.stem}.finetuned.{to}")
+    require_place(path)
+    return path
+
+
+def _work_folder(path: Path) -> Path:
     work = path.with_suffix(".work")
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(
-            f"cannot make the folder {work}: {error.strerror}. Choose another place with {opt.out}."
+            f"cannot make the folder {work}: {error.strerror}. Choose another place with {opt.out}.", folder=work
         ) from None
-    with FeatureFile(features) as file:
-        file.require_complete()
-        head.require_rows_of(file)
-        with plain_keras():
-            from onepass.heads.finetune.session import Session
-
-            run = Session(file, head, plan, sources, work, from_scratch, progress, say)
-            run.train(boundary_cache)
-            return run.finish(path, keep, Path(tensorboard) if tensorboard else None)
+    return work

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,13 @@ import numpy as np
 from onepass.features import FeatureFile
 from onepass.features.errors import FeatureFileError, TrainingError, opt
 from onepass.heads.finetune.boundary import BoundaryCost, BoundaryInputs, boundary_cost, worth_keeping
-from onepass.heads.finetune.joined import Joined, first_unfrozen, random_head, require_agreement
+from onepass.heads.finetune.joined import Agreement, Joined, first_unfrozen, random_head, require_agreement
 from onepass.heads.finetune.model_file import load_model, save_model
-from onepass.heads.finetune.plan import Plan
-from onepass.heads.finetune.result import FineTuned, compared, score_of
-from onepass.heads.finetune.run import Progress, Sources
+from onepass.heads.finetune.plan import TuningPlan
+from onepass.heads.finetune.result import FineTuned, compared, log_epochs, score_of
+from onepass.heads.finetune.sources import Sources
 from onepass.heads.finetune.splits import Parts, class_weights, start_head
-from onepass.heads.finetune.tensorboard import log_epochs
-from onepass.heads.finetune.trainer import Feed, Images, Inputs, Trainer, scores_of
+from onepass.heads.finetune.trainer import Feed, ReadInputs, Trainer, TrainingImages, scores_of
 from onepass.heads.fitting.temperature import best_inverse_temperature
 from onepass.heads.saved_head import SavedHead, head_bytes
 
@@ -29,32 +28,54 @@ _CHECKED = 512
 """Validation images that the joined model is compared with the cached head on, at most."""
 
 
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A fine-tuning to be done.
+
+    Attributes:
+        file: The feature file; open.
+        head: The frozen head, trained on it.
+        plan: What to train, and how.
+        sources: The network and the images.
+        from_scratch: Whether to start from random weights.
+    """
+
+    file: FeatureFile
+    head: SavedHead
+    plan: TuningPlan
+    sources: Sources
+    from_scratch: bool = False
+
+
 class Session:
-    """One fine-tuning, within one session of Keras."""
+    """One fine-tuning, within one session of Keras.
+
+    Args:
+        task: What to do.
+        work: Folder for what is kept between runs.
+        progress: Called with steps done, steps of the stage, and its name.
+        say: Called with a line before something large is done.
+
+    Raises:
+        OptionError: The head is not made of dense layers.
+        TrainingError: The joined model is not the head, or the data are too few.
+    """
 
     def __init__(
-        self,
-        file: FeatureFile,
-        head: SavedHead,
-        plan: Plan,
-        sources: Sources,
-        work: Path,
-        from_scratch: bool,
-        progress: Progress | None,
-        say: Callable[[str], None],
+        self, task: Task, work: Path, progress: Callable[[int, int, str], None] | None, say: Callable[[str], None]
     ) -> None:
-        self.file, self.head, self.plan, self.sources, self.work = file, head, plan, sources, work
-        self.progress, self.say = progress, say
-        self.parts = Parts.of(file, seed=plan.seed)
-        self.start = start_head(head, file, self.parts)
-        self.backbone = sources.backbone()
-        dropout = float(head.parameters.get("dropout") or 0.0)
-        first = random_head(self.start, plan.seed) if from_scratch else self.start
+        self.file, self.head, self.plan, self.sources = task.file, task.head, task.plan, task.sources
+        self.work, self.progress, self.say = work, progress, say
+        self.parts = Parts.of(self.file, seed=self.plan.seed)
+        self.start = start_head(self.head, self.file, self.parts)
+        self.backbone = self.sources.backbone()
+        dropout = float(self.head.parameters.get("dropout") or 0.0)
+        first = random_head(self.start, self.plan.seed) if task.from_scratch else self.start
         self.joined = Joined.of(self.backbone, first, dropout=dropout)
-        self.from_scratch = from_scratch
-        self.agreement = None if from_scratch else self._checked_start()
+        self.from_scratch = task.from_scratch
+        self.agreement = None if task.from_scratch else self._checked_start()
 
-    def _checked_start(self) -> Any:
+    def _checked_start(self) -> Agreement:
         some = self.parts.val[:_CHECKED]
         joined = scores_of(self.joined.logits, self._pixels, some, self.plan.batch_size)
         return require_agreement(
@@ -75,7 +96,7 @@ class Session:
         self.trainer = Trainer(
             self.joined,
             self.plan,
-            Images(self.parts.train, self.parts.val, y, weights),
+            TrainingImages(self.parts.train, self.parts.val, y, weights),
             checkpoint=self.work / "checkpoint.safetensors",
             fingerprint=self._fingerprint(sorted(feeds.costs())),
             progress=self.progress,
@@ -198,7 +219,7 @@ class _Feeds:
         cost = boundary_cost(found, shape, images=len(run.file), views=run.plan.views, path=path)
         return cost if worth_keeping(cost, self._limit) else None
 
-    def _inputs(self, cost: BoundaryCost, shape: tuple[int, ...]) -> Inputs:
+    def _inputs(self, cost: BoundaryCost, shape: tuple[int, ...]) -> ReadInputs:
         run = self._run
         path = run.work / _boundary_name(cost.boundary)
         run.say(f"boundary cache: {cost}, in {path}")

@@ -20,21 +20,21 @@ from safetensors.numpy import save
 from onepass.features.errors import TrainingError
 from onepass.heads.finetune import devices
 from onepass.heads.finetune.joined import Joined, first_unfrozen
-from onepass.heads.finetune.plan import Plan, TuningStage
+from onepass.heads.finetune.plan import TuningPlan, TuningStage
 from onepass.heads.finetune.result import Epoch
 from onepass.heads.fitting.temperature import calibrated_loss
 
 _CHECKS_BELOW_START = 3
 
 
-class Inputs(Protocol):
+class ReadInputs(Protocol):
     """What a model is fed with: (b,) positions of images and (b,) views -> (b, ...) pixels or activations."""
 
     def __call__(self, images: np.ndarray, views: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class TrainingImages:
     """The images of a fine-tuning.
 
     Attributes:
@@ -60,7 +60,7 @@ class Feed:
 
     train: Any
     judge: Any
-    inputs: Inputs
+    inputs: ReadInputs
 
 
 @dataclass
@@ -99,8 +99,8 @@ class Trainer:
     def __init__(
         self,
         joined: Joined,
-        plan: Plan,
-        images: Images,
+        plan: TuningPlan,
+        images: TrainingImages,
         *,
         checkpoint: Path,
         fingerprint: str,
@@ -301,7 +301,7 @@ def jit(model: Any) -> bool:
     return model.distribute_strategy.num_replicas_in_sync == 1 and bool(tf.config.list_physical_devices("GPU"))
 
 
-def scores_of(model: Any, inputs: Inputs, images: np.ndarray, batch_size: int) -> np.ndarray:
+def scores_of(model: Any, inputs: ReadInputs, images: np.ndarray, batch_size: int) -> np.ndarray:
     """(m,) positions of images -> (m, k) float64 logits of their plain views."""
     model.jit_compile = jit(model)
     pieces = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
@@ -309,7 +309,7 @@ def scores_of(model: Any, inputs: Inputs, images: np.ndarray, batch_size: int) -
     return np.concatenate(found).astype(np.float64)
 
 
-def _one_hot(images: Images, some: np.ndarray) -> np.ndarray:
+def _one_hot(images: TrainingImages, some: np.ndarray) -> np.ndarray:
     return np.asarray(np.eye(len(images.weights), dtype=np.float32)[images.y[some]])
 
 
@@ -340,7 +340,7 @@ class _RatePerVariable:
 
 
 def _batches(
-    inputs: Inputs, images: Images, plan: Plan, random: np.random.Generator
+    inputs: ReadInputs, images: TrainingImages, plan: TuningPlan, random: np.random.Generator
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """One epoch: inputs, one-hot labels and weights of each training image once, in one of its views.
 

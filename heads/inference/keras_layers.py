@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from onepass.extract.frameworks import plain_keras, quiet_stderr
+from onepass.extract import plain_keras, quiet_stderr
 from onepass.features.errors import OptionError
 from onepass.heads.inference.network import DenseNetwork, Network
 

@@ -1,14 +1,18 @@
-"""The training images most like an image: the plainest explanation of an answer there is."""
+"""The training images most like an image: the plainest explanation of a prediction."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Unpack, overload
 
 import numpy as np
 
 from onepass.features import SPLITS, FeatureFile
 from onepass.features.errors import HeadFileError, OptionError, opt
+from onepass.features.tables import html_table, text_table
 from onepass.heads.inference.neighbour_table import nearest_first, unit_length
-from onepass.heads.saved_head import SavedHead
+from onepass.heads.predict.classify import BackboneOptions
+from onepass.heads.saved_head import SavedHead, load_head
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,73 @@ class Neighbour:
     label: str
     split: str
     cosine: float
+
+
+@dataclass(frozen=True)
+class Nearest(Sequence[Neighbour]):
+    """Training images, the most alike first.
+
+    Attributes:
+        image: What they are like.
+        neighbours: At most as many as were asked for.
+    """
+
+    image: str
+    neighbours: list[Neighbour]
+
+    @overload
+    def __getitem__(self, place: int) -> Neighbour: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Neighbour]: ...
+    def __getitem__(self, place: int | slice) -> Neighbour | list[Neighbour]:
+        return self.neighbours[place]
+
+    def __len__(self) -> int:
+        return len(self.neighbours)
+
+    def _rows(self) -> list[list[str]]:
+        return [[one.path, one.label, one.split, f"{one.cosine:.3f}"] for one in self]
+
+    def __str__(self) -> str:
+        return text_table(self._rows())
+
+    def _repr_html_(self) -> str:
+        return html_table([["image", "class", "split", "cosine"], *self._rows()], title=f"most like {self.image}")
+
+    def record(self) -> list[dict[str, Any]]:
+        """The same as plain values, for JSON."""
+        return [asdict(one) for one in self]
+
+
+def nearest(
+    head: str | Path | SavedHead,
+    image: str | Path,
+    *,
+    k: int = 5,
+    features: str | Path | None = None,
+    **options: Unpack[BackboneOptions],
+) -> Nearest:
+    """Names the training images that are most like an image.
+
+    Args:
+        head: Head file, or what `load_head` returned.
+        image: Image file.
+        k: How many to name.
+        features: Feature file of the training, if it is not where it was.
+        **options: See `BackboneOptions`.
+
+    Raises:
+        UnreadableImageError: The image cannot be read.
+        HeadFileError: It is no head, or its feature file is not where it was.
+        UserError: As `nearest_images` and `SavedHead.load_backbone`.
+
+    >>> nearest("photos.resnet50.mlp.head", "new.jpg", k=3)  # doctest: +SKIP
+    """
+    saved = head if isinstance(head, SavedHead) else load_head(head)
+    _require_count(k)
+    with FeatureFile(features or training_file(saved)) as file:
+        row = saved.load_backbone(**options).rows_of([image])[0]
+        return Nearest(str(image), nearest_images(saved, row, file, k=k))
 
 
 def nearest_images(head: SavedHead, row: np.ndarray, file: FeatureFile, *, k: int = 5) -> list[Neighbour]:
@@ -46,8 +117,7 @@ def nearest_images(head: SavedHead, row: np.ndarray, file: FeatureFile, *, k: in
         HeadFileError: The file holds none of the training images.
         FeatureFileError: A row's bytes have changed.
     """
-    if k < 1:
-        raise OptionError(f"{opt.k} is {k}; needed: 1 or more.")
+    _require_count(k)
     head.require_rows_of(file)
     trained = np.flatnonzero(head.trained_in(file))
     if not len(trained):
@@ -65,6 +135,11 @@ def nearest_images(head: SavedHead, row: np.ndarray, file: FeatureFile, *, k: in
         Neighbour(table.paths[i], table.class_names[table.labels[i]], SPLITS[table.splits[i]], float(cosine))
         for i, cosine in zip(trained[order], cosines[0, order], strict=True)
     ]
+
+
+def _require_count(k: int) -> None:
+    if k < 1:
+        raise OptionError(f"{opt.k} is {k}; needed: 1 or more.", k=k)
 
 
 def training_file(head: SavedHead) -> Path:

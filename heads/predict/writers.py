@@ -1,18 +1,32 @@
-"""Predictions as files and streams, written one by one: CSV, JSON, JSON lines, Parquet."""
+"""Predictions written one by one, to a file or to stdout: text, CSV, JSON, JSON lines, Parquet."""
 
 import contextlib
 import csv
+import itertools
 import json
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, Unpack
 
+from onepass.extract import find_images, watch_folder
 from onepass.features import SkippedImage
-from onepass.features.errors import OptionError, OutputError, opt
-from onepass.heads.predict.predict import Answer, Prediction
+from onepass.features.errors import OptionError, OutputError, UnreadableImageError, opt
+from onepass.heads.predict.classify import (
+    Answer,
+    BackboneOptions,
+    Prediction,
+    PredictionOptions,
+    Settings,
+    answers,
+    load_classifier,
+    none_readable,
+)
+from onepass.heads.saved_head import SavedHead
 
 _GROUP = 1024
 """Rows of a Parquet file that are written together."""
@@ -83,20 +97,79 @@ class AnswerWriter(ABC):
             ) from None
 
 
-def write_answers(
-    answers: Iterable[Answer], writer: AnswerWriter, *, progress: Callable[[int, int | None, str], None] | None = None
-) -> None:
-    """Writes all answers.
+@dataclass(frozen=True)
+class Written:
+    """What `write_predictions` did.
+
+    Attributes:
+        out: The file, or the name of the format that went to stdout.
+        predicted: Images classified.
+        skipped: Images that could not be read, with the reason.
+        interrupted: True if Ctrl-C or SIGTERM ended it; all answers up to then are written.
+    """
+
+    out: str
+    predicted: int
+    skipped: list[SkippedImage]
+    interrupted: bool = False
+
+    def __str__(self) -> str:
+        if not Path(self.out).suffix:
+            return ""
+        return f"{self.out}: {self.predicted} images predicted, {len(self.skipped)} skipped"
+
+
+class _WriteOptions(PredictionOptions, BackboneOptions, total=False):
+    pass
+
+
+def write_predictions(
+    head: str | Path | SavedHead,
+    images: Iterable[str | Path] = (),
+    *,
+    out: str = "text",
+    watch: str | Path | None = None,
+    progress: Callable[[int, int | None, str], None] | None = None,
+    **options: Unpack[_WriteOptions],
+) -> Written:
+    """`predict` for any number of images, written while later ones are still being read.
 
     Args:
-        answers: From `predict_images`.
-        writer: From `open_answers`.
+        head: As for `predict`.
+        images: Image files and folders of them; may come one by one and without end.
+        out: File that ends in .csv, .json, .jsonl or .parquet; or text, csv, json or jsonl for stdout.
+        watch: Goes on with every image that appears in this folder, until it is interrupted.
         progress: Called with images done, None for how many there will be, and the former in words.
+        **options: As for `predict`.
+
+    Raises:
+        UnreadableImageError: None of the images can be read.
+        OptionError: The file exists, has another ending, or an option is wrong.
+        OutputError: The disk is full, say.
+        UserError: As `predict`.
     """
-    for done, answer in enumerate(answers, start=1):
-        writer.take(answer)
-        if progress:
-            progress(done, None, f"{done} images")
+    if watch and Path(out).suffix in (".json", ".parquet"):
+        raise OptionError(f"{opt.watch} has no end, which .json and .parquet need; write .csv or .jsonl.", out=out)
+    later = watch_folder(Path(watch)) if watch else ()
+    given: dict[str, Any] = dict(options)
+    own = {name: given.pop(name) for name in BackboneOptions.__annotations__ if name in given}
+    settings = Settings(**given)
+    saved, backbone = load_classifier(head, **own)
+    classify = partial(answers, saved, backbone, settings=settings)
+    batches = itertools.chain([classify(find_images(map(Path, images)))], map(classify, later))
+    ranks = min(settings.top, len(saved.class_names))
+    interrupted = False
+    with open_answers(out, ranks=ranks, unknown=settings.unknown is not None) as writer:
+        try:
+            for done, answer in enumerate(itertools.chain.from_iterable(batches), start=1):
+                writer.take(answer)
+                if progress:
+                    progress(done, None, f"{done} images")
+        except KeyboardInterrupt:
+            interrupted = True
+    if not (writer.predicted or watch or interrupted):
+        raise UnreadableImageError(none_readable(writer.skipped), skipped=writer.skipped)
+    return Written(out, writer.predicted, writer.skipped, interrupted)
 
 
 def columns(ranks: int, *, unknown: bool) -> list[str]:
@@ -171,8 +244,7 @@ class _Text(AnswerWriter):
 
     def _write(self, answer: Answer) -> None:
         if isinstance(answer, Prediction):
-            named = "  ".join(f"{name} {probability:.3f}" for name, probability in answer.top)
-            self._file.write(f"{answer.path}  {f'unknown ({named})' if answer.unknown else named}\n")
+            self._file.write(f"{answer}\n")
             self._file.flush()
 
 

@@ -5,7 +5,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 
 from onepass.features import FeatureFile
 from onepass.features.errors import TrainingError
-from onepass.heads import LogisticHead, evaluate, wilson_interval
+from onepass.heads import LogisticHead, evaluate_rows, wilson_interval
 from onepass.heads.evaluation import Answers, match_labels, score
 
 
@@ -47,7 +47,7 @@ def test_scores_equal_scikit_learns(rng: np.random.Generator):
 def test_an_evaluation_reads_as_a_sentence(open_file: FeatureFile):
     train, test = open_file.split(test=0.3, seed=0)
     head = LogisticHead().fit(*open_file.read(train))
-    result = evaluate(head, open_file, rows=test)
+    result = evaluate_rows(head, open_file, rows=test)
     low, high = result.interval
     assert str(result) == f"accuracy {result.accuracy:.3f} ({low:.3f} to {high:.3f}), n={len(test)}"
     assert result.accuracy > 0.8
@@ -55,7 +55,7 @@ def test_an_evaluation_reads_as_a_sentence(open_file: FeatureFile):
 
 def test_nothing_to_score_is_refused(open_file: FeatureFile):
     with pytest.raises(TrainingError, match="no images to score in val. Choose another part with --split."):
-        evaluate(Says(np.zeros(0)), open_file, rows=np.zeros(0, int), measured_on="val")
+        evaluate_rows(Says(np.zeros(0)), open_file, rows=np.zeros(0, int), measured_on="val")
 
 
 def test_labels_are_matched_by_name():

@@ -13,7 +13,7 @@ from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import LogisticHead, MLPHead, SVMHead, load_head, predict_images, train_head
 from onepass.heads.classifiers.base import Head
 from onepass.heads.inference.network import standardisation
-from onepass.heads.predict.predict import check_rows
+from onepass.heads.predict.classify import check_rows
 from support import GOLDEN, make_spec, make_table
 
 FAST_MLP = {"epochs": 30, "hidden": (16,), "lr": 0.01}

@@ -6,7 +6,6 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import h5py
@@ -21,7 +20,6 @@ from onepass.extract import (
     load_backbone,
     load_trainable,
     run_extraction,
-    trainable_within,
 )
 from onepass.extract.frameworks import import_keras, plain_keras
 from onepass.extract.pixels.resize_graph import resizer
@@ -36,11 +34,12 @@ from onepass.features.errors import (
     TrainingError,
     UserError,
 )
-from onepass.heads import predict_images, train_head
-from onepass.heads.export import Certificate, Exported, ExportSources, export_model, verify_model
-from onepass.heads.export.certificate import hashes_of
+from onepass.heads import fine_tune, predict_images, train_head
+from onepass.heads.export.certificate import Certificate, hashes_of
+from onepass.heads.export.export_source import ExportInputs
 from onepass.heads.export.formats import format_of
-from onepass.heads.finetune import Plan, Sources, TuningStage, fine_tune
+from onepass.heads.export.run import Exported, export, export_model
+from onepass.heads.export.verify import verify_model
 from onepass.heads.finetune.model_file import as_head, load_model, logits_of, require_place, tuned_model
 from onepass.heads.saved_head import SavedHead
 from support import FAST_NETS, run_program, write_folder
@@ -76,29 +75,16 @@ def head_of(features: Path) -> Callable[[str], SavedHead]:
 @pytest.fixture(scope="module")
 def tuned(features: Path, head_of) -> SavedHead:
     path = features.with_name("tuned.keras")
-    with FeatureFile(features) as file:
-        network = partial(load_trainable, file.spec, source=Source.of(file.provenance), needed_by="the test")
-        plan = Plan(stages=(TuningStage("3", 1e-3, 1),))
-        fine_tune(features, head_of("logreg"), plan, Sources(network, LabelledPixels(file)), keep="always", out=path)
+    fine_tune(head_of("logreg"), unfreeze=3, lr=1e-3, epochs=1, keep="always", boundary_cache="off", out=path)
     return tuned_model(path)
 
 
-def sources(file: FeatureFile, head: SavedHead, *, data: Path | None = None) -> ExportSources:
-    """As the command line makes them."""
-    spec, source = head.spec, Source.of(head.trained_on)
-
-    def backbone(part=None):
-        if part is not None:
-            return trainable_within(part, spec=spec, source=source)
-        return load_trainable(spec, source=source, needed_by=str(head.path))
-
-    images = LabelledPixels(file, data=[data] if data else [])
-    return ExportSources(backbone, partial(resizer, spec.resize, spec.image_size), images)
+def inputs(file: FeatureFile, head: SavedHead, *, data: Path | None = None) -> ExportInputs:
+    return ExportInputs.of(head, file, data=[data] if data else [])
 
 
-def export(features: Path, head: SavedHead, out: Path, **options) -> Exported:
-    with FeatureFile(features) as file:
-        return export_model(head, file, sources(file, head), out=out, **options)
+def exported_model(features: Path, head: SavedHead, out: Path, **options) -> Exported:
+    return export(head, features=features, out=out, **options)
 
 
 def place(folder: Path, to: str) -> Path:
@@ -127,7 +113,7 @@ def names_in(path: Path, to: str) -> list[str]:
 @pytest.mark.parametrize("to", FORMATS)
 def test_every_format_gives_from_image_files_what_the_cached_rows_gave(to: str, features: Path, head_of, tmp_path):
     head, path = head_of("logreg"), place(tmp_path, to)
-    done = export(features, head, path, to=to)
+    done = exported_model(features, head, path, to=to)
     found = done.certificate
     with FeatureFile(features) as file:
         test = file.rows_of("test")
@@ -152,7 +138,7 @@ def test_every_format_gives_from_image_files_what_the_cached_rows_gave(to: str, 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_head_becomes_layers(kind: str, features: Path, head_of, tmp_path: Path):
-    done = export(features, head_of(kind), tmp_path / "model.keras", to="keras")
+    done = exported_model(features, head_of(kind), tmp_path / "model.keras", to="keras")
     assert done.certificate.flips == 0
     assert done.certificate.largest < 1e-4
 
@@ -161,7 +147,7 @@ def test_every_head_becomes_layers(kind: str, features: Path, head_of, tmp_path:
 def test_heads_without_dense_layers_alone_go_into_other_formats_too(
     kind: str, to: str, features: Path, head_of, tmp_path
 ):
-    assert export(features, head_of(kind), place(tmp_path, to), to=to).certificate.flips == 0
+    assert exported_model(features, head_of(kind), place(tmp_path, to), to=to).certificate.flips == 0
 
 
 def test_nearest_neighbours_do_not_fit_the_legacy_format(features: Path, head_of, tmp_path: Path):
@@ -173,13 +159,13 @@ def test_nearest_neighbours_do_not_fit_the_legacy_format(features: Path, head_of
         )
         + "$",
     ):
-        export(features, head_of("knn"), tmp_path / "model.h5", to="h5")
+        exported_model(features, head_of("knn"), tmp_path / "model.h5", to="h5")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("to", FORMATS)
 def test_a_fine_tuned_model_passes_too(to: str, features: Path, tuned: SavedHead, tmp_path: Path):
-    done = export(features, tuned, place(tmp_path, to), to=to)
+    done = exported_model(features, tuned, place(tmp_path, to), to=to)
     assert done.certificate.flips == 0
     assert done.certificate.head == "tuned.keras, fine-tuned"
     with FeatureFile(features) as file, plain_keras():
@@ -190,7 +176,7 @@ def test_a_fine_tuned_model_passes_too(to: str, features: Path, tuned: SavedHead
 
 def test_an_exported_keras_file_predicts_as_its_head_does(features: Path, head_of, tmp_path: Path, tiny_backbone):
     head = head_of("mlp")
-    export(features, head, tmp_path / "model.keras", to="keras")
+    exported_model(features, head, tmp_path / "model.keras", to="keras")
     backbone = load_backbone(**logits_of(tmp_path / "model.keras"))
     photos = sorted((features.parent / "photos" / "test" / "bee").iterdir())
     whole = predict_images(as_head(tmp_path / "model.keras", backbone), backbone, photos)
@@ -204,7 +190,7 @@ def test_a_saved_model_holds_every_weight_once(features: Path, head_of, tmp_path
     import tensorflow as tf
 
     head = head_of("logreg")
-    export(features, head, tmp_path / "model", to="savedmodel")
+    exported_model(features, head, tmp_path / "model", to="savedmodel")
     weights = tf.train.list_variables(str(tmp_path / "model" / "variables" / "variables"))
     held = sum(int(np.prod(shape)) for name, shape in weights if "VARIABLE_VALUE" in name)
     with plain_keras():
@@ -214,7 +200,7 @@ def test_a_saved_model_holds_every_weight_once(features: Path, head_of, tmp_path
 
 
 def test_a_saved_model_takes_encoded_files(features: Path, head_of, tmp_path: Path):
-    done = export(features, head_of("logreg"), tmp_path / "model", to="savedmodel", takes_bytes=True)
+    done = exported_model(features, head_of("logreg"), tmp_path / "model", to="savedmodel", takes_bytes=True)
     assert (done.certificate.takes, done.certificate.flips) == ("bytes", 0)
     import tensorflow as tf
 
@@ -229,7 +215,7 @@ def test_a_saved_model_takes_encoded_files(features: Path, head_of, tmp_path: Pa
 @pytest.mark.parametrize("precision", ["float16", "int8"])
 def test_reduced_precision_is_counted_and_shown(to: str, precision: str, features: Path, head_of, tmp_path: Path):
     path = place(tmp_path, to)
-    done = export(features, head_of("logreg"), path, to=to, precision=precision, max_flips=36)
+    done = exported_model(features, head_of("logreg"), path, to=to, precision=precision, max_flips=36)
     found = done.certificate
     assert found.precision == precision
     assert found.flips <= 8
@@ -267,7 +253,7 @@ def test_wrong_preprocessing_is_caught(features: Path, head_of, tmp_path: Path):
         return replace(backbone, model=wrong)
 
     with FeatureFile(features) as file:
-        given = replace(sources(file, head), backbone=shifted)
+        given = replace(inputs(file, head), backbone=shifted)
         with pytest.raises(ExportError) as caught:
             export_model(head, file, given, to="onnx", out=tmp_path / "model.onnx")
     assert re.fullmatch(
@@ -286,7 +272,7 @@ def test_a_wrong_resize_is_caught(features: Path, head_of, tmp_path: Path):
     head = head_of("svm")
     with FeatureFile(features) as file:
         rule = resizer("squash", 32)
-        given = replace(sources(file, head), resizer=lambda: lambda images: rule(255 - images))
+        given = replace(inputs(file, head), resizer=lambda: lambda images: rule(255 - images))
         with pytest.raises(ExportError, match="mostly in the decode and resize"):
             export_model(head, file, given, to="savedmodel", out=tmp_path / "model")
     assert not list(tmp_path.iterdir())
@@ -299,7 +285,7 @@ def test_a_wrong_head_is_caught(features: Path, head_of, tmp_path: Path, monkeyp
     swapped = replace(head.network, kernels=(head.network.kernels[0][:, ::-1],))
     monkeypatch.setattr(origin, "with_head", lambda backbone, _, **options: right(backbone, swapped, **options))
     with pytest.raises(ExportError, match="mostly in the head"):
-        export(features, head, tmp_path / "model.keras", to="keras")
+        exported_model(features, head, tmp_path / "model.keras", to="keras")
     assert not list(tmp_path.iterdir())
 
 
@@ -307,7 +293,7 @@ def test_flips_that_are_allowed_are_written_down(features: Path, head_of, tmp_pa
     head = head_of("svm")
     with FeatureFile(features) as file:
         rule = resizer("squash", 32)
-        given = replace(sources(file, head), resizer=lambda: lambda images: rule(255 - images))
+        given = replace(inputs(file, head), resizer=lambda: lambda images: rule(255 - images))
         done = export_model(head, file, given, to="savedmodel", out=tmp_path / "model", max_flips=36)
     assert 0 < done.certificate.flips <= 36 == done.certificate.max_flips
     assert done.certificate.accuracy < done.certificate.before
@@ -321,7 +307,7 @@ def test_a_model_that_its_runtime_cannot_run_leaves_nothing(features: Path, head
 
     monkeypatch.setattr(formats.Onnx, "write", broken)
     with pytest.raises(ExportError, match=r"^the onnx model in float32 cannot be had: InvalidProtobuf: "):
-        export(features, head_of("logreg"), tmp_path / "model.onnx", to="onnx")
+        exported_model(features, head_of("logreg"), tmp_path / "model.onnx", to="onnx")
     assert not list(tmp_path.iterdir())
 
 
@@ -345,7 +331,7 @@ def test_a_model_that_its_runtime_cannot_run_leaves_nothing(features: Path, head
 def test_options_that_do_not_fit_are_refused(options: dict, message: str, features: Path, head_of, tmp_path: Path):
     out = tmp_path / "model.onnx"
     with pytest.raises(OptionError) as caught:
-        export(features, head_of("logreg"), out, **options)
+        exported_model(features, head_of("logreg"), out, **options)
     assert str(caught.value) == message.format(out=out)
 
 
@@ -353,19 +339,19 @@ def test_nothing_is_overwritten(features: Path, head_of, tmp_path: Path):
     for name in ("model.xml", "model.bin", "model.xml.md", "model.xml.certificate.json"):
         (tmp_path / name).write_text("mine")
         with pytest.raises(OptionError) as caught:
-            export(features, head_of("logreg"), tmp_path / "model.xml", to="openvino")
+            exported_model(features, head_of("logreg"), tmp_path / "model.xml", to="openvino")
         assert str(caught.value) == (
             f"{tmp_path / name} exists and is not overwritten. Choose another name with --out, or delete it."
         )
         (tmp_path / name).unlink()
     with pytest.raises(OptionError, match=r"does not exist\. Make it, or name another one\.$"):
-        export(features, head_of("logreg"), tmp_path / "none" / "model.xml", to="openvino")
+        exported_model(features, head_of("logreg"), tmp_path / "none" / "model.xml", to="openvino")
 
 
 def test_rows_of_another_backbone_prove_nothing(features: Path, head_of, feature_file: Path, tmp_path: Path):
     head = head_of("logreg")
     with FeatureFile(features) as file, FeatureFile(feature_file) as other, pytest.raises(SpecMismatchError):
-        export_model(head, other, sources(file, head), to="keras", out=tmp_path / "model.keras")
+        export_model(head, other, inputs(file, head), to="keras", out=tmp_path / "model.keras")
 
 
 def test_a_format_whose_package_is_missing_is_refused(features: Path, head_of, tmp_path: Path, monkeypatch):
@@ -373,7 +359,7 @@ def test_a_format_whose_package_is_missing_is_refused(features: Path, head_of, t
 
     monkeypatch.setitem(sys.modules, "tf2onnx", None)
     with pytest.raises(OptionError) as caught:
-        export(features, head_of("logreg"), tmp_path / "model.onnx", to="onnx")
+        exported_model(features, head_of("logreg"), tmp_path / "model.onnx", to="onnx")
     assert str(caught.value) == 'onnx needs tf2onnx, which is not installed. Run: pip install "onepass[onnx]".'
 
 
@@ -381,7 +367,7 @@ def test_a_photo_that_changed_is_named(features: Path, head_of, tmp_path: Path):
     shutil.copytree(features.parent / "photos", tmp_path / "photos")
     write_folder(tmp_path / "photos" / "test", {"ant": 1, "bee": 1}, seed=9)
     with FeatureFile(features) as file:
-        given = sources(file, head_of("logreg"), data=tmp_path / "photos")
+        given = inputs(file, head_of("logreg"), data=tmp_path / "photos")
         with pytest.raises(
             DataError, match=r"photos/test/ant/0\.png: it is not the file that its row was computed from"
         ):
@@ -408,14 +394,14 @@ def test_images_of_the_training_prove_nothing(features: Path, head_of, tmp_path:
     shutil.copytree(features.parent / "photos" / "test", photos / "train")
     run_extraction(photos, tiny_backbone, out=tmp_path / "swapped.h5")
     with pytest.raises(OptionError) as caught:
-        export(tmp_path / "swapped.h5", head_of("logreg"), tmp_path / "model.keras", to="keras")
+        exported_model(tmp_path / "swapped.h5", head_of("logreg"), tmp_path / "model.keras", to="keras")
     assert str(caught.value) == (
         f"{tmp_path / 'swapped.h5'} holds no image that {head_of('logreg').path} was not trained on, so nothing can "
         "prove the export. Extract photos that are new to it as well, and give their feature file by --features."
     )
-    export(features, head_of("logreg"), tmp_path / "model.keras", to="keras")
+    exported_model(features, head_of("logreg"), tmp_path / "model.keras", to="keras")
     with pytest.raises(OptionError, match="so nothing can prove the export"):
-        export(tmp_path / "swapped.h5", tuned_model(tmp_path / "model.keras"), tmp_path / "again.keras", to="keras")
+        exported_model(tmp_path / "swapped.h5", tuned_model(tmp_path / "model.keras"), tmp_path / "again.keras", to="keras")
 
 
 def test_classes_are_matched_by_name_and_copies_count_once(features: Path, head_of, tmp_path: Path, tiny_backbone):
@@ -423,17 +409,17 @@ def test_classes_are_matched_by_name_and_copies_count_once(features: Path, head_
     shutil.copytree(features.parent / "photos", photos)
     shutil.copy(photos / "test" / "bee" / "0.png", photos / "test" / "bee" / "copy.png")
     run_extraction(photos, tiny_backbone, out=tmp_path / "copies.h5")
-    done = export(tmp_path / "copies.h5", head_of("logreg"), tmp_path / "model.keras", to="keras")
+    done = exported_model(tmp_path / "copies.h5", head_of("logreg"), tmp_path / "model.keras", to="keras")
     assert len(done.certificate.images) == len(set(done.certificate.images)) == 36
     write_folder(photos / "test", {"aaa": 3}, seed=5)
     run_extraction(photos, tiny_backbone, out=tmp_path / "more.h5")
     with pytest.raises(TrainingError, match=r"the images have the class 'aaa', which the head does not know"):
-        export(tmp_path / "more.h5", head_of("logreg"), tmp_path / "other.keras", to="keras")
+        exported_model(tmp_path / "more.h5", head_of("logreg"), tmp_path / "other.keras", to="keras")
 
 
 def test_rows_in_half_precision_may_flip_a_label(features: Path, head_of, tmp_path: Path, tiny_backbone):
     run_extraction(features.parent / "photos", tiny_backbone, out=tmp_path / "half.h5", row_dtype="float16")
-    done = export(tmp_path / "half.h5", head_of("logreg"), tmp_path / "model.keras", to="keras")
+    done = exported_model(tmp_path / "half.h5", head_of("logreg"), tmp_path / "model.keras", to="keras")
     assert done.certificate.max_flips == 1
 
 
@@ -445,7 +431,7 @@ def test_encoded_files_of_other_formats_are_named(features: Path, head_of, tmp_p
         path.unlink()
     run_extraction(photos, tiny_backbone, out=tmp_path / "bmp.h5")
     with pytest.raises(ExportError, match=r"^test/\w+/\d+\.bmp is neither JPEG nor PNG, .* Leave --bytes out\.$"):
-        export(tmp_path / "bmp.h5", head_of("logreg"), tmp_path / "model", to="savedmodel", takes_bytes=True)
+        exported_model(tmp_path / "bmp.h5", head_of("logreg"), tmp_path / "model", to="savedmodel", takes_bytes=True)
     assert not (tmp_path / "model").exists()
 
 
@@ -453,7 +439,7 @@ def test_names_that_are_not_utf_8_are_written_escaped(head_of, tmp_path: Path, t
     write_folder(tmp_path / "photos", {"be\udcff": 12, "a|b": 12})
     run_extraction(tmp_path / "photos", tiny_backbone, out=tmp_path / "odd.h5")
     head = train_head(tmp_path / "odd.h5", head="logreg", out=tmp_path / "odd.head").head
-    done = export(tmp_path / "odd.h5", head, tmp_path / "model.tflite", to="tflite", max_flips=9)
+    done = exported_model(tmp_path / "odd.h5", head, tmp_path / "model.tflite", to="tflite", max_flips=9)
     assert Certificate.read(tmp_path / "model.tflite.certificate.json").class_names == ["a|b", "be\udcff"]
     assert "| a\\|b |" in (tmp_path / "model.tflite.md").read_text()
     assert done.path.exists()
@@ -462,7 +448,7 @@ def test_names_that_are_not_utf_8_are_written_escaped(head_of, tmp_path: Path, t
 def test_a_model_that_names_other_classes_than_it_gives_is_refused(features: Path, tuned: SavedHead, tmp_path: Path):
     forged = replace(tuned, class_names=(*tuned.class_names, "wasp"))
     with pytest.raises(ExportError) as caught:
-        export(features, forged, tmp_path / "model.onnx", to="onnx")
+        exported_model(features, forged, tmp_path / "model.onnx", to="onnx")
     assert str(caught.value) == (
         f"{tuned.path} names 4 classes and gives an output of shape (None, 3). It is damaged; fine-tune or export it "
         "again."
@@ -472,17 +458,17 @@ def test_a_model_that_names_other_classes_than_it_gives_is_refused(features: Pat
 @pytest.mark.parametrize("out", [".", "/"])
 def test_a_place_without_a_name_is_refused(out: str, features: Path, head_of):
     with pytest.raises(OptionError, match=r"needed: the name of a new file or folder\.$"):
-        export(features, head_of("logreg"), Path(out), to="savedmodel")
+        exported_model(features, head_of("logreg"), Path(out), to="savedmodel")
 
 
 def test_a_link_that_leads_nowhere_is_not_replaced(features: Path, head_of, tmp_path: Path):
     (tmp_path / "model.keras").symlink_to(tmp_path / "gone")
     with pytest.raises(OptionError, match="exists and is not overwritten"):
-        export(features, head_of("logreg"), tmp_path / "model.keras", to="keras")
+        exported_model(features, head_of("logreg"), tmp_path / "model.keras", to="keras")
 
 
 def test_fine_tuning_does_not_write_over_an_exported_model(features: Path, head_of, tuned: SavedHead, tmp_path: Path):
-    export(features, head_of("logreg"), tmp_path / "model.keras", to="keras")
+    exported_model(features, head_of("logreg"), tmp_path / "model.keras", to="keras")
     with pytest.raises(OptionError, match="exists and is no model that fine-tune wrote; it is left alone"):
         require_place(tmp_path / "model.keras")
     require_place(tuned.path)
@@ -495,7 +481,7 @@ def test_fine_tuning_does_not_write_over_an_exported_model(features: Path, head_
 def exported(features: Path, head_of, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
     for to in ("onnx", "savedmodel", "openvino"):
-        export(features, head_of("logreg"), place(folder, to), to=to)
+        exported_model(features, head_of("logreg"), place(folder, to), to=to)
     return folder
 
 

@@ -7,7 +7,6 @@ import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,12 @@ from onepass.extract import LabelledPixels, Source, load_trainable, random_layer
 from onepass.extract.frameworks import plain_keras
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError, TrainingError
-from onepass.heads import train_head
-from onepass.heads.finetune import FineTuned, Plan, Sources, TuningStage, fine_tune
+from onepass.heads import fine_tune, train_head
 from onepass.heads.finetune.boundary import boundary_cost, worth_keeping
 from onepass.heads.finetune.joined import Joined, require_agreement
 from onepass.heads.finetune.model_file import load_model, read_facts
-from onepass.heads.finetune.result import compared
+from onepass.heads.finetune.plan import TuningStage, stages_to_train
+from onepass.heads.finetune.result import FineTuned, compared
 from onepass.heads.finetune.splits import Parts, start_head
 from onepass.heads.saved_head import SavedHead
 from onepass.heads.training import HEADS
@@ -47,23 +46,8 @@ def logreg(features: Path) -> SavedHead:
     return train_head(features, head="logreg", C=0.1, tune="none", out=features.with_name("logreg.head")).head
 
 
-def sources(features: Path, head: SavedHead, *, views: int = 1, boundary: bool = True, **made) -> Sources:
-    """As the command line makes them."""
-    recipe = "classic" if views > 1 else None
-
-    def cut(backbone, layer: str, path: Path) -> None:
-        axis = {"views": views, "augment": recipe} if views > 1 else {}
-        run_extraction(features.parent / "photos", backbone.trunk(layer), out=path, **axis)
-
-    return Sources(
-        partial(load_trainable, head.spec, source=Source.of(head.trained_on), needed_by="the test", **made),
-        LabelledPixels(FeatureFile(features), augmentation=recipe),
-        cut if boundary else None,
-    )
-
-
-def tuned(features: Path, head: SavedHead, plan: Plan, out: Path, given: Sources | None = None, **options) -> FineTuned:
-    return fine_tune(features, head, plan, given or sources(features, head), out=out, **options)
+def tuned(head: SavedHead, out: Path, *stages: TuningStage, **options) -> FineTuned:
+    return fine_tune(head, stages=stages or (TWO,), out=out, **options)
 
 
 def weights_of(path: Path) -> list[np.ndarray]:
@@ -88,7 +72,7 @@ def test_the_joined_model_is_the_cached_head(kind: str, features: Path, tmp_path
 def test_heads_that_are_no_layers_say_which_are(kind: str, features: Path, tmp_path: Path):
     head = train_head(features, head=kind, tune="none", out=tmp_path / "x.head").head
     with pytest.raises(OptionError, match="logreg, svm, ridge, lda, centroid, mlp or linear"):
-        tuned(features, head, Plan(stages=(TWO,)), tmp_path / "x.keras")
+        tuned(head, tmp_path / "x.keras")
 
 
 def test_a_sigmoid_head_becomes_a_softmax_of_two(tmp_path: Path, tiny_backbone):
@@ -103,17 +87,15 @@ def test_a_sigmoid_head_becomes_a_softmax_of_two(tmp_path: Path, tiny_backbone):
         np.testing.assert_allclose(found, head.predict_proba(file.read(every)[0]), atol=1e-5)
 
 
-def test_other_pixels_than_those_of_the_rows_are_noticed(features: Path, logreg: SavedHead, tmp_path: Path):
-    given = sources(features, logreg)
-
-    class Mirrored:
-        def read(self, images: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
-            return given.pixels.read(images, views)[..., ::-1]
-
+def test_other_pixels_than_those_of_the_rows_are_noticed(
+    features: Path, logreg: SavedHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    read = LabelledPixels.read
+    monkeypatch.setattr(LabelledPixels, "read", lambda *args: read(*args)[..., ::-1])
     with pytest.raises(
         TrainingError, match=r"not the head that was trained: .* images, .*\nMost|Most of all differs val"
     ):
-        tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "x.keras", replace(given, pixels=Mirrored()))
+        tuned(logreg, tmp_path / "x.keras")
 
 
 def test_agreement_is_exact_for_float32_and_by_label_below():
@@ -145,15 +127,15 @@ def test_batchnorm_stays_as_it_is_unless_it_is_told_to_learn(features: Path, log
 
 
 def test_a_frozen_layer_does_not_move_and_layer_decay_slows_the_lower_ones(features: Path, logreg: SavedHead, tmp_path):
-    tuned(features, logreg, Plan(stages=(replace(TWO, lr=1e-12),)), tmp_path / "start.keras", keep="always")
+    tuned(logreg, tmp_path / "start.keras", replace(TWO, lr=1e-12), keep="always")
     start = weights_of(tmp_path / "start.keras")
-    tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "x.keras", keep="always")
+    tuned(logreg, tmp_path / "x.keras", keep="always")
     moved = [np.abs(a - b).max() for a, b in zip(start, weights_of(tmp_path / "x.keras"), strict=True)]
     names = [variable.path for variable in load_model(tmp_path / "x.keras").weights]
     for name, change in zip(names, moved, strict=True):
         trains = "depthwise" in name or "dense" in name
         assert (change > 1e-5) == trains, name
-    tuned(features, logreg, Plan(stages=(TWO,), layer_decay=1e-3), tmp_path / "slow.keras", keep="always")
+    tuned(logreg, tmp_path / "slow.keras", layer_decay=1e-3, keep="always")
     slow = [np.abs(a - b).max() for a, b in zip(start, weights_of(tmp_path / "slow.keras"), strict=True)]
     for name, fast, change in zip(names, moved, slow, strict=True):
         if "depthwise" in name:
@@ -161,11 +143,10 @@ def test_a_frozen_layer_does_not_move_and_layer_decay_slows_the_lower_ones(featu
 
 
 def test_a_boundary_gives_what_end_to_end_gives(features: Path, logreg: SavedHead, tmp_path: Path):
-    plan = Plan(stages=(TuningStage("3", 1e-3, 3),), views=3, augment="classic")
-    given = sources(features, logreg, views=3)
+    plan = {"stages": "3:1e-3x3", "views": 3, "augment": "classic", "keep": "always"}
     said: list[str] = []
-    cut = tuned(features, logreg, plan, tmp_path / "cut.keras", given, keep="always", say=said.append)
-    whole = tuned(features, logreg, plan, tmp_path / "whole.keras", given, keep="always", boundary_cache="off")
+    cut = fine_tune(logreg, out=tmp_path / "cut.keras", say=said.append, **plan)
+    whole = fine_tune(logreg, out=tmp_path / "whole.keras", boundary_cache="off", **plan)
     assert "boundary cache: output of" in said[0]
     assert cut.boundary
     assert not whole.boundary
@@ -177,8 +158,8 @@ def test_a_boundary_gives_what_end_to_end_gives(features: Path, logreg: SavedHea
 
 
 def test_the_history_is_of_all_images_of_an_epoch(features: Path, logreg: SavedHead, tmp_path: Path):
-    still = Plan(stages=(TuningStage("all", 1e-12, 1),), batch_size=9, class_weight="balanced", label_smoothing=0)
-    done = tuned(features, logreg, still, tmp_path / "x.keras")
+    still = TuningStage("all", 1e-12, 1)
+    done = tuned(logreg, tmp_path / "x.keras", still, batch_size=9, class_weight="balanced", label_smoothing=0)
     with FeatureFile(features) as file:
         parts = Parts.of(file, seed=0)
         x, y = file.read(parts.train)
@@ -188,25 +169,24 @@ def test_the_history_is_of_all_images_of_an_epoch(features: Path, logreg: SavedH
     assert done.history[1].accuracy == pytest.approx(np.average(p.argmax(axis=1) == y, weights=weights), abs=1e-6)
 
 
-def test_reduced_precision_trains_nearly_the_same_and_leaves_a_float32_model(features: Path, logreg, tmp_path: Path):
-    plan = Plan(stages=(TuningStage("all", 1e-3, 2),))
-    exact = tuned(features, logreg, plan, tmp_path / "exact.keras", keep="always")
-    given = sources(features, logreg, precision="bfloat16")
-    computed = []
+def test_reduced_precision_trains_nearly_the_same_and_leaves_a_float32_model(
+    features: Path, logreg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stage = TuningStage("all", 1e-3, 2)
+    exact = tuned(logreg, tmp_path / "exact.keras", stage, keep="always")
+    computed, networks, read = [], [], LabelledPixels.read
 
-    class Watched:
-        def read(self, images: np.ndarray, views: np.ndarray | None = None) -> np.ndarray:
-            computed.append({layer.compute_dtype for layer in network.network.layers[1:]})
-            return given.pixels.read(images, views)
+    def watched(*args) -> np.ndarray:
+        computed.append({layer.compute_dtype for layer in networks[-1].network.layers[1:]})
+        return read(*args)
 
-    def backbone():
-        nonlocal network
-        network = given.backbone()
-        return network
+    def loaded(*args, **kwargs):
+        networks.append(load_trainable(*args, **kwargs))
+        return networks[-1]
 
-    network = None
-    watched = replace(given, backbone=backbone, pixels=Watched())
-    half = tuned(features, logreg, plan, tmp_path / "half.keras", watched, keep="always")
+    monkeypatch.setattr(LabelledPixels, "read", watched)
+    monkeypatch.setattr("onepass.heads.finetune.sources.load_trainable", loaded)
+    half = tuned(logreg, tmp_path / "half.keras", stage, keep="always", precision="bfloat16", boundary_cache="off")
     assert computed[0] == computed[-1] == {"float32"}
     assert {"bfloat16"} in computed
     for a, b in zip(exact.history[1:], half.history[1:], strict=True):
@@ -229,24 +209,16 @@ tf = sys.modules["tensorflow"]
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+from onepass import fine_tune
 from onepass.extract.backbones import engines
 from onepass.extract.backbones import trainable
-from onepass.extract import LabelledPixels, Source, load_trainable
-from onepass.features import FeatureFile
-from onepass.heads.saved_head import load_head
-from onepass.heads.finetune import Plan, Sources, TuningStage, fine_tune
 from onepass.heads.finetune.model_file import load_model
 
-features, head = Path({features!r}), load_head({head!r})
-given = Sources(
-    partial(load_trainable, head.spec, source=Source.of(head.trained_on), needed_by="the test"),
-    LabelledPixels(FeatureFile(features)),
-)
-plan = Plan(stages=(TuningStage("all", 1e-3, 2),), batch_size=7, layer_decay=0.5, clip=1e6)
-one = fine_tune(features, head, plan, given, out="one.keras", keep="always")
+plan = {{"stages": "all:1e-3x2", "batch_size": 7, "layer_decay": 0.5, "clip": 1e6, "keep": "always"}}
+one = fine_tune({head!r}, out="one.keras", **plan)
 strategy = engines.choose_strategy(["CPU:0", "CPU:1"])
 trainable.choose_strategy = lambda: strategy
-two = fine_tune(features, head, plan, given, out="two.keras", keep="always")
+two = fine_tune({head!r}, out="two.keras", **plan)
 for a, b in zip(one.history[1:], two.history[1:], strict=True):
     np.testing.assert_allclose([a.loss, a.val_loss], [b.loss, b.val_loss], rtol=1e-3)
 for a, b in zip(load_model(Path("one.keras")).get_weights(), load_model(Path("two.keras")).get_weights(), strict=True):
@@ -256,8 +228,7 @@ print(strategy.num_replicas_in_sync, two.after == one.after)
 
 
 def test_two_devices_train_what_one_trains(features: Path, logreg: SavedHead, tmp_path: Path):
-    places = {"features": str(features), "head": str(logreg.path)}
-    done = run_program("python", "-c", TWO_DEVICES.format(**places), cwd=tmp_path)
+    done = run_program("python", "-c", TWO_DEVICES.format(head=str(logreg.path)), cwd=tmp_path)
     assert done.stdout == "2 True\n", done.stderr[-3000:]
 
 
@@ -269,8 +240,8 @@ class _Killed(BaseException):
 def test_what_was_interrupted_ends_as_if_it_had_not_been(at: int, features: Path, tmp_path: Path):
     head = train_head(features, head="mlp", hidden=(6,), dropout=0.5, lr=1e-3, weight_decay=0.0, tune="none", epochs=3,
                       out=tmp_path / "mlp.head").head  # fmt: skip
-    plan = Plan(stages=(TuningStage("3", 1e-3, 3), TuningStage("all", 1e-4, 2)), batch_size=16, patience=9)
-    whole = tuned(features, head, plan, tmp_path / "whole.keras", keep="always")
+    plan = {"stages": "3:1e-3x3, all:1e-4x2", "batch_size": 16, "patience": 9, "keep": "always"}
+    whole = fine_tune(head, out=tmp_path / "whole.keras", boundary_cache="off", **plan)
     steps = []
 
     def stop(done: int, total: int, name: str) -> None:
@@ -279,9 +250,9 @@ def test_what_was_interrupted_ends_as_if_it_had_not_been(at: int, features: Path
             raise _Killed
 
     with pytest.raises(_Killed):
-        tuned(features, head, plan, tmp_path / "again.keras", keep="always", progress=stop)
-    again = tuned(
-        features, head, plan, tmp_path / "again.keras", keep="always", progress=lambda *one: steps.append(one)
+        fine_tune(head, out=tmp_path / "again.keras", boundary_cache="off", progress=stop, **plan)
+    again = fine_tune(
+        head, out=tmp_path / "again.keras", boundary_cache="off", progress=lambda *one: steps.append(one), **plan
     )
     assert len(steps) <= 10 + 2  # of each epoch's two steps none is taken twice but those of the epoch under way
     for a, b in zip(whole.history, again.history, strict=True):
@@ -296,15 +267,14 @@ def test_what_was_interrupted_ends_as_if_it_had_not_been(at: int, features: Path
 def test_a_checkpoint_of_other_settings_is_not_used(features: Path, logreg: SavedHead, tmp_path: Path):
     (tmp_path / "x.work").mkdir()
     (tmp_path / "x.work" / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
-    done = tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "x.keras")
+    done = tuned(logreg, tmp_path / "x.keras")
     assert [epoch.epoch for epoch in done.history] == [0, 1, 2]
 
 
 def test_a_rate_that_destroys_the_head_is_stopped_and_the_frozen_model_kept(
     features: Path, logreg: SavedHead, tmp_path: Path
 ):
-    plan = Plan(stages=(TuningStage("all", 5.0, 9),), schedule="constant", patience=9)
-    done = tuned(features, logreg, plan, tmp_path / "x.keras")
+    done = tuned(logreg, tmp_path / "x.keras", TuningStage("all", 5.0, 9), schedule="constant", patience=9)
     assert len(done.history) <= 4
     assert "try a tenth of it" in done.advice
     assert done.kept == "frozen"
@@ -316,8 +286,8 @@ def test_a_rate_that_destroys_the_head_is_stopped_and_the_frozen_model_kept(
 
 
 def test_a_loss_that_is_no_number_is_stopped(features: Path, logreg: SavedHead, tmp_path: Path):
-    plan = Plan(stages=(TuningStage("all", 1e30, 5),), optimizer="sgd", clip=1e30, schedule="constant")
-    done = tuned(features, logreg, plan, tmp_path / "x.keras")
+    stage = TuningStage("all", 1e30, 5)
+    done = tuned(logreg, tmp_path / "x.keras", stage, optimizer="sgd", clip=1e30, schedule="constant")
     assert "the loss became" in done.advice
     assert done.after[0] == done.before[0]  # back at the start
 
@@ -335,7 +305,7 @@ np.save(sys.argv[3], model.predict(np.load(sys.argv[2]), verbose=0))
 @pytest.mark.parametrize("ending", ["keras", "h5"])
 def test_the_model_file_needs_keras_alone(ending: str, features: Path, logreg: SavedHead, tmp_path: Path):
     path = tmp_path / f"x.{ending}"
-    done = tuned(features, logreg, Plan(stages=(TWO,)), path, keep="always")
+    done = tuned(logreg, path, keep="always")
     with FeatureFile(features) as file:
         test = file.rows_of("test")
         pixels = LabelledPixels(file).read(test)
@@ -357,7 +327,7 @@ def test_the_model_file_needs_keras_alone(ending: str, features: Path, logreg: S
 
 
 def test_predict_takes_the_model_and_answers_as_keras_does(features: Path, logreg: SavedHead, tmp_path: Path):
-    tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "x.keras", keep="always")
+    tuned(logreg, tmp_path / "x.keras", keep="always")
     with FeatureFile(features) as file:
         test = file.rows_of("test")
         wanted = load_model(tmp_path / "x.keras").predict(LabelledPixels(file).read(test), verbose=0)
@@ -373,7 +343,7 @@ def test_predict_takes_the_model_and_answers_as_keras_does(features: Path, logre
 
 
 def test_predict_says_what_is_no_model(features: Path, logreg: SavedHead, tmp_path: Path):
-    tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "x.h5", keep="always")
+    tuned(logreg, tmp_path / "x.h5", keep="always")
     done = run_program("onepass", "predict", "x.h5", "a.jpg", cwd=tmp_path)
     assert done.stderr == ("error: x.h5 is in the legacy format, which only Keras reads. Predict with a .keras file.\n")
     (tmp_path / "y.keras").write_bytes(b"something else")
@@ -392,7 +362,7 @@ def test_predict_says_what_is_no_model(features: Path, logreg: SavedHead, tmp_pa
 
 
 def test_the_history_stands_in_csv_png_and_tensorboard(features: Path, logreg: SavedHead, tmp_path: Path):
-    done = tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "x.keras", tensorboard=tmp_path / "logs")
+    done = tuned(logreg, tmp_path / "x.keras", tensorboard=tmp_path / "logs")
     lines = (tmp_path / "x.history.csv").read_text().splitlines()
     assert lines[0] == "stage,unfreeze,epoch,lr,loss,accuracy,val_loss,val_accuracy,seconds"
     assert len(lines) == 1 + len(done.history) == 4
@@ -401,8 +371,7 @@ def test_the_history_stands_in_csv_png_and_tensorboard(features: Path, logreg: S
 
 
 def test_random_layers_draw_another_view_each_time_and_none_in_inference(features: Path, logreg: SavedHead, tmp_path):
-    given = replace(sources(features, logreg), random_layers=partial(random_layers, "classic,brightness=0.1"))
-    done = tuned(features, logreg, Plan(stages=(TWO,), augment="classic"), tmp_path / "x.keras", given, keep="always")
+    done = tuned(logreg, tmp_path / "x.keras", augment="classic,brightness=0.1", keep="always")
     assert not done.boundary
     assert done.history[1].loss != done.history[2].loss
     with plain_keras() as keras:
@@ -415,9 +384,8 @@ def test_random_layers_draw_another_view_each_time_and_none_in_inference(feature
 
 
 def test_from_scratch_trains_everything_from_random_weights(features: Path, logreg: SavedHead, tmp_path: Path):
-    plan = Plan(stages=(TuningStage("all", 1e-2, 3),), train_batchnorm=True)
-    given = sources(features, logreg, random=3)
-    done = tuned(features, logreg, plan, tmp_path / "x.keras", given, from_scratch=True, keep="never")
+    stage = TuningStage("all", 1e-2, 3)
+    done = tuned(logreg, tmp_path / "x.keras", stage, from_scratch=True, keep="never", seed=3)
     assert done.agreement is None
     assert done.path is None
     assert not (tmp_path / "x.keras").exists()
@@ -445,7 +413,7 @@ def test_a_validation_part_is_taken_from_training_in_whole_groups(tmp_path: Path
         )
 
 
-def test_the_report_counts_what_was_mended_and_broken():
+def test_the_report_counts_what_was_corrected_and_broken():
     y = np.repeat([0, 1], 50)
     frozen, wrong = y.copy(), 1 - y
     frozen[:10] = wrong[:10]
@@ -454,8 +422,8 @@ def test_the_report_counts_what_was_mended_and_broken():
     gain, changes = compared(frozen, better, y, ("ant", "bee"))
     assert gain.difference == pytest.approx(0.09)
     assert gain.p == pytest.approx(2 * (1 + 11) / 2**11)  # sign test: 10 against 1
-    assert (changes["ant"].mended, changes["ant"].broken, changes["ant"].before) == (10, 0, 0.8)
-    assert (changes["bee"].mended, changes["bee"].broken, changes["bee"].after) == (0, 1, 0.98)
+    assert (changes["ant"].corrected, changes["ant"].broken, changes["ant"].before) == (10, 0, 0.8)
+    assert (changes["bee"].corrected, changes["bee"].broken, changes["bee"].after) == (0, 1, 0.98)
 
 
 @pytest.mark.parametrize("ending", ["h5", "keras"])
@@ -463,7 +431,7 @@ def test_a_file_that_is_no_model_of_ours_is_left_alone(ending: str, features: Pa
     path = tmp_path / f"precious.{ending}"
     path.write_bytes(features.read_bytes())
     with pytest.raises(OptionError, match="exists and is no model that fine-tune wrote; it is left alone"):
-        tuned(features, logreg, Plan(stages=(TWO,)), path)
+        tuned(logreg, path)
     assert path.read_bytes() == features.read_bytes()
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
@@ -471,7 +439,18 @@ def test_a_file_that_is_no_model_of_ours_is_left_alone(ending: str, features: Pa
 def test_a_place_that_cannot_be_written_is_named(features: Path, logreg: SavedHead, tmp_path: Path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(TrainingError, match="cannot make the folder"):
-        tuned(features, logreg, Plan(stages=(TWO,)), tmp_path / "file" / "x.keras")
+        tuned(logreg, tmp_path / "file" / "x.keras")
+
+
+def test_one_stage_is_made_of_what_is_given_and_from_scratch_everything_trains_faster():
+    assert stages_to_train(None) == (TuningStage("auto", 1e-4, 10),)
+    assert stages_to_train(None, from_scratch=True) == (TuningStage("all", 1e-3, 10),)
+    assert stages_to_train(None, unfreeze=4, lr=1.0, epochs=2) == (TuningStage("4", 1.0, 2),)
+    with pytest.raises(OptionError) as caught:
+        stages_to_train("all:1e-3x1", lr=1.0)
+    assert str(caught.value) == (
+        "stages says what to unfreeze, how fast and for how long; leave unfreeze, lr and epochs out."
+    )
 
 
 def test_stages_are_read_as_they_are_written():
@@ -486,7 +465,7 @@ WRONG: list[tuple[dict, str]] = [
     ({"schedule": "linear"}, "schedule"),
     ({"layer_decay": 0.0}, "layer_decay"),
     ({"warmup": 1.0}, "warmup"),
-    ({"views": 4}, "--augment"),
+    ({"views": 4}, "augment"),
     ({"stages": ()}, "there is no stage"),
     ({"stages": (TuningStage("conv9", 1e-3, 1),)}, "conv9"),
     ({"stages": (TuningStage("99", 1e-3, 1),)}, "99"),
@@ -498,7 +477,7 @@ WRONG: list[tuple[dict, str]] = [
 )
 def test_wrong_plans_are_refused(options: dict, words: str, features: Path, logreg: SavedHead, tmp_path: Path):
     with pytest.raises(OptionError, match=words):
-        tuned(features, logreg, Plan(**{"stages": (TWO,), **options}), tmp_path / "x.keras")
+        fine_tune(logreg, out=tmp_path / "x.keras", **{"stages": (TWO,), **options})
 
 
 def test_the_boundary_is_kept_where_it_fits(tmp_path: Path):
@@ -539,7 +518,7 @@ def test_the_command_reports_and_keeps_what_is_better(features: Path, tmp_path: 
     again = run_program("fine-tune", "photos.logreg.head", "--epochs", "1", "--unfreeze", "3", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[0].startswith("before: frozen backbone with logreg, test accuracy")
-    assert "mended" in again.stdout
+    assert "corrected" in again.stdout
 
 
 @pytest.mark.parametrize(

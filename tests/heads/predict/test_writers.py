@@ -9,7 +9,7 @@ import pytest
 
 from onepass.features import SkippedImage
 from onepass.features.errors import OptionError, OutputError
-from onepass.heads.predict.predict import Prediction
+from onepass.heads.predict.classify import Prediction
 from onepass.heads.predict.writers import open_answers, write_answers
 
 ANSWERS = [

@@ -1,0 +1,92 @@
+"""The backbones there are, and the stages of one, as lists to read."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from onepass.extract.backbones.catalogue import BUNDLED, CATALOGUE
+from onepass.extract.backbones.stages import Stage
+from onepass.extract.backbones.trainable import list_stages
+from onepass.features.tables import html_table, text_table
+
+
+@dataclass(frozen=True)
+class Backbones:
+    """Every backbone by name, with its input size in pixels and the width of its rows."""
+
+    def _rows(self) -> list[list[str]]:
+        lines = [
+            [one.name, str(one.image_size), str(one.width), "bundled" if one.name == BUNDLED else _DOWNLOADED]
+            for one in CATALOGUE.values()
+        ]
+        return [["name", "pixels", "width", "weights"], *lines]
+
+    def __str__(self) -> str:
+        return text_table(self._rows())
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows())
+
+    def record(self) -> dict[str, dict[str, int]]:
+        """The same as plain values, for JSON."""
+        return {name: {"image_size": one.image_size, "width": one.width} for name, one in CATALOGUE.items()}
+
+
+_DOWNLOADED = "downloaded by Keras, or a weights file"
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of a backbone, from input to output.
+
+    Attributes:
+        backbone: Its name.
+        stages: None for a network whose layers do not have the usual names.
+    """
+
+    backbone: str
+    stages: Sequence[Stage]
+
+    def _rows(self) -> list[list[str]]:
+        lines = [
+            [
+                one.name,
+                one.first,
+                str(one.layers),
+                f"{one.parameters:,}",
+                one.boundary or "the image",
+                f"{one.boundary_bytes:,}" if one.boundary else "-",
+            ]
+            for one in self.stages
+        ]
+        return [["stage", "first layer", "layers", "parameters", "boundary", "bytes per image"], *lines]
+
+    def __str__(self) -> str:
+        if not self.stages:
+            return (
+                f"{self.backbone} has no layers with the usual names, so no stages. Parts of it are named by a layer "
+                "or a number."
+            )
+        return text_table(self._rows())
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows(), title=self.backbone)
+
+    def record(self) -> list[dict[str, Any]]:
+        """The same as plain values, for JSON."""
+        return [{**asdict(one), "boundary_bytes": one.boundary_bytes} for one in self.stages]
+
+
+def backbones(stages: str | None = None) -> Backbones | Stages:
+    """Lists every backbone, or the stages of one.
+
+    Args:
+        stages: Name, or path of a `.keras` file, whose stages to list instead; nothing is downloaded.
+
+    Raises:
+        BackboneError: There is no such backbone, or its layers cannot be told apart.
+
+    >>> backbones().record()["resnet50"]
+    {'image_size': 224, 'width': 2048}
+    """
+    return Backbones() if stages is None else Stages(stages, list_stages(stages))

@@ -1,0 +1,32 @@
+"""Small tables for people: as aligned text, and as HTML for notebooks."""
+
+from collections.abc import Sequence
+from html import escape
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as lines with aligned columns; rows may differ in length.
+
+    >>> print(text_table([["class", "n"], ["cats", "12"]]))
+    class  n
+    cats   12
+    """
+    columns = max((len(row) for row in rows), default=0)
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(columns)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows
+    )
+
+
+def html_table(rows: Sequence[Sequence[str]], *, title: str = "") -> str:
+    """The same as an HTML table, its first row the heading.
+
+    >>> html_table([["class"], ["cats & dogs"]])
+    '<table><tr><th>class</th></tr><tr><td>cats &amp; dogs</td></tr></table>'
+    """
+    lines = [
+        "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>"
+        for tag, row in zip(["th"] + ["td"] * len(rows), rows, strict=False)
+    ]
+    caption = f"<caption>{escape(title)}</caption>" if title else ""
+    return f"<table>{caption}{''.join(lines)}</table>"

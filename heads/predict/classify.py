@@ -1,0 +1,285 @@
+"""Images in, classes with probabilities out: a few at once, or a stream of any length."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypedDict, Unpack, overload
+
+import numpy as np
+
+from onepass.extract import Backbone, find_images, load_backbone
+from onepass.features import SkippedImage
+from onepass.features.errors import OptionError, UnreadableImageError, opt
+from onepass.features.tables import html_table
+from onepass.heads.finetune.model_file import as_head, is_whole_model, logits_of
+from onepass.heads.saved_head import SavedHead, load_head
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's answer.
+
+    Attributes:
+        path: The image as it was named.
+        top: (class, probability) pairs, the most probable first.
+        unknown: Whether it belongs to none of the classes, as far as can be told; None if that was not asked.
+    """
+
+    path: str
+    top: list[tuple[str, float]]
+    unknown: bool | None = None
+
+    def __str__(self) -> str:
+        named = "  ".join(f"{name} {probability:.3f}" for name, probability in self.top)
+        return f"{self.path}  {f'unknown ({named})' if self.unknown else named}"
+
+    def record(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        best, probability = self.top[0]
+        return {
+            "path": self.path,
+            "class": best,
+            "probability": probability,
+            "top": [{"class": name, "probability": value} for name, value in self.top],
+            **({} if self.unknown is None else {"unknown": self.unknown}),
+        }
+
+
+Answer = Prediction | SkippedImage
+"""A prediction, or why there is none."""
+
+
+@dataclass(frozen=True)
+class Predictions(Sequence[Prediction]):
+    """Answers to some images, in their order; those that could not be read are left out.
+
+    Attributes:
+        answers: One for each image that could be read.
+        skipped: The others, with the reason.
+    """
+
+    answers: list[Prediction]
+    skipped: list[SkippedImage] = field(default_factory=list)
+
+    @overload
+    def __getitem__(self, place: int) -> Prediction: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Prediction]: ...
+    def __getitem__(self, place: int | slice) -> Prediction | list[Prediction]:
+        return self.answers[place]
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.answers))
+
+    def _repr_html_(self) -> str:
+        rows = [[answer.path, *(f"{name} {probability:.3f}" for name, probability in answer.top)] for answer in self]
+        ranks = max((len(answer.top) for answer in self), default=1)
+        return html_table([["image", "class", *map(str, range(2, ranks + 1))], *rows])
+
+    def record(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return {
+            "predictions": [answer.record() for answer in self],
+            "skipped": [asdict(image) for image in self.skipped],
+        }
+
+
+class PredictionOptions(TypedDict, total=False):
+    """How images are classified; what is left out has its default.
+
+    Attributes:
+        top: Classes to name per image, 3 by default; all of them if there are fewer.
+        views: Views of each image that the probabilities are averaged over; 1, the plain image, by default.
+        augment: Recipe of the other views; by default the one the head was trained on, else classic.
+        unknown: Share of the images of each class that may be called unknown, between 0 and 1, promised for one
+            view. By default every image belongs to one of the classes.
+        workers: Decoding threads; by default one per processor.
+    """
+
+    top: int
+    views: int
+    augment: str | None
+    unknown: float | None
+    workers: int | None
+
+
+class BackboneOptions(TypedDict, total=False):
+    """How the backbone of a head is found and run.
+
+    Attributes:
+        weights: Where its weights or `.keras` file lie now, if not where they were.
+        engine: openvino, tensorflow or auto.
+        accept_drift: Warn, and go on, where this machine computes other rows than the head was trained on.
+    """
+
+    weights: str | None
+    engine: str
+    accept_drift: bool
+
+
+class _AllOptions(PredictionOptions, BackboneOptions, total=False):
+    pass
+
+
+_BACKBONE_OPTIONS = tuple(BackboneOptions.__annotations__)
+
+
+def predict(
+    head: str | Path | SavedHead, images: str | Path | Iterable[str | Path], **options: Unpack[_AllOptions]
+) -> Predictions:
+    """Classifies images with a trained head or a fine-tuned model, which bring their backbone along.
+
+    Args:
+        head: Head file, `.keras` model that `fine_tune` or `export` wrote, or what `load_head` returned.
+        images: Image files and folders of them.
+        **options: See `PredictionOptions` and `BackboneOptions`.
+
+    Raises:
+        UnreadableImageError: None of the images can be read.
+        OptionError: An option is wrong, or the head cannot tell what is unknown.
+        HeadFileError, TrainingError: It is no head and no model.
+        BackboneError, WeightsError, SpecMismatchError, DriftError: The backbone cannot be had as it was.
+
+    >>> predict("photos.resnet50.mlp.head", ["new.jpg", "more/"])  # doctest: +SKIP
+    new.jpg  cat 0.981  dog 0.019
+    """
+    some = [images] if isinstance(images, str | Path) else images
+    found = Predictions([])
+    for answer in predict_stream(head, some, **options):
+        if isinstance(answer, Prediction):
+            found.answers.append(answer)
+        else:
+            found.skipped.append(answer)
+    if found.skipped and not found.answers:
+        raise UnreadableImageError(none_readable(found.skipped), skipped=found.skipped)
+    return found
+
+
+def none_readable(skipped: Sequence[SkippedImage]) -> str:
+    """What to say where no image at all could be read."""
+    one = f"{skipped[0].path}: {skipped[0].reason}" if skipped else "there are none"
+    return f"no image could be read ({one}). Needed: JPEG, PNG, BMP, GIF, WebP or TIFF files."
+
+
+def predict_stream(
+    head: str | Path | SavedHead, images: Iterable[str | Path], **options: Unpack[_AllOptions]
+) -> Iterator[Answer]:
+    """`predict` for any number of images: each answer comes while later images are still being read.
+
+    Returns:
+        An answer, or a `SkippedImage` with the reason, for each image in the order of the images.
+    """
+    given: dict[str, Any] = dict(options)
+    own = {name: given.pop(name) for name in _BACKBONE_OPTIONS if name in given}
+    settings = Settings(**given)
+    return answers(*load_classifier(head, **own), find_images(map(Path, images)), settings)
+
+
+def load_classifier(head: str | Path | SavedHead, **options: Unpack[BackboneOptions]) -> tuple[SavedHead, Backbone]:
+    """A head with its backbone, from a head file or from a whole model, which is its own backbone.
+
+    Raises:
+        OptionError: Weights are given for a whole model.
+        HeadFileError, TrainingError: It is no head and no model.
+        BackboneError, WeightsError, SpecMismatchError, DriftError: The backbone cannot be had as it was.
+    """
+    if isinstance(head, SavedHead) or not is_whole_model(Path(head)):
+        saved = head if isinstance(head, SavedHead) else load_head(head)
+        return saved, saved.load_backbone(**options)
+    if options.get("weights"):
+        raise OptionError(
+            f"{opt.weights} does not go with a fine-tuned model, which brings its own weights.", head=head
+        )
+    path = Path(head)
+    backbone = load_backbone(**logits_of(path), engine=options.get("engine", "auto"))
+    return as_head(path, backbone), backbone
+
+
+def predict_images(
+    head: SavedHead, backbone: Backbone, images: Iterable[Path], **options: Unpack[PredictionOptions]
+) -> Iterator[Answer]:
+    """`predict_stream` with head and backbone at hand, for files alone.
+
+    Args:
+        head: From `load_head`.
+        backbone: Of the head's spec, such as `head.backbone`.
+        images: Files.
+        **options: See `PredictionOptions`.
+
+    Raises:
+        OptionError: An option is wrong, or the head cannot tell what is unknown.
+        SpecMismatchError, DriftError: The backbone computes other rows than the head was trained on.
+    """
+    settings = Settings(**options)
+    head.check_rows_of(backbone)
+    return answers(head, backbone, images, settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """`PredictionOptions` with their defaults, checked."""
+
+    top: int = 3
+    views: int = 1
+    augment: str | None = None
+    unknown: float | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise OptionError(f"{opt.top} is {self.top}; needed: 1 or more.", top=self.top)
+        if not 1 <= self.views <= 1000:
+            raise OptionError(f"{opt.views} is {self.views}; needed: 1 to 1000.", views=self.views)
+        if self.augment and self.views == 1:
+            raise OptionError(
+                f"{opt.augment} needs {opt.views}, how many views of each image to average, such as {opt.views(8)}.",
+                augment=self.augment,
+            )
+
+
+def answers(head: SavedHead, backbone: Backbone, images: Iterable[Path], settings: Settings) -> Iterator[Answer]:
+    """`predict_images` for checked settings and a checked backbone."""
+    is_unknown = None if settings.unknown is None else head.unknown_at(settings.unknown)
+
+    def classify(path: Path, rows: np.ndarray) -> Prediction:
+        probabilities = head.predict_proba(rows[None])[0]
+        order = np.argsort(-probabilities, kind="stable")[: settings.top]
+        pairs = [(head.class_names[i], float(probabilities[i])) for i in order]
+        unknown = None if is_unknown is None else bool(is_unknown(rows[:1], probabilities[None])[0])
+        return Prediction(str(path), pairs, unknown)
+
+    views = range(settings.views)
+    recipe = settings.augment or str(head.trained_on.get("augment") or "classic")
+    augmentation = recipe if len(views) > 1 else None
+    stream = partial(backbone.stream, workers=settings.workers, views=views, augmentation=augmentation)
+    return _in_order(images, stream, classify)
+
+
+def _in_order(
+    images: Iterable[Path],
+    stream: Callable[..., Iterator[tuple[int, np.ndarray]]],
+    classify: Callable[[Path, np.ndarray], Prediction],
+) -> Iterator[Answer]:
+    """An answer per image in the order of the images, whatever order their rows come in."""
+    ready: dict[int, Answer] = {}
+    paths: dict[int, Path] = {}
+
+    def numbered() -> Iterator[tuple[int, Path]]:
+        for position, path in enumerate(images):
+            paths[position] = path
+            yield position, path
+
+    def skip(position: int, reason: str) -> None:
+        ready[position] = SkippedImage(str(paths.pop(position)), reason)
+
+    following = 0
+    for position, rows in stream(numbered(), on_skip=skip):
+        ready[position] = classify(paths.pop(position), rows)
+        while following in ready:
+            yield ready.pop(following)
+            following += 1
+    yield from (ready[position] for position in sorted(ready))

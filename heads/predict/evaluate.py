@@ -1,0 +1,147 @@
+"""Scores a head on labelled images: those of a feature file, or of a folder."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+
+from onepass.extract import rows_of_folder
+from onepass.features import FeatureFile, SkippedImage, only_feature_file
+from onepass.features.errors import OptionError, opt
+from onepass.features.tables import text_table
+from onepass.heads.evaluation import Answers, Classifier, Evaluation, evaluate_rows, match_labels, score
+from onepass.heads.predict.classify import BackboneOptions
+from onepass.heads.saved_head import SavedHead, load_head
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationReport(Evaluation):
+    """An evaluation with the images that it is about.
+
+    Attributes:
+        head: The head file.
+        target: The feature file or folder.
+        skipped: Images that could not be read, with the reason.
+    """
+
+    head: str
+    target: str
+    skipped: list[SkippedImage] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, scored: Evaluation, **facts: Any) -> "EvaluationReport":
+        return cls(**{one.name: getattr(scored, one.name) for one in fields(scored)}, **facts)
+
+    def __str__(self) -> str:
+        rows = [["", *self.per_class], *([name, *map(str, row)] for name, row in self._by_class())]
+        return "\n".join(
+            [
+                f"{self.head} on {self.target} ({self.measured_on}): {super().__str__()}",
+                self.details(),
+                "",
+                "confusion (rows: true class, columns: predicted)",
+                text_table(rows),
+            ]
+        )
+
+    def _by_class(self) -> Any:
+        return zip(self.per_class, self.confusion, strict=True)
+
+    def record(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        facts = asdict(self)
+        del facts["head"], facts["target"]
+        return facts
+
+
+class EvaluationOptions(BackboneOptions, total=False):
+    """How images of a folder are turned into rows.
+
+    Attributes:
+        workers: Decoding threads; by default one per processor.
+        progress: Called with (images done, images to do).
+    """
+
+    workers: int | None
+    progress: Progress | None
+
+
+def evaluate(
+    head: str | Path | SavedHead | Classifier,
+    target: str | Path | FeatureFile | None = None,
+    *,
+    split: str = "auto",
+    rows: np.ndarray | None = None,
+    trained: np.ndarray | None = None,
+    **options: Unpack[EvaluationOptions],
+) -> Evaluation:
+    """Scores a head on labelled images, with a 95 % interval, and without copies of training images.
+
+    Args:
+        head: Head file, what `load_head` returned, or any fitted classifier, which needs `rows`.
+        target: Feature file, or folder of class folders; by default the feature file in the current folder.
+        split: train, val, test, all, unseen, or auto: what was held out.
+        rows: (n,) positions of the images of a feature file to score, instead of a split.
+        trained: (m,) positions of the images that a classifier was trained on, to look for copies of them.
+        **options: See `EvaluationOptions`; they count for folders.
+
+    Raises:
+        TrainingError: There are no images to score, or they have a class that the head does not know.
+        OptionError: An option is wrong.
+        UserError: Head, feature file, folder or backbone cannot be used; the message says what to do.
+
+    >>> evaluate("photos.resnet50.mlp.head", "new_photos/")  # doctest: +SKIP
+    """
+    if rows is not None:
+        return _on_rows(head, target, rows, trained)
+    if isinstance(head, str | Path):
+        head = load_head(head)
+    if not isinstance(head, SavedHead):
+        raise OptionError(f"a {type(head).__name__} is scored on rows of a feature file; needed: {opt.rows}.")
+    if isinstance(target, FeatureFile):
+        return _on_file(head, target, split)
+    path = Path(target) if target is not None else only_feature_file()
+    if path.is_dir():
+        return _on_folder(head, path, split, options)
+    with FeatureFile(path) as file:
+        return _on_file(head, file, split)
+
+
+def _on_rows(head: Any, target: Any, rows: np.ndarray, trained: np.ndarray | None) -> Evaluation:
+    if isinstance(target, FeatureFile):
+        return evaluate_rows(
+            load_head(head) if isinstance(head, str | Path) else head, target, rows=rows, trained=trained
+        )
+    with FeatureFile(target if target is not None else only_feature_file()) as file:
+        return _on_rows(head, file, rows, trained)
+
+
+def _on_file(head: SavedHead, file: FeatureFile, split: str) -> EvaluationReport:
+    head.require_rows_of(file)
+    file.require_complete()
+    positions, part = file.rows_to_score(split, seen=head.seen)
+    labels = match_labels(file.table.labels[positions], file.class_names, head.class_names)
+    answers, copies = Answers.of(head, file.pieces(positions)), head.copies_in(file, positions)
+    scored = score(answers, labels, head.class_names, measured_on=part, copies=copies)
+    return EvaluationReport.of(scored, head=str(head.path), target=str(file.path))
+
+
+def _on_folder(head: SavedHead, folder: Path, split: str, options: EvaluationOptions) -> EvaluationReport:
+    own: Any = {name: options[name] for name in BackboneOptions.__annotations__ if name in options}  # type: ignore[literal-required]
+    found = rows_of_folder(
+        folder,
+        head.load_backbone(**own),
+        part=split,
+        seen=head.seen,
+        class_names=head.class_names,
+        seed=int(head.trained_on.get("seed", 0)),
+        workers=options.get("workers"),
+        progress=options.get("progress"),
+    )
+    labels = match_labels(found.y, found.class_names, head.class_names)
+    scored = score(Answers.of(head, [found.x]), labels, head.class_names, measured_on=found.part)
+    return EvaluationReport.of(scored, head=str(head.path), target=str(folder), skipped=found.skipped)
