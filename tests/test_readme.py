@@ -39,11 +39,12 @@ def test_the_python_blocks_run_as_they_stand(photos: Path):
     code = "\n".join(blocks("python"))
     done = run_program("python", "-W", "error", "-c", code, cwd=photos)
     assert done.returncode == 0, done.stderr
-    first, second, third, fourth = done.stdout.splitlines()
+    first, second, third, fourth, fifth = done.stdout.splitlines()
     for line in (first, second):
         assert re.fullmatch(r"accuracy [01]\.\d{3} \(0\.\d{3} to [01]\.\d{3}\), n=\d+", line)
     assert (named := re.match(r"new\.jpg \('(cats|dogs)', [01]\.", third))
-    assert fourth == f"['{named[1]}']"
+    assert fourth == "whole"
+    assert fifth == f"['{named[1]}']"
 
 
 def test_the_format_example_reads_a_feature_file(photos: Path):

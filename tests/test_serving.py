@@ -19,7 +19,7 @@ EXPORT_ALL = f"""
 from onepass import cli
 for to in {FORMATS!r}:
     options = ["savedmodel", "--bytes", "--out", "with_bytes"] if to == "bytes" else [to]
-    cli.onepass(["export", "{HEAD}", "--to", *options], standalone_mode=False)
+    cli.app(["export", "{HEAD}", "--to", *options], standalone_mode=False)
 """
 
 

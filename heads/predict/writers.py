@@ -161,15 +161,22 @@ def write_predictions(
     interrupted = False
     with open_answers(out, ranks=ranks, unknown=settings.unknown is not None) as writer:
         try:
-            for done, answer in enumerate(itertools.chain.from_iterable(batches), start=1):
-                writer.take(answer)
-                if progress:
-                    progress(done, None, f"{done} images")
+            write_answers(itertools.chain.from_iterable(batches), writer, progress=progress)
         except KeyboardInterrupt:
             interrupted = True
     if not (writer.predicted or watch or interrupted):
         raise UnreadableImageError(none_readable(writer.skipped), skipped=writer.skipped)
     return Written(out, writer.predicted, writer.skipped, interrupted)
+
+
+def write_answers(
+    answers: Iterable[Answer], writer: AnswerWriter, *, progress: Callable[[int, int | None, str], None] | None = None
+) -> None:
+    """Writes all answers; `progress` as for `write_predictions`."""
+    for done, answer in enumerate(answers, start=1):
+        writer.take(answer)
+        if progress:
+            progress(done, None, f"{done} images")
 
 
 def columns(ranks: int, *, unknown: bool) -> list[str]:

@@ -8,12 +8,11 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 from onepass.features import FeatureFile
-from onepass.features.errors import DriftError, OptionError
+from onepass.features.errors import DriftError, OnepassWarning, OptionError
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import LogisticHead, MLPHead, SVMHead, load_head, predict_images, train_head
 from onepass.heads.classifiers.base import Head
 from onepass.heads.inference.network import standardisation
-from onepass.heads.predict.classify import check_rows
 from support import GOLDEN, make_spec, make_table
 
 FAST_MLP = {"epochs": 30, "hidden": (16,), "lr": 0.01}
@@ -175,9 +174,9 @@ def test_predictions_average_over_the_views_asked_for(feature_file: Path, tmp_pa
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"views": 0}, "--top is 3, --views is 0; needed: at least 1 each, and at most 1000 views."),
-    ({"top": 0}, "--top is 0, --views is 1; needed: at least 1 each, and at most 1000 views."),
-    ({"augment": "flip"}, "--augment needs --views, how many views of each image to average, such as --views 8."),
+    ({"views": 0}, "views is 0; needed: 1 to 1000."),
+    ({"top": 0}, "top is 0; needed: 1 or more."),
+    ({"augment": "flip"}, "augment needs views, how many views of each image to average, such as views=8."),
 ])  # fmt: skip
 def test_less_than_one_view_or_class_is_refused(options: dict, message: str, feature_file: Path, tmp_path: Path):
     head = train_head(feature_file, out=tmp_path / "x.head").head
@@ -195,12 +194,12 @@ def test_rows_that_drifted_are_refused_with_the_labels_that_flip(feature_file: P
     assert flips == 1, "one of the two rows, far on either side, must have changed sides"
     message = (
         r"^this machine does not compute the rows of .*x.head: cosine -0.666667 \(needed 0.9999\), largest "
-        r"difference 10, 1 labels flip, on 2 test images. Use the versions .* Or go on with --accept-drift, if these "
+        r"difference 10, 1 labels flip, on 2 test images. Use the versions .* Or go on with accept_drift=True, if these "
         r"labels will do, or extract and train anew.$"
     )
     with pytest.raises(DriftError, match=message):
         predict_images(head, backbone, [Path("a.jpg")])
-    assert list(predict_images(head, backbone, [Path("a.jpg")], accept_drift=True))
-    drift = check_rows(head, backbone, accept_drift=True)
+    with pytest.warns(OnepassWarning, match=r"^accepted: this machine computes other rows .*, on 2 test images$"):
+        drift = head.check_rows_of(backbone, accept_drift=True)
     assert drift is not None
     assert (drift.flips, drift.accepted) == (1, False)

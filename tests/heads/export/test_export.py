@@ -401,7 +401,9 @@ def test_images_of_the_training_prove_nothing(features: Path, head_of, tmp_path:
     )
     exported_model(features, head_of("logreg"), tmp_path / "model.keras", to="keras")
     with pytest.raises(OptionError, match="so nothing can prove the export"):
-        exported_model(tmp_path / "swapped.h5", tuned_model(tmp_path / "model.keras"), tmp_path / "again.keras", to="keras")
+        exported_model(
+            tmp_path / "swapped.h5", tuned_model(tmp_path / "model.keras"), tmp_path / "again.keras", to="keras"
+        )
 
 
 def test_classes_are_matched_by_name_and_copies_count_once(features: Path, head_of, tmp_path: Path, tiny_backbone):
