@@ -12,6 +12,12 @@ from .backbones.trainable import trainable_within as trainable_within
 from .data.folders import check_folder as check_folder
 from .data.folders import find_images as find_images
 from .data.folders import watch_folder as watch_folder
+from .frameworks import KerasLayer as KerasLayer
+from .frameworks import KerasModel as KerasModel
+from .frameworks import KerasModule as KerasModule
+from .frameworks import KerasVariable as KerasVariable
+from .frameworks import Optimizer as Optimizer
+from .frameworks import Tensor as Tensor
 from .frameworks import import_keras as import_keras
 from .frameworks import import_nncf as import_nncf
 from .frameworks import import_openvino as import_openvino

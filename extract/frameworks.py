@@ -8,9 +8,17 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeAlias
 
 from onepass.features.errors import BackboneError, UserError, opt
+
+# Keras and TensorFlow have no types of use to a checker; these names say what is meant.
+KerasModel: TypeAlias = Any
+KerasLayer: TypeAlias = Any
+KerasVariable: TypeAlias = Any
+KerasModule: TypeAlias = Any
+Optimizer: TypeAlias = Any
+Tensor: TypeAlias = Any
 
 
 def import_keras() -> Any:

@@ -1,7 +1,11 @@
-"""Small tables for people: as aligned text, and as HTML for notebooks."""
+"""How results show themselves: as plain values, as aligned text, and as HTML for notebooks."""
 
 from collections.abc import Sequence
 from html import escape
+from typing import Any
+
+Record = dict[str, Any]
+"""Plain values by name, as JSON takes them."""
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:

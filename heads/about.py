@@ -16,7 +16,7 @@ from onepass.features import (
 from onepass.features.duplicates import describe_duplicates
 from onepass.features.errors import OptionError, opt
 from onepass.features.overlapping_groups import describe_overlapping_groups
-from onepass.features.tables import html_table, text_table
+from onepass.features.tables import Record, html_table, text_table
 from onepass.heads.saved_head import SavedHead, is_head, load_head
 
 
@@ -32,7 +32,7 @@ class Info:
     """
 
     title: str
-    facts: dict[str, Any]
+    facts: Record
     rows: list[list[str]]
     skipped: tuple[SkippedImage, ...] = ()
 
@@ -42,7 +42,7 @@ class Info:
     def _repr_html_(self) -> str:
         return html_table([["", ""], *self.rows], title=self.title)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """The same as plain values, for JSON."""
         return self.facts
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -17,6 +17,7 @@ from onepass.features import FeatureFile, Spec
 from onepass.features.drift import Drift, measure_drift, require_no_drift
 from onepass.features.errors import FeatureFileError, HeadFileError, OnepassWarning, OptionError, opt
 from onepass.features.spec import require_equal_specs
+from onepass.features.tables import Record
 from onepass.heads.evaluation import ClassScore, Evaluation, LeakFree
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.inference.kernel_machine import KernelMachine
@@ -58,9 +59,9 @@ class SavedHead:
     network: Network
     class_names: tuple[str, ...]
     spec: Spec
-    parameters: dict[str, Any]
+    parameters: Record
     evaluation: Evaluation
-    trained_on: dict[str, Any]
+    trained_on: Record
     golden: np.ndarray
     seen: np.ndarray
     path: Path
@@ -266,7 +267,7 @@ def load_head(path: str | Path) -> SavedHead:
         raise HeadFileError(f"{path} is damaged ({type(error).__name__}: {error}). Train the head again.") from None
 
 
-def _parsed(path: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]) -> SavedHead:
+def _parsed(path: Path, facts: Record, arrays: dict[str, np.ndarray]) -> SavedHead:
     if facts["format"] != FORMAT or facts["version"] != VERSION:
         raise HeadFileError(
             f"{path} has head format {facts['format']} {facts['version']}; this onepass reads {FORMAT} {VERSION}. "

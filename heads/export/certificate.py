@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from onepass.features.errors import CertificateError
+from onepass.features.tables import Record
 from onepass.heads.schema import require_kinds
 
 FORMAT, VERSION = "onepass-certificate", 1
@@ -101,7 +102,7 @@ class Certificate:
         """(n, 32) uint8, of the images."""
         return np.frombuffer(bytes.fromhex("".join(self.images)), np.uint8).reshape(-1, 32)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """As JSON takes it."""
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 

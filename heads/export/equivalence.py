@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onepass.extract import ImageFiles
+from onepass.extract import ImageFiles, Tensor
 from onepass.features.errors import ExportError, opt
 from onepass.heads.export.certificate import Latency
 from onepass.heads.stats.intervals import wilson_interval
@@ -125,7 +125,7 @@ def latencies(run: Runtime, takes: str, held_out: HeldOut, *, runs: int = 5) -> 
     return found
 
 
-def _seconds(work: Callable[[], Any]) -> float:
+def _seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
@@ -145,7 +145,7 @@ class Steps:
     """
 
     takes: str
-    resizer: Callable[[Any], Any]
+    resizer: Callable[[Tensor], Tensor]
     rows_of: Runtime
     head: Runtime | None
     row_of: Callable[[int], np.ndarray] | None

@@ -5,14 +5,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from onepass.extract import (
     ImageFiles,
+    KerasLayer,
+    KerasModel,
     LabelledPixels,
     Source,
+    Tensor,
     TrainableBackbone,
     import_keras,
     load_trainable,
@@ -44,8 +46,8 @@ class ExportInputs:
         images: Of the feature file, by position.
     """
 
-    backbone: Callable[[Any | None], TrainableBackbone]
-    resizer: Callable[[], Callable[[Any], Any]]
+    backbone: Callable[[KerasModel | None], TrainableBackbone]
+    resizer: Callable[[], Callable[[Tensor], Tensor]]
     images: ImageFiles
 
     @classmethod
@@ -72,7 +74,7 @@ class ExportInputs:
         """
         spec, source = head.spec, Source.of(head.trained_on, weights)
 
-        def backbone(part: Any | None = None) -> TrainableBackbone:
+        def backbone(part: KerasModel | None = None) -> TrainableBackbone:
             if part is not None:
                 return trainable_within(part, spec=spec, source=source)
             return load_trainable(spec, source=source, needed_by=str(head.path))
@@ -160,7 +162,7 @@ class ExportSource(ABC):
         return self.inputs.images.read(np.array(sorted(train.tolist(), key=lambda i: hashes[i].tobytes())[:100]))
 
     @abstractmethod
-    def model(self, *, of_layers: bool) -> Any:
+    def model(self, *, of_layers: bool) -> KerasModel:
         """`keras.Model`: (b, s, s, 3) pixels -> (b, k) probabilities; with `of_layers` of layers alone."""
 
     @property
@@ -193,7 +195,7 @@ class HeadSource(ExportSource):
         super().__init__(head, file, inputs)
         self.backbone = inputs.backbone(None)
 
-    def model(self, *, of_layers: bool) -> Any:
+    def model(self, *, of_layers: bool) -> KerasModel:
         return with_head(self.backbone, self.head.network, of_layers=of_layers)
 
     @property
@@ -234,7 +236,7 @@ class ModelSource(ExportSource):
     def exact(self) -> bool:
         return True
 
-    def model(self, *, of_layers: bool) -> Any:
+    def model(self, *, of_layers: bool) -> KerasModel:
         if not of_layers or self.head.path.suffix == ".h5":
             return self.loaded
         kind = import_keras().Model
@@ -261,6 +263,6 @@ class ModelSource(ExportSource):
         return Steps(takes, whole.resizer, rows_of=run, head=None, row_of=None, model=run)
 
 
-def _inputs(layer: Any) -> list[Any]:
+def _inputs(layer: KerasLayer) -> list[Tensor]:
     found = layer.input
     return found if isinstance(found, list) else [found]

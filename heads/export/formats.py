@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onepass.extract import import_nncf, import_openvino
+from onepass.extract import Tensor, import_nncf, import_openvino
 from onepass.features.errors import OptionError
 from onepass.heads.export.equivalence import Runtime
 from onepass.heads.export.inference_model import WholeModel
@@ -83,10 +83,10 @@ class SavedModel(Format):
         beside.mkdir()
         (beside / "onepass.json").write_text(json.dumps(whole.metadata, indent=1), encoding="utf-8")
 
-    def _endpoint(self, whole: WholeModel) -> tuple[Callable[[Any], Any], list[Any]]:
+    def _endpoint(self, whole: WholeModel) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
         import tensorflow as tf
 
-        def serve(images: Any) -> Any:
+        def serve(images: Tensor) -> Tensor:
             return {"probabilities": whole.keras(whole.resizer(images), training=False)}
 
         return serve, [tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")]
@@ -108,20 +108,20 @@ class SavedModelOfBytes(SavedModel):
 
     takes = "bytes"
 
-    def _endpoint(self, whole: WholeModel) -> tuple[Callable[[Any], Any], list[Any]]:
+    def _endpoint(self, whole: WholeModel) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
         import tensorflow as tf
 
         size = whole.spec.image_size
 
-        def decoded(data: Any) -> Any:
+        def decoded(data: Tensor) -> Tensor:
             if whole.spec.resize == "keras":
                 return tf.io.decode_image(data, channels=3, expand_animations=False)
             return tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE")  # reads PNG too
 
-        def pixels(data: Any) -> Any:
+        def pixels(data: Tensor) -> Tensor:
             return tf.ensure_shape(whole.resizer(decoded(data)[None])[0], (size, size, 3))
 
-        def serve(files: Any) -> Any:
+        def serve(files: Tensor) -> Tensor:
             made = tf.map_fn(pixels, files, fn_output_signature=whole.keras.inputs[0].dtype)
             return {"probabilities": whole.keras(made, training=False)}
 

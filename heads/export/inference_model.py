@@ -3,13 +3,13 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from onepass.extract import TrainableBackbone, import_keras
+from onepass.extract import KerasLayer, KerasModel, KerasModule, Tensor, TrainableBackbone, import_keras
 from onepass.features import Spec
 from onepass.features.errors import OptionError, opt
+from onepass.features.tables import Record
 from onepass.heads.finetune.joined import Joined
 from onepass.heads.inference.kernel_machine import KernelMachine
 from onepass.heads.inference.neighbour_table import NeighbourTable
@@ -28,11 +28,11 @@ class WholeModel:
         facts: What Keras's formats keep: all that `predict` needs.
     """
 
-    keras: Any
-    resizer: Callable[[Any], Any]
+    keras: KerasModel
+    resizer: Callable[[Tensor], Tensor]
     spec: Spec
     class_names: tuple[str, ...]
-    facts: dict[str, Any]
+    facts: Record
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -46,7 +46,7 @@ class WholeModel:
         }
 
 
-def with_head(backbone: TrainableBackbone, head: Network, *, of_layers: bool = False) -> Any:
+def with_head(backbone: TrainableBackbone, head: Network, *, of_layers: bool = False) -> KerasModel:
     """`keras.Model`: (b, s, s, 3) pixels -> (b, k) probabilities.
 
     Args:
@@ -76,7 +76,7 @@ def with_head(backbone: TrainableBackbone, head: Network, *, of_layers: bool = F
     return keras.Model(pixels, keras.layers.Softmax(name="probabilities")(scores), name="classifier")
 
 
-def _kernel_scores(keras: Any, head: KernelMachine, rows: Any) -> Any:
+def _kernel_scores(keras: KerasModule, head: KernelMachine, rows: Tensor) -> Tensor:
     """exp(-gamma |x - s|^2) @ coefficients + bias, by |x - s|^2 = |x|^2 - 2 x s + |s|^2."""
     gamma, layers = head.gamma, keras.layers
     lengths = np.square(head.support, dtype=np.float64).sum(axis=1)
@@ -86,7 +86,7 @@ def _kernel_scores(keras: Any, head: KernelMachine, rows: Any) -> Any:
     return _dense(keras, head.coefficients, head.bias, "scores")(similar)
 
 
-def _vote_scores(keras: Any, head: NeighbourTable, rows: Any) -> Any:
+def _vote_scores(keras: KerasModule, head: NeighbourTable, rows: Tensor) -> Tensor:
     """See `vote_scores`; all rows that are as near as the last neighbour vote."""
     ops = keras.ops
     directions = keras.layers.UnitNormalization(axis=-1)(rows)
@@ -98,7 +98,7 @@ def _vote_scores(keras: Any, head: NeighbourTable, rows: Any) -> Any:
     return ops.log(votes / ops.sum(votes, axis=-1, keepdims=True)) * head.sharpness
 
 
-def _dense(keras: Any, kernel: np.ndarray, bias: np.ndarray, name: str) -> Any:
+def _dense(keras: KerasModule, kernel: np.ndarray, bias: np.ndarray, name: str) -> KerasLayer:
     layer = keras.layers.Dense(kernel.shape[1], name=name)
     layer.build((None, len(kernel)))
     layer.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])

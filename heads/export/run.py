@@ -17,6 +17,7 @@ import numpy as np
 from onepass.extract import machine, plain_keras, quiet_stderr
 from onepass.features import FeatureFile
 from onepass.features.errors import ExportError, OptionError, UserError, opt
+from onepass.features.tables import Record
 from onepass.heads.export.card import model_card
 from onepass.heads.export.certificate import Certificate, hashes_of
 from onepass.heads.export.equivalence import HeldOut, Proof, latencies, prove, where
@@ -54,7 +55,7 @@ class Exported:
     def __str__(self) -> str:
         return f"{self.path}: {self.certificate}"
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """As JSON takes it, without what is said of single images."""
         facts = self.certificate.record()
         del facts["expected"], facts["labels"]

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from onepass.extract import ImageFiles, plain_keras
 from onepass.features.errors import CertificateError, DataError, opt
+from onepass.features.tables import Record
 from onepass.heads.export.certificate import Certificate, Latency, hashes_of
 from onepass.heads.export.equivalence import HeldOut, latencies, prove
 from onepass.heads.export.formats import format_of
@@ -64,7 +64,7 @@ class VerifiedExport:
         lines.append("it does NOT do what was certified" if self.verdict == "drifted" else "it does what was certified")
         return "\n".join(lines)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """As JSON takes it."""
         return {**asdict(self), "path": str(self.path), "verdict": self.verdict}
 

@@ -1,11 +1,11 @@
 """A batch over all devices of a model's strategy, to each an equal part."""
 
-from typing import Any
-
 import numpy as np
 
+from onepass.extract import KerasModel, Tensor
 
-def prepare(model: Any, x: np.ndarray, y: np.ndarray) -> None:
+
+def prepare(model: KerasModel, x: np.ndarray, y: np.ndarray) -> None:
     """Lets a compiled model see a batch that is not spread, from which it learns the shapes that it needs.
 
     Args:
@@ -16,7 +16,7 @@ def prepare(model: Any, x: np.ndarray, y: np.ndarray) -> None:
         model.test_on_batch(x, y, sample_weight=np.ones(len(x), np.float32))
 
 
-def learn(model: Any, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+def learn(model: KerasModel, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
     """One step of training.
 
     Args:
@@ -37,16 +37,16 @@ def learn(model: Any, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tupl
     return float(found["loss"]), float(found["accuracy"])
 
 
-def answer(model: Any, x: np.ndarray) -> np.ndarray:
+def answer(model: KerasModel, x: np.ndarray) -> np.ndarray:
     """(b, ...) inputs -> (b, ...) outputs."""
     return np.asarray(model.predict_on_batch(_spread(model, x)))[: len(x)]
 
 
-def _devices(model: Any) -> int:
+def _devices(model: KerasModel) -> int:
     return int(model.distribute_strategy.num_replicas_in_sync)
 
 
-def _spread(model: Any, array: np.ndarray) -> Any:
+def _spread(model: KerasModel, array: np.ndarray) -> Tensor:
     """As a model with several devices takes it: the last entry is repeated until all parts are equal."""
     devices = _devices(model)
     if devices == 1:

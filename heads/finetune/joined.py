@@ -4,11 +4,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
-from onepass.extract import TrainableBackbone, import_keras
+from onepass.extract import KerasLayer, KerasModel, KerasVariable, TrainableBackbone, import_keras
 from onepass.features.errors import OptionError, TrainingError
 from onepass.heads.inference.keras_layers import head_layers
 from onepass.heads.inference.network import DenseNetwork, Network
@@ -55,7 +54,7 @@ class Joined:
     """
 
     backbone: TrainableBackbone
-    layers: list[Any]
+    layers: list[KerasLayer]
 
     @classmethod
     def of(cls, backbone: TrainableBackbone, head: Network, *, dropout: float = 0.0) -> "Joined":
@@ -86,15 +85,15 @@ class Joined:
             self.__dict__.pop("logits", None)
 
     @cached_property
-    def logits(self) -> Any:
+    def logits(self) -> KerasModel:
         """`keras.Model`: (b, s, s, 3) pixels -> (b, k) logits."""
         return self._headed(self.backbone.model, "logits")
 
-    def logits_above(self, boundary: str) -> Any:
+    def logits_above(self, boundary: str) -> KerasModel:
         """`keras.Model`: (b, h, w, c) activations of the boundary -> (b, k) logits."""
         return self._headed(self.backbone.top(boundary), "logits_above")
 
-    def augmented(self, random_layers: Any) -> Any:
+    def augmented(self, random_layers: KerasModel) -> KerasModel:
         """`keras.Model` like `logits`, that draws a view of each image in training."""
         keras = import_keras()
         model = self.backbone.model
@@ -104,7 +103,7 @@ class Joined:
             seen = keras.ops.cast(keras.ops.round(seen), "uint8")
         return keras.Model(pixels, self.logits(seen), name="augmented")
 
-    def probabilities(self, *, of_layers: bool = False) -> Any:
+    def probabilities(self, *, of_layers: bool = False) -> KerasModel:
         """`keras.Model`: (b, s, s, 3) pixels -> (b, k) probabilities, of nothing but what Keras brings."""
         keras = import_keras()
         model = self.backbone.of_layers() if of_layers else self.backbone.model
@@ -130,13 +129,13 @@ class Joined:
         for i, layer in enumerate(self.backbone.network.layers):
             layer.trainable = i >= first and (batchnorm or not isinstance(layer, normalisation))
 
-    def variables_from(self, first: int) -> list[Any]:
+    def variables_from(self, first: int) -> list[KerasVariable]:
         """All variables that training from `first` on can change, seeds left out: of those layers and of the head."""
         layers = [*self.backbone.network.layers[first:], *self.layers[1:]]
         found = {variable.path: variable for layer in layers for variable in layer.variables}
         return [variable for path, variable in found.items() if "seed_generator" not in path]
 
-    def _headed(self, model: Any, name: str) -> Any:
+    def _headed(self, model: KerasModel, name: str) -> KerasModel:
         keras = import_keras()
         outputs = model.outputs[0]
         for layer in self.layers:
@@ -144,7 +143,7 @@ class Joined:
         return keras.Model(model.inputs[0], outputs, name=name)
 
 
-def _all_layers(network: Any) -> Iterator[Any]:
+def _all_layers(network: KerasModel) -> Iterator[KerasLayer]:
     """The layers of a network and of the networks in it."""
     for layer in network.layers:
         yield layer

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import NoneType
-from typing import Any
 
 import numpy as np
 
-from onepass.extract import Backbone, import_keras, quiet_stderr
+from onepass.extract import Backbone, KerasModel, import_keras, quiet_stderr
 from onepass.features import Spec
 from onepass.features.errors import FeatureFileError, OptionError, TrainingError, opt
+from onepass.features.tables import Record
 from onepass.heads.evaluation import Evaluation
 from onepass.heads.inference.network import DenseNetwork
 from onepass.heads.saved_head import SavedHead
@@ -44,7 +44,7 @@ def require_place(path: Path) -> None:
         )
 
 
-def save_model(model: Any, path: Path, facts: dict[str, Any]) -> None:
+def save_model(model: KerasModel, path: Path, facts: Record) -> None:
     """Writes a model of images to probabilities; a crash leaves the old file or the new one.
 
     Args:
@@ -75,7 +75,7 @@ def save_model(model: Any, path: Path, facts: dict[str, Any]) -> None:
         raise TrainingError(f"cannot write {path}: {error}. Choose another place with {opt.out}.") from None
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def read_facts(path: Path) -> Record:
     """What `save_model` wrote beside the weights.
 
     Raises:
@@ -108,7 +108,7 @@ def is_model(path: Path) -> bool:
         return False
 
 
-def load_model(path: Path) -> Any:
+def load_model(path: Path) -> KerasModel:
     """The model alone, without running code from the file.
 
     Raises:
@@ -150,7 +150,7 @@ def _require_no_lambda(path: Path) -> None:
             left += part
 
 
-def logits_of(path: Path) -> dict[str, Any]:
+def logits_of(path: Path) -> Record:
     """What `extract.load_backbone` takes to give the logits of a model as rows.
 
     Raises:
@@ -232,7 +232,7 @@ def _known(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_legacy_warning() -> Any:
+def _without_legacy_warning() -> Iterator[None]:
     """Without Keras's advice against a format that was asked for."""
     from absl import logging
 

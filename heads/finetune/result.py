@@ -5,12 +5,11 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from onepass.features.errors import OptionError, opt
-from onepass.features.tables import html_table, text_table
+from onepass.features.tables import Record, html_table, text_table
 from onepass.heads.finetune.joined import Agreement
 from onepass.heads.stats.intervals import wilson_interval
 from onepass.heads.stats.paired_tests import Difference, paired_accuracy
@@ -124,7 +123,7 @@ class FineTuned:
     def _repr_html_(self) -> str:
         return html_table(self._rows(), title=str(self).partition("\nclass ")[0])
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """As JSON takes it."""
         return {**asdict(self), "better": self.better, "path": str(self.path) if self.path else None}
 

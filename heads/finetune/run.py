@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from onepass.extract import plain_keras, require_drawable
 from onepass.features import FeatureFile, only_feature_file
 from onepass.features.errors import HeadFileError, OptionError, TrainingError, opt
+from onepass.features.tables import Record
 from onepass.heads.finetune.model_file import FORMATS, require_place
 from onepass.heads.finetune.plan import KEEP, TuningPlan, TuningSettings, TuningStage, stages_to_train
 from onepass.heads.finetune.result import FineTuned, require_tensorboard
@@ -105,7 +106,7 @@ def fine_tune(
 
 
 def _plan(stages: tuple[TuningStage, ...], settings: TuningSettings, from_scratch: bool) -> TuningPlan:
-    given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+    given: Record = {name: value for name, value in settings.items() if value is not None}
     if from_scratch:
         given["train_batchnorm"] = True
     return TuningPlan(stages=stages, **given)

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from onepass.features import FeatureFile
 from onepass.features.errors import FeatureFileError, TrainingError, opt
+from onepass.features.tables import Record
 from onepass.heads.finetune.boundary import BoundaryCost, BoundaryInputs, boundary_cost, worth_keeping
 from onepass.heads.finetune.joined import Agreement, Joined, first_unfrozen, random_head, require_agreement
 from onepass.heads.finetune.model_file import load_model, save_model
@@ -171,7 +171,7 @@ class Session:
         except OSError as error:
             raise TrainingError(f"cannot write the history beside {path}: {error}. The model is written.") from None
 
-    def _facts(self, result: FineTuned) -> dict[str, Any]:
+    def _facts(self, result: FineTuned) -> Record:
         return {
             "format": "onepass-model",
             "version": 1,

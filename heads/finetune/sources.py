@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from onepass.extract import (
+    KerasModel,
     LabelledPixels,
     Source,
     TrainableBackbone,
@@ -15,6 +15,7 @@ from onepass.extract import (
     run_extraction,
 )
 from onepass.features import FeatureFile
+from onepass.features.tables import Record
 from onepass.heads.finetune.plan import TuningPlan
 from onepass.heads.saved_head import SavedHead
 
@@ -56,7 +57,7 @@ class Sources:
     backbone: Callable[[], TrainableBackbone]
     pixels: LabelledPixels
     boundary: Callable[[TrainableBackbone, str, Path], object] | None = None
-    random_layers: Callable[[], Any] | None = None
+    random_layers: Callable[[], KerasModel] | None = None
 
     @classmethod
     def of(cls, file: FeatureFile, head: SavedHead, plan: TuningPlan, origin: Origin) -> "Sources":
@@ -67,7 +68,7 @@ class Sources:
             OptionError: A setting is wrong.
         """
         fixed = plan.views > 1
-        axis: dict[str, Any] = {"views": plan.views, "augment": plan.augment} if fixed else {}
+        axis: Record = {"views": plan.views, "augment": plan.augment} if fixed else {}
         folders = list(origin.data) or [Path(folder) for folder in file.provenance.get("folders") or []]
 
         def boundary(backbone: TrainableBackbone, layer: str, path: Path) -> None:

@@ -17,7 +17,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from onepass.extract import KerasModel, KerasVariable, Optimizer, Tensor
 from onepass.features.errors import TrainingError
+from onepass.features.tables import Record
 from onepass.heads.finetune import devices
 from onepass.heads.finetune.joined import Joined, first_unfrozen
 from onepass.heads.finetune.plan import TuningPlan, TuningStage
@@ -58,8 +60,8 @@ class Feed:
         inputs: For both.
     """
 
-    train: Any
-    judge: Any
+    train: KerasModel
+    judge: KerasModel
     inputs: ReadInputs
 
 
@@ -163,7 +165,7 @@ class Trainer:
             self._one_epoch(number, stage, feed, optimizer)
             self._save(optimizer)
 
-    def _one_epoch(self, number: int, stage: TuningStage, feed: Feed, optimizer: Any) -> None:
+    def _one_epoch(self, number: int, stage: TuningStage, feed: Feed, optimizer: Optimizer) -> None:
         began, state = time.perf_counter(), self.state
         random = np.random.default_rng((self.plan.seed, number, state.epoch))
         _reseed(feed.train, random)
@@ -222,7 +224,7 @@ class Trainer:
         weights = self.images.weights[y]
         return calibrated_loss(scores, y, weights), float((scores.argmax(axis=1) == y).mean())
 
-    def _optimizer(self, stage: TuningStage, steps: int) -> Any:
+    def _optimizer(self, stage: TuningStage, steps: int) -> Optimizer:
         plan, total = self.plan, stage.epochs * steps
         warm = round(plan.warmup * total)
         rate: Any = stage.lr
@@ -233,7 +235,7 @@ class Trainer:
                 warmup_target=stage.lr if warm else None,
                 warmup_steps=warm,
             )
-        kinds: dict[str, tuple[type, dict[str, Any]]] = {
+        kinds: dict[str, tuple[type, Record]] = {
             "adam": (keras.optimizers.Adam, {}),
             "adamw": (keras.optimizers.AdamW, {"weight_decay": plan.weight_decay}),
             "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
@@ -243,7 +245,7 @@ class Trainer:
         optimizer.slow_down(self._factors())
         return optimizer
 
-    def _factors(self) -> Iterator[tuple[Any, float]]:
+    def _factors(self) -> Iterator[tuple[KerasVariable, float]]:
         """Variables of the network, and what layer_decay makes of their learning rate."""
         places = [stage.position for stage in self.joined.backbone.stages]
         for i, layer in enumerate(self.joined.backbone.network.layers):
@@ -255,7 +257,7 @@ class Trainer:
         for variable, value in zip(self._variables, values, strict=True):
             variable.assign(value.reshape(variable.shape))
 
-    def _save(self, optimizer: Any) -> None:
+    def _save(self, optimizer: Optimizer) -> None:
         named = {
             "now": [keras.ops.convert_to_numpy(variable) for variable in self._variables],
             "best": self._best,
@@ -294,14 +296,14 @@ class Trainer:
         return optimizer
 
 
-def jit(model: Any) -> bool:
+def jit(model: KerasModel) -> bool:
     """Whether XLA pays: on one GPU. On a CPU its convolutions are slower than TensorFlow's own."""
     import tensorflow as tf
 
     return model.distribute_strategy.num_replicas_in_sync == 1 and bool(tf.config.list_physical_devices("GPU"))
 
 
-def scores_of(model: Any, inputs: ReadInputs, images: np.ndarray, batch_size: int) -> np.ndarray:
+def scores_of(model: KerasModel, inputs: ReadInputs, images: np.ndarray, batch_size: int) -> np.ndarray:
     """(m,) positions of images -> (m, k) float64 logits of their plain views."""
     model.jit_compile = jit(model)
     pieces = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
@@ -318,7 +320,7 @@ def _numbered(arrays: dict[str, np.ndarray], kind: str) -> list[np.ndarray]:
     return [arrays[f"{kind}.{i}"] for i in range(len(own))]
 
 
-def _reseed(model: Any, random: np.random.Generator) -> None:
+def _reseed(model: KerasModel, random: np.random.Generator) -> None:
     """Makes dropout and random layers depend on the epoch alone, not on what was drawn before."""
     for variable in model.non_trainable_variables:
         if "seed_generator" in variable.path:
@@ -330,11 +332,11 @@ class _RatePerVariable:
 
     _factors: dict[Any, float]
 
-    def slow_down(self, factors: Iterable[tuple[Any, float]]) -> None:
+    def slow_down(self, factors: Iterable[tuple[KerasVariable, float]]) -> None:
         """Takes (variable, factor on the learning rate) pairs."""
         self._factors = {self._var_key(variable): factor for variable, factor in factors}  # type: ignore[attr-defined]
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+    def update_step(self, gradient: Tensor, variable: KerasVariable, learning_rate: Tensor) -> None:
         factor = self._factors.get(self._var_key(variable), 1.0)  # type: ignore[attr-defined]
         super().update_step(gradient, variable, learning_rate * factor)  # type: ignore[misc]
 

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, overload
+from typing import TypedDict, Unpack, overload
 
 import numpy as np
 
 from onepass.extract import Backbone, find_images, load_backbone
 from onepass.features import SkippedImage
 from onepass.features.errors import OptionError, UnreadableImageError, opt
-from onepass.features.tables import html_table
+from onepass.features.tables import Record, html_table
 from onepass.heads.finetune.model_file import as_head, is_whole_model, logits_of
 from onepass.heads.saved_head import SavedHead, load_head
 
@@ -34,7 +34,7 @@ class Prediction:
         named = "  ".join(f"{name} {probability:.3f}" for name, probability in self.top)
         return f"{self.path}  {f'unknown ({named})' if self.unknown else named}"
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """The same as plain values, for JSON."""
         best, probability = self.top[0]
         return {
@@ -80,7 +80,7 @@ class Predictions(Sequence[Prediction]):
         ranks = max((len(answer.top) for answer in self), default=1)
         return html_table([["image", "class", *map(str, range(2, ranks + 1))], *rows])
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """The same as plain values, for JSON."""
         return {
             "predictions": [answer.record() for answer in self],
@@ -173,7 +173,7 @@ def predict_stream(
     Returns:
         An answer, or a `SkippedImage` with the reason, for each image in the order of the images.
     """
-    given: dict[str, Any] = dict(options)
+    given: Record = dict(options)
     own = {name: given.pop(name) for name in _BACKBONE_OPTIONS if name in given}
     settings = Settings(**given)
     return answers(*load_classifier(head, **own), find_images(map(Path, images)), settings)

@@ -1,6 +1,6 @@
 """Scores a head on labelled images: those of a feature file, or of a folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Unpack
@@ -10,7 +10,7 @@ import numpy as np
 from onepass.extract import rows_of_folder
 from onepass.features import FeatureFile, SkippedImage, only_feature_file
 from onepass.features.errors import OptionError, opt
-from onepass.features.tables import text_table
+from onepass.features.tables import Record, text_table
 from onepass.heads.evaluation import Answers, Classifier, Evaluation, evaluate_rows, match_labels, score
 from onepass.heads.predict.classify import BackboneOptions
 from onepass.heads.saved_head import SavedHead, load_head
@@ -48,10 +48,10 @@ class EvaluationReport(Evaluation):
             ]
         )
 
-    def _by_class(self) -> Any:
+    def _by_class(self) -> Iterator[tuple[str, list[int]]]:
         return zip(self.per_class, self.confusion, strict=True)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Record:
         """The same as plain values, for JSON."""
         facts = asdict(self)
         del facts["head"], facts["target"]

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Unpack, overload
 
 import numpy as np
 
 from onepass.features import SPLITS, FeatureFile
 from onepass.features.errors import HeadFileError, OptionError, opt
-from onepass.features.tables import html_table, text_table
+from onepass.features.tables import Record, html_table, text_table
 from onepass.heads.inference.neighbour_table import nearest_first, unit_length
 from onepass.heads.predict.classify import BackboneOptions
 from onepass.heads.saved_head import SavedHead, load_head
@@ -63,7 +63,7 @@ class Nearest(Sequence[Neighbour]):
     def _repr_html_(self) -> str:
         return html_table([["image", "class", "split", "cosine"], *self._rows()], title=f"most like {self.image}")
 
-    def record(self) -> list[dict[str, Any]]:
+    def record(self) -> list[Record]:
         """The same as plain values, for JSON."""
         return [asdict(one) for one in self]
 

@@ -16,6 +16,7 @@ from typing import IO, Any, Self, Unpack
 from onepass.extract import find_images, watch_folder
 from onepass.features import SkippedImage
 from onepass.features.errors import OptionError, OutputError, UnreadableImageError, opt
+from onepass.features.tables import Record
 from onepass.heads.predict.classify import (
     Answer,
     BackboneOptions,
@@ -151,7 +152,7 @@ def write_predictions(
     if watch and Path(out).suffix in (".json", ".parquet"):
         raise OptionError(f"{opt.watch} has no end, which .json and .parquet need; write .csv or .jsonl.", out=out)
     later = watch_folder(Path(watch)) if watch else ()
-    given: dict[str, Any] = dict(options)
+    given: Record = dict(options)
     own = {name: given.pop(name) for name in BackboneOptions.__annotations__ if name in given}
     settings = Settings(**given)
     saved, backbone = load_classifier(head, **own)
@@ -282,7 +283,7 @@ class _Parquet(AnswerWriter):
         kinds = {"probability": pa.float64(), "unknown": pa.bool_()}
         self._schema = pa.schema([(name, kinds.get(name.split("_")[0], pa.string())) for name in columns])
         self._table = pq.ParquetWriter(file, self._schema)
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[Record] = []
 
     def _write(self, answer: Answer) -> None:
         # Names that are no UTF-8 cannot be kept in Parquet as they are.
@@ -315,17 +316,17 @@ _WRITERS: dict[str, type[AnswerWriter]] = {
 }
 
 
-def _record(answer: Answer) -> dict[str, Any]:
+def _record(answer: Answer) -> Record:
     if isinstance(answer, Prediction):
         return answer.record()
     return {"path": answer.path, "reason": answer.reason}
 
 
-def _row(answer: Answer) -> dict[str, Any]:
+def _row(answer: Answer) -> Record:
     """An answer by the names of `columns`."""
     if isinstance(answer, SkippedImage):
         return {"path": answer.path, "skipped": answer.reason}
-    row: dict[str, Any] = {"path": answer.path}
+    row: Record = {"path": answer.path}
     for rank, (name, probability) in enumerate(answer.top, start=1):
         ending = "" if rank == 1 else f"_{rank}"
         row |= {f"class{ending}": name, f"probability{ending}": probability}

@@ -194,8 +194,8 @@ def test_rows_that_drifted_are_refused_with_the_labels_that_flip(feature_file: P
     assert flips == 1, "one of the two rows, far on either side, must have changed sides"
     message = (
         r"^this machine does not compute the rows of .*x.head: cosine -0.666667 \(needed 0.9999\), largest "
-        r"difference 10, 1 labels flip, on 2 test images. Use the versions .* Or go on with accept_drift=True, if these "
-        r"labels will do, or extract and train anew.$"
+        r"difference 10, 1 labels flip, on 2 test images. Use the versions .* Or go on with accept_drift=True, if "
+        r"these labels will do, or extract and train anew.$"
     )
     with pytest.raises(DriftError, match=message):
         predict_images(head, backbone, [Path("a.jpg")])

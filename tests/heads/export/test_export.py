@@ -154,7 +154,7 @@ def test_nearest_neighbours_do_not_fit_the_legacy_format(features: Path, head_of
     with pytest.raises(
         OptionError,
         match=re.escape(
-            "the legacy .h5 format has no layer that finds nearest neighbours. Export the knn head with --to keras, "
+            "the legacy .h5 format has no layer that finds nearest neighbours. Export the knn head with to='keras', "
             "savedmodel, onnx, openvino or tflite, or train a logreg, svm or mlp head."
         )
         + "$",
@@ -262,7 +262,7 @@ def test_wrong_preprocessing_is_caught(features: Path, head_of, tmp_path: Path):
         r"all differs test/\w+/\d+\.png, \w+ before and \w+ now, mostly in the backbone \(decode and resize: pixels by "
         r"0\.\d\d of 255 on average, \d at most; backbone: its row has a cosine of -?0\.\d{6} to the cached one; head: "
         r"probabilities by \d\.\de[-+]\d\d on that row; runtime: probabilities by \d\.\de[-+]\d\d from Keras, the "
-        r"difference of pixels included\)\. Allow it with --max-flips \d+, or choose another format or precision\.",
+        r"difference of pixels included\)\. Allow it with max_flips=\d+, or choose another format or precision\.",
         str(caught.value),
     )
     assert not list(tmp_path.iterdir())
@@ -314,18 +314,18 @@ def test_a_model_that_its_runtime_cannot_run_leaves_nothing(features: Path, head
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"to": "pickle"}, "--to is 'pickle'; needed: one of keras, h5, savedmodel, onnx, openvino, tflite."),
+        ({"to": "pickle"}, "to is 'pickle'; needed: one of keras, h5, savedmodel, onnx, openvino, tflite."),
         (
             {"to": "onnx", "precision": "int8"},
-            "--precision int8 does not go with --to onnx; needed: float32, or --to openvino or tflite.",
+            "precision='int8' does not go with to='onnx'; needed: float32, or to openvino or tflite.",
         ),
         (
             {"to": "onnx", "precision": "int4"},
-            "--precision int4 does not go with --to onnx; needed: float32.",
+            "precision='int4' does not go with to='onnx'; needed: float32.",
         ),
-        ({"to": "onnx", "takes_bytes": True}, "--bytes goes with --to savedmodel alone."),
-        ({"to": "onnx", "max_flips": -1}, "--max-flips is -1; needed: 0 or more."),
-        ({"to": "tflite"}, "--out is {out}; needed: a name that ends in .tflite."),
+        ({"to": "onnx", "takes_bytes": True}, "takes_bytes goes with to='savedmodel' alone."),
+        ({"to": "onnx", "max_flips": -1}, "max_flips is -1; needed: 0 or more."),
+        ({"to": "tflite"}, "out is {out}; needed: a name that ends in .tflite."),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict, message: str, features: Path, head_of, tmp_path: Path):
@@ -341,7 +341,7 @@ def test_nothing_is_overwritten(features: Path, head_of, tmp_path: Path):
         with pytest.raises(OptionError) as caught:
             exported_model(features, head_of("logreg"), tmp_path / "model.xml", to="openvino")
         assert str(caught.value) == (
-            f"{tmp_path / name} exists and is not overwritten. Choose another name with --out, or delete it."
+            f"{tmp_path / name} exists and is not overwritten. Choose another name with out, or delete it."
         )
         (tmp_path / name).unlink()
     with pytest.raises(OptionError, match=r"does not exist\. Make it, or name another one\.$"):
@@ -397,7 +397,7 @@ def test_images_of_the_training_prove_nothing(features: Path, head_of, tmp_path:
         exported_model(tmp_path / "swapped.h5", head_of("logreg"), tmp_path / "model.keras", to="keras")
     assert str(caught.value) == (
         f"{tmp_path / 'swapped.h5'} holds no image that {head_of('logreg').path} was not trained on, so nothing can "
-        "prove the export. Extract photos that are new to it as well, and give their feature file by --features."
+        "prove the export. Extract photos that are new to it as well, and give their feature file by features."
     )
     exported_model(features, head_of("logreg"), tmp_path / "model.keras", to="keras")
     with pytest.raises(OptionError, match="so nothing can prove the export"):
@@ -432,7 +432,7 @@ def test_encoded_files_of_other_formats_are_named(features: Path, head_of, tmp_p
         Image.open(path).save(path.with_suffix(".bmp"))
         path.unlink()
     run_extraction(photos, tiny_backbone, out=tmp_path / "bmp.h5")
-    with pytest.raises(ExportError, match=r"^test/\w+/\d+\.bmp is neither JPEG nor PNG, .* Leave --bytes out\.$"):
+    with pytest.raises(ExportError, match=r"^test/\w+/\d+\.bmp is neither JPEG nor PNG, .* Leave takes_bytes out\.$"):
         exported_model(tmp_path / "bmp.h5", head_of("logreg"), tmp_path / "model", to="savedmodel", takes_bytes=True)
     assert not (tmp_path / "model").exists()
 
@@ -507,13 +507,13 @@ def test_a_certificate_is_proven_again_elsewhere(to: str, exported: Path, featur
 def test_images_that_are_missing_are_counted(exported: Path, features: Path, tmp_path: Path):
     found = verified(exported / "model.onnx", features.parent / "photos" / "test" / "bee")
     assert (found.images, found.missing, found.verdict) == (12, 24, "incomplete")
-    assert "24 images of the certificate were not found; name their folders by --data" in str(found)
+    assert "24 images of the certificate were not found; name their folders with data" in str(found)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError) as caught:
         verified(exported / "model.onnx", tmp_path / "empty")
     assert str(caught.value) == (
         f"none of the 36 images that {exported / 'model.onnx'} was certified with is here. Name the folders they lie "
-        "in by --data."
+        "in by data."
     )
 
 

@@ -66,5 +66,5 @@ def test_unknown_is_said_only_where_it_is_asked(head: SavedHead):
     near, far = predict_images(head, Shuffling(head.spec), images, unknown=0.3)
     assert far.unknown
     assert near.record().keys() == {"path", "class", "probability", "top", "unknown"}
-    with pytest.raises(OptionError, match="--unknown is 2; needed: a share between 0 and 1, such as 0.05."):
+    with pytest.raises(OptionError, match="unknown is 2; needed: a share between 0 and 1, such as 0.05."):
         predict_images(head, Shuffling(head.spec), images, unknown=2)

@@ -43,7 +43,7 @@ def test_an_image_of_the_training_is_nearest_to_itself(head: SavedHead, open_fil
 
 def test_wrong_files_and_counts_are_refused(head: SavedHead, open_file: FeatureFile, tmp_path: Path):
     row = np.zeros(6, np.float32)
-    with pytest.raises(OptionError, match="--k is 0; needed: 1 or more."):
+    with pytest.raises(OptionError, match="k is 0; needed: 1 or more."):
         nearest_images(head, row, open_file, k=0)
     other = tmp_path / "other.h5"
     for spec, error, words in (
@@ -59,6 +59,6 @@ def test_wrong_files_and_counts_are_refused(head: SavedHead, open_file: FeatureF
     assert training_file(head).samefile(open_file.path)
     moved = replace(head, trained_on={**head.trained_on, "features": "/nowhere.h5"})
     with pytest.raises(
-        HeadFileError, match="trained on /nowhere.h5, which is not there. Give the feature file by --fe"
+        HeadFileError, match="trained on /nowhere.h5, which is not there. Give the feature file by fe"
     ):
         training_file(moved)

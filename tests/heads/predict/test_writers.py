@@ -95,7 +95,7 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(OutputError) as caught:
         writer.take(ANSWERS[0])
     assert str(caught.value) == (
-        "cannot write /dev/full: No space left on device. Make room, or choose another place with --out."
+        "cannot write /dev/full: No space left on device. Make room, or choose another place with out."
     )
     with contextlib.suppress(OSError):
         full.close()
@@ -123,14 +123,14 @@ def test_a_bare_format_goes_to_stdout(capsys: pytest.CaptureFixture[str]):
 def test_wrong_places_are_refused_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     taken = written(tmp_path / "x.csv")
     cases = {
-        str(taken): f"{taken} exists and is not overwritten. Choose another name with --out, or delete it.",
-        "new.xlsx": "--out new.xlsx ends in neither .csv, .json, .jsonl nor .parquet; give it one of these endings, "
+        str(taken): f"{taken} exists and is not overwritten. Choose another name with out, or delete it.",
+        "new.xlsx": "out='new.xlsx' ends in neither .csv, .json, .jsonl nor .parquet; give it one of these endings, "
         "or csv, json or jsonl alone for stdout.",
-        "x.text": "--out x.text ends in neither .csv, .json, .jsonl nor .parquet; give it one of these endings, "
+        "x.text": "out='x.text' ends in neither .csv, .json, .jsonl nor .parquet; give it one of these endings, "
         "or csv, json or jsonl alone for stdout.",
         "parquet": "Parquet is no text for stdout; give a file name that ends in .parquet.",
-        f"{tmp_path}/none/x.csv": f"the folder of --out {tmp_path}/none/x.csv does not exist.",
-        f"{taken}/x.csv": f"cannot write {taken}/x.csv: Not a directory. Choose another place with --out.",
+        f"{tmp_path}/none/x.csv": f"the folder of out='{tmp_path}/none/x.csv' does not exist.",
+        f"{taken}/x.csv": f"cannot write {taken}/x.csv: Not a directory. Choose another place with out.",
     }
     for target, message in cases.items():
         with pytest.raises(OptionError) as caught:
