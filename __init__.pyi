@@ -3,6 +3,7 @@ from .extract import Extraction as Extraction
 from .extract import backbones as backbones
 from .extract import extract_features as extract_features
 from .extract import load_backbone as load_backbone
+from .extract import plan as plan
 from .extract import repair as repair
 from .extract import run_extraction as run_extraction
 from .features import FeatureFile as FeatureFile

@@ -156,7 +156,7 @@ def extract_command(
     """
     options = _given(locals(), "plan")
     if plan:
-        from onepass.extract import plan as estimate
+        from onepass import plan as estimate
 
         unused = ("rehash", "accept_drift")
         _show(estimate(**{name: value for name, value in options.items() if name not in unused}), as_json)

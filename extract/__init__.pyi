@@ -24,8 +24,8 @@ from .frameworks import import_openvino as import_openvino
 from .frameworks import plain_keras as plain_keras
 from .frameworks import quiet_stderr as quiet_stderr
 from .machine import machine as machine
-from .one_pass.estimate import Plan as Plan
-from .one_pass.estimate import plan_extraction as plan_extraction
+from .one_pass.estimate import Estimate as Estimate
+from .one_pass.estimate import plan as plan
 from .one_pass.folder_rows import rows_of_folder as rows_of_folder
 from .one_pass.report import Extraction as Extraction
 from .one_pass.run import extract_features as extract_features

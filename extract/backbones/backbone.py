@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypedDict, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -258,6 +258,18 @@ def _ahead(
         # Without waiting: if a garbage collection ends this generator, it may do so in a thread that is
         # just starting and holds the lock which joining another thread needs.
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+class BackboneSettings(TypedDict, total=False):
+    """Settings of `load_backbone`, which has their meaning and their defaults."""
+
+    weights: str | Path
+    image_size: int | None
+    resize: str
+    pooling: str
+    precision: str
+    engine: str
+    batch_size: int
 
 
 def load_backbone(

@@ -1,16 +1,16 @@
-"""Computes the rows that a feature file lacks: each content once, committed as it comes."""
+"""Computes the rows that a feature file is missing: each content once, committed as it comes."""
 
 import contextlib
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from onepass.extract.backbones.backbone import Backbone
+from onepass.extract.backbones.backbone import BATCH_SIZE, Backbone
 from onepass.extract.pixels.views import Augmentation
 from onepass.features import FeatureFile, SkippedImage
 from onepass.features.writer import RowWriter
@@ -18,23 +18,23 @@ from onepass.features.writer import RowWriter
 Progress = Callable[[int, int], None]
 """Called with (images done, images to do)."""
 
-Place = tuple[int, int]
+RowPosition = tuple[int, int]
 """Position of an image, and view."""
 
 
 @dataclass
-class Lacking:
+class Missing:
     """What is still to be computed for a feature file.
 
     Attributes:
-        contents: Views that are lacking -> content hash -> positions of the images that lack them.
+        contents: Views that are missing -> content hash -> positions of the images that miss them.
         unread: Positions of images that had no content to hash.
         damaged: Places whose row does not match its checksum.
     """
 
     contents: dict[tuple[int, ...], dict[bytes, list[int]]] = field(default_factory=lambda: defaultdict(dict))
     unread: list[int] = field(default_factory=list)
-    damaged: list[Place] = field(default_factory=list)
+    damaged: list[RowPosition] = field(default_factory=list)
 
     @property
     def images(self) -> int:
@@ -47,7 +47,7 @@ class Lacking:
         return [position for contents in self.contents.values() for where in contents.values() for position in where]
 
     @classmethod
-    def of(cls, path: Path, *, retry: bool = False) -> "Lacking":
+    def of(cls, path: Path, *, retry: bool = False) -> "Missing":
         """Looks through the flags and, for committed rows, the checksums of a feature file.
 
         Args:
@@ -57,35 +57,35 @@ class Lacking:
         found = cls()
         with FeatureFile(path) as file:
             damaged = file.damaged(np.arange(len(file)))
-            lacking, hashes = ~file.flags | damaged, file.stored("content_hashes")
+            missing, hashes = ~file.flags | damaged, file.stored("content_hashes")
             given_up = set() if retry else file.given_up()
         found.damaged = [(i, view) for i, view in np.argwhere(damaged).tolist()]
         places: dict[bytes, list[int]] = defaultdict(list)
-        for position in np.flatnonzero(lacking.any(axis=1)).tolist():
+        for position in np.flatnonzero(missing.any(axis=1)).tolist():
             if (content := hashes[position].tobytes()) not in given_up:
                 places[content].append(position)
         found.unread = places.pop(bytes(32), [])
         for content, positions in places.items():
-            views = tuple(np.flatnonzero(lacking[positions].any(axis=0)).tolist())
+            views = tuple(np.flatnonzero(missing[positions].any(axis=0)).tolist())
             found.contents[views][content] = positions
         return found
 
 
-def share_rows(path: Path, lacking: Lacking) -> None:
+def share_rows(path: Path, missing: Missing) -> None:
     """Takes the flags of damaged rows back, and gives each image the intact rows that a copy of it has."""
     with FeatureFile(path) as file, RowWriter(path) as writer:
-        writer.withdraw(lacking.damaged)
+        writer.withdraw(missing.damaged)
         writer.copy_rows(file)
 
 
 @dataclass
-class Filled:
-    """What was done about it.
+class Computed:
+    """What was computed.
 
     Attributes:
         computed: Images that went through the backbone.
         rows: Rows that came out of it, views and copies included.
-        left: Images that still lack rows: their files are gone, have changed, or cannot be opened now.
+        left: Images that still miss rows: their files are gone, have changed, or cannot be opened now.
     """
 
     computed: int = 0
@@ -93,24 +93,12 @@ class Filled:
     left: list[SkippedImage] = field(default_factory=list)
 
 
-def fill(
-    path: Path,
-    lacking: Lacking,
-    backbone: Backbone,
-    *,
-    root: Path,
-    paths: Sequence[str],
-    unread: dict[str, str],
-    augmentation: Augmentation | None,
-    batch_size: int,
-    workers: int | None,
-    progress: Progress | None,
-) -> Filled:
-    """Computes and commits what a feature file lacks.
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A feature file whose rows are to be computed, and where from.
 
-    Args:
+    Attributes:
         path: The file, locked by the caller.
-        lacking: From `Lacking.of(path)`.
         backbone: Of the file's spec.
         root: Folder that `paths` are relative to.
         paths: Of the file's images.
@@ -118,17 +106,36 @@ def fill(
         augmentation: Recipe of the views beyond the first.
         batch_size: Rows committed together.
         workers: Decoding threads.
+    """
+
+    path: Path
+    backbone: Backbone
+    root: Path
+    paths: Sequence[str]
+    unread: Mapping[str, str] = field(default_factory=dict)
+    augmentation: Augmentation | None = None
+    batch_size: int = BATCH_SIZE
+    workers: int | None = None
+
+
+def compute_missing(target: Target, missing: Missing, *, progress: Progress | None = None) -> Computed:
+    """Computes and commits what a feature file is missing.
+
+    Args:
+        target: The file.
+        missing: From `Missing.of(target.path)`.
         progress: Called as images are done.
     """
-    done = Filled()
+    path, root, paths = target.path, target.root, target.paths
+    done = Computed()
     finished = 0
     with FeatureFile(path) as file:
         plain = file.flags[:, 0]
-    with RowWriter(path) as writer, _Committer(writer, batch_size) as committer:
-        for position in lacking.unread:
-            if reason := unread.get(paths[position]):
+    with RowWriter(path) as writer, _Committer(writer, target.batch_size) as committer:
+        for position in missing.unread:
+            if reason := target.unread.get(paths[position]):
                 writer.skip(position, reason)
-        for views, contents in lacking.contents.items():
+        for views, contents in missing.contents.items():
             files = {content: root / paths[_readable(root, paths, where)] for content, where in contents.items()}
 
             def skip(
@@ -142,8 +149,13 @@ def fill(
                     else:
                         writer.skip(position, reason)
 
-            stream = backbone.stream(
-                files.items(), on_skip=skip, workers=workers, verify=True, views=views, augmentation=augmentation
+            stream = target.backbone.stream(
+                files.items(),
+                on_skip=skip,
+                workers=target.workers,
+                verify=True,
+                views=views,
+                augmentation=target.augmentation,
             )
             with contextlib.closing(stream):
                 for content, rows in stream:
@@ -154,7 +166,7 @@ def fill(
                     done.computed += 1
                     finished += 1
                     if progress:
-                        progress(finished, lacking.images)
+                        progress(finished, missing.images)
     return done
 
 
@@ -182,7 +194,7 @@ class _Committer:
     def __init__(self, writer: RowWriter, batch_size: int) -> None:
         self._writer = writer
         self._batch_size = batch_size
-        self._batch: list[tuple[Place, np.ndarray]] = []
+        self._batch: list[tuple[RowPosition, np.ndarray]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._under_way: Future[None] | None = None
 
@@ -196,7 +208,7 @@ class _Committer:
         finally:
             self._thread.shutdown()
 
-    def add(self, place: Place, row: np.ndarray) -> None:
+    def add(self, place: RowPosition, row: np.ndarray) -> None:
         self._batch.append((place, row))
         if len(self._batch) >= self._batch_size:
             self._commit()

@@ -1,6 +1,5 @@
 """What a pass would cost, from a pilot of a few images; no feature file is written."""
 
-import contextlib
 import os
 import resource
 import sys
@@ -9,26 +8,23 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from onepass.extract.backbones.backbone import Backbone
-from onepass.extract.data.folders import Folders, image_folders
-from onepass.extract.data.groups import Groups
-from onepass.extract.one_pass.choices import ViewAxis, choose_groups, choose_row_dtype, choose_views
-from onepass.extract.one_pass.prepare import calibrated_for, existing, lacking_views, scan_for
-from onepass.extract.one_pass.run import default_path, require_specs
-from onepass.extract.pixels.decode import decode_views, read_bytes, require_views
-from onepass.features import FeatureFile
-from onepass.features.errors import DataError, OptionError, UnreadableImageError, opt
+from onepass.extract.data.folders import Folders
+from onepass.extract.one_pass.resolve import Job, ViewAxis, resolve
+from onepass.extract.one_pass.run import ExtractionSettings, prepared
+from onepass.extract.pixels.decode import decode_views, read_bytes
+from onepass.features.errors import DataError, UnreadableImageError
 from onepass.features.layout import ROW_DTYPES
 
 PILOT_VIEWS = 64
 
 
 @dataclass(frozen=True)
-class Plan:
+class Estimate:
     """What a pass would cost here.
 
     Attributes:
@@ -84,78 +80,56 @@ class Plan:
         )
 
 
-def plan_extraction(
-    data: Folders,
-    backbone: Backbone,
-    *,
-    out: str | Path | None = None,
-    views: int | None = None,
-    augment: str | None = None,
-    groups: Groups | None = None,
-    group_pattern: str | None = None,
-    row_dtype: str | None = None,
-    base: Sequence[str | Path] = (),
-    workers: int | None = None,
-) -> Plan:
-    """Runs a pilot of 64 views and works out what the whole pass would cost.
+def plan(
+    data: Folders, backbone: str | Path | Backbone | None = None, **settings: Unpack[ExtractionSettings]
+) -> Estimate:
+    """Runs a pilot of 64 views and works out what the whole pass would cost; no feature file is written.
 
     Args:
         data: The image folder, or several.
-        backbone: What would compute the rows.
-        out: Where the feature file would go.
-        views: As for the pass.
-        augment: As for the pass.
-        groups: As for the pass.
-        group_pattern: As for the pass.
-        row_dtype: As for the pass.
-        base: As for the pass.
-        workers: As for the pass.
+        backbone: As for `run_extraction`.
+        **settings: As for `run_extraction`.
 
     Raises:
         DataError: The folder cannot be used, or none of the images tried can be read.
+        UserError: As `run_extraction`.
+
+    >>> print(plan("photos/", "resnet50"))  # doctest: +SKIP
     """
-    path = Path(out or default_path(image_folders(data)[0], backbone.spec.backbone))
-    threads = os.cpu_count() or 1 if workers is None else workers
-    if threads < 1:
-        raise OptionError(f"{opt.workers} is {workers}; needed: at least 1.")
-    with contextlib.ExitStack() as stack:
-        bases = [stack.enter_context(FeatureFile(one)) for one in base]
-        old = stack.enter_context(existing(path))
-        axis = choose_views(old, views, augment)
-        stored_as = choose_row_dtype(old, row_dtype)
-        rule = choose_groups(old, groups, group_pattern)
-        require_views(backbone.spec.resize, range(axis.count))
-        require_specs(old, bases, backbone.spec)
-        scan = scan_for(data, old, seed=None, rehash=False, groups=rule)
-        sources = [file for file in (old, *bases) if file]
-        backbone = calibrated_for(backbone, scan, sources[0] if sources else None)
-        lacking = lacking_views(scan, axis, sources, row_dtype=stored_as)
-    files = scan.images()
-    if not files:
-        raise DataError(f"none of the files in {scan.root} could be read.")
-    count = min(max(8, PILOT_VIEWS // axis.count), len(files))
-    sample = [files[i][1] for i in np.linspace(0, len(files) - 1, count).astype(int)]
-    decode, compute, rate = _pilot(backbone, sample, axis, threads)
-    tables = scan.table
-    widest = [max(len(os.fsencode(name)) for name in names) for names in (tables.paths, tables.groups)]
-    entry = 69 + 120 + 9 * axis.count + sum(widest)
-    row_bytes = ROW_DTYPES[stored_as].itemsize * backbone.spec.width
-    return Plan(
-        path=path,
-        images=len(files),
-        to_compute=len(lacking),
-        views=axis.count,
-        seconds=sum(lacking.values()) / rate,
-        disk=len(tables) * (row_bytes * axis.count + entry),
-        memory=_peak_memory(),
-        decode_rate=decode,
-        compute_rate=compute,
-        rate=rate,
-        limit="decoding" if decode < compute else "compute",
-        engine=backbone.engine_name,
-        precision=backbone.spec.precision,
-        workers=threads,
-    )
+    options, ready = prepared(data, backbone, settings)
+    with resolve(data, ready, options) as job:
+        missing = job.missing_views(job.sources)
+        files = job.scan.images()
+        if not files:
+            raise DataError(f"none of the files in {job.scan.root} could be read.", folder=job.scan.root)
+        count = min(max(8, PILOT_VIEWS // job.axis.count), len(files))
+        sample = [files[i][1] for i in np.linspace(0, len(files) - 1, count).astype(int)]
+        threads = options.workers or os.cpu_count() or 1
+        decode, compute, rate = _pilot(job.backbone, sample, job.axis, threads)
+        return Estimate(
+            path=job.path,
+            images=len(files),
+            to_compute=len(missing),
+            views=job.axis.count,
+            seconds=sum(missing.values()) / rate,
+            disk=_file_size(job),
+            memory=_peak_memory(),
+            decode_rate=decode,
+            compute_rate=compute,
+            rate=rate,
+            limit="decoding" if decode < compute else "compute",
+            engine=job.backbone.engine_name,
+            precision=job.backbone.spec.precision,
+            workers=threads,
+        )
+
+
+def _file_size(job: Job) -> int:
+    """Bytes of the feature file: rows, and the entry of each image in the tables."""
+    table, views = job.scan.table, job.axis.count
+    widest = [max(len(os.fsencode(name)) for name in names) for names in (table.paths, table.groups)]
+    row_bytes = ROW_DTYPES[job.row_dtype].itemsize * job.backbone.spec.width
+    return len(table) * (row_bytes * views + 69 + 120 + 9 * views + sum(widest))
 
 
 def _pilot(backbone: Backbone, sample: Sequence[Path], axis: ViewAxis, workers: int) -> tuple[float, float, float]:

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from onepass.extract.backbones.backbone import Backbone
 from onepass.extract.backbones.openvino_cache import Quantisation
-from onepass.extract.data.folders import FolderScan
-from onepass.extract.one_pass.choices import ViewAxis
-from onepass.extract.one_pass.compute import Filled
+from onepass.extract.one_pass.compute import Computed
+from onepass.extract.one_pass.resolve import Job
 from onepass.features import FeatureFile, OverlappingGroup, SkippedImage, find_overlapping_groups
 from onepass.features.drift import Drift
 from onepass.features.duplicates import DuplicateGroup, describe_duplicates, find_duplicates
@@ -124,22 +122,13 @@ class Extraction:
         return "\n".join(lines)
 
 
-def account(
-    path: Path,
-    scan: FolderScan,
-    backbone: Backbone,
-    axis: ViewAxis,
-    done: Filled,
-    *,
-    dropped: int,
-    drift: Drift | None,
-    seconds: float,
-) -> Extraction:
+def report(job: Job, done: Computed, *, drift: Drift | None, seconds: float) -> Extraction:
     """Puts together what a run did.
 
     Raises:
         DataError: A class has no image that could be read.
     """
+    path, scan, backbone = job.path, job.scan, job.backbone
     with FeatureFile(path) as file:
         labels = file.table.labels[file.committed]
         counts = np.bincount(labels, minlength=len(file.class_names)).tolist()
@@ -151,12 +140,13 @@ def account(
     if bare := [name for name, count in classes.items() if count == 0]:
         raise DataError(
             f"no image of {', '.join(bare)} could be read ({len(skipped)} skipped; `onepass info {path}` lists them). "
-            "Mend or replace these images and run the same command again; the other rows are kept."
+            "Replace these images and run the same command again; the other rows are kept.",
+            classes=bare,
         )
     return Extraction(
         path=path,
         images=images,
-        views=axis.count,
+        views=job.axis.count,
         classes=classes,
         computed=done.computed,
         computed_rows=done.rows,
@@ -171,6 +161,6 @@ def account(
         precision=backbone.spec.precision,
         quantisation=backbone.quantisation,
         drift=drift,
-        dropped=dropped,
+        dropped=job.dropped(),
         drawn_split=scan.drawn,
     )

@@ -1,224 +1,159 @@
 """The one pass: every image of a folder through the backbone once, into a feature file that lasts."""
 
-import contextlib
+import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Unpack
 
-import numpy as np
-
-from onepass.extract.backbones.backbone import BATCH_SIZE, Backbone, load_backbone
-from onepass.extract.backbones.catalogue import BUNDLED
-from onepass.extract.data.folders import Folders, FolderScan, check_folder, image_folders
-from onepass.extract.data.groups import Groups
-from onepass.extract.one_pass.choices import ViewAxis, choose_groups, choose_row_dtype, choose_views
-from onepass.extract.one_pass.compute import Lacking, Progress, fill, share_rows
-from onepass.extract.one_pass.prepare import (
-    calibrated_for,
-    check_golden,
-    dropped_contents,
-    existing,
-    held_views,
-    lacking_views,
-    record_drift,
-    require_spec,
-    scan_for,
-    write_prepared,
-)
-from onepass.extract.one_pass.report import Extraction, account
-from onepass.extract.pixels.decode import require_views
-from onepass.features import FeatureFile, Spec
-from onepass.features.drift import Drift
-from onepass.features.errors import OptionError, opt
+from onepass.extract.backbones.backbone import Backbone, BackboneSettings, load_backbone
+from onepass.extract.data.folders import Folders, check_folder, image_folders
+from onepass.extract.data.groups import GroupRule
+from onepass.extract.one_pass.compute import Missing, Progress, Target, compute_missing, share_rows
+from onepass.extract.one_pass.golden_check import check_joining_rows, record_drift
+from onepass.extract.one_pass.report import Extraction, report
+from onepass.extract.one_pass.resolve import Job, PassOptions, PassSettings, output_path, resolve
+from onepass.features import FeatureFile
 from onepass.features.lock import writer_lock
-from onepass.features.writer import RowWriter
+from onepass.features.writer import RowWriter, write_feature_file
 
 
-class PassOptions(TypedDict, total=False):
-    """Settings of the pass itself.
-
-    Attributes:
-        out: The feature file; by default `<data>.<backbone>.h5` in the current folder.
-        seed: Of the split that is drawn where the folder has none; by default the file's, else 0.
-        views: Views per image, the plain one included; by default those that the file has, else 1.
-        augment: Recipe of the other views, see `Augmentation.parse`.
-        groups: Which images must stay on one side of a split, such as those of a patient: a CSV file with the
-            columns path and group, or a mapping of paths to groups. Paths are those of the table, or names of
-            files that occur once; every image must be named, and an empty group makes it a group of its own. By
-            default images keep the groups that the file has.
-        group_pattern: Instead, a regular expression that is searched in the path; what its first parentheses
-            find is the group.
-        row_dtype: What rows are stored as, float32 or float16 (half the disk); by default as in the file, else
-            float32. From float32 to float16 rows are rounded, the other way they are computed anew.
-        base: Feature files of the same spec whose rows are reused by content.
-        rehash: Read every image to see whether it changed, whatever its size and time say, and try
-            those again that could not be decoded.
-        accept_drift: Go on although this machine computes other rows than the file's; it is recorded.
-        batch_size: Rows committed together.
-        workers: Decoding threads; by default one per processor.
-        progress: Called with (images done, images to do) as rows are committed.
-    """
-
-    out: str | Path | None
-    seed: int | None
-    views: int | None
-    augment: str | None
-    groups: Groups | None
-    group_pattern: str | None
-    row_dtype: str | None
-    base: Sequence[str | Path]
-    rehash: bool
-    accept_drift: bool
-    batch_size: int
-    workers: int | None
-    progress: Progress | None
+class ExtractionSettings(BackboneSettings, PassSettings, total=False):
+    """Settings of the backbone, see `load_backbone`, and of the pass, see `PassOptions`."""
 
 
 def extract_features(
     data: Folders,
+    backbone: str | Path | Backbone | None = None,
     *,
-    backbone: str | Backbone = BUNDLED,
-    weights: str | Path = "imagenet",
-    image_size: int | None = None,
-    resize: str = "squash",
-    pooling: str = "avg",
-    precision: str = "auto",
-    engine: str = "auto",
-    **options: Unpack[PassOptions],
+    progress: Progress | None = None,
+    **settings: Unpack[ExtractionSettings],
 ) -> Path:
-    """Runs a backbone over an image folder once and keeps the rows.
+    """Runs a backbone over image folders once and keeps the rows; `run_extraction` for the path alone.
+
+    The same call again, after a crash or after images were added, computes only what is missing.
+
+    Returns:
+        Path of the feature file.
+
+    >>> extract_features("photos/", "resnet50", views=8)  # doctest: +SKIP
+    PosixPath('photos.resnet50.h5')
+    """
+    return run_extraction(data, backbone, progress=progress, **settings).path
+
+
+def run_extraction(
+    data: Folders,
+    backbone: str | Path | Backbone | None = None,
+    *,
+    progress: Progress | None = None,
+    **settings: Unpack[ExtractionSettings],
+) -> Extraction:
+    """Runs a backbone over image folders once and keeps the rows.
 
     The same call again, after a crash or after images were added, computes only what is missing.
 
     Args:
         data: Class folders, optionally under train / val / test folders; or several such folders.
-        backbone: Name, path of a `.keras` file, or what `load_backbone` returned.
-        weights: See `load_backbone`; this and the settings down to `engine` are left out when
-            `backbone` is loaded already.
-        image_size: Input side, pixels.
-        resize: squash, crop, pad or keras.
-        pooling: avg, max or flatten.
-        precision: float32, bfloat16, int8 or auto.
-        engine: openvino, tensorflow or auto.
-        **options: See `PassOptions`.
+        backbone: Name, path of a `.keras` file, or what `load_backbone` returned; by default the bundled one.
+        progress: Called with (images done, images to do) as rows are committed.
+        **settings: See `load_backbone`, whose are left out if `backbone` is loaded already, and `PassOptions`.
 
     Returns:
-        Path of the feature file.
+        What was done, the feature file's path included.
 
     Raises:
         UserError: Folder, backbone, weights or file cannot be used; the message says what to do.
+
+    >>> print(run_extraction("photos/", "resnet50"))  # doctest: +SKIP
+    photos.resnet50.h5: 600 images, 2 classes (cats 300, dogs 300)
     """
-    check_folder(data, groups=options.get("groups"), group_pattern=options.get("group_pattern"))
-    if not isinstance(backbone, Backbone):
-        backbone = load_backbone(
-            backbone,
-            weights=weights,
-            image_size=image_size,
-            resize=resize,
-            pooling=pooling,
-            precision=precision,
-            engine=engine,
-            batch_size=options.get("batch_size", BATCH_SIZE),
-        )
-    return run_extraction(data, backbone, **options).path
-
-
-def default_path(folders: Sequence[Path], backbone: str) -> Path:
-    """`<data>.<backbone>.h5` in the current folder; several folders' names are joined by +."""
-    names = "+".join(folder.resolve().name or "images" for folder in folders)
-    return Path(f"{names[:150]}.{backbone}.h5")
-
-
-def run_extraction(data: Folders, backbone: Backbone, **options: Unpack[PassOptions]) -> Extraction:
-    """`extract_features` with a backbone at hand, and the whole account of what was done."""
-    batch_size, workers = options.get("batch_size", BATCH_SIZE), options.get("workers")
-    if batch_size < 1 or (workers is not None and workers < 1):
-        raise OptionError(f"{opt.batch_size} and {opt.workers} must be at least 1.")
-    folders, _ = image_folders(data)
-    seed, rehash, accept = options.get("seed"), options.get("rehash", False), options.get("accept_drift", False)
-    path = Path(options.get("out") or default_path(folders, backbone.spec.backbone))
-    path = path.resolve() if path.is_symlink() else path  # or the link would be replaced, not the file
-    with contextlib.ExitStack() as stack:
-        bases = [stack.enter_context(FeatureFile(base)) for base in options.get("base", ())]
-        stack.enter_context(writer_lock(path))
-        old = stack.enter_context(existing(path))
-        axis = choose_views(old, options.get("views"), options.get("augment"))
-        row_dtype = choose_row_dtype(old, options.get("row_dtype"))
-        groups = choose_groups(old, options.get("groups"), options.get("group_pattern"))
-        require_views(backbone.spec.resize, range(axis.count))
-        require_specs(old, bases, backbone.spec)
-        scan = scan_for(data, old, seed=seed, rehash=rehash, groups=groups)
-        like = [file for file in (old, *bases) if file]
-        backbone = calibrated_for(backbone, scan, like[0] if like else None)
-        require_specs(old, bases, backbone.spec)
+    options, ready = prepared(data, backbone, settings)
+    path = output_path(data, ready.spec.backbone, options.out)
+    with writer_lock(path), resolve(data, ready, options) as job:
         started = time.perf_counter()
-        drifts = _check_rows(path, backbone, scan, axis, old, bases, row_dtype=row_dtype, accept=accept, rehash=rehash)
-        write_prepared(path, backbone, scan, axis, data, old=old, seed=seed, groups=groups, row_dtype=row_dtype)
+        joining = check_joining_rows(job)
+        _make_places(job)
         with RowWriter(path) as writer:
-            for base in bases:
+            for base in job.bases:
                 writer.copy_rows(base)
-        for golden, environments, drift in drifts:
-            if not drift.accepted:
-                record_drift(path, golden, environments, drift)
-        lacking = Lacking.of(path, retry=rehash)
-        if lacking.images:
-            share_rows(path, lacking)
-            lacking = Lacking.of(path, retry=rehash)
-        done = fill(
-            path,
-            lacking,
-            backbone,
-            root=scan.root,
-            paths=scan.table.paths,
-            unread=scan.unread,
-            augmentation=axis.augmentation,
-            batch_size=batch_size,
-            workers=workers,
-            progress=options.get("progress"),
-        )
-        seconds = time.perf_counter() - started
-        dropped = len(dropped_contents(old, scan)) if old else 0
-    worst = min((drift for *_, drift in drifts), key=lambda drift: drift.cosine, default=None)
-    return account(path, scan, backbone, axis, done, dropped=dropped, drift=worst, seconds=seconds)
+        for rows in joining:
+            if not rows.drift.accepted:
+                record_drift(path, rows)
+        missing = Missing.of(path, retry=options.rehash)
+        if missing.images:
+            share_rows(path, missing)
+            missing = Missing.of(path, retry=options.rehash)
+        done = compute_missing(_target(job), missing, progress=progress)
+        worst = min((rows.drift for rows in joining), key=lambda drift: drift.cosine, default=None)
+        return report(job, done, drift=worst, seconds=time.perf_counter() - started)
 
 
-def require_specs(old: FeatureFile | None, bases: Sequence[FeatureFile], spec: Spec) -> None:
-    """Refuses rows of another spec, those at hand and those to be reused.
+def prepared(
+    data: Folders, backbone: str | Path | Backbone | None, settings: Mapping[str, Any]
+) -> tuple[PassOptions, Backbone]:
+    """The options of a pass and its backbone; the folder is looked at before the backbone, which takes longer.
 
     Raises:
-        SpecMismatchError: Naming the file.
+        UserError: An option is wrong, or folder or backbone cannot be used.
     """
-    if old:
-        require_spec(old, spec, remedy=f"Repeat the settings of the file, or choose another file with {opt.out}.")
-    for base in bases:
-        require_spec(base, spec, remedy=f"Repeat the settings of the file, or leave it out of {opt.base}.")
+    own = {name: settings[name] for name in BackboneSettings.__annotations__ if settings.get(name) is not None}
+    names = [field.name for field in dataclasses.fields(PassOptions)]
+    options = PassOptions(**{name: settings[name] for name in names if settings.get(name) is not None})
+    check_folder(data, groups=options.groups, group_pattern=options.group_pattern)
+    if isinstance(backbone, Backbone):
+        return options, backbone
+    name: dict[str, Any] = {} if backbone is None else {"name": str(backbone)}
+    return options, load_backbone(**name, **own)
 
 
-def _check_rows(
-    path: Path,
-    backbone: Backbone,
-    scan: FolderScan,
-    axis: ViewAxis,
-    old: FeatureFile | None,
-    bases: Sequence[FeatureFile],
-    *,
-    row_dtype: str,
-    accept: bool,
-    rehash: bool,
-) -> list[tuple[np.ndarray, list[dict[str, Any]], Drift]]:
-    """Compares golden rows wherever rows of this machine will stand beside others, before anything is written.
+def _target(job: Job) -> Target:
+    return Target(
+        path=job.path,
+        backbone=job.backbone,
+        root=job.scan.root,
+        paths=job.scan.table.paths,
+        unread=job.scan.unread,
+        augmentation=job.axis.augmentation,
+        batch_size=job.options.batch_size,
+        workers=job.options.workers,
+    )
 
-    Returns:
-        Golden rows and environments that join the file, and how far they lie from what is there.
-    """
-    found: list[tuple[np.ndarray, list[dict[str, Any]], Drift]] = []
-    new = lacking_views(scan, axis, [old] if old else [], row_dtype=row_dtype, retry=rehash).keys()
-    if old and (new or Lacking.of(path).images):
-        drift = check_golden(old, backbone, accept=accept)
-        found.append((backbone.golden_rows()[None], [backbone.environment], drift))
-    for base in bases:
-        if new & held_views(base, axis, row_dtype).keys():
-            drift = check_golden(base, backbone, accept=accept)
-            found.append((base.golden_rows, base.provenance.get("environments") or [], drift))
-    return found
+
+def _make_places(job: Job) -> None:
+    """Makes the file that has a place for every image and view, and all rows of the old one still wanted."""
+    old, scan, axis, backbone = job.old, job.scan, job.axis, job.backbone
+    where: dict[str, Any] = {"data": str(scan.root.resolve()), **_group_record(job.groups, old)}
+    if (
+        old
+        and scan.table.same_files(old.table)
+        and (old.views, old.row_dtype) == (axis.count, job.row_dtype)
+        and where.items() <= old.provenance.items()
+    ):
+        return
+    known, seed = old.provenance if old else {}, job.options.seed
+    provenance: dict[str, Any] = {
+        **where,
+        "folders": [str(folder.resolve()) for folder in image_folders(job.data)[0]],
+        "backbone": backbone.source.name,
+        "weights": backbone.source.weights,
+        "engine": backbone.engine_name,
+        "seed": seed if seed is not None else known.get("seed") or 0,
+        "drawn_split": scan.drawn,
+        "augment": str(axis.augmentation) if axis.augmentation else None,
+        "quantisation": asdict(backbone.quantisation) if backbone.quantisation else None,
+        "environments": (known.get("environments") or []) if old else [backbone.environment],
+    }
+    golden = old.golden_rows if old else backbone.golden_rows()[None]
+    spec = dataclasses.replace(backbone.spec, views=axis.recipe)
+    write_feature_file(
+        job.path, spec, scan.table, provenance, golden, views=axis.count, row_dtype=job.row_dtype, old=old
+    )
+
+
+def _group_record(groups: GroupRule | None, old: FeatureFile | None) -> dict[str, Any]:
+    """Where the groups come from; images that keep them leave the record as it was."""
+    if groups:
+        return groups.record()
+    return {name: old.provenance.get(name) if old else None for name in ("group_file", "group_pattern")}

@@ -1,4 +1,4 @@
-"""Mends a feature file: recomputes only what is bad or missing, or drops it."""
+"""Repairs a feature file: recomputes only what is damaged or missing, or drops it."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from onepass.extract.backbones.backbone import BATCH_SIZE
 from onepass.extract.data.folders import Folders, image_folders, scan_folder
-from onepass.extract.one_pass.compute import Lacking, Progress, fill, share_rows
-from onepass.extract.one_pass.prepare import check_golden
+from onepass.extract.one_pass.compute import Missing, Progress, Target, compute_missing, share_rows
+from onepass.extract.one_pass.golden_check import check_golden
 from onepass.extract.pixels.views import Augmentation, view_recipe
-from onepass.extract.upkeep.repair_table import mended_table, some_entries
-from onepass.extract.upkeep.verify import backbone_of
-from onepass.features import FeatureFile, ImageTable, SkippedImage
+from onepass.extract.upkeep.repair_table import repaired_table, some_entries
+from onepass.extract.upkeep.verify import backbone_of_file
+from onepass.features import FeatureFile, ImageTable, SkippedImage, only_feature_file
 from onepass.features.errors import DataError, FeatureFileError, opt
 from onepass.features.integrity import Integrity, check_file
 from onepass.features.lock import writer_lock
@@ -29,10 +28,10 @@ class Repair:
     Attributes:
         path: The feature file.
         damage: Things that were not as they had been written.
-        missing: Images that lacked rows.
+        missing: Images that missed rows.
         computed: Images that went through the backbone.
         dropped: Images that have no row any more, or left the file.
-        left: Images that still lack rows, with the reason.
+        left: Images that still miss rows, with the reason.
     """
 
     path: Path
@@ -53,7 +52,7 @@ class Repair:
 
     def __str__(self) -> str:
         if not self.damage and not self.missing:
-            return f"{self.path}: nothing to mend"
+            return f"{self.path}: nothing to repair"
         return (
             f"{self.path}: {self.damage} damaged, {self.missing} missing; {self.computed} images computed, "
             f"{self.dropped} dropped, {len(self.left)} still to do"
@@ -61,7 +60,7 @@ class Repair:
 
 
 def repair(
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     data: Folders | None = None,
     drop: bool = False,
@@ -70,28 +69,29 @@ def repair(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Repair:
-    """Recomputes only what is bad or missing in a feature file, or drops it.
+    """Recomputes only what is damaged or missing in a feature file, or drops it.
 
     Images whose file is gone or has changed keep what they have; they are listed, and `extract` or
     `drop` deals with them. Images that are not in the file are left alone.
 
     Args:
-        path: The feature file.
+        path: The feature file; by default the one in the current folder.
         data: The image folder or folders; by default where they were when the file was made.
         drop: Compute nothing: images with bad or missing rows lose them and are listed as skipped,
             images with a damaged table entry leave the file, and views that more than one image in
             20 lacks are given up.
-        weights: See `backbone_of`.
-        engine: See `backbone_of`.
+        weights: See `backbone_of_file`.
+        engine: See `backbone_of_file`.
         workers: Decoding threads.
         progress: Called with (images done, images to do).
 
     Raises:
-        FeatureFileError: Nothing in the file can be believed, or the images are needed to mend it.
+        FeatureFileError: Nothing in the file can be believed, or the images are needed to repair it.
         DriftError: This machine computes other rows than the file's.
         UserError: The images or the backbone cannot be had.
     """
-    path = Path(path).resolve() if Path(path).is_symlink() else Path(path)
+    path = only_feature_file() if path is None else Path(path)
+    path = path.resolve() if path.is_symlink() else path
     FeatureFile(path).close()  # a missing file or a damaged header ends here
     with writer_lock(path):
         integrity = check_file(path)
@@ -101,7 +101,8 @@ def repair(
         with FeatureFile(path) as file:
             if drop:
                 return replace(done, dropped=_drop(file, integrity))
-            return _recompute(file, integrity, done, data, weights, engine, workers, progress)
+            origin = _Origin(data, weights, engine, workers)
+            return _recompute(file, integrity, done, origin, progress)
 
 
 def _drop(file: FeatureFile, integrity: Integrity) -> int:
@@ -117,14 +118,14 @@ def _drop(file: FeatureFile, integrity: Integrity) -> int:
     views = _finished_views(file)
     if integrity.tables_damaged or views != file.views:
         _rewrite(file, some_entries(file.unchecked_table(), kept), views)
-    share_rows(file.path, Lacking.of(file.path))
+    share_rows(file.path, Missing.of(file.path))
     _clear_damaged_state(file.path)
     with FeatureFile(file.path) as now, RowWriter(file.path) as writer:
-        lacking = now.pending().tolist()
-        for position in lacking:
+        missing = now.pending().tolist()
+        for position in missing:
             writer.withdraw([(position, view) for view in range(now.views)])
             writer.skip(position, DROPPED)
-    return len(bad) + len(lacking)
+    return len(bad) + len(missing)
 
 
 def _finished_views(file: FeatureFile) -> int:
@@ -148,59 +149,61 @@ def _rewrite(file: FeatureFile, table: ImageTable, views: int) -> None:
     write_feature_file(file.path, spec, table, provenance, file.golden_rows, views=views, old=file)
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """Where images and backbone are now, as the user says."""
+
+    data: Folders | None
+    weights: str | None
+    engine: str
+    workers: int | None
+
+
 def _recompute(
-    file: FeatureFile,
-    integrity: Integrity,
-    done: Repair,
-    data: Folders | None,
-    weights: str | None,
-    engine: str,
-    workers: int | None,
-    progress: Progress | None,
+    file: FeatureFile, integrity: Integrity, done: Repair, origin: _Origin, progress: Progress | None
 ) -> Repair:
-    backbone = backbone_of(file, weights=weights, engine=engine)
-    check_golden(file, backbone, remedy=f"Or give up what is bad with {opt.drop}.")
+    backbone = backbone_of_file(file, weights=origin.weights, engine=origin.engine)
+    check_golden(file, backbone, remedy=f"Or give up what is damaged with {opt.drop}.")
     augmentation = _augmentation(file)
-    folders = data if data is not None else [Path(folder) for folder in file.provenance.get("folders") or []]
+    folders = (
+        origin.data if origin.data is not None else [Path(folder) for folder in file.provenance.get("folders") or []]
+    )
     try:
         root = image_folders(folders)[1]
     except DataError as error:
         raise DataError(
-            f"{error} Say with {opt.data} where the images of {file.path} lie now, or {opt.drop} what is bad."
+            f"{error} Say with {opt.data} where the images of {file.path} lie now, or {opt.drop} what is damaged."
         ) from None
     entries = len(file)
     if integrity.tables_damaged:
         scan = scan_folder(folders, seed=int(file.provenance.get("seed") or 0))
-        _rewrite(file, mended_table(file, integrity, scan), file.views)
+        _rewrite(file, repaired_table(file, integrity, scan), file.views)
     else:
         _require_images(file, root)
     _clear_damaged_state(file.path)
-    share_rows(file.path, Lacking.of(file.path))
+    share_rows(file.path, Missing.of(file.path))
     with FeatureFile(file.path) as now:
         paths, entries = now.table.paths, entries - len(now)
-    filled = fill(
-        file.path,
-        Lacking.of(file.path),
-        backbone,
+    target = Target(
+        path=file.path,
+        backbone=backbone,
         root=root,
         paths=paths,
-        unread={},
         augmentation=augmentation,
-        batch_size=BATCH_SIZE,
-        workers=workers,
-        progress=progress,
+        workers=origin.workers,
     )
-    return replace(done, computed=filled.computed, dropped=entries, left=tuple(filled.left))
+    computed = compute_missing(target, Missing.of(file.path), progress=progress)
+    return replace(done, computed=computed.computed, dropped=entries, left=tuple(computed.left))
 
 
 def _require_images(file: FeatureFile, root: Path) -> None:
     """Refuses, before anything is changed, a folder that has none of the images to be computed."""
-    lacking = Lacking.of(file.path).positions
-    files = [file.table.file(position, root) for position in lacking]
+    missing = Missing.of(file.path).positions
+    files = [file.table.file(position, root) for position in missing]
     if files and not any(path.is_file() for path in files):
         raise DataError(
-            f"none of the {len(lacking)} images to compute is in {root}, {file.table.paths[lacking[0]]} for one. Say "
-            f"with {opt.data} where the images of {file.path} lie now, or {opt.drop} what is bad."
+            f"none of the {len(missing)} images to compute is in {root}, {file.table.paths[missing[0]]} for one. Say "
+            f"with {opt.data} where the images of {file.path} lie now, or {opt.drop} what is damaged."
         )
 
 
@@ -224,6 +227,6 @@ def _augmentation(file: FeatureFile) -> Augmentation | None:
     if view_recipe(augmentation) != file.spec.views:
         raise FeatureFileError(
             f"the views of {file.path} were drawn by {file.spec.views}; this onepass draws "
-            f"{view_recipe(augmentation)}. Mend it with the onepass that wrote it, or {opt.drop} what is bad."
+            f"{view_recipe(augmentation)}. Repair it with the onepass that wrote it, or {opt.drop} what is damaged."
         )
     return augmentation

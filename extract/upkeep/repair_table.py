@@ -1,4 +1,4 @@
-"""Mends the image table of a damaged feature file with what the image folders, and its own checksums, tell."""
+"""Repairs the image table of a damaged feature file with what the image folders, and its own checksums, tell."""
 
 import contextlib
 from collections import Counter
@@ -17,7 +17,7 @@ from onepass.features.layout import PER_IMAGE, entry_checksums, fixed_width, tab
 _COLUMNS = ("labels", "splits", "content_hashes", "file_sizes", "file_mtimes")
 
 
-def mended_table(file: FeatureFile, integrity: Integrity, scan: FolderScan) -> ImageTable:
+def repaired_table(file: FeatureFile, integrity: Integrity, scan: FolderScan) -> ImageTable:
     """The file's table with damaged entries, and class names, as the image folders have them.
 
     A damaged entry is told by its path or, if that is what was hit, by its content; one that neither
@@ -32,7 +32,7 @@ def mended_table(file: FeatureFile, integrity: Integrity, scan: FolderScan) -> I
     if not any(table.paths[i] in there for i in intact):
         raise DataError(
             f"none of the images of {file.path} is in {scan.root}. Say with {opt.data} where they lie now, or "
-            f"{opt.drop} what is bad."
+            f"{opt.drop} what is damaged."
         )
     names = list(table.class_names)
     if any(found.part == "class names" for found in integrity.damage):
@@ -40,20 +40,20 @@ def mended_table(file: FeatureFile, integrity: Integrity, scan: FolderScan) -> I
     taken = {table.paths[i] for i in intact}
     free = {path: i for path, i in there.items() if path not in taken}
     by_content = {scan.table.content_hashes[i].tobytes(): i for i in free.values()}
-    mended = {}
+    repaired = {}
     for i in bad:
         found = free.get(table.paths[i], by_content.get(table.content_hashes[i].tobytes()))
         if found is not None and scan.table.class_names[scan.table.labels[found]] in names:
-            mended[i] = found
+            repaired[i] = found
     columns: dict[str, Any] = {name: getattr(table, name).copy() for name in _COLUMNS}
     paths = list(table.paths)
-    for i, found in mended.items():
+    for i, found in repaired.items():
         paths[i] = scan.table.paths[found]
         for name in _COLUMNS:
             columns[name][i] = getattr(scan.table, name)[found]
         columns["labels"][i] = names.index(scan.table.class_names[scan.table.labels[found]])
     whole = replace(table, class_names=tuple(names), paths=tuple(paths), **columns)
-    whole, told = _with_groups(file, whole, scan, intact, mended)
+    whole, told = _with_groups(file, whole, scan, intact, repaired)
     return some_entries(whole, np.array([i for i in range(len(table)) if i not in bad or i in told]))
 
 
@@ -65,26 +65,26 @@ def some_entries(table: ImageTable, kept: np.ndarray) -> ImageTable:
 
 
 def _with_groups(
-    file: FeatureFile, table: ImageTable, scan: FolderScan, intact: list[int], mended: dict[int, int]
+    file: FeatureFile, table: ImageTable, scan: FolderScan, intact: list[int], repaired: dict[int, int]
 ) -> tuple[ImageTable, set[int]]:
-    """The table with the group and the split that each mended entry had, and the entries of which that is known.
+    """The table with the group and the split that each repaired entry had, and the entries of which that is known.
 
     The entry's own checksum tells them: of all groups of the file and all splits, those that give it again. Else
     the user's rule tells the group, and a split that was drawn is that of the group, or as it stands.
 
     Args:
         file: The damaged file.
-        table: Its table, mended but for this; the splits of mended entries are the folder's.
+        table: Its table, repaired but for this; the splits of repaired entries are the folder's.
         scan: Of the folders.
         intact: Positions of entries that were not damaged.
-        mended: Position in the table -> position in the scan.
+        repaired: Position in the table -> position in the scan.
     """
     groups, splits = list(table.groups), table.splits.copy()
     by_rule, stood = _by_rule(file, scan), file.stored("splits")
     side = {groups[i]: splits[i] for i in intact if groups[i]}
     known = dict.fromkeys(["", *(groups[i] for i in intact)])
     told = set()
-    for i, found in mended.items():
+    for i, found in repaired.items():
         ruled = by_rule.get(scan.table.paths[found], None if side else "")
         candidates = dict.fromkeys([groups[i] if ruled is None else ruled, groups[i], *known])
         if proven := _told_by_checksum(file, table, i, list(candidates)):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from onepass.extract.backbones.backbone import Backbone, Source, load_backbone_for
-from onepass.extract.one_pass.prepare import check_golden
+from onepass.extract.one_pass.golden_check import check_golden
 from onepass.features import FeatureFile
 from onepass.features.drift import Drift
 from onepass.features.errors import UserError
@@ -68,7 +68,7 @@ class Verification:
         if found.header_damaged:
             lines.append("Nothing in it can be believed: delete it and extract again.")
         elif self.verdict in ("damaged", "incomplete"):
-            lines.append(f"Mend it with: onepass repair {found.path}")
+            lines.append(f"Repair it with: onepass repair {found.path}")
         return "\n".join(lines)
 
 
@@ -78,8 +78,8 @@ def verify(path: str | Path, *, golden: bool = True, weights: str | None = None,
     Args:
         path: The feature file.
         golden: Recompute the golden rows.
-        weights: See `backbone_of`.
-        engine: See `backbone_of`.
+        weights: See `backbone_of_file`.
+        engine: See `backbone_of_file`.
 
     Raises:
         FeatureFileError: It is no feature file.
@@ -89,13 +89,13 @@ def verify(path: str | Path, *, golden: bool = True, weights: str | None = None,
         return Verification(integrity, None)
     with FeatureFile(path) as file:
         try:
-            backbone = backbone_of(file, weights=weights, engine=engine)
+            backbone = backbone_of_file(file, weights=weights, engine=engine)
             return Verification(integrity, check_golden(file, backbone, accept=True))
         except UserError as error:
             return Verification(integrity, None, str(error))
 
 
-def backbone_of(file: FeatureFile, *, weights: str | None = None, engine: str = "auto") -> Backbone:
+def backbone_of_file(file: FeatureFile, *, weights: str | None = None, engine: str = "auto") -> Backbone:
     """The backbone that computed a file's rows.
 
     Args:

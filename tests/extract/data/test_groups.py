@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onepass.extract import Backbone, check_folder, extract_features, plan_extraction
+from onepass.extract import Backbone, check_folder, extract_features, plan
 from onepass.extract.data.folders import scan_folder
 from onepass.extract.data.groups import GroupRule
 from onepass.extract.data.splits import draw_splits
@@ -305,11 +305,11 @@ def test_mistakes_are_told_before_a_backbone_is_made_or_an_image_read(
 
 
 def test_a_plan_checks_the_groups_and_counts_their_bytes(data: Path, tiny_backbone: Backbone, tmp_path: Path):
-    plain = plan_extraction(data, tiny_backbone, out=tmp_path / "f.h5")
-    plan = plan_extraction(data, tiny_backbone, out=tmp_path / "f.h5", group_pattern=r"(\w+/\d+\.png)")
-    assert plan.disk - plain.disk == 40 * len("dogs/19.png")
+    plain = plan(data, tiny_backbone, out=tmp_path / "f.h5")
+    estimate = plan(data, tiny_backbone, out=tmp_path / "f.h5", group_pattern=r"(\w+/\d+\.png)")
+    assert estimate.disk - plain.disk == 40 * len("dogs/19.png")
     with pytest.raises(DataError, match="gives no group to 40 images"):
-        plan_extraction(data, tiny_backbone, out=tmp_path / "f.h5", groups={})
+        plan(data, tiny_backbone, out=tmp_path / "f.h5", groups={})
 
 
 def test_the_command_takes_groups(data: Path, tiny_file: Path, tmp_path: Path):

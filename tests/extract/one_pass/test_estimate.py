@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from onepass.extract import Backbone, plan_extraction
+from onepass.extract import Backbone, plan
 from onepass.extract.one_pass.run import run_extraction
 from onepass.features.errors import DataError
 from support import MakeFolder, run_program
@@ -11,25 +11,25 @@ from support import MakeFolder, run_program
 
 def test_a_plan_counts_what_is_new_and_writes_nothing(make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path):
     data = make_folder({"cats": 30, "dogs": 30})
-    plan = plan_extraction(data, tiny_backbone, out=tmp_path / "f.h5", views=3, workers=1)
-    assert (plan.images, plan.to_compute, plan.views, plan.workers) == (60, 60, 3, 1)
+    estimate = plan(data, tiny_backbone, out=tmp_path / "f.h5", views=3, workers=1)
+    assert (estimate.images, estimate.to_compute, estimate.views, estimate.workers) == (60, 60, 3, 1)
     assert not (tmp_path / "f.h5").exists()
 
     done = run_extraction(data, tiny_backbone, out=tmp_path / "f.h5", views=3)
     make_folder({"owls": 5}, seed=4)
-    again = plan_extraction(data, tiny_backbone, out=tmp_path / "f.h5")
+    again = plan(data, tiny_backbone, out=tmp_path / "f.h5")
 
     assert (again.images, again.to_compute, again.views) == (65, 5, 3)
     assert again.seconds == pytest.approx(15 / again.rate)
-    more = plan_extraction(data, tiny_backbone, out=tmp_path / "f.h5", views=4)
+    more = plan(data, tiny_backbone, out=tmp_path / "f.h5", views=4)
     assert more.seconds == pytest.approx((60 * 1 + 5 * 4) / more.rate)
-    assert plan.disk == pytest.approx(done.path.stat().st_size, abs=12_000)  # HDF5's own structures
+    assert estimate.disk == pytest.approx(done.path.stat().st_size, abs=12_000)  # HDF5's own structures
 
 
 def test_the_limit_is_the_slower_of_the_two(make_folder: MakeFolder, tiny_backbone: Backbone):
-    plan = plan_extraction(make_folder({"cats": 30, "dogs": 30}), tiny_backbone)
-    assert plan.limit == ("decoding" if plan.decode_rate < plan.compute_rate else "compute")
-    assert "limit   " + plan.limit in str(plan)
+    estimate = plan(make_folder({"cats": 30, "dogs": 30}), tiny_backbone)
+    assert estimate.limit == ("decoding" if estimate.decode_rate < estimate.compute_rate else "compute")
+    assert "limit   " + estimate.limit in str(estimate)
 
 
 def test_images_that_cannot_be_read_give_no_plan(tiny_backbone: Backbone, tmp_path: Path):
@@ -37,7 +37,7 @@ def test_images_that_cannot_be_read_give_no_plan(tiny_backbone: Backbone, tmp_pa
         (tmp_path / path).parent.mkdir()
         (tmp_path / path).write_text(path)
     with pytest.raises(DataError, match=r"^none of the 2 images tried could be read; look at .*cats/1.jpg, for one\.$"):
-        plan_extraction(tmp_path, tiny_backbone)
+        plan(tmp_path, tiny_backbone)
 
 
 def test_the_command_prints_a_plan(make_folder: MakeFolder, tiny_file: Path, tmp_path: Path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onepass.extract import Backbone, plan_extraction
+from onepass.extract import Backbone, plan
 from onepass.extract.one_pass.report import Extraction
 from onepass.extract.one_pass.run import run_extraction
 from onepass.extract.upkeep import repair, verify
@@ -69,9 +69,9 @@ def test_rows_of_another_file_are_reused_unless_they_have_lost_precision(
     data: Path, tiny_backbone: Backbone, tmp_path: Path, base: str, new: str, computed: int
 ):
     run(data, tiny_backbone, tmp_path / "base.h5", row_dtype=base)
-    plan = plan_extraction(data, tiny_backbone, out=tmp_path / "f.h5", base=[tmp_path / "base.h5"], row_dtype=new)
+    estimate = plan(data, tiny_backbone, out=tmp_path / "f.h5", base=[tmp_path / "base.h5"], row_dtype=new)
     done = run(data, tiny_backbone, tmp_path / "f.h5", base=[tmp_path / "base.h5"], row_dtype=new)
-    assert (plan.to_compute, done.computed, done.row_dtype) == (computed, computed, new)
+    assert (estimate.to_compute, done.computed, done.row_dtype) == (computed, computed, new)
 
 
 def test_exact_copies_are_computed_once(data: Path, tiny_backbone: Backbone, tmp_path: Path):
@@ -84,12 +84,12 @@ def test_a_plan_knows_the_size_of_either(data: Path, tiny_backbone: Backbone, tm
     sizes = {}
     for row_dtype in ("float32", "float16"):
         options = {"out": tmp_path / f"{row_dtype}.h5", "views": 3, "row_dtype": row_dtype}
-        plan = plan_extraction(data, tiny_backbone, **options)
+        estimate = plan(data, tiny_backbone, **options)
         done = run_extraction(data, tiny_backbone, **options)
-        assert plan.disk == pytest.approx(done.path.stat().st_size, abs=12_000)  # HDF5's own structures
-        sizes[row_dtype] = plan.disk
+        assert estimate.disk == pytest.approx(done.path.stat().st_size, abs=12_000)  # HDF5's own structures
+        sizes[row_dtype] = estimate.disk
     assert sizes["float32"] - sizes["float16"] == 9 * 3 * 8 * 2
-    kept = plan_extraction(data, tiny_backbone, out=tmp_path / "float16.h5")
+    kept = plan(data, tiny_backbone, out=tmp_path / "float16.h5")
     assert (kept.disk, kept.to_compute) == (sizes["float16"], 0)
 
 

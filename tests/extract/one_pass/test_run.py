@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from onepass.extract import Backbone, extract_features, load_backbone
-from onepass.extract.one_pass.run import Extraction, default_path, run_extraction
+from onepass.extract.one_pass.run import Extraction, run_extraction
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, FeatureFileError, LockedError, OptionError, SpecMismatchError, UserError
 from onepass.features.lock import writer_lock
@@ -264,7 +264,7 @@ def test_a_file_replaced_while_it_is_read_gets_no_row(
     make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     data = make_folder({"cats": 4, "dogs": 4})
-    from onepass.extract.one_pass import prepare as prepare_module
+    from onepass.extract.one_pass import resolve as prepare_module
 
     scan = prepare_module.scan_folder
 
