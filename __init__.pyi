@@ -1,11 +1,11 @@
 from .extract import BackboneFeatures as BackboneFeatures
 from .extract import Extraction as Extraction
-from .extract import backbones as backbones
 from .extract import extract_features as extract_features
 from .extract import load_backbone as load_backbone
 from .extract import plan as plan
 from .extract import repair as repair
 from .extract import run_extraction as run_extraction
+from .extract.backbones.listing import backbones as backbones
 from .features import FeatureFile as FeatureFile
 from .features import OnepassWarning as OnepassWarning
 from .features import UserError as UserError

@@ -5,7 +5,6 @@ from .backbones.backbone import load_backbone_for as load_backbone_for
 from .backbones.catalogue import CATALOGUE as CATALOGUE
 from .backbones.listing import Backbones as Backbones
 from .backbones.listing import Stages as Stages
-from .backbones.listing import backbones as backbones
 from .backbones.trainable import TrainableBackbone as TrainableBackbone
 from .backbones.trainable import load_trainable as load_trainable
 from .backbones.trainable import trainable_within as trainable_within

@@ -102,10 +102,9 @@ def prepared(
     names = [field.name for field in dataclasses.fields(PassOptions)]
     options = PassOptions(**{name: settings[name] for name in names if settings.get(name) is not None})
     check_folder(data, groups=options.groups, group_pattern=options.group_pattern)
-    if isinstance(backbone, Backbone):
-        return options, backbone
-    name: dict[str, Any] = {} if backbone is None else {"name": str(backbone)}
-    return options, load_backbone(**name, **own)
+    if backbone is None:
+        return options, load_backbone(**own)
+    return options, load_backbone(str(backbone), **own) if isinstance(backbone, str | Path) else backbone
 
 
 def _target(job: Job) -> Target:

@@ -348,7 +348,7 @@ def test_a_file_of_the_version_before_is_refused(feature_file: Path):
         file.attrs["format_version"] = 2
     message = (
         r"has format version 2; this onepass reads version 3. Use the onepass that wrote it. Or delete it, or choose "
-        r"another file with --out, and extract again\.$"
+        r"another file with out, and extract again\.$"
     )
     with pytest.raises(FeatureFileError, match=message):
         FeatureFile(feature_file)

@@ -108,7 +108,7 @@ def test_a_number_beyond_float16_is_refused_before_any_row_of_the_batch_is_store
     large[1, 3] = value
     message = (
         rf"^the row of class1/bild 5 ü.jpg holds numbers of up to {abs(np.float32(value)):.6g}".replace("+", r"\+")
-        + r"; float16 ends at 65504. Use --row-dtype float32\.$"
+        + r"; float16 ends at 65504. Use row_dtype='float32'\.$"
     )
     with RowWriter(half) as writer, pytest.raises(RowRangeError, match=message):
         writer.commit(plain([4, 5]), large)
@@ -125,7 +125,9 @@ def test_a_file_that_cannot_be_rounded_stays_as_it_is(rows: np.ndarray, tmp_path
     rows[39, 1, 5] = 1e5
     path = write(tmp_path / "f.h5", rows, "float32")
     before = path.read_bytes()
-    with pytest.raises(RowRangeError, match="holds numbers of up to 100000; float16 ends at 65504. Use --row-dtype fl"):
+    with pytest.raises(
+        RowRangeError, match="holds numbers of up to 100000; float16 ends at 65504. Use row_dtype='float32'."
+    ):
         write_feature_file(
             path, make_spec(), make_table(40), {}, GOLDEN, views=2, row_dtype="float16", old=FeatureFile(path)
         )

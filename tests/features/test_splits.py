@@ -76,5 +76,5 @@ def test_the_rows_to_score_are_those_the_head_has_not_seen():
     assert part("auto", rows=slice(2)) == ([], "unseen")
     assert part("val") == ([2], "val")
     assert part("all") == ([0, 1, 2, 3, 4], "all")
-    with pytest.raises(OptionError, match="--split is 'dev'; needed: auto, all, unseen or one of train, val, test"):
+    with pytest.raises(OptionError, match="split is 'dev'; needed: auto, all, unseen or one of train, val, test"):
         part("dev")

@@ -196,12 +196,12 @@ def test_a_model_that_ends_in_a_classifier_is_refused_with_the_remedy(tmp_path: 
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"name": "no.keras"}, "there is no backbone file no.keras|cannot read"),
-    ({"resize": "stretch"}, "--resize is 'stretch'; needed: one of squash, crop, pad, keras."),
-    ({"pooling": "sum"}, "--pooling is 'sum'; needed: one of avg, max, flatten."),
-    ({"engine": "onnx"}, "--engine is 'onnx'; needed: one of auto, openvino, tensorflow."),
-    ({"precision": "int4"}, "--precision is 'int4'; needed: one of auto, float32, bfloat16, int8."),
-    ({"image_size": 5}, "--image-size is 5; needed: 8 to 4096 pixels."),
-    ({"batch_size": 0}, "--batch-size is 0; needed: at least 1."),
+    ({"resize": "stretch"}, "resize is 'stretch'; needed: one of squash, crop, pad, keras."),
+    ({"pooling": "sum"}, "pooling is 'sum'; needed: one of avg, max, flatten."),
+    ({"engine": "onnx"}, "engine is 'onnx'; needed: one of auto, openvino, tensorflow."),
+    ({"precision": "int4"}, "precision is 'int4'; needed: one of auto, float32, bfloat16, int8."),
+    ({"image_size": 5}, "image_size is 5; needed: 8 to 4096 pixels."),
+    ({"batch_size": 0}, "batch_size is 0; needed: at least 1."),
     ({"name": "inceptionv3", "image_size": 32, "weights": "w"}, "inceptionv3 cannot take 32 px images: "),
 ])  # fmt: skip
 def test_wrong_settings_end_in_one_message(options: dict, message: str, tmp_path: Path):
@@ -225,7 +225,7 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path: Path):
     for entry in cache_folder().glob("*"):
         (entry / "backbone.json").unlink(missing_ok=True)
     source = Source("mobilenet_0.25", str(tmp_path / "w.weights.h5"))
-    with pytest.raises(SpecMismatchError, match=r"x.head needs mobilenet_0.25.*\n[^$]*weights_hash[^$]*--weights\.$"):
+    with pytest.raises(SpecMismatchError, match=r"x.head needs mobilenet_0.25.*\n[^$]*weights_hash[^$]*weights\.$"):
         load_backbone_for(wanted, source=source, needed_by="x.head")
 
 
@@ -290,8 +290,8 @@ def test_a_failed_download_ends_in_one_line_that_names_the_ways_out(tmp_path: Pa
     (line,) = done.stdout.splitlines()
     assert line.startswith("error the ImageNet weights of mobilenet_0.25 could not be loaded (URL fetch failure on ")
     assert line.endswith(
-        f"Give a file with --weights, put Keras's own download into {tmp_path / 'keras' / 'models'}, "
-        "or use the bundled --backbone efficientnet_lite0."
+        f"Give a file with weights, put Keras's own download into {tmp_path / 'keras' / 'models'}, "
+        "or use the bundled backbone='efficientnet_lite0'."
     )
 
 

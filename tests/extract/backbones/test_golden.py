@@ -50,7 +50,7 @@ def test_an_incremental_run_refuses_rows_that_drifted(make_folder: MakeFolder, t
     message = (
         r"^this machine does not compute the rows of .*f.h5: cosine 0\.\d+ \(needed 0.\d+\), largest difference \d+, "
         r"on 8 test images. Use the versions and the engine that `onepass info .*f.h5` lists. Or go on with "
-        r"--accept-drift, which is recorded.$"
+        r"accept_drift=True, which is recorded.$"
     )
     with pytest.raises(DriftError, match=message):
         run_extraction(data, Shifted(tiny_backbone, 100), out=tmp_path / "f.h5")

@@ -152,7 +152,7 @@ def test_unreadable_images_are_passed_over(tiny_file: Path, files: Files, tmp_pa
         calibrated(backbone, broken)
     assert str(caught.value) == (
         "int8 is calibrated on images, and none of the 2 chosen for it could be read. "
-        "Mend or replace them, or use --precision float32 or bfloat16."
+        "Mend or replace them, or use precision='float32' or bfloat16."
     )
 
 
@@ -176,7 +176,7 @@ def test_int8_does_not_go_with_tensorflow(tiny_file: Path):
     with pytest.raises(OptionError) as caught:
         load_backbone(str(tiny_file), precision="int8", engine="tensorflow")
     assert str(caught.value) == (
-        "--precision int8 does not go with --engine tensorflow; use openvino, or another precision."
+        "precision='int8' does not go with engine='tensorflow'; use openvino, or another precision."
     )
 
 
@@ -190,7 +190,7 @@ def test_a_processor_without_int8_is_told(quantised, monkeypatch: pytest.MonkeyP
     with pytest.raises(BackboneError) as caught:
         _ = fresh.engine
     assert str(caught.value) == (
-        "this processor cannot compute in int8 (OpenVINO chose f32). Extract, and train, with --precision float32."
+        "this processor cannot compute in int8 (OpenVINO chose f32). Extract, and train, with precision='float32'."
     )
 
 
@@ -257,7 +257,7 @@ def test_nncf_that_is_not_installed_is_told(tiny_file: Path, files: Files, monke
         calibrated(load_backbone(str(tiny_file), precision="int8"), files)
     assert str(caught.value) == (
         'int8 needs NNCF, which is not installed. Run: pip install "onepass[int8]". '
-        "Or use --precision float32 or bfloat16."
+        "Or use precision='float32' or bfloat16."
     )
 
 

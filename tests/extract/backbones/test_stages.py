@@ -199,11 +199,11 @@ NO_SUCH = (
 
 
 @pytest.mark.parametrize(("unfreeze", "message"), [
-    ("0", "--unfreeze is 0; efficientnet_lite0 has 141 layers, so needed: 1 to 141."),
-    ("-2", "--unfreeze is -2; efficientnet_lite0 has 141 layers, so needed: 1 to 141."),
-    ("142", "--unfreeze is 142; efficientnet_lite0 has 141 layers, so needed: 1 to 141."),
-    ("blok7", "--unfreeze is 'blok7'; " + NO_SUCH.format("Did you mean block7 or block6 or block5? ")),
-    ("", "--unfreeze is ''; " + NO_SUCH.format("")),
+    ("0", "unfreeze is 0; efficientnet_lite0 has 141 layers, so needed: 1 to 141."),
+    ("-2", "unfreeze is -2; efficientnet_lite0 has 141 layers, so needed: 1 to 141."),
+    ("142", "unfreeze is 142; efficientnet_lite0 has 141 layers, so needed: 1 to 141."),
+    ("blok7", "unfreeze is 'blok7'; " + NO_SUCH.format("Did you mean block7 or block6 or block5? ")),
+    ("", "unfreeze is ''; " + NO_SUCH.format("")),
 ])  # fmt: skip
 def test_what_unfreeze_cannot_mean(network, unfreeze: str, message: str):
     with pytest.raises(OptionError) as caught:

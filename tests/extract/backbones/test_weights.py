@@ -86,7 +86,7 @@ def test_another_width_is_refused_by_layer_and_shape(tmp_path: Path, kind: str):
         load_weights_file(mobilenet(), path, backbone="mobilenet_0.25")
     assert str(caught.value) == (
         f"{path} does not fit mobilenet_0.25: layer conv1 needs (3,3,3,8), the file's conv1 has (3,3,3,16). "
-        "Choose the --backbone that the file was made for, or a weights file of mobilenet_0.25."
+        "Choose the backbone that the file was made for, or a weights file of mobilenet_0.25."
     )
 
 

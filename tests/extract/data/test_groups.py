@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onepass.extract import Backbone, check_folder, extract_features, plan
+from onepass.extract import Backbone, check_folder, extract_features, plan, repair, verify
 from onepass.extract.data.folders import scan_folder
 from onepass.extract.data.groups import GroupRule
 from onepass.extract.data.splits import draw_splits
 from onepass.extract.one_pass.report import Extraction
 from onepass.extract.one_pass.run import run_extraction
-from onepass.extract.upkeep import repair, verify
 from onepass.features import FeatureFile, ImageTable
 from onepass.features.errors import DataError, OptionError
 from support import MakeFolder, flip_bit, run_program
@@ -125,7 +124,7 @@ def test_new_images_need_a_group_where_others_have_one(
     make_folder({"owls": 4}, seed=3)
     message = (
         r"^the images of the feature file have groups, and nobody says that of 4 images, such as owls/0.png, "
-        r"owls/1.png, owls/2.png. Give the groups again, with --groups or --group-pattern\.$"
+        r"owls/1.png, owls/2.png. Give the groups again, with groups or group_pattern\.$"
     )
     with pytest.raises(DataError, match=message):
         run(data, tiny_backbone, tmp_path / "f.h5")
@@ -262,8 +261,8 @@ NEEDED = r"; needed: a regular expression with the group in parentheses, such as
 
 
 @pytest.mark.parametrize(("pattern", "message"), [
-    (r"(x", r"^--group-pattern is '\(x' \(missing \), unterminated subpattern at position 0\)" + NEEDED),
-    (r"x+", r"^--group-pattern is 'x\+', without parentheses" + NEEDED),
+    (r"(x", r"^group_pattern is '\(x' \(missing \), unterminated subpattern at position 0\)" + NEEDED),
+    (r"x+", r"^group_pattern is 'x\+', without parentheses" + NEEDED),
 ])  # fmt: skip
 def test_a_pattern_that_is_none_is_refused(data: Path, pattern: str, message: str):
     with pytest.raises(OptionError, match=message):
@@ -273,8 +272,8 @@ def test_a_pattern_that_is_none_is_refused(data: Path, pattern: str, message: st
 @pytest.mark.parametrize("pattern", [r"^cats/(\d+)", r"^cats/(\d+)|^dogs/", r"^(?:cats/|dogs/\d+())(\d*)"])
 def test_an_image_without_a_match_is_refused(data: Path, pattern: str):
     message = (
-        r"^--group-pattern .* finds no group in (2|4)0 images, such as .*/0.png, .*/1.png, .*/10.png \(of 40 files\). "
-        r"Widen the pattern, or give a table with --groups\.$"
+        r"^group_pattern .* finds no group in (2|4)0 images, such as .*/0.png, .*/1.png, .*/10.png \(of 40 files\). "
+        r"Widen the pattern, or give a table with groups\.$"
     )
     with pytest.raises(DataError, match=message):
         check_folder(data, group_pattern=pattern)
@@ -287,7 +286,7 @@ def test_one_image_without_a_match_is_named(data: Path):
 
 
 def test_a_table_and_a_pattern_together_are_refused(data: Path):
-    with pytest.raises(OptionError, match=r"^--groups and --group-pattern were both given; needed: one of them\.$"):
+    with pytest.raises(OptionError, match=r"^groups and group_pattern were both given; needed: one of them\.$"):
         check_folder(data, groups={}, group_pattern="(.)")
 
 

@@ -261,12 +261,12 @@ def test_new_images_get_the_views_that_the_file_has(make_folder: MakeFolder, tin
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"views": 2}, r"f.h5 holds 3 views per image; none is dropped. Choose another --out\.$"),
+        ({"views": 2}, r"f.h5 holds 3 views per image; none is dropped. Choose another out\.$"),
         (
             {"augment": "rotate=9"},
-            r"holds views of the recipe .*: flip; this command asks for .*: rotate=9. Leave --aug",
+            r"holds views of the recipe .*: flip; this command asks for .*: rotate=9. Leave aug",
         ),
-        ({"views": 0}, r"^--views is 0; needed: 1 to 1000\.$"),
+        ({"views": 0}, r"^views is 0; needed: 1 to 1000\.$"),
     ],
 )
 def test_views_are_never_dropped_or_mixed(
@@ -279,7 +279,7 @@ def test_views_are_never_dropped_or_mixed(
 
 
 def test_a_recipe_without_views_is_refused(make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path):
-    with pytest.raises(OptionError, match=r"^--augment needs --views, how many views .* such as --views 8\.$"):
+    with pytest.raises(OptionError, match=r"^augment needs views, how many views .* such as views=8\.$"):
         run(make_folder({"cats": 2, "dogs": 2}), tiny_backbone, tmp_path / "f.h5", augment="flip")
 
 
@@ -305,5 +305,5 @@ def test_unchanged_files_are_recognised_without_being_read(
 
 def test_the_pixels_of_keras_have_no_views(make_folder: MakeFolder, tiny_file: Path, tmp_path: Path):
     backbone = load_backbone(str(tiny_file), resize="keras")
-    with pytest.raises(OptionError, match=r"^--resize keras gives plain images alone; leave --views out, or choose"):
+    with pytest.raises(OptionError, match=r"^resize='keras' gives plain images alone; leave views out, or choose"):
         run(make_folder({"cats": 2, "dogs": 2}), backbone, tmp_path / "f.h5", views=2)

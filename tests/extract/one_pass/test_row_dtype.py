@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onepass.extract import Backbone, plan
+from onepass.extract import Backbone, plan, repair, verify
 from onepass.extract.one_pass.report import Extraction
 from onepass.extract.one_pass.run import run_extraction
-from onepass.extract.upkeep import repair, verify
 from onepass.features import FeatureFile
 from onepass.features.errors import OptionError, RowRangeError
 from support import MakeFolder, flip_bit, run_program
@@ -127,7 +126,7 @@ class Large:
 
 def test_rows_beyond_float16_are_refused_by_name(data: Path, tiny_backbone: Backbone, tmp_path: Path):
     message = (
-        r"^the row of (cats|dogs)/\d.png holds numbers of up to .*; float16 ends at 65504. Use --row-dtype float32\.$"
+        r"^the row of (cats|dogs)/\d.png holds numbers of up to .*; float16 ends at 65504. Use row_dtype='float32'\.$"
     )
     with pytest.raises(RowRangeError, match=message):
         run(data, Large(tiny_backbone), tmp_path / "f.h5", row_dtype="float16")
@@ -140,7 +139,7 @@ def test_rows_beyond_float16_are_refused_by_name(data: Path, tiny_backbone: Back
 
 
 def test_another_type_is_refused(data: Path, tiny_backbone: Backbone, tmp_path: Path):
-    with pytest.raises(OptionError, match=r"^--row-dtype is 'bfloat16'; needed: float32 or float16\.$"):
+    with pytest.raises(OptionError, match=r"^row_dtype is 'bfloat16'; needed: float32 or float16\.$"):
         run(data, tiny_backbone, tmp_path / "f.h5", row_dtype="bfloat16")
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onepass.extract import Backbone, extract_features, load_backbone
-from onepass.extract.one_pass.run import Extraction, run_extraction
+from onepass.extract import Backbone, Extraction, extract_features, load_backbone
+from onepass.extract.one_pass.resolve import output_path
+from onepass.extract.one_pass.run import run_extraction
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, FeatureFileError, LockedError, OptionError, SpecMismatchError, UserError
 from onepass.features.lock import writer_lock
@@ -149,7 +150,7 @@ def test_another_spec_under_the_same_name_is_refused_side_by_side(
         run(data, load_backbone(str(tiny_file), pooling="max"), tmp_path / "f.h5")
     assert str(caught.value).endswith(
         "  pooling  avg".ljust(13 + len(str(tmp_path / "f.h5"))) + "max\n"
-        "Repeat the settings of the file, or choose another file with --out."
+        "Repeat the settings of the file, or choose another file with out."
     )
     assert (tmp_path / "f.h5").read_bytes() == before
 
@@ -177,19 +178,22 @@ def test_two_runs_on_one_file_do_not_mix(make_folder: MakeFolder, tiny_backbone:
 
 
 def test_an_unwritable_folder_is_told_before_any_work(make_folder: MakeFolder, tiny_backbone: Backbone):
-    with pytest.raises(UserError, match=r"cannot write in /proc: .*Choose another file with --out"):
+    with pytest.raises(UserError, match=r"cannot write in /proc: .*Choose another file with out"):
         run(make_folder({"cats": 2, "dogs": 2}), tiny_backbone, Path("/proc/f.h5"))
 
 
 def test_sizes_below_one_are_refused(make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path):
-    with pytest.raises(OptionError, match="--batch-size and --workers must be at least 1."):
+    with pytest.raises(OptionError, match=r"^workers is 0; needed: at least 1\.$"):
         run(make_folder({"cats": 2, "dogs": 2}), tiny_backbone, tmp_path / "f.h5", workers=0)
 
 
 def test_the_default_name_joins_folder_and_backbone(tmp_path: Path):
-    assert default_path([tmp_path / "my data"], "resnet50") == Path("my data.resnet50.h5")
-    assert default_path([tmp_path / "a", tmp_path / "b"], "resnet50") == Path("a+b.resnet50.h5")
-    assert default_path([tmp_path / "data" / "."], "tiny") == Path("data.tiny.h5")
+    for name in ("my data", "a", "b", "data"):
+        (tmp_path / name).mkdir()
+    assert output_path(tmp_path / "my data", "resnet50", None) == Path("my data.resnet50.h5")
+    assert output_path([tmp_path / "a", tmp_path / "b"], "resnet50", None) == Path("a+b.resnet50.h5")
+    assert output_path(tmp_path / "data" / ".", "tiny", None) == Path("data.tiny.h5")
+    assert output_path(tmp_path / "data", "tiny", "x.h5") == Path("x.h5")
 
 
 def test_an_exception_midway_keeps_what_was_computed(make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path):
@@ -276,7 +280,7 @@ def test_a_file_replaced_while_it_is_read_gets_no_row(
     monkeypatch.setattr(prepare_module, "scan_folder", scan_then_replace)
     done = run(data, tiny_backbone, tmp_path / "f.h5")
     assert [(s.path, s.reason) for s in done.skipped] == [
-        ("cats/0.png", "no longer the file whose content was recorded; extract again with --rehash")
+        ("cats/0.png", "no longer the file whose content was recorded; extract again with rehash")
     ]
 
 

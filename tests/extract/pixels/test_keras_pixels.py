@@ -1,4 +1,4 @@
-"""`--resize keras` against `image_dataset_from_directory` itself."""
+"""`resize='keras'` against `image_dataset_from_directory` itself."""
 
 import io
 import struct
@@ -134,8 +134,8 @@ def small_first_frame(image: Image.Image) -> bytes:
 
 
 @pytest.mark.parametrize(("make", "reason"), [
-    (lambda i: encoded(i, "WEBP"), "not an image (JPEG, PNG, BMP, GIF are all that --resize keras reads)"),
-    (lambda i: encoded(i, "TIFF"), "not an image (JPEG, PNG, BMP, GIF are all that --resize keras reads)"),
+    (lambda i: encoded(i, "WEBP"), "not an image (JPEG, PNG, BMP, GIF are all that resize='keras' reads)"),
+    (lambda i: encoded(i, "TIFF"), "not an image (JPEG, PNG, BMP, GIF are all that resize='keras' reads)"),
     (lambda i: encoded(i.convert("1"), "BMP"),
      "a BMP that Keras does not read; needed: uncompressed, 8, 24 or 32 bits per pixel"),
     (lambda i: encoded(i, "BMP") + b"..",

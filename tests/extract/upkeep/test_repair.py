@@ -6,9 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from onepass.extract import Backbone
+from onepass.extract import Backbone, repair, verify
 from onepass.extract.one_pass.run import run_extraction
-from onepass.extract.upkeep import repair, verify
 from onepass.extract.upkeep.repair import DROPPED
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, FeatureFileError
@@ -36,7 +35,7 @@ def test_a_whole_file_is_verified_and_left_alone(made: Path):
     assert (found.verdict, found.not_checked) == ("whole", "")
     assert found.drift is not None
     assert found.drift.cosine == pytest.approx(1)
-    assert str(repair(made)) == f"{made}: nothing to mend"
+    assert str(repair(made)) == f"{made}: nothing to repair"
     assert made.read_bytes() == before
 
 
@@ -86,7 +85,7 @@ def test_missing_rows_are_computed_and_only_they(made: Path):
 def test_images_that_moved_are_named_by_data(made: Path, tmp_path: Path):
     shutil.move(tmp_path / "photos", tmp_path / "elsewhere")
     flip_bit(made, "rows", byte=40)
-    message = r"photos is not there; needed: a folder of images. Say with --data where .*f.h5 lie now, or --drop what"
+    message = r"photos is not there; needed: a folder of images. Say with data where .*f.h5 lie now, or drop what"
     with pytest.raises(DataError, match=message):
         repair(made)
     assert repair(made, data=tmp_path / "elsewhere").computed == 1
@@ -110,9 +109,7 @@ def test_a_disk_that_is_not_there_costs_no_row(made: Path, tmp_path: Path):
     flipped = made.read_bytes()
     for path in (tmp_path / "photos").glob("*/*"):
         path.unlink()
-    message = (
-        r"^none of the 1 images to compute is in .*photos, cats/0.png for one. Say with --data where the images of"
-    )
+    message = r"^none of the 1 images to compute is in .*photos, cats/0.png for one. Say with data where the images of"
     with pytest.raises(DataError, match=message):
         repair(made)
     assert made.read_bytes() == flipped
@@ -140,7 +137,7 @@ def test_repair_refuses_the_images_of_another_file(made: Path, make_folder: Make
     other = make_folder({"ants": 3, "bees": 3}, name="other", seed=7)
     flip_bit(made, "labels")
     before = made.read_bytes()
-    with pytest.raises(DataError, match=r"^none of the images of .*f.h5 is in .*other. Say with --data where they lie"):
+    with pytest.raises(DataError, match=r"^none of the images of .*f.h5 is in .*other. Say with data where they lie"):
         repair(made, data=other)
     assert made.read_bytes() == before
 
@@ -210,7 +207,7 @@ def test_class_names_are_told_by_most_images_of_the_class_or_not_at_all(made: Pa
         path.rename(path.with_suffix(".moved.png"))
     flip_bit(made, "class_names", byte=4)
     message = (
-        r"^the class names are damaged, and no image of '.ogs' is in .*photos to tell its name. Say with --data where"
+        r"^the class names are damaged, and no image of '.ogs' is in .*photos to tell its name. Say with data where"
     )
     with pytest.raises(DataError, match=message):
         repair(made)
