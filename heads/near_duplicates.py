@@ -7,7 +7,7 @@ import numpy as np
 
 from onepass.features.file import FeatureFile
 from onepass.features.spec import Spec
-from onepass.heads.fitting.moments import moments
+from onepass.heads.fitting.pca import moments
 
 THRESHOLDS = {
     "efficientnet_lite0": 0.64,

@@ -3,7 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.folds import assign_folds, fold_masks
+from onepass.heads.fitting.pca import PrincipalComponents, SharedComponents
 from onepass.heads.fitting.temperature import best_inverse_temperature
 from onepass.heads.inference.network import Network, softmax
 
@@ -36,6 +37,7 @@ class TrainingRows:
         held_out: (n, f) bool, which fold holds which image out; f = 0 if nothing is tuned.
         thorough: Whether to look longer for the best settings.
         deadline: Value of `time.monotonic` at which tuning settles for what it has.
+        shared: Where principal components are kept.
     """
 
     x: np.ndarray
@@ -45,6 +47,12 @@ class TrainingRows:
     held_out: np.ndarray
     thorough: bool = False
     deadline: float = float("inf")
+    shared: SharedComponents = field(default_factory=SharedComponents)
+
+    @property
+    def components(self) -> PrincipalComponents:
+        """Those of all rows."""
+        return self.shared.of(self.flat)
 
     @property
     def flat(self) -> np.ndarray:
@@ -108,19 +116,28 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     time_limit: float | None
     seed: int
 
-    def fit(self, x: np.ndarray, y: np.ndarray, *, groups: np.ndarray | None = None) -> Self:
+    def fit(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        *,
+        groups: np.ndarray | None = None,
+        shared: SharedComponents | None = None,
+    ) -> Self:
         """Fits the head.
 
         Args:
             x: (n, d) rows, or (n, v, d): v views of each image, the plain one first; any float.
             y: (n,) labels of any kind, one per image.
             groups: (n,) equal values for images that must be held out together (a patient, a video).
+            shared: Keeps the principal components for further heads on the same rows, which saves each of them
+                most of a second on 2,000 rows of 2,048.
 
         Raises:
             TrainingError: Fewer than two classes.
             OptionError: A parameter is out of range.
         """
-        return self._fit_on(self._training_rows(x, y, groups))
+        return self._fit_on(self._training_rows(x, y, groups, shared))
 
     @one_blas_thread
     def _fit_on(self, rows: TrainingRows) -> Self:
@@ -152,10 +169,13 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Bytes that fitting takes at its peak, roughly: a few copies of the rows, some in double precision."""
         return 9 * 4 * images * views * width
 
-    def _training_rows(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> TrainingRows:
+    def _training_rows(
+        self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None, shared: SharedComponents | None = None
+    ) -> TrainingRows:
         self._check()
         _, y = validate_data(self, x[:, 0] if _has_views(x) else x, y, dtype=np.float32)
-        return self._labelled_rows(self._with_views(x), y, groups)
+        rows = self._labelled_rows(self._with_views(x), y, groups)
+        return replace(rows, shared=shared) if shared else rows
 
     def _labelled_rows(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> TrainingRows:
         """What a head is fitted on: (n, v, d) rows, their labels and groups, and the folds that follow from these."""

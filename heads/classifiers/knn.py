@@ -6,7 +6,6 @@ import numpy as np
 
 from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows, require_positive
 from onepass.heads.classifiers.tuning import best_trial
-from onepass.heads.fitting.basis import Basis
 from onepass.heads.inference.neighbour_table import NeighbourTable, nearest_first, unit_length, vote_scores
 
 _COUNTS = (1, 3, 5, 10, 20, 50)
@@ -46,8 +45,8 @@ class KNNHead(Head):
         self.seed = seed
 
     def _fit(self, rows: TrainingRows) -> Fit:
-        basis = Basis.of(rows.flat)
-        memory = unit_length(basis.standardised)
+        components = rows.components
+        memory = unit_length(components.standardised)
         y = np.repeat(rows.y, rows.views)
         votes = np.eye(rows.classes, dtype=np.float32)[y] * rows.weights[y, None].astype(np.float32)
         best = None
@@ -55,7 +54,7 @@ class KNNHead(Head):
             best = best_trial(rows, self._trials(memory, votes, rows))
         count, decay = best.setting if best else (self.neighbours or 10, self.decay or 0.1)
         count = min(count, len(memory))
-        network = NeighbourTable(basis.mean, basis.scale, memory, votes, count, decay)
+        network = NeighbourTable(components.mean, components.scale, memory, votes, count, decay)
         return Fit(network, {"neighbours": count, "decay": decay}, best.scores if best else None)
 
     def _trials(

@@ -6,7 +6,6 @@ import numpy as np
 
 from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows, require_positive
 from onepass.heads.classifiers.tuning import Criterion, best_trial
-from onepass.heads.fitting.basis import Basis
 from onepass.heads.fitting.linear_solver import LinearFit, Loss, fit_path, multinomial, squared_hinge
 from onepass.heads.fitting.temperature import calibrated_loss, log_loss
 from onepass.heads.inference.network import DenseNetwork
@@ -50,21 +49,24 @@ class _LinearHead(Head):
         return tuple(round(10.0**exponent, 9) for exponent in exponents.tolist())
 
     def _fit(self, rows: TrainingRows) -> Fit:
-        basis = Basis.of(rows.flat)
+        components = rows.components
         strengths = self.strengths(thorough=rows.thorough) if self.C is None else (float(self.C),)
         best = None
         if rows.scored.any():
             best = best_trial(
                 rows,
-                self._trials(basis.rotated, rows, strengths),
+                self._trials(components.rotated, rows, strengths),
                 criterion=type(self).criterion,
                 patience=2,
             )
         strength, start = best.setting if best else (self.C or self.default, None)
         everything = np.ones((len(rows.y), 1))
-        ((fit,),) = self._path(basis.rotated, rows, everything, (strength,), tolerance=1e-5, start=start)
+        ((fit,),) = self._path(components.rotated, rows, everything, (strength,), tolerance=1e-5, start=start)
         network = DenseNetwork(
-            basis.mean, basis.scale, ((basis.turn[1] @ fit.weights).astype(np.float32),), (fit.bias.astype(np.float32),)
+            components.mean,
+            components.scale,
+            ((components.rotation[1] @ fit.weights).astype(np.float32),),
+            (fit.bias.astype(np.float32),),
         )
         return Fit(network, {"C": strength}, best.scores if best else None)
 

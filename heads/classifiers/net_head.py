@@ -1,4 +1,4 @@
-"""How the Keras heads are fitted: settings are tried on a coarse basis, the best one is trained on a finer one."""
+"""How the Keras heads are fitted: settings are tried on few principal axes, the best one is trained on more."""
 
 import time
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from onepass.heads.classifiers.base import Fit, Head, TrainingRows, require_posi
 from onepass.heads.fitting.folds import assign_folds, fold_masks
 from onepass.heads.fitting.net_settings import OPTIMIZERS, Grid, Setting, require_name, require_share, settings_of
 from onepass.heads.fitting.net_sweep import Run, Samples, best_epoch, best_setting
-from onepass.heads.fitting.projection import Projection
+from onepass.heads.fitting.pca import Projection, SharedComponents
 from onepass.heads.fitting.row_chunks import ChangedRows, ResidentRows, RowSource
 from onepass.heads.inference.network import ACTIVATIONS, OUTPUTS, DenseNetwork
 
@@ -60,6 +60,7 @@ class NetHead(Head):
         y: np.ndarray,
         *,
         groups: np.ndarray | None = None,
+        shared: SharedComponents | None = None,
         validation: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Self:
         """Fits the head.
@@ -68,13 +69,14 @@ class NetHead(Head):
             x: (n, d) rows, or (n, v, d): v views of each image, the plain one first; any float.
             y: (n,) labels of any kind, one per image.
             groups: (n,) equal values for images that must be held out together (a patient, a video).
+            shared: As for every `Head`.
             validation: Rows and labels that say when to stop, if nothing is tuned; of views the plain one counts.
 
         Raises:
             TrainingError: Fewer than two classes, or training diverged.
             OptionError: A parameter is out of range.
         """
-        rows = NetRows(**vars(self._training_rows(x, y, groups)))
+        rows = NetRows(**vars(self._training_rows(x, y, groups, shared)))
         if validation is not None:
             rows = NetRows(**{**vars(rows), "validation": self._known(*validation)})
         return self._fit_on(rows)
@@ -82,8 +84,8 @@ class NetHead(Head):
     def fit_chunks(self, source: RowSource) -> Self:
         """Fits the head on rows that need not fit into memory.
 
-        The file is read once for the basis and twice per epoch: to train, and to score what is held out. Beside the
-        rows of a few chunks it takes 8 d² bytes and the scores of all images by all settings, 4 n k each.
+        The file is read once for the principal axes and twice per epoch: to train, and to score what is held out.
+        Besides the rows of a few chunks it takes 8 d² bytes and the scores of all images by all settings, 4 n k each.
 
         Args:
             source: Such as `FileRows`.
@@ -189,11 +191,11 @@ def first_kernels(sizes: Sequence[int], seed: int) -> list[np.ndarray]:
 
 
 def _projected(rows: NetRows) -> tuple[Projection, RowSource]:
-    """The basis, and the training rows in it, followed by the validation rows if there are any."""
+    """The projection, and the training rows in it, followed by the validation rows if there are any."""
     if rows.source is not None:
         projection = Projection.of_source(rows.source)
         return projection, ChangedRows(rows.source, projection, projection.axes.shape[1])
-    projection, x = Projection.of_rows(rows.x)
+    projection, x = Projection.of_rows(rows.x, rows.components)
     if rows.validation is not None:
         plain = projection(rows.validation[0])[:, None]
         x = np.concatenate([x, np.broadcast_to(plain, (len(plain), *x.shape[1:]))])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import check_grad, minimize
+from scipy.optimize import check_grad
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.svm import LinearSVC
@@ -10,10 +10,9 @@ from sklearn.svm import LinearSVC
 from onepass.features.errors import OptionError
 from onepass.heads import LogisticHead, SVMHead
 from onepass.heads.classifiers.base import Head
-from onepass.heads.fitting.basis import Basis, principal_axes
 from onepass.heads.fitting.folds import assign_folds
-from onepass.heads.fitting.lbfgs import minimize_convex
 from onepass.heads.fitting.linear_solver import fit_path, multinomial, squared_hinge
+from onepass.heads.fitting.pca import PrincipalComponents, principal_axes
 from onepass.heads.inference.keras_layers import to_keras
 from onepass.heads.inference.network import standardisation
 from support import blobs
@@ -84,11 +83,11 @@ def test_principal_axes_lose_nothing(shape: tuple[int, int], rng: np.random.Gene
 
 @pytest.mark.parametrize("shape", [(30, 80), (60, 80), (80, 30)])
 def test_turned_rows_are_the_same_rows(shape: tuple[int, int], rng: np.random.Generator):
-    basis = Basis.of((rng.normal(size=shape) * 0.9 ** np.arange(shape[1])).astype(np.float32))
-    values, axes = basis.turn
+    components = PrincipalComponents.of((rng.normal(size=shape) * 0.9 ** np.arange(shape[1])).astype(np.float32))
+    values, axes = components.rotation
     np.testing.assert_allclose(axes.T @ axes, np.eye(axes.shape[1]), atol=1e-5)
-    np.testing.assert_allclose(basis.rotated @ axes.T, basis.standardised, atol=1e-5)
-    np.testing.assert_allclose(np.square(basis.rotated).sum(axis=0), values, rtol=1e-3, atol=1e-5 * values[0])
+    np.testing.assert_allclose(components.rotated @ axes.T, components.standardised, atol=1e-5)
+    np.testing.assert_allclose(np.square(components.rotated).sum(axis=0), values, rtol=1e-3, atol=1e-5 * values[0])
 
 
 def test_the_second_derivatives_of_the_losses_are_right(rng: np.random.Generator):
@@ -135,24 +134,3 @@ def test_linear_heads_fold_into_keras_too(kind: type[Head], rng: np.random.Gener
     x, y = blobs(rng)
     head = kind().fit(x, y)
     np.testing.assert_allclose(head.predict_proba(x), to_keras(head.network_).predict(x, verbose=0), atol=1e-5)
-
-
-def test_lbfgs_finds_the_minimum_of_a_quadratic_in_closed_form(rng: np.random.Generator):
-    a = rng.normal(size=(40, 40))
-    matrix, right = a @ a.T + 0.1 * np.eye(40), rng.normal(size=40)
-    found = minimize_convex(
-        lambda x: (0.5 * x @ matrix @ x - right @ x, matrix @ x - right), np.zeros(40), tolerance=1e-9
-    )
-    np.testing.assert_allclose(found, np.linalg.solve(matrix, right), atol=1e-6)
-
-
-def test_lbfgs_equals_scipys(rng: np.random.Generator):
-    first_five = (np.arange(30) < 5).astype(float)
-
-    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value = np.logaddexp(0, x).sum() + 0.05 * x @ x - x @ first_five
-        return float(value), 1 / (1 + np.exp(-x)) + 0.1 * x - first_five
-
-    start = 10 * rng.normal(size=30)
-    expected = minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-7}).x
-    np.testing.assert_allclose(minimize_convex(objective, start, tolerance=1e-9), expected, atol=1e-5)

@@ -8,14 +8,14 @@ from sklearn.svm import SVC
 from onepass.features.errors import OptionError
 from onepass.heads import KNNHead, RBFSVMHead
 from onepass.heads.classifiers.base import Head
-from onepass.heads.fitting.basis import Basis
+from onepass.heads.fitting.pca import PrincipalComponents
 from onepass.heads.inference.kernel_machine import squared_distances
 from onepass.heads.inference.neighbour_table import vote_scores
 from support import blobs
 
 
 def scaled(x: np.ndarray) -> np.ndarray:
-    return Basis.of(x).standardised.astype(np.float64)
+    return PrincipalComponents.of(x).standardised.astype(np.float64)
 
 
 def test_knn_votes_as_scikit_learns(rng: np.random.Generator):

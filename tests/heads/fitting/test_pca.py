@@ -1,6 +1,6 @@
 import numpy as np
 
-from onepass.heads.fitting.moments import moments
+from onepass.heads.fitting.pca import moments
 
 
 def test_moments_of_pieces_are_those_of_all_rows_however_far_from_zero_they_lie(rng: np.random.Generator):

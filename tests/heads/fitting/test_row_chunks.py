@@ -9,7 +9,7 @@ from onepass.features import FeatureFile
 from onepass.features.errors import FeatureFileError, OptionError
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import MLPHead, SoftmaxHead
-from onepass.heads.fitting.projection import MOST_AXES, Projection
+from onepass.heads.fitting.pca import MOST_AXES, Projection
 from onepass.heads.fitting.row_chunks import FileRows, ResidentRows
 from onepass.heads.inference.network import standardisation
 from support import GOLDEN, flip_bit, make_spec, make_table
