@@ -17,11 +17,13 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-
-from onepass.heads.fitting.lbfgs import minimize_convex
+from scipy.optimize import minimize
 
 _LEAST_CURVATURE = 1e-6
 """Of a score, on average over the rows: what less of it is taken for, so that no step is endless."""
+
+_LBFGS = {"maxcor": 5, "maxiter": 300, "ftol": 0.0}
+"""Steps the curvature is estimated from, steps at most, and no end but by the derivative."""
 
 _BLOCKS, _FEWEST_ROWS = 8, 512
 
@@ -140,8 +142,9 @@ def fit_path(
                 return value + float((pull * at).sum()) / 2, ((slope + pull) * unit).ravel()
 
             first = np.abs(objective(np.zeros(point.size))[1]).max()
-            found = minimize_convex(objective, (point / unit).ravel(), tolerance=tolerance * first)
-            point = found.reshape(r + 1, f * k) * unit
+            options = {"gtol": tolerance * first, **_LBFGS}
+            found = minimize(objective, (point / unit).ravel(), jac=True, method="L-BFGS-B", options=options)
+            point = found.x.reshape(r + 1, f * k) * unit
             yield [LinearFit(fit[:r], fit[r]) for fit in np.split(point, f, axis=1)]
 
 
