@@ -163,8 +163,10 @@ class Whitening(NamedTuple):
         if spread <= 1e-12 * float(mean @ mean):
             return cls(mean.astype(np.float32), np.zeros((width, width), np.float32))
         covariance[np.diag_indices(width)] += spread
-        factor = np.linalg.cholesky(covariance)
-        return cls(mean.astype(np.float32), np.ascontiguousarray(_lower_inverse(factor).T, np.float32))
+        from scipy.linalg.lapack import dtrtri
+
+        inverse, _ = dtrtri(np.linalg.cholesky(covariance), lower=True, overwrite_c=True)
+        return cls(mean.astype(np.float32), np.ascontiguousarray(inverse.T, np.float32))
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """(m, d) -> (m, r) float32 of length 1.
@@ -181,19 +183,6 @@ class Whitening(NamedTuple):
         return np.asarray(directions)
 
 
-def _lower_inverse(factor: np.ndarray) -> np.ndarray:
-    """The inverse of a lower triangular matrix by halves: mostly products, faster than numpy's general one."""
-    n = len(factor)
-    if n <= 64:
-        return np.linalg.inv(factor)
-    half = n // 2
-    inverse = np.zeros_like(factor)
-    inverse[:half, :half] = upper = _lower_inverse(factor[:half, :half])
-    inverse[half:, half:] = lower = _lower_inverse(factor[half:, half:])
-    inverse[half:, :half] = -lower @ (factor[half:, :half] @ upper)
-    return inverse
-
-
 def _any_alike(asked: np.ndarray, others: np.ndarray, threshold: float) -> np.ndarray:
     """(m,) bool: which of (m, r) directions have a cosine of at least the threshold with one of (t, r) others."""
     step = max(1, BLOCK // len(others))
@@ -202,24 +191,24 @@ def _any_alike(asked: np.ndarray, others: np.ndarray, threshold: float) -> np.nd
 
 
 def connected(n: int, pairs: np.ndarray) -> np.ndarray:
-    """Groups of images that hang together by pairs.
+    """Groups of images that are connected by pairs.
 
     Args:
         n: Images.
         pairs: (m, 2) positions.
 
     Returns:
-        (n,) int64, the lowest position of each image's group; its own if it is in no pair.
+        (n,) int64, the lowest position in each image's group; its own if it is in no pair.
+
+    >>> connected(5, np.array([[0, 3], [3, 4]])).tolist()
+    [0, 1, 2, 0, 0]
     """
-    group = np.arange(n)
-    while True:
-        lower = group.copy()
-        np.minimum.at(lower, pairs[:, 0], group[pairs[:, 1]])
-        np.minimum.at(lower, pairs[:, 1], group[pairs[:, 0]])
-        lower = lower[lower]
-        if np.array_equal(lower, group):
-            return group
-        group = lower
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), shape=(n, n))
+    group = connected_components(graph, directed=False)[1]
+    return np.asarray(np.unique(group, return_index=True)[1][group])
 
 
 def _evened(rows: np.ndarray) -> np.ndarray:

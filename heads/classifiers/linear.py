@@ -6,7 +6,7 @@ import numpy as np
 
 from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows, require_positive
 from onepass.heads.classifiers.tuning import Criterion, best_trial
-from onepass.heads.fitting.linear_solver import LinearFit, Loss, fit_path, multinomial, squared_hinge
+from onepass.heads.fitting.linear_solver import LinearFit, Loss, Problems, fit_path, multinomial, squared_hinge
 from onepass.heads.fitting.temperature import calibrated_loss, log_loss
 from onepass.heads.inference.network import DenseNetwork
 
@@ -98,7 +98,7 @@ class _LinearHead(Head):
         penalties = tuple(c * self._penalty_factor(rows) / rows.views for c in strengths)
         weighted = train * rows.weights[rows.y][:, None]
         y, weighted = np.repeat(rows.y, rows.views), np.repeat(weighted, rows.views, axis=0)
-        return fit_path(x, y, weighted, penalties, type(self).loss, tolerance=tolerance, start=start)
+        return fit_path(Problems(x, y, weighted, type(self).loss), penalties, tolerance=tolerance, start=start)
 
     def _penalty_factor(self, rows: TrainingRows) -> float:  # noqa: ARG002
         """What C is multiplied with for the solver, so that it means what it means in scikit-learn."""

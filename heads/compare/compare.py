@@ -21,7 +21,7 @@ from onepass.heads.stats.bootstrap import Resampled, bootstrap_interval, paired_
 from onepass.heads.stats.cross_validation_tests import corrected_interval, corrected_resampled_t
 from onepass.heads.stats.metrics import HIGHER_IS_BETTER, calibration_error, metric
 from onepass.heads.stats.multiple_comparison import Comparison, compare_all
-from onepass.heads.stats.statistics import paired_differences
+from onepass.heads.stats.paired_tests import paired_differences
 from onepass.heads.training import train_head
 
 Report = Callable[[int, int, str], None]

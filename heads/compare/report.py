@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from onepass.features.errors import OptionError, opt
+from onepass.heads.stats.intervals import Difference
 from onepass.heads.stats.metrics import HIGHER_IS_BETTER
 from onepass.heads.stats.multiple_comparison import Comparison
-from onepass.heads.stats.paired_tests import Difference
 from onepass.heads.stats.power_law import Forecast
 
 _SHARES = ("accuracy", "balanced", "macro-f1", "auroc")

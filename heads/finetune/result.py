@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from onepass.heads.finetune.joined import Agreement
-from onepass.heads.stats.intervals import wilson_interval
-from onepass.heads.stats.paired_tests import Difference, paired_accuracy
+from onepass.heads.stats.intervals import Difference, wilson_interval
+from onepass.heads.stats.paired_tests import paired_accuracy
 
 
 @dataclass(frozen=True)

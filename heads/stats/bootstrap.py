@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onepass.features.errors import OptionError, TrainingError
-from onepass.heads.stats.intervals import wilson_interval
+from onepass.heads.stats.intervals import ALPHA, Difference, wilson_interval
 from onepass.heads.stats.metrics import metric, scorer
-from onepass.heads.stats.paired_tests import ALPHA, Difference
 
 RESAMPLES = 5000
 """By default; the smallest p is 2 / 5001, which stays significant after Holm over 125 pairs (16 heads: 120)."""
@@ -116,30 +115,6 @@ def paired_difference(first: Resampled, second: Resampled) -> Difference:
     opposite = int((ordered * np.sign(gap) <= 0).sum())
     as_far = int((distances >= abs(gap)).sum())
     return Difference(gap, (low, high), min(1.0, max(2 * (1 + opposite), 1 + as_far) / (1 + r)))
-
-
-def paired_bootstrap(
-    name: str,
-    a: np.ndarray,
-    b: np.ndarray,
-    y: np.ndarray,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    groups: np.ndarray | None = None,
-) -> Difference:
-    """Difference between two heads in any metric: `resample` both, then `paired_difference`.
-
-    Args:
-        name: One of `METRICS`.
-        a: (n, k) probabilities of the first head.
-        b: (n, k) probabilities of the second.
-        y: (n,) true classes.
-
-    The rest, and the errors, as in `resample`; with more than two heads call that once per head.
-    """
-    first, second = (resample(name, p, y, resamples=resamples, seed=seed, groups=groups) for p in (a, b))
-    return paired_difference(first, second)
 
 
 def bootstrap_interval(

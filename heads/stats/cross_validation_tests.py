@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from onepass.features.errors import OptionError, TrainingError
-from onepass.heads.stats.paired_tests import ALPHA, Difference
+from onepass.heads.stats.intervals import ALPHA, Difference
 
 
 def corrected_resampled_t(differences: np.ndarray, *, test_share: float) -> Difference:

@@ -1,6 +1,30 @@
-"""The interval of a share; a module of its own, so that scores and bootstraps can both use it."""
+"""Intervals of scores and of differences between them."""
 
 import math
+from dataclasses import dataclass
+
+ALPHA = 0.05
+"""A difference is called significant where p is at most this; intervals cover 1 - ALPHA."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What one head scores above another.
+
+    Attributes:
+        difference: Score of the first head minus score of the second, in units of the score.
+        interval: 95 % interval of the difference, (low, high); it leaves out 0 exactly where p <= 0.05.
+        p: Two-sided p value of "both are equally good", for this pair alone.
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    p: float
+
+    def __neg__(self) -> "Difference":
+        """The second head against the first."""
+        low, high = self.interval
+        return Difference(-self.difference, (-high, -low), self.p)
 
 
 def wilson_interval(correct: float, total: float, z: float = 1.96) -> tuple[float, float]:

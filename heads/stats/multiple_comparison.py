@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from onepass.features.errors import TrainingError
-from onepass.heads.stats.paired_tests import ALPHA, Difference
+from onepass.heads.stats.intervals import ALPHA, Difference
 
 
 @dataclass(frozen=True)

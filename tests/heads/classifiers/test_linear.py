@@ -11,7 +11,7 @@ from onepass.features.errors import OptionError
 from onepass.heads import LogisticHead, SVMHead
 from onepass.heads.classifiers.base import Head
 from onepass.heads.fitting.folds import assign_folds
-from onepass.heads.fitting.linear_solver import fit_path, multinomial, squared_hinge
+from onepass.heads.fitting.linear_solver import Problems, fit_path, multinomial, squared_hinge
 from onepass.heads.fitting.pca import PrincipalComponents, principal_axes
 from onepass.heads.inference.keras_layers import to_keras
 from onepass.heads.inference.network import standardisation
@@ -41,7 +41,7 @@ def test_logistic_regression_equals_scikit_learns(k: int, shape: tuple[int, int]
 def test_the_svm_equals_liblinear(rng: np.random.Generator):
     x, y = blobs(rng, 200, 30, 3)
     z = scaled(x)
-    ((fit,),) = fit_path(z, y, np.ones((200, 1), bool), (0.01,), squared_hinge, tolerance=1e-8)
+    ((fit,),) = fit_path(Problems(z, y, np.ones((200, 1), bool), squared_hinge), (0.01,), tolerance=1e-8)
     reference = LinearSVC(C=0.01, dual=False, tol=1e-10, intercept_scaling=1e4, max_iter=100_000).fit(z, y)
     np.testing.assert_allclose(fit.scores(z), reference.decision_function(z), atol=2e-3)
 
@@ -64,10 +64,11 @@ def test_folds_side_by_side_equal_folds_one_by_one(rng: np.random.Generator):
     z = scaled(x)
     train = rng.random((120, 2)) < 0.7
     strengths = (0.01, 0.1)
-    together = list(fit_path(z, y, train, strengths, multinomial, tolerance=1e-8))[-1]
+    together = list(fit_path(Problems(z, y, train, multinomial), strengths, tolerance=1e-8))[-1]
     for fold in (0, 1):
         rows = train[:, fold]
-        alone = list(fit_path(z[rows], y[rows], np.ones((rows.sum(), 1), bool), strengths, multinomial, tolerance=1e-8))
+        one = Problems(z[rows], y[rows], np.ones((rows.sum(), 1), bool), multinomial)
+        alone = list(fit_path(one, strengths, tolerance=1e-8))
         np.testing.assert_allclose(together[fold].scores(z), alone[-1][0].scores(z), atol=1e-3)
 
 

@@ -266,8 +266,8 @@ def test_the_command_prints_json_and_csv(photos: Path):
 
 def test_the_answer_reads_well():
     from onepass.heads.compare.report import HeadScore
+    from onepass.heads.stats.intervals import Difference
     from onepass.heads.stats.multiple_comparison import Comparison
-    from onepass.heads.stats.paired_tests import Difference
 
     def line(name: str, score: float, seconds: float, size: int) -> HeadScore:
         return HeadScore(name, name, "f.h5", {}, score, (0, 1), 0.1, 0.01, None, seconds, 5.0, size)
