@@ -1,10 +1,10 @@
-"""What all heads share: scikit-learn's manners, tuning by folds, and calibration, around a network of plain arrays."""
+"""The base of all heads: scikit-learn's interface, tuning on folds and calibration, around plain arrays."""
 
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -21,8 +21,27 @@ from onepass.heads.inference.network import Network, softmax
 
 TUNE = ("none", "fast", "thorough")
 
-ClassWeight = str | Mapping[Any, float] | None
+ClassWeight = str | Mapping[str, float] | Mapping[int, float] | None
 """None, "balanced", or label -> weight; as in scikit-learn."""
+
+
+def class_weights(given: ClassWeight) -> ClassWeight:
+    """Class weights from text such as "cats=2,dogs=1"; all else as it is.
+
+    Raises:
+        OptionError: The text has another form.
+
+    >>> class_weights("cats=2,dogs=0.5")
+    {'cats': 2.0, 'dogs': 0.5}
+    """
+    if not isinstance(given, str) or "=" not in given:
+        return given
+    try:
+        return {name: float(value) for name, value in (part.rsplit("=", 1) for part in given.split(","))}
+    except ValueError:
+        raise OptionError(
+            f"{opt.class_weight} is {given!r}; needed: balanced, or such as cats=2,dogs=1.", class_weight=given
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -33,9 +52,9 @@ class TrainingRows:
         x: (n, v, d) float32, v views of each image, the plain one first.
         y: (n,) int64 classes 0 to k - 1, each of them present.
         weights: (k,) float64, the weight of each class.
-        groups: (n,) int64, equal for images that must not be torn apart.
+        groups: (n,) int64, equal for images that must be held out together.
         held_out: (n, f) bool, which fold holds which image out; f = 0 if nothing is tuned.
-        thorough: Whether to look longer for the best settings.
+        thorough: Whether to try more settings.
         deadline: Value of `time.monotonic` at which tuning settles for what it has.
         shared: Where principal components are kept.
     """
@@ -88,7 +107,7 @@ class Fit:
     """
 
     network: Network
-    chosen: dict[str, Any] = field(default_factory=dict)
+    chosen: dict[str, object] = field(default_factory=dict)
     held_out: np.ndarray | None = None
 
 
@@ -97,10 +116,10 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     Every head takes these parameters beside its own:
         class_weight: None, "balanced", or a dict of label -> weight.
-        tune: none, fast or thorough: how long to look for the strength on folds of the training rows.
-            A strength that is given is not looked for.
-        time_limit: Seconds after which tuning settles for the best so far.
-        seed: Of folds, weights and order.
+        tune: none, fast or thorough: how many settings to try on folds of the training rows. A parameter that is
+            given is not tuned.
+        time_limit: Seconds after which tuning ends with the best setting so far.
+        seed: Seed of the folds, the initial weights and the order of the rows.
 
     Attributes after `fit`:
         classes_: (k,) the labels seen, sorted.
@@ -187,7 +206,11 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise TrainingError(f"all {len(y)} training rows are of one class; a head needs two or more classes.")
         if groups is not None and len(groups) != len(y):
-            raise OptionError(f"there are {len(groups)} groups for {len(y)} images; needed: one for each image.")
+            raise OptionError(
+                f"there are {len(groups)} groups for {len(y)} images; needed: one for each image.",
+                groups=len(groups),
+                images=len(y),
+            )
         fold_of = np.full(len(y), -1)
         if self.tune != "none":
             fold_of = assign_folds(positions, groups=groups, seed=self.seed)
@@ -233,10 +256,10 @@ def _calibrated(fit: Fit, rows: TrainingRows) -> tuple[Network, np.ndarray | Non
         return fit.network, None
     scored = rows.scored
     scores, y = fit.held_out[scored].astype(np.float64), rows.y[scored]
-    sharpness = best_inverse_temperature(scores, y, rows.weights[y])
+    inverse_temperature = best_inverse_temperature(scores, y, rows.weights[y])
     probabilities = np.full(fit.held_out.shape, np.nan)
-    probabilities[scored] = softmax(sharpness * scores)
-    return fit.network.scaled(sharpness), probabilities
+    probabilities[scored] = softmax(inverse_temperature * scores)
+    return fit.network.scaled(inverse_temperature), probabilities
 
 
 def _has_views(x: np.ndarray) -> bool:

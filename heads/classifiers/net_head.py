@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from onepass.extract.frameworks import plain_keras, quiet_stderr
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.heads.classifiers.base import Fit, Head, TrainingRows, require_positive
 from onepass.heads.fitting.folds import assign_folds, fold_masks
-from onepass.heads.fitting.net_settings import OPTIMIZERS, Grid, Setting, require_name, require_share, settings_of
-from onepass.heads.fitting.net_sweep import Run, Samples, best_epoch, best_setting
+from onepass.heads.fitting.net_settings import OPTIMIZERS, Grid, NetSetting, require_name, require_share, settings_of
+from onepass.heads.fitting.net_sweep import Samples, SweepOptions, best_epoch, best_setting
 from onepass.heads.fitting.pca import Projection, SharedComponents
 from onepass.heads.fitting.row_chunks import ChangedRows, ResidentRows, RowSource
 from onepass.heads.inference.network import ACTIVATIONS, OUTPUTS, DenseNetwork
@@ -119,7 +119,7 @@ class NetHead(Head):
         known = {name: value for name, value in vars(setting).items() if name in self.get_params()}
         return Fit(network, {**known, "epochs": trained.epochs}, trained.scores if rows.scored.any() else None)
 
-    def _best_setting(self, rows: NetRows, source: RowSource, projection: Projection) -> Setting:
+    def _best_setting(self, rows: NetRows, source: RowSource, projection: Projection) -> NetSetting:
         """The setting to train with: the only one, or what does best on the folds in half of the time there is."""
         grid = self.grids[self.tune if rows.scored.any() else "none"]
         settings = settings_of(
@@ -138,12 +138,12 @@ class NetHead(Head):
         run = self._run(rows, now + (rows.deadline - now) / 2, -(-self.patience // 2))
         return settings[best_setting(nets, source, samples, run)]
 
-    def _run(self, rows: TrainingRows, deadline: float, patience: int) -> Run:
+    def _run(self, rows: TrainingRows, deadline: float, patience: int) -> SweepOptions:
         # Small sets need many steps per epoch, large ones gain from large products of matrices.
         size = self.batch_size or int(np.clip(len(rows.y) / 16, 32, 256))
-        return Run(self.epochs, size, patience, lambda: time.monotonic() > deadline, self.seed)
+        return SweepOptions(self.epochs, size, patience, lambda: time.monotonic() > deadline, self.seed)
 
-    def _nets(self, settings: Sequence[Setting], projection: Projection, width: int) -> "BatchedNets":
+    def _nets(self, settings: Sequence[NetSetting], projection: Projection, width: int) -> "BatchedNets":
         from onepass.heads.fitting.batched_nets import BatchedNets
 
         units = 1 if self.output == "sigmoid" else len(self.classes_)
@@ -175,6 +175,24 @@ class NetHead(Head):
         require_name(OUTPUTS, output=self.output)
         require_name(ACTIVATIONS, activation=self.activation)
         require_name(OPTIMIZERS, optimizer=self.optimizer)
+
+
+def hidden_units(text: str) -> tuple[int, ...]:
+    """Units of hidden layers from text: "256,128", or "0" for no hidden layer.
+
+    Raises:
+        OptionError: The text has another form.
+
+    >>> hidden_units("256,128"), hidden_units("0")
+    ((256, 128), ())
+    """
+    try:
+        units = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(
+            f"{opt.hidden} is {text!r}; needed: units of each layer, such as 256,128, or 0.", hidden=text
+        ) from None
+    return () if units == (0,) else units
 
 
 def first_kernels(sizes: Sequence[int], seed: int) -> list[np.ndarray]:

@@ -9,13 +9,13 @@ import numpy as np
 from onepass.heads.classifiers.base import TrainingRows
 from onepass.heads.fitting.temperature import calibrated_loss
 
-Setting = TypeVar("Setting")
+Tried = TypeVar("Tried")
 Criterion = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 """(m, k) held-out scores, (m,) classes, (m,) weights -> a number, the lower the better."""
 
 
 @dataclass(frozen=True)
-class Trial(Generic[Setting]):
+class Trial(Generic[Tried]):
     """What the folds say of one setting.
 
     Attributes:
@@ -24,18 +24,18 @@ class Trial(Generic[Setting]):
         loss: The criterion on them.
     """
 
-    setting: Setting
+    setting: Tried
     scores: np.ndarray
     loss: float
 
 
 def best_trial(
     rows: TrainingRows,
-    trials: Iterable[tuple[Setting, np.ndarray]],
+    trials: Iterable[tuple[Tried, np.ndarray]],
     *,
     criterion: Criterion = calibrated_loss,
     patience: int | None = None,
-) -> Trial[Setting]:
+) -> Trial[Tried]:
     """Goes through settings until time is up and returns the best; the first of equals.
 
     Args:
@@ -48,7 +48,7 @@ def best_trial(
     """
     scored = rows.scored
     y = rows.y[scored]
-    best: Trial[Setting] | None = None
+    best: Trial[Tried] | None = None
     in_vain = 0
     for setting, scores in trials:
         trial = Trial(setting, scores, criterion(scores[scored], y, rows.weights[y]))

@@ -4,7 +4,6 @@ import csv
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from onepass.features.errors import OptionError, opt
 from onepass.heads.stats.intervals import Difference
@@ -20,7 +19,7 @@ class HeadScore:
     """One line of the table.
 
     Attributes:
-        name: Of the contestant.
+        name: Of the candidate.
         head: Kind.
         features: Its feature file.
         parameters: With what tuning found, in the last round.
@@ -31,13 +30,13 @@ class HeadScore:
         leak_free: Score without copies of training images; None if there are none.
         fit_seconds: Median over the rounds, tuning included.
         predict_microseconds: Per image.
-        head_bytes: Size of the head file, but for what `--unknown` needs, which is the same for all.
+        head_bytes: Size of the head file, without what tells unknown images, which is the same for all heads.
     """
 
     name: str
     head: str
     features: str
-    parameters: dict[str, Any]
+    parameters: dict[str, object]
     score: float
     interval: tuple[float, float]
     log_loss: float
@@ -65,7 +64,7 @@ class HeadsComparison:
         copies: Scored images that are copies of training images.
         leak_free: The paired tests without them; None if there are none.
         left_out: Images that not every feature file has.
-        learning: Learning curve by contestant, if asked for.
+        learning: Learning curve by candidate, if asked for.
         saved: The head file of the answer, if asked for.
     """
 
@@ -147,7 +146,7 @@ class HeadsComparison:
             lines.append(f"{copies} of training images; without: {self._answer(self.leak_free)}")
         return "\n".join([*lines, self.answer()])
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """The same as plain values, for JSON."""
         return {
             "measured_on": self.measured_on,
@@ -185,7 +184,7 @@ class HeadsComparison:
             raise OptionError(f"cannot write {path}: {error.strerror}. Choose another place with {opt.csv}.") from None
 
 
-def _tests(test: Comparison) -> dict[str, Any]:
+def _tests(test: Comparison) -> dict[str, object]:
     return {
         "best": test.best,
         "ties": list(test.ties),

@@ -11,7 +11,7 @@ OPTIMIZERS = {"adam": 1.0, "adamw": 1.0, "sgd": 30.0, "rmsprop": 0.5, "nadam": 1
 
 
 @dataclass(frozen=True)
-class Setting:
+class NetSetting:
     """How one net is trained.
 
     Attributes:
@@ -51,11 +51,11 @@ def settings_of(
     dropout: float | None = None,
     weight_decay: float | None = None,
     label_smoothing: float = 0.0,
-) -> list[Setting]:
+) -> list[NetSetting]:
     """The settings of a grid for an optimizer, each once; a value that is given stands for all of its kind."""
     scale = OPTIMIZERS[optimizer]
     settings = [
-        Setting(
+        NetSetting(
             lr=rate * scale if lr is None else lr,
             dropout=dropped if dropout is None else dropout,
             weight_decay=decay / scale if weight_decay is None else weight_decay,

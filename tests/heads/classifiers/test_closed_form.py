@@ -59,11 +59,11 @@ def test_ridge_leaves_groups_out_exactly(shape: tuple[int, int], weighted: bool,
 def test_ridge_tuning_uses_those_scores(rng: np.random.Generator):
     x, y = blobs(rng, 60, 30, spread=0.8)
     head = RidgeHead(alpha=20.0).fit(x, y)
-    z, sharpness = (
+    z, factors = (
         scaled(x),
         head.network_.kernels[0] / RidgeHead(alpha=20.0, tune="none").fit(x, y).network_.kernels[0],
     )
-    factor = float(np.median(sharpness))
+    factor = float(np.median(factors))
     for i in range(5):
         kept = np.arange(60) != i
         scores = Ridge(alpha=20.0).fit(z[kept], targets(y)[kept]).predict(z[i : i + 1])

@@ -12,7 +12,7 @@ from onepass.features import FeatureFile
 from onepass.features.errors import OptionError, TrainingError
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import compare_heads, load_head, train_head
-from onepass.heads.compare import run_cache as cells_module
+from onepass.heads.compare import run_cache
 from onepass.heads.compare.report import HeadsComparison
 from onepass.heads.saved_head import head_bytes
 from support import GOLDEN, blobs, make_spec, make_table, plain, run_program
@@ -107,8 +107,8 @@ def test_seeds_are_averaged(photos: Path):
 
 def test_finished_cells_are_not_trained_again(photos: Path, monkeypatch: pytest.MonkeyPatch):
     trained = []
-    original = cells_module.make_head
-    monkeypatch.setattr(cells_module, "make_head", lambda kind, **o: trained.append(kind) or original(kind, **o))
+    original = run_cache.make_head
+    monkeypatch.setattr(run_cache, "make_head", lambda kind, **o: trained.append(kind) or original(kind, **o))
     first = compare_heads(photos, heads="logreg,ridge")
     again = compare_heads(photos, heads="logreg,ridge,centroid")
     assert trained == ["logreg", "ridge", "centroid"]
@@ -120,7 +120,7 @@ def test_finished_cells_are_not_trained_again(photos: Path, monkeypatch: pytest.
 
 def test_an_interrupted_comparison_goes_on(photos: Path, monkeypatch: pytest.MonkeyPatch):
     trained = []
-    original = cells_module.make_head
+    original = run_cache.make_head
 
     def stop_at_ridge(kind: str, **options):
         trained.append(kind)
@@ -128,7 +128,7 @@ def test_an_interrupted_comparison_goes_on(photos: Path, monkeypatch: pytest.Mon
             raise KeyboardInterrupt
         return original(kind, **options)
 
-    monkeypatch.setattr(cells_module, "make_head", stop_at_ridge)
+    monkeypatch.setattr(run_cache, "make_head", stop_at_ridge)
     with pytest.raises(KeyboardInterrupt):
         compare_heads(photos, heads="logreg,ridge")
     compare_heads(photos, heads="logreg,ridge")

@@ -44,7 +44,7 @@ def test_knn_leaves_each_image_and_its_group_out(rng: np.random.Generator):
         cosines = z[others] @ z[i]
         nearest = np.argsort(-cosines)[:5]
         scores = vote_scores(cosines[nearest][None], np.eye(3)[y[others[nearest]]][None], 0.2)[0]
-        expected = np.exp(head.network_.sharpness * scores)
+        expected = np.exp(head.network_.inverse_temperature * scores)
         np.testing.assert_allclose(head.held_out_[i], expected / expected.sum(), atol=1e-5)
 
 
