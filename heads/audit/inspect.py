@@ -19,6 +19,12 @@ def inspect(features: str | Path | FeatureFile, *, labels: bool = True, threshol
 
     All images that have a row are examined, of all splits.
 
+    >>> print(inspect("photos.h5", labels=False))
+    photos.h5: 120 images, 3 classes, the largest 1.0 times the smallest
+    ...
+    exact copies: none
+    ...
+
     Args:
         features: The feature file, or its path.
         labels: Whether to look for wrong labels, for which heads are trained; this takes seconds to minutes.
@@ -33,7 +39,9 @@ def inspect(features: str | Path | FeatureFile, *, labels: bool = True, threshol
     file, table = features, features.table
     positions = np.flatnonzero(file.committed)
     if len(positions) == 0:
-        raise FeatureFileError(f"{file.path} holds no rows yet. Run the same extract command again to fill it.")
+        raise FeatureFileError(
+            f"{file.path} holds no rows yet. Run the same extract command again to fill it.", path=file.path
+        )
     x, y = file.read(positions)
     least = threshold_for(file.spec) if threshold is None else threshold
     pairs = near_duplicates(x, threshold=least, contents=table.content_hashes[positions])

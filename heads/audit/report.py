@@ -160,9 +160,11 @@ class Inspection:
                 table.writerow(["kind", "path", "split", "class", "other", "value"])
                 table.writerows(self.findings())
         except FileExistsError:
-            raise OptionError(f"{path} exists and is not overwritten. Choose another name, or delete it.") from None
+            raise OptionError(
+                f"{path} exists and is not overwritten. Choose another name, or delete it.", path=path
+            ) from None
         except OSError as error:
-            raise OptionError(f"cannot write {path}: {error.strerror}. Choose another place.") from None
+            raise OptionError(f"cannot write {path}: {error.strerror}. Choose another place.", path=path) from None
 
 
 def _columns(image: InspectedImage) -> tuple[str, str, str]:

@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from onepass.features.errors import OptionError, TrainingError, opt
+from onepass.features.errors import OptionError, Parameter, TrainingError, opt
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.folds import assign_folds, fold_masks
 from onepass.heads.fitting.pca import PrincipalComponents, SharedComponents
@@ -204,7 +204,9 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             raise TrainingError(f"{error} Give one class label for each image.") from None
         self.classes_, positions = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise TrainingError(f"all {len(y)} training rows are of one class; a head needs two or more classes.")
+            raise TrainingError(
+                f"all {len(y)} training rows are of one class; a head needs two or more classes.", rows=len(y)
+            )
         if groups is not None and len(groups) != len(y):
             raise OptionError(
                 f"there are {len(groups)} groups for {len(y)} images; needed: one for each image.",
@@ -228,17 +230,20 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         try:
             weights = np.asarray(compute_class_weight(self.class_weight, classes=self.classes_, y=y), np.float64)
         except (ValueError, TypeError) as error:
-            raise OptionError(f"class weights {self.class_weight!r}: {error}") from None
+            raise OptionError(f"class weights {self.class_weight!r}: {error}", class_weight=self.class_weight) from None
         if not (weights > 0).all() or not np.isfinite(weights).all():
-            raise OptionError(f"class weights {self.class_weight!r}: every weight must be a finite number above 0.")
+            raise OptionError(
+                f"class weights {self.class_weight!r}: every weight must be a finite number above 0.",
+                class_weight=self.class_weight,
+            )
         return weights
 
     def _check(self) -> None:
         """Refuses parameters out of range."""
         if not 0 <= self.seed < 2**32:
-            raise OptionError(f"seed is {self.seed}; needed: 0 to {2**32 - 1}.")
+            raise OptionError(f"{opt.seed} is {self.seed}; needed: 0 to {2**32 - 1}.", seed=self.seed)
         if self.tune not in TUNE:
-            raise OptionError(f"tune is {self.tune!r}; needed: one of {', '.join(TUNE)}.")
+            raise OptionError(f"{opt.tune} is {self.tune!r}; needed: one of {', '.join(TUNE)}.", tune=self.tune)
         require_positive(time_limit=self.time_limit)
 
     def _with_views(self, x: np.ndarray) -> np.ndarray:
@@ -274,4 +279,4 @@ def require_positive(**values: float | None) -> None:
     """
     for name, value in values.items():
         if value is not None and not 0 < value < float("inf"):
-            raise OptionError(f"{name} is {value}; needed: a finite number above 0.")
+            raise OptionError(f"{Parameter(name)} is {value}; needed: a finite number above 0.", **{name: value})

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows
 from onepass.heads.classifiers.tuning import best_trial
 from onepass.heads.fitting.pca import PrincipalComponents
@@ -21,6 +21,10 @@ class CentroidHead(Head):
         shrink: 0 or more standard errors; found on the folds if None.
         class_weight: Acts on the priors, which are even unless weights are given.
         tune, time_limit, seed: As for every `Head`.
+
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
+    >>> CentroidHead(tune="none").fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
 
     Source: R. Tibshirani et al. (2002), PNAS 99(10), 6567-6572.
     """
@@ -70,7 +74,7 @@ class CentroidHead(Head):
     def _check(self) -> None:
         super()._check()
         if self.shrink is not None and not 0 <= self.shrink < float("inf"):
-            raise OptionError(f"shrink is {self.shrink}; needed: a finite number, 0 or more.")
+            raise OptionError(f"{opt.shrink} is {self.shrink}; needed: a finite number, 0 or more.", shrink=self.shrink)
 
 
 class _Moments:

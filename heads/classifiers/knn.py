@@ -23,6 +23,10 @@ class KNNHead(Head):
         decay: Cosine over which a vote loses a factor e; found if None.
         class_weight: Factors on the votes.
         tune, time_limit, seed: As for every `Head`.
+
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
+    >>> KNNHead(neighbours=1).fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
     """
 
     kind = "knn"

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows
 from onepass.heads.classifiers.tuning import best_trial
 from onepass.heads.inference.network import DenseNetwork
@@ -26,6 +26,10 @@ class LDAHead(Head):
     Args:
         shrinkage: 0 < shrinkage <= 1 of the covariance, as in scikit-learn; found on the folds if None.
         class_weight, tune, time_limit, seed: As for every `Head`.
+
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
+    >>> LDAHead(shrinkage=0.1).fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
 
     Source: J. H. Friedman (1989), J. Am. Stat. Assoc. 84(405), 165-175; M. A. Woodbury (1950).
     """
@@ -68,7 +72,9 @@ class LDAHead(Head):
     def _check(self) -> None:
         super()._check()
         if self.shrinkage is not None and not 0 < self.shrinkage <= 1:
-            raise OptionError(f"shrinkage is {self.shrinkage}; needed: above 0, and at most 1.")
+            raise OptionError(
+                f"{opt.shrinkage} is {self.shrinkage}; needed: above 0, and at most 1.", shrinkage=self.shrinkage
+            )
 
 
 class _Scatter:

@@ -116,6 +116,10 @@ class LogisticHead(_LinearHead):
         C: Inverse strength of the penalty, as in scikit-learn; found by cross-validated log loss
             on the training rows if None.
         class_weight, tune, time_limit, seed: As for every `Head`.
+
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
+    >>> LogisticHead(C=1.0).fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
     """
 
     kind = "logreg"
@@ -136,6 +140,10 @@ class SVMHead(_LinearHead):
     Args:
         C: Weight of the errors, as in scikit-learn; found by cross-validation on the training rows if None.
         class_weight, tune, time_limit, seed: As for every `Head`.
+
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
+    >>> SVMHead(C=1.0).fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
     """
 
     kind = "svm"

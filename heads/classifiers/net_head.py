@@ -105,7 +105,10 @@ class NetHead(Head):
     def _fit(self, rows: TrainingRows) -> Fit:
         assert isinstance(rows, NetRows)
         if self.output == "sigmoid" and rows.classes != 2:
-            raise OptionError(f"one sigmoid unit tells two classes apart; there are {rows.classes}. Use softmax.")
+            raise OptionError(
+                f"one sigmoid unit tells two classes apart; there are {rows.classes}. Use softmax.",
+                classes=rows.classes,
+            )
         projection, source = _projected(rows)
         with plain_keras(), quiet_stderr():
             setting = self._best_setting(rows, source, projection)
@@ -158,8 +161,9 @@ class NetHead(Head):
         """Plain rows and classes of the images whose label occurs in training."""
         if self.tune != "none":
             raise OptionError(
-                f"validation rows say when to stop, but with tune={self.tune!r} the folds do. Set tune='none', or "
-                "train on all rows."
+                f"validation rows say when to stop, but with {opt.tune(self.tune)} the folds do. "
+                f"Set {opt.tune('none')}, or train on all rows.",
+                tune=self.tune,
             )
         known = np.isin(labels, self.classes_)
         return self._with_views(np.asarray(x)[known])[:, 0], np.searchsorted(self.classes_, np.asarray(labels)[known])
@@ -169,9 +173,14 @@ class NetHead(Head):
         require_positive(epochs=self.epochs, batch_size=self.batch_size, patience=self.patience, lr=self.lr)
         require_share(dropout=self.dropout, label_smoothing=self.label_smoothing)
         if self.weight_decay is not None and not 0 <= self.weight_decay < np.inf:
-            raise OptionError(f"weight_decay is {self.weight_decay}; needed: a finite number, 0 or more.")
+            raise OptionError(
+                f"{opt.weight_decay} is {self.weight_decay}; needed: a finite number, 0 or more.",
+                weight_decay=self.weight_decay,
+            )
         if any(units < 1 for units in self.hidden):
-            raise OptionError(f"hidden is {self.hidden}; needed: layers of at least one unit.")
+            raise OptionError(
+                f"{opt.hidden} is {self.hidden}; needed: layers of at least one unit.", hidden=self.hidden
+            )
         require_name(OUTPUTS, output=self.output)
         require_name(ACTIVATIONS, activation=self.activation)
         require_name(OPTIMIZERS, optimizer=self.optimizer)

@@ -29,6 +29,10 @@ class RBFSVMHead(Head):
         C: Weight of the errors, as in scikit-learn; found on the folds if None.
         gamma: Kernel exp(-gamma |x - s|^2) of standardised rows; found on the folds if None.
         class_weight, tune, time_limit, seed: As for every `Head`.
+
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
+    >>> RBFSVMHead(C=4.0, gamma=0.5).fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
     """
 
     kind = "rbf-svm"

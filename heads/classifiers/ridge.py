@@ -21,6 +21,10 @@ class RidgeHead(Head):
         alpha: Strength of the penalty, as in scikit-learn; found by leave-one-out if None.
         class_weight, tune, time_limit, seed: As for every `Head`.
 
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
+    >>> RidgeHead(alpha=1.0).fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
+
     Source: T. Hastie, R. Tibshirani and J. Friedman (2009), The Elements of Statistical Learning, 7.10.
     """
 

@@ -42,7 +42,7 @@ def candidates_of(
     named = list(HEADS) if heads == "all" else heads.split(",") if isinstance(heads, str) else list(heads)
     found = [_parsed(name.strip()) for name in named]
     if doubled := {name for name, _, _ in found if [n for n, _, _ in found].count(name) > 1}:
-        raise OptionError(f"{opt.heads} names {min(doubled)} twice; needed: each head once.")
+        raise OptionError(f"{opt.heads} names {min(doubled)} twice; needed: each head once.", heads=heads)
     several = len(backbones) > 1
     return [
         Candidate(f"{backbone}/{name}" if several else name, kind, {**options, **own}, file)
@@ -57,10 +57,12 @@ def _parsed(name: str) -> tuple[str, str, dict[str, object]]:
     head = make_head(kind)
     if "hidden" not in head.get_params():
         if layers:
-            raise OptionError(f"{opt.heads} names {name!r}; only mlp takes layers, such as mlp:256x128.")
+            raise OptionError(f"{opt.heads} names {name!r}; only mlp takes layers, such as mlp:256x128.", head=name)
         return kind, kind, {}
     try:
         hidden = tuple(int(units) for units in layers.split("x")) if layers else tuple(head.get_params()["hidden"])
     except ValueError:
-        raise OptionError(f"{opt.heads} names {name!r}; needed: units of each layer, such as mlp:256x128.") from None
+        raise OptionError(
+            f"{opt.heads} names {name!r}; needed: units of each layer, such as mlp:256x128.", head=name
+        ) from None
     return f"{kind}:{'x'.join(map(str, hidden))}", kind, {"hidden": hidden}

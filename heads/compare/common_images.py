@@ -33,14 +33,17 @@ def common_images(files: Sequence[FeatureFile]) -> CommonImages:
     shared = [image for image in first if all(image in there_at for there_at in known[1:])]
     if not shared:
         raise TrainingError(
-            f"{files[0].path} and {files[1].path} have no image in common. Extract both from the same folder."
+            f"{files[0].path} and {files[1].path} have no image in common. Extract both from the same folder.",
+            paths=tuple(file.path for file in files[:2]),
         )
     positions = [np.array([there_at[image] for image in shared], np.int64) for there_at in known]
     for file, found in zip(files[1:], positions[1:], strict=True):
         if (other := _class_mismatch(files[0], positions[0], file, found)) is not None:
             path = files[0].table.paths[positions[0][other]]
             raise TrainingError(
-                f"{path} belongs to other classes in {files[0].path} and {file.path}. Extract both from one folder."
+                f"{path} belongs to other classes in {files[0].path} and {file.path}. Extract both from one folder.",
+                image=path,
+                paths=(files[0].path, file.path),
             )
     return CommonImages(positions, len(first) - len(shared))
 

@@ -55,9 +55,11 @@ def compare_heads(
     The result of each finished fit is kept beside the feature file: an interrupted comparison resumes, and
     one with a further head trains that head alone.
 
-    >>> found = compare_heads("photos.h5", heads="logreg,knn")  # doctest: +SKIP
-    >>> print(found.answer())  # doctest: +SKIP
-    logreg is the best (0.4 s, 33 kB); knn is worse by 2.1 points (1.2 to 3.0)
+    >>> print(compare_heads("photos.h5", heads="logreg,knn"))
+    accuracy on test, n=24
+    head    accuracy  95 % interval   log loss  calibration error  fit s  us/image  size
+    ...
+    ... tie; the cheapest is ...
 
     Args:
         features: A feature file, or several of the same images.
@@ -225,11 +227,15 @@ class _Judge:
 
 def _check(metric: str, cv: str | None, seeds: int) -> None:
     if metric not in HIGHER_IS_BETTER:
-        raise OptionError(f"unknown metric {metric!r}; there are {', '.join(HIGHER_IS_BETTER)}.")
+        raise OptionError(f"unknown metric {metric!r}; there are {', '.join(HIGHER_IS_BETTER)}.", metric=metric)
     if seeds < 1:
-        raise OptionError(f"{opt.seeds} is {seeds}; needed: at least 1.")
+        raise OptionError(f"{opt.seeds} is {seeds}; needed: at least 1.", seeds=seeds)
     if cv and seeds > 1:
-        raise OptionError(f"{opt.seeds} does not go with {opt.cv}, whose repeats have seeds of their own, such as 5x4.")
+        raise OptionError(
+            f"{opt.seeds} does not go with {opt.cv}, whose repeats have seeds of their own, such as 5x4.",
+            seeds=seeds,
+            cv=cv,
+        )
 
 
 def _names(files: list[FeatureFile]) -> list[str]:

@@ -181,7 +181,9 @@ class HeadsComparison:
                     tied = score.name in self.test.ties
                     table.writerow([*values, *score.interval, gap.difference, *gap.interval, tied])
         except OSError as error:
-            raise OptionError(f"cannot write {path}: {error.strerror}. Choose another place with {opt.csv}.") from None
+            raise OptionError(
+                f"cannot write {path}: {error.strerror}. Choose another place with {opt.csv}.", path=path
+            ) from None
 
 
 def _tests(test: Comparison) -> dict[str, object]:

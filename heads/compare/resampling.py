@@ -73,7 +73,7 @@ def repeated_folds(file: FeatureFile, images: np.ndarray, *, cv: str) -> Rounds:
     """
     found = re.fullmatch(r"(\d+)x(\d+)", cv)
     if not found or int(found[1]) < 2 or int(found[2]) < 1:
-        raise OptionError(f"{opt.cv} is {cv!r}; needed: folds x repeats, such as 5x2 for five folds, twice.")
+        raise OptionError(f"{opt.cv} is {cv!r}; needed: folds x repeats, such as 5x2 for five folds, twice.", cv=cv)
     folds, repeats = int(found[1]), int(found[2])
     usable = np.flatnonzero(file.table.splits[images] != 2)
     y = np.unique(file.table.labels[images[usable]], return_inverse=True)[1]
@@ -85,7 +85,9 @@ def repeated_folds(file: FeatureFile, images: np.ndarray, *, cv: str) -> Rounds:
             if not (fold_of == fold).any():
                 raise TrainingError(
                     f"{len(usable)} images outside the test part are too few for {folds} folds. "
-                    f"Ask for fewer by {opt.cv}."
+                    f"Ask for fewer by {opt.cv}.",
+                    images=len(usable),
+                    folds=folds,
                 )
             rounds.append(Round(usable[fold_of != fold], usable[fold_of == fold], seed))
     words = f"{folds} folds x {repeats} of {len(usable)} images outside the test part"

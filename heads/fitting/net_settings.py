@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, Parameter
 
 OPTIMIZERS = {"adam": 1.0, "adamw": 1.0, "sgd": 30.0, "rmsprop": 0.5, "nadam": 1.0, "lion": 0.1}
 """Keras's name of an optimizer -> how large its learning rates are, compared with Adam's."""
@@ -74,7 +74,7 @@ def require_share(**values: float | None) -> None:
     """
     for name, value in values.items():
         if value is not None and not 0 <= value < 1:
-            raise OptionError(f"{name} is {value}; needed: 0 or more and below 1.")
+            raise OptionError(f"{Parameter(name)} is {value}; needed: 0 or more and below 1.", **{name: value})
 
 
 def require_name(known: Iterable[str], **values: str) -> None:
@@ -85,4 +85,4 @@ def require_name(known: Iterable[str], **values: str) -> None:
     """
     for name, value in values.items():
         if value not in known:
-            raise OptionError(f"{name} is {value!r}; needed: one of {', '.join(known)}.")
+            raise OptionError(f"{Parameter(name)} is {value!r}; needed: one of {', '.join(known)}.", **{name: value})

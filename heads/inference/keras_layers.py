@@ -28,7 +28,8 @@ def to_keras(network: Network, *, dropout: float = 0.0, name: str = "head") -> K
     """
     if not isinstance(network, DenseNetwork):
         raise OptionError(
-            f"a head of form {network.form} has no Keras layers. Use one made of dense layers, such as mlp or logreg."
+            f"a head of form {network.form} has no Keras layers. Use one made of dense layers, such as mlp or logreg.",
+            form=network.form,
         )
     with plain_keras() as keras, quiet_stderr():
         rows = keras.Input((network.width,), name="rows")

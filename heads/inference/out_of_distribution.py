@@ -143,7 +143,9 @@ class OutOfDistribution:
             OptionError: alpha is not between 0 and 1, or too small for so few images.
         """
         if not 0 < alpha < 1:
-            raise OptionError(f"{opt.unknown} is {alpha}; needed: a share between 0 and 1, such as 0.05.")
+            raise OptionError(
+                f"{opt.unknown} is {alpha}; needed: a share between 0 and 1, such as 0.05.", unknown=alpha
+            )
         both = bool(self.improbabilities.any())
         far, improbable = np.sort(self.distances), np.sort(self.improbabilities)
 
@@ -158,7 +160,9 @@ class OutOfDistribution:
         if not np.isfinite(every):
             raise OptionError(
                 f"{opt.unknown} is {alpha:g}, and training held out {len(known)} images; needed: "
-                f"{int(np.ceil(1 / alpha)) - 1} images for such a share, or a larger one."
+                f"{int(np.ceil(1 / alpha)) - 1} images for such a share, or a larger one.",
+                unknown=alpha,
+                images=len(known),
             )
         limits = np.array([threshold(known[self.labels == k], alpha) for k in range(classes)])
         limits = np.where(np.isfinite(limits), limits, every)

@@ -59,15 +59,19 @@ def resample(
         TrainingError: Fewer than two images or groups, or the metric is undefined on the images.
     """
     if resamples < 200:
-        raise OptionError(f"resamples is {resamples}; needed: at least 200.")
+        raise OptionError(f"resamples is {resamples}; needed: at least 200.", resamples=resamples)
     score = float(metric(name, probabilities, y))
     if np.isnan(score):
-        raise TrainingError(f"{name} needs images of two classes; all {len(y)} are of one. Score more images.")
+        raise TrainingError(
+            f"{name} needs images of two classes; all {len(y)} are of one. Score more images.",
+            metric=name,
+            images=len(y),
+        )
     place = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
     units = int(place.max()) + 1
     if units < 2:
         what = "there is 1 image" if groups is None else "all images are of one group"
-        raise TrainingError(f"{what}; needed: at least 2, to see how much the score depends on them.")
+        raise TrainingError(f"{what}; needed: at least 2, to see how much the score depends on them.", units=units)
     score_all = scorer(name, probabilities, y)
     batch = max(1, 2**20 // len(y))
     values = [score_all(counts[:, place]) for counts in draws(units, resamples, seed=seed, batch=batch)]

@@ -36,12 +36,16 @@ def wilson_interval(correct: float, total: float, z: float = 1.96) -> tuple[floa
         z: Normal quantile; 1.96 covers about 95 %.
 
     Returns:
-        (low, high) as fractions in [0, 1]. wilson_interval(9, 10) is about (0.596, 0.982).
+        (low, high) as fractions in [0, 1].
 
     Raises:
         ValueError: `total` is 0, or `correct` lies outside 0..total.
 
     Source: E. B. Wilson (1927), J. Am. Stat. Assoc. 22(158), 209-212.
+
+    >>> low, high = wilson_interval(9, 10)
+    >>> round(low, 3), round(high, 3)
+    (0.596, 0.982)
     """
     if total < 1 or not 0 <= correct <= total:
         raise ValueError(f"{correct} correct of {total}; needed: 0 <= correct <= total and total >= 1")

@@ -56,6 +56,10 @@ def paired_accuracy(a_right: np.ndarray, b_right: np.ndarray) -> Difference:
 
     Source: D. G. Bonett, R. M. Price (2012), J. Educ. Behav. Stat. 37(4), 479-488; recommended by Fagerland,
     Lydersen, Laake (2014), Stat. Med. 33(16), 2850-2875, whose exact p this goes with.
+
+    >>> found = paired_accuracy(np.ones(20, bool), np.arange(20) >= 8)
+    >>> found.difference, found.p
+    (0.4, 0.0078125)
     """
     n = len(a_right)
     if n == 0:

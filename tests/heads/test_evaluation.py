@@ -54,7 +54,7 @@ def test_an_evaluation_reads_as_a_sentence(open_file: FeatureFile):
 
 
 def test_nothing_to_score_is_refused(open_file: FeatureFile):
-    with pytest.raises(TrainingError, match="no images to score in val. Choose another part with --split."):
+    with pytest.raises(TrainingError, match="no images to score in val. Choose another part with split."):
         evaluate(Says(np.zeros(0)), open_file, rows=np.zeros(0, int), measured_on="val")
 
 

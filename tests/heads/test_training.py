@@ -61,7 +61,7 @@ def test_a_head_may_be_replaced_but_no_other_file(feature_file: Path, head_file:
     (tmp_path / "thesis.doc").write_text("x")
     with pytest.raises(HeadFileError, match="thesis.doc exists and is no head file; it is left alone. Choose another"):
         train_head(feature_file, out=tmp_path / "thesis.doc")
-    with pytest.raises(HeadFileError, match=r"cannot write .*no/x.head: .* Choose another place with --out."):
+    with pytest.raises(HeadFileError, match=r"cannot write .*no/x.head: .* Choose another place with out."):
         train_head(feature_file, out=tmp_path / "no" / "x.head")
 
 
@@ -78,11 +78,11 @@ def test_rows_of_another_spec_are_refused_by_both_specs(head_file: Path, tmp_pat
         {"head": "forest"},
         "unknown head 'forest'; there are logreg, svm, rbf-svm, ridge, lda, knn, centroid, mlp, linear.",
     ),
-    ({"head": "svm", "hidden": (3,)}, "--hidden does not go with --head svm; it belongs to mlp."),
-    ({"head": "mlp", "C": 1.0}, "--C does not go with --head mlp; it belongs to logreg, svm, rbf-svm."),
+    ({"head": "svm", "hidden": (3,)}, "hidden does not go with head='svm'; it belongs to mlp."),
+    ({"head": "mlp", "C": 1.0}, "C does not go with head='mlp'; it belongs to logreg, svm, rbf-svm."),
     (
         {"head": "svm", "trees": 1},
-        "--trees does not go with --head svm; svm takes C, class_weight, tune, time_limit, seed.",
+        "trees does not go with head='svm'; svm takes C, class_weight, tune, time_limit, seed.",
     ),
 ])  # fmt: skip
 def test_options_of_another_head_are_refused(feature_file: Path, options: dict, message: str):

@@ -175,9 +175,9 @@ def test_predictions_average_over_the_views_asked_for(feature_file: Path, tmp_pa
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"views": 0}, "--top is 3, --views is 0; needed: at least 1 each, and at most 1000 views."),
-    ({"top": 0}, "--top is 0, --views is 1; needed: at least 1 each, and at most 1000 views."),
-    ({"augment": "flip"}, "--augment needs --views, how many views of each image to average, such as --views 8."),
+    ({"views": 0}, "top is 3, views is 0; needed: at least 1 each, and at most 1000 views."),
+    ({"top": 0}, "top is 0, views is 1; needed: at least 1 each, and at most 1000 views."),
+    ({"augment": "flip"}, "augment needs views, how many views of each image to average, such as views=8."),
 ])  # fmt: skip
 def test_less_than_one_view_or_class_is_refused(options: dict, message: str, feature_file: Path, tmp_path: Path):
     head = train_head(feature_file, out=tmp_path / "x.head").head
@@ -195,7 +195,7 @@ def test_rows_that_drifted_are_refused_with_the_labels_that_flip(feature_file: P
     assert flips == 1, "one of the two rows, far on either side, must have changed sides"
     message = (
         r"^this machine does not compute the rows of .*x.head: cosine -0.666667 \(needed 0.9999\), largest "
-        r"difference 10, 1 labels flip, on 2 test images. Use the versions .* Or go on with --accept-drift, if these "
+        r"difference 10, 1 labels flip, on 2 test images. Use the versions .* Or go on with accept_drift.*, if these "
         r"labels will do, or extract and train anew.$"
     )
     with pytest.raises(DriftError, match=message):

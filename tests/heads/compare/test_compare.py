@@ -223,13 +223,13 @@ def test_copies_of_training_images_are_scored_apart(tmp_path: Path, rng: np.rand
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"metric": "f2"}, "unknown metric 'f2'; there are accuracy, balanced, macro-f1, log-loss, auroc."),
-    ({"cv": "5"}, "--cv is '5'; needed: folds x repeats, such as 5x2 for five folds, twice."),
-    ({"cv": "1x2"}, "--cv is '1x2'; needed: folds x repeats, such as 5x2 for five folds, twice."),
-    ({"seeds": 0}, "--seeds is 0; needed: at least 1."),
-    ({"seeds": 2, "cv": "5x2"}, "--seeds does not go with --cv, whose repeats have seeds of their own, such as 5x4."),
-    ({"heads": "svm,svm"}, "--heads names svm twice; needed: each head once."),
-    ({"heads": "svm:3"}, "--heads names 'svm:3'; only mlp takes layers, such as mlp:256x128."),
-    ({"heads": "mlp:a"}, "--heads names 'mlp:a'; needed: units of each layer, such as mlp:256x128."),
+    ({"cv": "5"}, "cv is '5'; needed: folds x repeats, such as 5x2 for five folds, twice."),
+    ({"cv": "1x2"}, "cv is '1x2'; needed: folds x repeats, such as 5x2 for five folds, twice."),
+    ({"seeds": 0}, "seeds is 0; needed: at least 1."),
+    ({"seeds": 2, "cv": "5x2"}, "seeds does not go with cv, whose repeats have seeds of their own, such as 5x4."),
+    ({"heads": "svm,svm"}, "heads names svm twice; needed: each head once."),
+    ({"heads": "svm:3"}, "heads names 'svm:3'; only mlp takes layers, such as mlp:256x128."),
+    ({"heads": "mlp:a"}, "heads names 'mlp:a'; needed: units of each layer, such as mlp:256x128."),
     ({"class_weight": {"emu": 2}}, "class weights name 'emu'; the classes are class0, class1, class2."),
 ])  # fmt: skip
 def test_wrong_options_are_refused(photos: Path, options: dict, message: str):
@@ -243,7 +243,7 @@ def test_too_few_images_for_the_folds_are_refused(tmp_path: Path, rng: np.random
     path = written(tmp_path / "few.h5", x, y, np.zeros(12))
     with pytest.raises(TrainingError) as caught:
         compare_heads(path, heads="ridge", cv="30x1")
-    assert str(caught.value) == ("12 images outside the test part are too few for 30 folds. Ask for fewer by --cv.")
+    assert str(caught.value) == ("12 images outside the test part are too few for 30 folds. Ask for fewer by cv.")
 
 
 def test_the_command_prints_json_and_csv(photos: Path):

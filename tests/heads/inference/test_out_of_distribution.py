@@ -131,12 +131,12 @@ def test_a_larger_share_calls_more_unknown(three_kinds, tmp_path: Path):
 def test_shares_that_cannot_be_promised_are_refused(three_kinds, tmp_path: Path):
     head = train_head(three_kinds[0], out=tmp_path / "x.head", tune="none", C=1.0).head
     for alpha in (0, 1, -0.1, float("nan")):
-        with pytest.raises(OptionError, match=r"--unknown is .*; needed: a share between 0 and 1, such as 0.05.$"):
+        with pytest.raises(OptionError, match=r"unknown is .*; needed: a share between 0 and 1, such as 0.05.$"):
             head.unknown_at(alpha)
     with pytest.raises(OptionError) as caught:
         head.unknown_at(0.001)
     assert str(caught.value) == (
-        "--unknown is 0.001, and training held out 480 images; needed: 999 images for such a share, or a larger one."
+        "unknown is 0.001, and training held out 480 images; needed: 999 images for such a share, or a larger one."
     )
 
 
