@@ -1,4 +1,4 @@
-"""What is wrong with a data set, as far as its rows tell: copies, labels, outliers, unreadable images."""
+"""Finds errors in a data set from its rows: copies, wrong labels, outliers, unreadable images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,7 +73,7 @@ def inspect(features: str | Path | FeatureFile, *, labels: bool = True, threshol
 def _label_errors(
     x: np.ndarray, y: np.ndarray, groups: np.ndarray, images: list[InspectedImage], class_names: Sequence[str]
 ) -> tuple[list[LabelError] | None, str]:
-    """Wrong labels, and what decided on them."""
+    """Probable label errors, and how they were decided on."""
     from onepass.heads.audit.label_errors import cleanlab_installed, out_of_fold, suspects
 
     present, labels = np.unique(y, return_inverse=True)

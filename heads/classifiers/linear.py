@@ -16,7 +16,7 @@ class _LinearHead(Head):
 
     All v views of an image count, each 1/v, so that C means what it means without views. An image
     is in one fold with all its views; held-out images are scored by their plain view, because that
-    is what the head will mostly be asked about.
+    is what the head will mostly predict.
     """
 
     loss: Loss

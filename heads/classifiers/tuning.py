@@ -1,4 +1,4 @@
-"""Chooses a head's settings by what they are worth on held-out rows."""
+"""Chooses a head's settings by their loss on held-out rows."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Criterion = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
 @dataclass(frozen=True)
 class Trial(Generic[Tried]):
-    """What the folds say of one setting.
+    """Held-out scores of one setting.
 
     Attributes:
         setting: What was tried.
@@ -40,9 +40,9 @@ def best_trial(
 
     Args:
         rows: Of which the trials are; its deadline counts, but one setting is always tried.
-        trials: Settings with their (n, k) held-out scores, worked out as they are asked for.
+        trials: Settings with their (n, k) held-out scores, computed when they are needed.
         criterion: What decides. The calibrated log loss by default: finer than counting errors, and it
-            asks for the order of the scores alone, since their size is mended by the temperature.
+            does not depend on the size of the scores, which the temperature corrects.
         patience: Ends after so many settings that were no better than the best before them; for paths
             from strong to weak regularisation, where what follows only costs time.
     """

@@ -1,4 +1,4 @@
-"""Several feature files of the same images, put side by side."""
+"""The images that several feature files have in common."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from onepass.features.errors import TrainingError
 
 @dataclass(frozen=True)
 class CommonImages:
-    """CommonImages that every one of several feature files has a row of.
+    """Images of which every one of several feature files has a row.
 
     Attributes:
         positions: One (n,) array per file; the same image at the same index in each.

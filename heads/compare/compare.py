@@ -245,12 +245,12 @@ def _names(files: list[FeatureFile]) -> list[str]:
 
 
 def _together(candidates: list[Candidate]) -> Iterator[Candidate]:
-    """Heads on the same rows one after the other, those that need Keras last: the rest is on screen sooner."""
+    """Heads on the same rows one after the other, and those that need Keras last, because they take longest."""
     return iter(sorted(candidates, key=lambda one: (one.file, one.head in ("mlp", "linear"))))
 
 
 def _leaders(found: HeadsComparison) -> list[str]:
-    """The three best of the tie set."""
+    """Names of the three best heads of the tie set."""
     return [score.name for score in found.scores if score.name in found.test.ties][:3]
 
 

@@ -1,4 +1,4 @@
-"""How accuracy grows with the number of training images, and what more of them would bring."""
+"""Accuracy by number of training images, and the gain to expect from more of them."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,7 +26,7 @@ def learning_curves(
     Args:
         file: The first feature file; its labels and splits count.
         images: (n,) positions of the common images.
-        candidates: Whose curves are wanted.
+        candidates: Heads to train.
         run: Trains one of them in a round.
 
     Returns:

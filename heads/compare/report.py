@@ -1,4 +1,4 @@
-"""What a comparison of heads found: a table, and an answer in one sentence."""
+"""The result of a comparison of heads, as a table and as one sentence."""
 
 import csv
 import math
@@ -48,13 +48,13 @@ class HeadScore:
 
     @property
     def cost(self) -> tuple[int, float]:
-        """What "cheap" means: a smaller file, files of about one size counting as equal; then a shorter fit."""
+        """Size of the head file, in steps of 25 %, then seconds of the fit: what "cheapest" is decided by."""
         return round(math.log(self.head_bytes, 1.25)), self.fit_seconds
 
 
 @dataclass(frozen=True)
 class HeadsComparison:
-    """Heads side by side.
+    """Result of `compare_heads`.
 
     Attributes:
         measured_on: Which images, in words.

@@ -60,8 +60,8 @@ class FitRequest:
     def key(self, fingerprint: str) -> str:
         """Changes with everything that the result depends on: rows, labels, positions, options, versions."""
         facts = [_VERSION, version("onepass"), version("scikit-learn"), version("keras"), fingerprint, self.head]
-        told = json.dumps([*facts, sorted(self.options.items())], default=str)
-        digest = hashlib.sha256(told.encode())
+        text = json.dumps([*facts, sorted(self.options.items())], default=str)
+        digest = hashlib.sha256(text.encode())
         for positions in (self.trained, self.scored):
             digest.update(np.asarray(positions, np.int64).tobytes() + b"|")
         return digest.hexdigest()[:32]

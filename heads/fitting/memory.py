@@ -1,4 +1,4 @@
-"""Whether rows fit into memory, and what to do where they do not."""
+"""Memory that is free, and samples of rows that fit into it."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def require_memory(kind: str, needed: int, free: int, images: int) -> None:
 
 
 def some_of(rows: np.ndarray, y: np.ndarray, count: int | None, *, seed: int) -> np.ndarray:
-    """At most `count` of the rows, each class with its share and two at least; all of them for None.
+    """A stratified sample of at most `count` rows, at least two of each class; all of them for None.
 
     Args:
         rows: (m,) positions.

@@ -1,4 +1,4 @@
-"""Settings of dense nets, and which of them tuning tries."""
+"""Settings of dense nets, and the grids that tuning tries."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ OPTIMIZERS = {"adam": 1.0, "adamw": 1.0, "sgd": 30.0, "rmsprop": 0.5, "nadam": 1
 
 @dataclass(frozen=True)
 class NetSetting:
-    """How one net is trained.
+    """Training settings of one net.
 
     Attributes:
         lr: Learning rate.

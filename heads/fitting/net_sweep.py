@@ -17,13 +17,13 @@ _OCTAVES = np.arange(-4, 4)
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Which images each of c nets of a setting trains on, and which it is judged by.
+    """The images that each of c nets of one setting trains on, and those it is validated on.
 
     Attributes:
         y: (n,) classes.
-        importance: (n,) weight of each image in the judgement.
-        weights: (n, c) float32 how much each image counts in training, on average 1 for each net.
-        held_out: (n, c) bool, the images each net is judged by.
+        importance: (n,) weight of each image in the validation loss.
+        weights: (n, c) float32 weight of each image in training, 1 on average for each net.
+        held_out: (n, c) bool, the images each net is validated on.
     """
 
     y: np.ndarray
@@ -33,21 +33,21 @@ class Samples:
 
     @classmethod
     def of(cls, y: np.ndarray, importance: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> "Samples":
-        """From (n, c) bool: who trains on what."""
+        """From (n, c) bool masks of the images each net trains on, and of those held out."""
         weights = train * importance[:, None]
         return cls(y, importance, (weights / weights.mean(axis=0)).astype(np.float32), held_out)
 
 
 @dataclass(frozen=True, eq=False)
 class SweepOptions:
-    """How nets are trained.
+    """How the nets of a sweep are trained.
 
     Attributes:
-        epochs: At most so many.
+        epochs: Most epochs.
         batch_size: Rows per step, roughly: the rows of a chunk are dealt to batches of one size.
-        patience: Ends after so many epochs without a better net.
-        late: Asked after each epoch; True ends the training.
-        seed: Of the order and of the views drawn.
+        patience: Training ends after this many epochs without a better net.
+        late: Called after each epoch; True ends the training.
+        seed: Seed of the order of the rows and of the views drawn.
     """
 
     epochs: int
@@ -77,7 +77,7 @@ class Trained:
 
 
 def best_setting(nets: "BatchedNets", source: RowSource, samples: Samples, options: SweepOptions) -> int:
-    """Which of s settings does best on held-out images; the first if all of them diverge.
+    """Index of the setting, of s, with the lowest held-out loss; 0 if all of them diverge.
 
     Args:
         nets: s nets for each of c samples, sample by sample.
@@ -92,7 +92,7 @@ def best_setting(nets: "BatchedNets", source: RowSource, samples: Samples, optio
 
 
 def best_epoch(nets: "BatchedNets", source: RowSource, samples: Samples, options: SweepOptions) -> Trained:
-    """Trains one setting on c samples, and returns the last one's net as it was when all did best.
+    """Trains one setting on c samples, and returns the last net as it was at the lowest held-out loss of all.
 
     Args:
         nets: c.

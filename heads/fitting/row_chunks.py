@@ -1,4 +1,4 @@
-"""Rows that come in chunks, so that a head can be trained on more of them than fit into memory."""
+"""Rows in chunks, to train heads on more of them than fit into memory."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
