@@ -151,7 +151,7 @@ def test_a_net_that_diverges_is_refused(rng: np.random.Generator):
     with pytest.raises(TrainingError) as caught:
         MLPHead(lr=1e38, hidden=(8,), epochs=3, tune="none").fit(*blobs(rng, 60))
     assert str(caught.value) == (
-        "training diverged to infinite or undefined weights. Try a smaller learning rate (--lr)."
+        "training diverged to infinite or undefined weights. Try a smaller learning rate (lr)."
     )
 
 

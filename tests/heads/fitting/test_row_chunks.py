@@ -86,7 +86,7 @@ def test_too_little_memory_and_missing_rows_are_refused(small, tmp_path: Path):
     assert str(caught.value) == "1439 bytes are not enough to train in pieces; needed: 1440 or more."
     write_feature_file(tmp_path / "half.h5", make_spec(), make_table(4), {}, GOLDEN)
     with pytest.raises(
-        FeatureFileError, match="half.h5 holds no row for .* SweepOptions the same extract command again to compl"
+        FeatureFileError, match="half.h5 holds no row for .* Run the same extract command again to complete it.$"
     ):
         FileRows(FeatureFile(tmp_path / "half.h5"), np.arange(4), memory=10**6)
 
