@@ -24,7 +24,6 @@ from onepass.extract.frameworks import plain_keras
 from onepass.extract.machine import machine
 from onepass.features import FeatureFile
 from onepass.heads import MLPHead
-from onepass.heads.fitting.basis import Basis
 from onepass.heads.fitting.net_settings import MLP_GRIDS
 from onepass.heads.inference.network import standardisation
 
@@ -82,7 +81,6 @@ def measured(x: np.ndarray, y: np.ndarray, epochs: int, rounds: int) -> dict[str
     seconds: dict[str, list[float]] = {name: [] for name in fits}
     for round_ in range(rounds + 1):
         for name, fit in fits.items():
-            Basis.forget()
             started = time.perf_counter()
             fit()
             if round_:

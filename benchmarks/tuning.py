@@ -31,7 +31,6 @@ from onepass.extract.machine import machine
 from onepass.features import FeatureFile
 from onepass.heads import LogisticHead, RBFSVMHead
 from onepass.heads.classifiers.base import Head
-from onepass.heads.fitting.basis import Basis
 from onepass.heads.fitting.folds import assign_folds
 from onepass.heads.stats.paired_tests import mcnemar
 
@@ -69,7 +68,6 @@ def measured(file: FeatureFile, kind: str, draws: int, rounds: int) -> dict[str,
         (x, y), (x_test, y_test) = file.read(train), file.read(test)
         right = {}
         for name, fit in (("onepass", ours), ("scikit-learn", theirs)):
-            Basis.forget()
             started = time.perf_counter()
             predict = fit(kind, x, y)
             if draw < rounds:

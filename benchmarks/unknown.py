@@ -66,7 +66,7 @@ def _fitted(kind: str, x: np.ndarray, y: np.ndarray, groups: np.ndarray, alpha: 
     estimator = HEADS[kind]().fit(x, y, groups=groups)
     fold_of = assign_folds(y, groups=groups)
     held = fold_of >= 0
-    out_of_distribution = OutOfDistribution.of(x[held], y[held], fold_of[held]).doubting(
+    out_of_distribution = OutOfDistribution.of(x[held], y[held], fold_of[held]).with_probabilities(
         np.asarray(estimator.held_out_)[held]
     )
     strange = out_of_distribution.at(alpha, int(y.max()) + 1)

@@ -7,7 +7,7 @@ import numpy as np
 
 from onepass.features.file import FeatureFile
 from onepass.features.spec import Spec
-from onepass.heads.fitting.moments import moments
+from onepass.heads.fitting.pca import moments
 
 THRESHOLDS = {
     "efficientnet_lite0": 0.64,
@@ -15,7 +15,7 @@ THRESHOLDS = {
     "mobilenetv2": 0.61,
     "resnet50": 0.58,
 }
-"""Lowest cosine of a near duplicate, by backbone, for rows of 224 px images and --pooling avg.
+"""Lowest cosine of a near duplicate, by backbone, for rows of 224 px images with average pooling.
 
 Measured on 3,525 photos (hymenoptera, cats_dogs, trashnet) by benchmarks/near_duplicates.py: they keep 92, 93,
 90 and 98 % of known duplicates (JPEG 50 and 30, half size, 5 % crop, 10 % brighter and darker, text, 2 %
@@ -64,7 +64,7 @@ def threshold_for(spec: Spec) -> float:
 
 
 def near_duplicates(rows: np.ndarray, *, threshold: float, contents: np.ndarray | None = None) -> Pairs:
-    """Pairs of images whose rows point the same way, seen against the spread of the data.
+    """Pairs of images whose whitened rows have a high cosine.
 
     The cosine is that of `whitened` rows, so it depends a little on what else is in the data: fewer copies
     are found among fewer than 100 images (by about 5 in 100), and where most images have several copies.
@@ -77,6 +77,11 @@ def near_duplicates(rows: np.ndarray, *, threshold: float, contents: np.ndarray 
 
     Returns:
         Each pair once, the lower position first.
+
+    >>> rows = np.random.default_rng(0).normal(size=(50, 64))
+    >>> rows[7] = 1.1 * rows[3]
+    >>> near_duplicates(rows, threshold=0.9).positions.tolist()
+    [[3, 7]]
     """
     directions = whitened(rows)
     positions, cosines = [np.empty((0, 2), np.int64)], [np.empty(0, np.float32)]
@@ -96,7 +101,7 @@ def near_duplicates(rows: np.ndarray, *, threshold: float, contents: np.ndarray 
 
 
 def leaked(file: FeatureFile, scored: np.ndarray, trained: np.ndarray, *, threshold: float | None = None) -> np.ndarray:
-    """Which images to score are, or nearly are, images that a head was trained on.
+    """Images to score that are exact or near copies of training images.
 
     Near duplicates are those of `near_duplicates` among all the images given. The rows are read in pieces: any
     number of them takes at most `LEAKED_MEMORY`.
@@ -120,7 +125,7 @@ def leaked(file: FeatureFile, scored: np.ndarray, trained: np.ndarray, *, thresh
         return found
     least = threshold_for(file.spec) if threshold is None else threshold
     whitening = Whitening.of(file.pieces(np.concatenate([scored, trained])))
-    step = max(1, SCORED // (4 * whitening.turn.shape[1]))
+    step = max(1, SCORED // (4 * whitening.rotation.shape[1]))
     for start in range(0, len(scored), step):
         asked = np.concatenate([whitening(rows) for rows in file.pieces(scored[start : start + step])])
         for rows in file.pieces(trained):
@@ -129,12 +134,12 @@ def leaked(file: FeatureFile, scored: np.ndarray, trained: np.ndarray, *, thresh
 
 
 def whitened(rows: np.ndarray) -> np.ndarray:
-    """(n, d) float rows -> (n, r) float32 of length 1, put through the `Whitening` that suits them."""
+    """(n, d) float rows -> (n, r) float32 of length 1, whitened by their own `Whitening`."""
     return Whitening.of([rows])(rows) if len(rows) else np.empty((0, rows.shape[1]), np.float32)
 
 
 class Whitening(NamedTuple):
-    """Takes rows to a space where the data spread evenly, so that what all images share counts little.
+    """Maps rows to a space where the data spread evenly, so that what all images share counts little.
 
     Features are replaced by their signed square root, so that a few large ones do not decide alone. With
     the covariance S of the result and s the mean of its eigenvalues that are not 0, x becomes
@@ -145,53 +150,42 @@ class Whitening(NamedTuple):
 
     Attributes:
         mean: (r,) float32, r = min(d, 4096).
-        turn: (r, r) float32; all zeros if all rows are equal.
+        rotation: (r, r) float32; all zeros if all rows are equal.
 
     Source: square root: Perronnin, Sanchez and Mensink (2010), ECCV. Whitening with a ridge: Mahalanobis
     distance with a shrunk covariance, Ledoit and Wolf (2004), J. Multivariate Anal. 88(2), 365-411.
     """
 
     mean: np.ndarray
-    turn: np.ndarray
+    rotation: np.ndarray
 
     @classmethod
     def of(cls, pieces: Iterable[np.ndarray]) -> Self:
-        """The one that suits rows which come as (m, d) float pieces."""
+        """The whitening of rows that come as (m, d) float pieces."""
         count, mean, covariance = moments(_evened(rows) for rows in pieces)
         width = len(mean)
         spread = float(np.trace(covariance)) / max(min(count - 1, width), 1)
         if spread <= 1e-12 * float(mean @ mean):
             return cls(mean.astype(np.float32), np.zeros((width, width), np.float32))
         covariance[np.diag_indices(width)] += spread
-        factor = np.linalg.cholesky(covariance)
-        return cls(mean.astype(np.float32), np.ascontiguousarray(_lower_inverse(factor).T, np.float32))
+        from scipy.linalg.lapack import dtrtri
+
+        inverse, _ = dtrtri(np.linalg.cholesky(covariance), lower=True, overwrite_c=True)
+        return cls(mean.astype(np.float32), np.ascontiguousarray(inverse.T, np.float32))
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """(m, d) -> (m, r) float32 of length 1.
 
         A row that is the mean has length 0; if all rows are equal, so are all directions.
         """
-        if not self.turn.any():
+        if not self.rotation.any():
             return np.eye(1, len(self.mean), dtype=np.float32).repeat(len(rows), axis=0)
         evened = _evened(rows)
         evened -= self.mean
-        directions = evened @ self.turn
+        directions = evened @ self.rotation
         lengths = np.linalg.norm(directions, axis=1, keepdims=True)
         directions /= np.where(lengths > 0, lengths, 1.0)
         return np.asarray(directions)
-
-
-def _lower_inverse(factor: np.ndarray) -> np.ndarray:
-    """The inverse of a lower triangular matrix by halves: mostly products, faster than numpy's general one."""
-    n = len(factor)
-    if n <= 64:
-        return np.linalg.inv(factor)
-    half = n // 2
-    inverse = np.zeros_like(factor)
-    inverse[:half, :half] = upper = _lower_inverse(factor[:half, :half])
-    inverse[half:, half:] = lower = _lower_inverse(factor[half:, half:])
-    inverse[half:, :half] = -lower @ (factor[half:, :half] @ upper)
-    return inverse
 
 
 def _any_alike(asked: np.ndarray, others: np.ndarray, threshold: float) -> np.ndarray:
@@ -202,24 +196,24 @@ def _any_alike(asked: np.ndarray, others: np.ndarray, threshold: float) -> np.nd
 
 
 def connected(n: int, pairs: np.ndarray) -> np.ndarray:
-    """Groups of images that hang together by pairs.
+    """Groups of images that are connected by pairs.
 
     Args:
         n: Images.
         pairs: (m, 2) positions.
 
     Returns:
-        (n,) int64, the lowest position of each image's group; its own if it is in no pair.
+        (n,) int64, the lowest position in each image's group; its own if it is in no pair.
+
+    >>> connected(5, np.array([[0, 3], [3, 4]])).tolist()
+    [0, 1, 2, 0, 0]
     """
-    group = np.arange(n)
-    while True:
-        lower = group.copy()
-        np.minimum.at(lower, pairs[:, 0], group[pairs[:, 1]])
-        np.minimum.at(lower, pairs[:, 1], group[pairs[:, 0]])
-        lower = lower[lower]
-        if np.array_equal(lower, group):
-            return group
-        group = lower
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), shape=(n, n))
+    group = connected_components(graph, directed=False)[1]
+    return np.asarray(np.unique(group, return_index=True)[1][group])
 
 
 def _evened(rows: np.ndarray) -> np.ndarray:

@@ -4,27 +4,27 @@ import inspect
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from onepass.features import FeatureFile
 from onepass.features.errors import OptionError, Parameter, TrainingError, opt
-from onepass.heads.classifiers.base import Head, require_positive
+from onepass.heads.classifiers.base import Head, class_weights, require_positive
 from onepass.heads.classifiers.centroid import CentroidHead
 from onepass.heads.classifiers.knn import KNNHead
 from onepass.heads.classifiers.lda import LDAHead
 from onepass.heads.classifiers.linear import LogisticHead, SVMHead
 from onepass.heads.classifiers.mlp import MLPHead, SoftmaxHead
-from onepass.heads.classifiers.net_head import NetHead
+from onepass.heads.classifiers.net_head import NetHead, hidden_units
 from onepass.heads.classifiers.rbf_svm import RBFSVMHead
 from onepass.heads.classifiers.ridge import RidgeHead
 from onepass.heads.evaluation import Answers, Evaluation, score
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.folds import assign_folds
 from onepass.heads.fitting.memory import free_memory, require_memory, some_of
+from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.fitting.row_chunks import FileRows
 from onepass.heads.inference.out_of_distribution import MOST_IMAGES, USUAL_ALPHA, OutOfDistribution
 from onepass.heads.near_duplicates import LEAKED_MEMORY, leaked
@@ -46,31 +46,80 @@ HEADS: dict[str, type[Head]] = {
 }
 
 
-_NOVELTY_BYTES = 2**26
-"""Of the rows that are looked at for what is unknown; it takes about four times as much, less than `LEAKED_MEMORY`."""
+_OUT_OF_DISTRIBUTION_BYTES = 2**26
+"""Of the rows that out-of-distribution images are told by; learning takes four times as much, below `LEAKED_MEMORY`."""
 
 
 @dataclass(frozen=True)
 class TrainedHead:
-    """What `train_head` made.
+    """A head that `train_head` trained and saved.
 
     Attributes:
-        head: The head as it stands in its file.
+        head: The head as it is in its file.
         seconds: Duration of the fit, tuning included.
     """
 
     head: SavedHead
     seconds: float
 
+    def __str__(self) -> str:
+        head, scored = self.head, self.head.evaluation
+        low, high = scored.interval
+        accuracy = f"accuracy {scored.accuracy:.3f} ({low:.3f} to {high:.3f}), n={scored.n}"
+        lines = [
+            f"{head.path}: {head.kind}, {scored.measured_on} {accuracy}, fitted in {self.seconds:.1f} s",
+            "parameters: " + ", ".join(f"{name} {_text(value)}" for name, value in head.parameters.items()),
+        ]
+        if scored.log_loss is not None:
+            lines.append(f"log loss {scored.log_loss:.3f}, calibration error {scored.calibration_error:.3f}")
+        if scored.leak_free:
+            lines.append(str(scored.leak_free))
+        return "\n".join([*lines, *_per_class(scored)])
 
-def make_head(kind: str, **options: Any) -> Head:
+    def record(self) -> dict[str, object]:
+        """The same as plain values, for JSON."""
+        scored = asdict(self.head.evaluation)
+        split, _ = scored.pop("measured_on"), scored.pop("confusion")
+        return {
+            "path": str(self.head.path),
+            "head": self.head.kind,
+            "split": split,
+            **scored,
+            "seconds": round(self.seconds, 3),
+            "parameters": self.head.parameters,
+        }
+
+
+def _per_class(scored: Evaluation) -> list[str]:
+    """A table with one line per class, below its heading."""
+    rows = [("class", "n", "precision", "recall", "f1")]
+    for name, of in scored.per_class.items():
+        rows.append((name, str(of.n), f"{of.precision:.3f}", f"{of.recall:.3f}", f"{of.f1:.3f}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    return str(value)
+
+
+def make_head(kind: str, **options: object) -> Head:
     """An unfitted head by name; options that are None keep their default.
+
+    Layers and class weights may be text, as on the command line.
+
+    >>> make_head("mlp", hidden="256,128", class_weight="cats=2,dogs=1", lr=None).hidden
+    (256, 128)
 
     Raises:
         OptionError: No such head, or an option it does not have.
     """
     if kind not in HEADS:
-        raise OptionError(f"unknown head {kind!r}; there are {', '.join(HEADS)}.")
+        raise OptionError(f"unknown head {kind!r}; there are {', '.join(HEADS)}.", head=kind)
     given = {name: value for name, value in options.items() if value is not None}
     known = list(inspect.signature(HEADS[kind]).parameters)
     for name in given:
@@ -78,8 +127,14 @@ def make_head(kind: str, **options: Any) -> Head:
             owners = [other for other, head in HEADS.items() if name in inspect.signature(head).parameters]
             raise OptionError(
                 f"{Parameter(name)} does not go with {opt.head(kind)}"
-                + (f"; it belongs to {', '.join(owners)}." if owners else f"; {kind} takes {', '.join(known)}.")
+                + (f"; it belongs to {', '.join(owners)}." if owners else f"; {kind} takes {', '.join(known)}."),
+                option=name,
+                head=kind,
             )
+    if isinstance(hidden := given.get("hidden"), str):
+        given["hidden"] = hidden_units(hidden)
+    if isinstance(weights := given.get("class_weight"), str):
+        given["class_weight"] = class_weights(weights)
     return HEADS[kind](**given)
 
 
@@ -92,24 +147,32 @@ def train_head(
     max_images: int | None = None,
     memory: int | None = None,
     out: str | Path | None = None,
-    **options: Any,
+    **options: object,
 ) -> TrainedHead:
     """Trains a head on the training rows of a feature file, scores it, and saves it.
 
     It is scored on the plain images of the test split, or of val where there is no test. Training and
-    tuning see all views of the training images alone, groups and exact copies in one fold each.
+    tuning see the training images alone, with all their views; a group and exact copies stay in one fold.
+
+    >>> print(train_head("photos.h5", head="logreg"))
+    photos.logreg.head: logreg, test accuracy 1.000 (0.862 to 1.000), n=24, fitted in ... s
+    parameters: C ...
+    log loss ..., calibration error ...
+    class   n  precision  recall  f1
+    ...
 
     Args:
         features: The feature file.
         head: A kind in `HEADS`.
         parts: Splits to train on: train, or train and val.
-        max_images: Train on so many of them at most, each class with its share.
-        memory: Bytes it may take; by default what is free. The Keras heads read the file in pieces where
-            their rows need more.
+        max_images: Most images to train on; every class keeps its share.
+        memory: Bytes that training may take; by default what is free. The Keras heads read the file in pieces
+            where their rows need more.
         out: The head file; by default the feature file's name with `.<head>.head` for `.h5`, in the
             current folder.
         **options: Parameters of the head, such as C, hidden, tune, class_weight; None means the default.
-            Class weights are named by class.
+            `hidden` may be text ("256,128", "0" for none), `class_weight` is "balanced", class name -> weight,
+            or the same as text ("cats=2,dogs=1").
 
     Raises:
         FeatureFileError: The feature file cannot be read or is not complete.
@@ -123,7 +186,7 @@ def train_head(
         rows, scored, measured_on = training_parts(file, parts)
         require_positive(max_images=max_images, memory=memory)
         rows = some_of(rows, file.table.labels[rows], max_images, seed=estimator.seed)
-        # Where there is room for both, other images are looked at meanwhile: much of a fit keeps one processor busy.
+        # Where there is room for both, copies are searched meanwhile: much of a fit keeps one processor busy.
         needed = estimator.memory_needed(len(rows), file.views, file.spec.width) + LEAKED_MEMORY
         with ThreadPoolExecutor(1) as pool:
 
@@ -135,21 +198,28 @@ def train_head(
             started = time.perf_counter()
             fit_on(estimator, file, rows, memory=memory)
             seconds = time.perf_counter() - started
-            copies, strangers = looking or look()
+            copies, learned = looking or look()
             answers, labels = Answers.of(estimator, file.pieces(scored)), file.table.labels[scored]
             evaluation = score(answers, labels, file.class_names, measured_on=measured_on, copies=copies.result())
-            out_of_distribution, places = strangers.result()
+            out_of_distribution, places = learned.result()
         path = Path(out) if out else Path(f"{Path(features).stem}.{head}.head")
         saved = as_saved(estimator, file, rows, evaluation, path=path)
         if out_of_distribution:
-            saved = with_out_of_distribution(
-                saved, out_of_distribution, estimator.held_out_, places, file, scored, answers
-            )
+            if estimator.held_out_ is not None:
+                out_of_distribution = out_of_distribution.with_probabilities(estimator.held_out_[places])
+            saved = with_out_of_distribution(saved, out_of_distribution, file, scored, answers)
     save_head(saved)
     return TrainedHead(saved, seconds)
 
 
-def fit_on(estimator: Head, file: FeatureFile, rows: np.ndarray, *, memory: int | None = None) -> Head:
+def fit_on(
+    estimator: Head,
+    file: FeatureFile,
+    rows: np.ndarray,
+    *,
+    memory: int | None = None,
+    shared: SharedComponents | None = None,
+) -> Head:
     """Fits a head on all views of the images at the given positions.
 
     Args:
@@ -157,6 +227,7 @@ def fit_on(estimator: Head, file: FeatureFile, rows: np.ndarray, *, memory: int 
         file: The feature file.
         rows: (n,) positions.
         memory: Bytes it may take; by default what is free.
+        shared: As for `Head.fit`.
 
     Raises:
         TrainingError: The rows need more, and the head cannot be trained in pieces.
@@ -169,7 +240,7 @@ def fit_on(estimator: Head, file: FeatureFile, rows: np.ndarray, *, memory: int 
         if isinstance(estimator, NetHead) and needed > free:
             return estimator.fit_chunks(FileRows(file, rows, memory=free // 2))
         require_memory(estimator.kind, needed, free, len(rows))
-        return estimator.fit(file.read_views(rows)[0], labels, groups=file.table.group_ids()[rows])
+        return estimator.fit(file.read_views(rows)[0], labels, groups=file.table.group_ids()[rows], shared=shared)
     finally:
         estimator.class_weight = named
 
@@ -207,7 +278,7 @@ def as_saved(estimator: Head, file: FeatureFile, rows: np.ndarray, evaluation: E
 def learn_out_of_distribution(
     file: FeatureFile, rows: np.ndarray, *, seed: int
 ) -> tuple[OutOfDistribution | None, np.ndarray]:
-    """What training images have in common, from some of them if there are many.
+    """Learns to tell out-of-distribution images from training images, or from a sample of them if there are many.
 
     Args:
         file: The feature file.
@@ -215,10 +286,10 @@ def learn_out_of_distribution(
         seed: Of the choice and of the folds.
 
     Returns:
-        What tells others, None if no image can be held out; and (m,) places in `rows` of the images in it.
+        What was learned, None if no image can be held out; and (m,) indices into `rows` of the images used.
     """
     y, groups = file.table.labels[rows], file.table.group_ids()[rows]
-    most = max(min(MOST_IMAGES, _NOVELTY_BYTES // (4 * file.spec.width)), 200)
+    most = max(min(MOST_IMAGES, _OUT_OF_DISTRIBUTION_BYTES // (4 * file.spec.width)), 200)
     places = some_of(np.arange(len(rows)), y, most, seed=seed)
     fold_of = assign_folds(y[places], groups=groups[places], seed=seed)
     places, fold_of = places[fold_of >= 0], fold_of[fold_of >= 0]
@@ -228,28 +299,18 @@ def learn_out_of_distribution(
 
 
 def with_out_of_distribution(
-    saved: SavedHead,
-    out_of_distribution: OutOfDistribution,
-    held_out: np.ndarray | None,
-    places: np.ndarray,
-    file: FeatureFile,
-    scored: np.ndarray,
-    answers: Answers,
+    saved: SavedHead, out_of_distribution: OutOfDistribution, file: FeatureFile, scored: np.ndarray, answers: Answers
 ) -> SavedHead:
-    """A head that can call images unknown, with how that goes.
+    """A head that can call images unknown, with the measured effect of doing so.
 
     Args:
         saved: The head.
-        out_of_distribution: From `learn_out_of_distribution`, with its `places`.
-        held_out: (n, k) probabilities of the training images by heads that did not see them.
-        places: (m,) of the images in `out_of_distribution` among those.
+        out_of_distribution: From `learn_out_of_distribution`.
         file: The feature file.
         scored: (s,) positions of held-out images.
-        answers: To them.
+        answers: The head's predictions for these.
     """
-    if held_out is not None:
-        out_of_distribution = out_of_distribution.doubting(held_out[places])
-    if answers.probabilities is None or len(places) < 1 / USUAL_ALPHA - 1:
+    if answers.probabilities is None or len(out_of_distribution.labels) < 1 / USUAL_ALPHA - 1:
         return replace(saved, out_of_distribution=out_of_distribution)
     distances = np.concatenate([out_of_distribution.subspace.distances(x) for x in file.pieces(scored)])
     labels = file.table.labels[scored]
@@ -268,24 +329,34 @@ def training_parts(file: FeatureFile, parts: Sequence[str] = ("train",)) -> tupl
     if missing := [name for name, count in zip(file.class_names, counts, strict=True) if count == 0]:
         raise TrainingError(
             f"{file.path} holds no training image of {', '.join(missing)}. Every class needs some in its train "
-            "part; add images and extract again."
+            "part; add images and extract again.",
+            path=file.path,
+            classes=tuple(missing),
         )
     for split in ("test", "val"):
         if split not in parts and len(scored := file.rows_of(split)):
             return rows, scored, split
     raise TrainingError(
         f"{file.path} holds no test or val image, so no honest score is possible. Add images to a test or val "
-        "folder, or give every class at least two different images, and extract again."
+        "folder, or give every class at least two different images, and extract again.",
+        path=file.path,
     )
 
 
-def by_position(weights: Mapping[Any, float], class_names: tuple[str, ...], y: np.ndarray) -> dict[int, float]:
+def by_position(
+    weights: Mapping[str, float] | Mapping[int, float], class_names: tuple[str, ...], y: np.ndarray
+) -> dict[int, float]:
     """Class weights by position in `class_names`; classes that are not named count 1."""
     if unknown := [str(name) for name in weights if name not in class_names and name not in range(len(class_names))]:
-        raise OptionError(f"class weights name {unknown[0]!r}; the classes are {', '.join(class_names)}.")
-    named = {name: float(weights.get(name, weights.get(i, 1.0))) for i, name in enumerate(class_names)}
+        raise OptionError(
+            f"class weights name {unknown[0]!r}; the classes are {', '.join(class_names)}.",
+            class_weight=dict(weights),
+            classes=class_names,
+        )
+    by_key: dict[object, float] = {key: float(weight) for key, weight in weights.items()}
+    named = {name: by_key.get(name, by_key.get(i, 1.0)) for i, name in enumerate(class_names)}
     return {int(i): named[class_names[i]] for i in np.unique(y)}
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
+def _plain(values: Mapping[str, object]) -> dict[str, object]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -1,1 +1,1 @@
-"""What is wrong with a data set, as far as its rows tell."""
+"""Errors in a data set, found from its rows."""

@@ -1,4 +1,4 @@
-"""Labels that are probably wrong, by what heads that did not see an image say of it."""
+"""Labels that are probably wrong, by the predictions of heads that were not trained on the image."""
 
 import importlib.util
 from typing import NamedTuple
@@ -7,11 +7,12 @@ import numpy as np
 
 from onepass.heads.classifiers.knn import KNNHead
 from onepass.heads.classifiers.lda import LDAHead
+from onepass.heads.fitting.pca import SharedComponents
 
 CERTAIN = 0.9
-"""Probability from which on another class than the label's is suspicious, where cleanlab does not decide."""
+"""Lowest probability of another class that makes a label suspicious, without cleanlab."""
 OBVIOUS = 0.98
-"""The same where cleanlab has not called the label wrong."""
+"""The same with cleanlab, for labels that it does not call wrong."""
 
 
 class Suspects(NamedTuple):
@@ -47,7 +48,8 @@ def out_of_fold(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> np.ndarray:
     Raises:
         TrainingError: Fewer than two classes.
     """
-    found = [head().fit(x, y, groups=groups).held_out_ for head in (LDAHead, KNNHead)]
+    shared = SharedComponents()
+    found = [head().fit(x, y, groups=groups, shared=shared).held_out_ for head in (LDAHead, KNNHead)]
     unknown = np.full((len(y), len(np.unique(y))), np.nan)
     return np.asarray(np.mean([unknown if p is None else p for p in found], axis=0))
 
@@ -57,7 +59,7 @@ def cleanlab_installed() -> bool:
 
 
 def suspects(probabilities: np.ndarray, y: np.ndarray, *, cleanlab: bool) -> Suspects:
-    """Images whose label the probabilities speak against.
+    """Images whose label is improbable.
 
     With cleanlab, confident learning estimates how many labels are wrong, and as many images with the
     lowest probability of their own label are taken; and those for which another class has 0.98 or more,

@@ -1,4 +1,4 @@
-"""Images that are unlike all others, by how far their nearest neighbours are."""
+"""Images that are far from all others, by the distance of their nearest neighbours."""
 
 from typing import NamedTuple
 
@@ -11,9 +11,9 @@ distribution, 1 in 700 lies beyond."""
 CLEAR = 5.0
 """From here on it is listed, however many there are."""
 SHARE = 0.01
-"""Of the others, at most this share of all images is listed."""
+"""Of those below `CLEAR`, at most this share of all images is listed."""
 FEWEST = 30
-"""Fewer images have no distribution to fall out of."""
+"""With fewer images nothing is listed."""
 
 BLOCK = 2**24
 
@@ -37,7 +37,7 @@ def find_outliers(x: np.ndarray, trained: np.ndarray) -> Outliers:
 
     The logarithms of the distances are measured from their median in units of 1.4826 times their
     median absolute deviation, the standard deviation of a normal distribution; so outliers do not
-    hide each other, nor does a data set count as strange as a whole.
+    hide each other, and a data set cannot be unusual as a whole.
 
     Args:
         x: (n, d) plain rows.

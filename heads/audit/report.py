@@ -1,24 +1,177 @@
-"""An inspection in words and tables, for people."""
+"""What an inspection finds, as values, as text and as a table."""
 
+import csv
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+import numpy as np
+
+from onepass.features import DuplicateGroup, SkippedImage
 from onepass.features.duplicates import describe_duplicates
-
-if TYPE_CHECKING:
-    from onepass.heads.audit.inspect import Inspection
+from onepass.features.errors import OptionError
 
 SHOWN = 10
-"""Findings of each kind that are named."""
+"""Findings of each kind that the text names."""
 
 
-def describe(found: "Inspection") -> str:
-    """The whole inspection, at most ten findings of each kind."""
-    sections = [_counts(found), _unreadable(found), _copies(found), _near(found), _labels(found), _outliers(found)]
-    return "\n".join(line for section in sections for line in section)
+@dataclass(frozen=True)
+class InspectedImage:
+    """An image of the data set.
+
+    Attributes:
+        path: Relative to the image folder.
+        split: train, val or test.
+        label: Its class.
+    """
+
+    path: str
+    split: str
+    label: str
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.split})"
 
 
-def _counts(found: "Inspection") -> Iterator[str]:
+@dataclass(frozen=True)
+class NearDuplicate:
+    """Two images that are nearly the same picture.
+
+    Attributes:
+        image, other: The two.
+        cosine: Of their whitened rows, see `near_duplicates`.
+    """
+
+    image: InspectedImage
+    other: InspectedImage
+    cosine: float
+
+    @property
+    def across_splits(self) -> bool:
+        return self.image.split != self.other.split
+
+    @property
+    def across_classes(self) -> bool:
+        return self.image.label != self.other.label
+
+
+@dataclass(frozen=True)
+class LabelError:
+    """An image whose label is probably wrong.
+
+    Attributes:
+        image: With the label that it has.
+        suggested: The most probable class, by heads that were not trained on the image.
+        confidence: Probability of the label that it has.
+        suggested_confidence: Probability of the suggested one.
+    """
+
+    image: InspectedImage
+    suggested: str
+    confidence: float
+    suggested_confidence: float
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """An image that is far from all others.
+
+    Attributes:
+        image: Which.
+        distance: Mean cosine distance to the 10 nearest training images.
+        score: How unusual that is, in robust standard deviations of the log distance.
+    """
+
+    image: InspectedImage
+    distance: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything that an inspection found, the most certain findings first.
+
+    Attributes:
+        path: The feature file.
+        counts: Split -> class -> images with a row.
+        pending: Images that have no row yet.
+        unreadable: Images without a row, with the reason.
+        copies: Images that are exact copies of each other.
+        near_duplicates: Pairs that are nearly the same picture, exact copies not counted.
+        threshold: Lowest cosine of such a pair.
+        label_errors: None if labels were not checked.
+        labels_by: What decided on labels: "cleanlab" or "confidence", or why they were not checked.
+        outliers: Images far from all others.
+    """
+
+    path: Path
+    counts: dict[str, dict[str, int]]
+    pending: int
+    unreadable: list[SkippedImage]
+    copies: list[DuplicateGroup]
+    near_duplicates: list[NearDuplicate]
+    threshold: float
+    label_errors: list[LabelError] | None
+    labels_by: str
+    outliers: list[Outlier]
+
+    @property
+    def imbalance(self) -> float:
+        """Images of the largest class per image of the smallest, over all splits."""
+        sizes = np.sum([list(counts.values()) for counts in self.counts.values()], axis=0)
+        return float(sizes.max() / max(int(sizes.min()), 1))
+
+    def record(self) -> dict[str, object]:
+        """The same as plain values, for JSON."""
+        return {**asdict(self), "path": str(self.path), "imbalance": round(self.imbalance, 3)}
+
+    def __str__(self) -> str:
+        """At most ten findings of each kind, for people."""
+        sections = [_counts(self), _unreadable(self), _copies(self), _near(self), _labels(self), _outliers(self)]
+        return "\n".join(line for section in sections for line in section)
+
+    def findings(self) -> Iterator[tuple[str, str, str, str, str, str]]:
+        """(kind, path, split, class, other path or suggested class or reason, value) of everything found.
+
+        The value is the cosine of near duplicates, the probability of the label that an image has, and
+        the score of outliers.
+        """
+        for skipped in self.unreadable:
+            yield "unreadable", skipped.path, "", "", skipped.reason, ""
+        for group in self.copies:
+            for path in group.paths[1:]:
+                yield "copy", path, "+".join(group.splits), "+".join(group.classes), group.paths[0], "1"
+        for pair in self.near_duplicates:
+            yield "near duplicate", *_columns(pair.image), pair.other.path, f"{pair.cosine:.4f}"
+        for error in self.label_errors or []:
+            yield "label", *_columns(error.image), error.suggested, f"{error.confidence:.4f}"
+        for outlier in self.outliers:
+            yield "outlier", *_columns(outlier.image), "", f"{outlier.score:.2f}"
+
+    def write_csv(self, path: str | Path) -> None:
+        """Writes one line per finding, see `findings`.
+
+        Raises:
+            OptionError: The file exists already or cannot be written.
+        """
+        try:
+            with open(path, "x", newline="", encoding="utf-8", errors="surrogateescape") as file:
+                table = csv.writer(file)
+                table.writerow(["kind", "path", "split", "class", "other", "value"])
+                table.writerows(self.findings())
+        except FileExistsError:
+            raise OptionError(
+                f"{path} exists and is not overwritten. Choose another name, or delete it.", path=path
+            ) from None
+        except OSError as error:
+            raise OptionError(f"cannot write {path}: {error.strerror}. Choose another place.", path=path) from None
+
+
+def _columns(image: InspectedImage) -> tuple[str, str, str]:
+    return image.path, image.split, image.label
+
+
+def _counts(found: Inspection) -> Iterator[str]:
     classes = list(next(iter(found.counts.values())))
     images = sum(sum(counts.values()) for counts in found.counts.values())
     yield f"{found.path}: {images} images, {len(classes)} classes, the largest {found.imbalance:.1f} times the smallest"
@@ -33,16 +186,16 @@ def _counts(found: "Inspection") -> Iterator[str]:
     yield from _table(rows)
 
 
-def _unreadable(found: "Inspection") -> Iterator[str]:
+def _unreadable(found: Inspection) -> Iterator[str]:
     yield f"unreadable: {len(found.unreadable) or 'none'}"
     yield from _some([image.path, image.reason] for image in found.unreadable)
 
 
-def _copies(found: "Inspection") -> Iterator[str]:
+def _copies(found: Inspection) -> Iterator[str]:
     yield f"exact copies: {describe_duplicates(found.copies) if found.copies else 'none'}"
 
 
-def _near(found: "Inspection") -> Iterator[str]:
+def _near(found: Inspection) -> Iterator[str]:
     pairs = found.near_duplicates
     if not pairs:
         yield f"near duplicates (cosine {found.threshold:.2f} or more): none"
@@ -56,7 +209,7 @@ def _near(found: "Inspection") -> Iterator[str]:
     yield from _some([f"{pair.cosine:.3f}", str(pair.image), str(pair.other)] for pair in harmful_first)
 
 
-def _labels(found: "Inspection") -> Iterator[str]:
+def _labels(found: Inspection) -> Iterator[str]:
     errors = found.label_errors
     if errors is None:
         yield f"labels: not looked at; {found.labels_by}"
@@ -77,7 +230,7 @@ def _labels(found: "Inspection") -> Iterator[str]:
     )
 
 
-def _outliers(found: "Inspection") -> Iterator[str]:
+def _outliers(found: Inspection) -> Iterator[str]:
     yield f"outliers: {len(found.outliers) or 'none'}"
     yield from _some([f"{outlier.score:.1f}", str(outlier.image)] for outlier in found.outliers)
 

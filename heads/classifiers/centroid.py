@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows
 from onepass.heads.classifiers.tuning import best_trial
-from onepass.heads.fitting.basis import Basis
+from onepass.heads.fitting.pca import PrincipalComponents
 from onepass.heads.inference.network import DenseNetwork
 
 
@@ -21,6 +21,10 @@ class CentroidHead(Head):
         shrink: 0 or more standard errors; found on the folds if None.
         class_weight: Acts on the priors, which are even unless weights are given.
         tune, time_limit, seed: As for every `Head`.
+
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
+    >>> CentroidHead(tune="none").fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
 
     Source: R. Tibshirani et al. (2002), PNAS 99(10), 6567-6572.
     """
@@ -43,19 +47,23 @@ class CentroidHead(Head):
         self.seed = seed
 
     def _fit(self, rows: TrainingRows) -> Fit:
-        basis = Basis.of(rows.flat)
-        moments = _Moments.of(basis.standardised, np.repeat(rows.y, rows.views), rows.classes)
-        best = best_trial(rows, self._trials(moments, basis, rows)) if rows.scored.any() else None
+        components = rows.components
+        moments = _Moments.of(components.standardised, np.repeat(rows.y, rows.views), rows.classes)
+        best = best_trial(rows, self._trials(moments, components, rows)) if rows.scored.any() else None
         shrink = best.setting if best else self.shrink or 0.0
         kernel, bias = moments.discriminants(shrink, rows.weights)
-        network = DenseNetwork(basis.mean, basis.scale, (kernel.astype(np.float32),), (bias.astype(np.float32),))
+        network = DenseNetwork(
+            components.mean, components.scale, (kernel.astype(np.float32),), (bias.astype(np.float32),)
+        )
         return Fit(network, {"shrink": shrink}, best.scores if best else None)
 
-    def _trials(self, whole: "_Moments", basis: Basis, rows: TrainingRows) -> Iterator[tuple[float, np.ndarray]]:
+    def _trials(
+        self, whole: "_Moments", components: PrincipalComponents, rows: TrainingRows
+    ) -> Iterator[tuple[float, np.ndarray]]:
         """(shrink, held-out scores)."""
-        plain, step = basis.standardised[:: rows.views], 0.25 if rows.thorough else 1.0
+        plain, step = components.standardised[:: rows.views], 0.25 if rows.thorough else 1.0
         all_views, y = np.repeat(rows.held_out, rows.views, axis=0), np.repeat(rows.y, rows.views)
-        folds = [whole.minus(_Moments.of(basis.standardised[out], y[out], rows.classes)) for out in all_views.T]
+        folds = [whole.minus(_Moments.of(components.standardised[out], y[out], rows.classes)) for out in all_views.T]
         for shrink in np.arange(0, 8.1, step).tolist() if self.shrink is None else [float(self.shrink)]:
             scores = np.zeros((len(rows.y), rows.classes))
             for held_out, fold in zip(rows.held_out.T, folds, strict=True):
@@ -66,7 +74,7 @@ class CentroidHead(Head):
     def _check(self) -> None:
         super()._check()
         if self.shrink is not None and not 0 <= self.shrink < float("inf"):
-            raise OptionError(f"shrink is {self.shrink}; needed: a finite number, 0 or more.")
+            raise OptionError(f"{opt.shrink} is {self.shrink}; needed: a finite number, 0 or more.", shrink=self.shrink)
 
 
 class _Moments:

@@ -6,7 +6,6 @@ import numpy as np
 
 from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows, require_positive
 from onepass.heads.classifiers.tuning import best_trial
-from onepass.heads.fitting.basis import Basis
 from onepass.heads.inference.neighbour_table import NeighbourTable, nearest_first, unit_length, vote_scores
 
 _COUNTS = (1, 3, 5, 10, 20, 50)
@@ -24,6 +23,10 @@ class KNNHead(Head):
         decay: Cosine over which a vote loses a factor e; found if None.
         class_weight: Factors on the votes.
         tune, time_limit, seed: As for every `Head`.
+
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
+    >>> KNNHead(neighbours=1).fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
     """
 
     kind = "knn"
@@ -46,8 +49,8 @@ class KNNHead(Head):
         self.seed = seed
 
     def _fit(self, rows: TrainingRows) -> Fit:
-        basis = Basis.of(rows.flat)
-        memory = unit_length(basis.standardised)
+        components = rows.components
+        memory = unit_length(components.standardised)
         y = np.repeat(rows.y, rows.views)
         votes = np.eye(rows.classes, dtype=np.float32)[y] * rows.weights[y, None].astype(np.float32)
         best = None
@@ -55,7 +58,7 @@ class KNNHead(Head):
             best = best_trial(rows, self._trials(memory, votes, rows))
         count, decay = best.setting if best else (self.neighbours or 10, self.decay or 0.1)
         count = min(count, len(memory))
-        network = NeighbourTable(basis.mean, basis.scale, memory, votes, count, decay)
+        network = NeighbourTable(components.mean, components.scale, memory, votes, count, decay)
         return Fit(network, {"neighbours": count, "decay": decay}, best.scores if best else None)
 
     def _trials(

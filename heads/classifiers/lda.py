@@ -6,10 +6,9 @@ from itertools import pairwise
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows
 from onepass.heads.classifiers.tuning import best_trial
-from onepass.heads.fitting.basis import Basis
 from onepass.heads.inference.network import DenseNetwork
 
 _SHRINKAGES = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.003, 0.001)
@@ -27,6 +26,10 @@ class LDAHead(Head):
     Args:
         shrinkage: 0 < shrinkage <= 1 of the covariance, as in scikit-learn; found on the folds if None.
         class_weight, tune, time_limit, seed: As for every `Head`.
+
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
+    >>> LDAHead(shrinkage=0.1).fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
 
     Source: J. H. Friedman (1989), J. Am. Stat. Assoc. 84(405), 165-175; M. A. Woodbury (1950).
     """
@@ -49,15 +52,15 @@ class LDAHead(Head):
         self.seed = seed
 
     def _fit(self, rows: TrainingRows) -> Fit:
-        basis = Basis.of(rows.flat)
-        scatter = _Scatter(basis.exact, np.repeat(rows.y, rows.views), rows.weights, len(basis.mean))
+        components = rows.components
+        scatter = _Scatter(components.exact, np.repeat(rows.y, rows.views), rows.weights, len(components.mean))
         best = None
         if rows.scored.any():
             best = best_trial(rows, _trials(scatter, rows, self._shrinkages(rows.thorough)))
         shrinkage = best.setting if best else self.shrinkage or 0.1
         weights, bias = scatter.without(np.empty(0, np.int64)).fit(shrinkage)
-        kernel = (basis.axes @ weights).astype(np.float32)
-        network = DenseNetwork(basis.mean, basis.scale, (kernel,), (bias.astype(np.float32),))
+        kernel = (components.axes @ weights).astype(np.float32)
+        network = DenseNetwork(components.mean, components.scale, (kernel,), (bias.astype(np.float32),))
         return Fit(network, {"shrinkage": shrinkage}, best.scores if best else None)
 
     def _shrinkages(self, thorough: bool) -> tuple[float, ...]:
@@ -69,7 +72,9 @@ class LDAHead(Head):
     def _check(self) -> None:
         super()._check()
         if self.shrinkage is not None and not 0 < self.shrinkage <= 1:
-            raise OptionError(f"shrinkage is {self.shrinkage}; needed: above 0, and at most 1.")
+            raise OptionError(
+                f"{opt.shrinkage} is {self.shrinkage}; needed: above 0, and at most 1.", shrinkage=self.shrinkage
+            )
 
 
 class _Scatter:

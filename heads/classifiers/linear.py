@@ -6,8 +6,7 @@ import numpy as np
 
 from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows, require_positive
 from onepass.heads.classifiers.tuning import Criterion, best_trial
-from onepass.heads.fitting.basis import Basis
-from onepass.heads.fitting.linear_solver import LinearFit, Loss, fit_path, multinomial, squared_hinge
+from onepass.heads.fitting.linear_solver import LinearFit, Loss, Problems, fit_path, multinomial, squared_hinge
 from onepass.heads.fitting.temperature import calibrated_loss, log_loss
 from onepass.heads.inference.network import DenseNetwork
 
@@ -17,7 +16,7 @@ class _LinearHead(Head):
 
     All v views of an image count, each 1/v, so that C means what it means without views. An image
     is in one fold with all its views; held-out images are scored by their plain view, because that
-    is what the head will mostly be asked about.
+    is what the head will mostly predict.
     """
 
     loss: Loss
@@ -50,21 +49,24 @@ class _LinearHead(Head):
         return tuple(round(10.0**exponent, 9) for exponent in exponents.tolist())
 
     def _fit(self, rows: TrainingRows) -> Fit:
-        basis = Basis.of(rows.flat)
+        components = rows.components
         strengths = self.strengths(thorough=rows.thorough) if self.C is None else (float(self.C),)
         best = None
         if rows.scored.any():
             best = best_trial(
                 rows,
-                self._trials(basis.rotated, rows, strengths),
+                self._trials(components.rotated, rows, strengths),
                 criterion=type(self).criterion,
                 patience=2,
             )
         strength, start = best.setting if best else (self.C or self.default, None)
         everything = np.ones((len(rows.y), 1))
-        ((fit,),) = self._path(basis.rotated, rows, everything, (strength,), tolerance=1e-5, start=start)
+        ((fit,),) = self._path(components.rotated, rows, everything, (strength,), tolerance=1e-5, start=start)
         network = DenseNetwork(
-            basis.mean, basis.scale, ((basis.turn[1] @ fit.weights).astype(np.float32),), (fit.bias.astype(np.float32),)
+            components.mean,
+            components.scale,
+            ((components.rotation[1] @ fit.weights).astype(np.float32),),
+            (fit.bias.astype(np.float32),),
         )
         return Fit(network, {"C": strength}, best.scores if best else None)
 
@@ -96,7 +98,7 @@ class _LinearHead(Head):
         penalties = tuple(c * self._penalty_factor(rows) / rows.views for c in strengths)
         weighted = train * rows.weights[rows.y][:, None]
         y, weighted = np.repeat(rows.y, rows.views), np.repeat(weighted, rows.views, axis=0)
-        return fit_path(x, y, weighted, penalties, type(self).loss, tolerance=tolerance, start=start)
+        return fit_path(Problems(x, y, weighted, type(self).loss), penalties, tolerance=tolerance, start=start)
 
     def _penalty_factor(self, rows: TrainingRows) -> float:  # noqa: ARG002
         """What C is multiplied with for the solver, so that it means what it means in scikit-learn."""
@@ -114,6 +116,10 @@ class LogisticHead(_LinearHead):
         C: Inverse strength of the penalty, as in scikit-learn; found by cross-validated log loss
             on the training rows if None.
         class_weight, tune, time_limit, seed: As for every `Head`.
+
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
+    >>> LogisticHead(C=1.0).fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
     """
 
     kind = "logreg"
@@ -134,6 +140,10 @@ class SVMHead(_LinearHead):
     Args:
         C: Weight of the errors, as in scikit-learn; found by cross-validation on the training rows if None.
         class_weight, tune, time_limit, seed: As for every `Head`.
+
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
+    >>> SVMHead(C=1.0).fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
     """
 
     kind = "svm"

@@ -26,6 +26,11 @@ class MLPHead(NetHead):
         patience: Epochs without a better held-out loss before training ends.
         class_weight, tune, time_limit, seed: As for every `Head`. With tune="none" a seventh of the images, or
             the `validation` rows given to `fit`, say when to stop.
+
+    >>> import numpy as np
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]] * 8), ["cat", "cat", "dog", "dog"] * 8
+    >>> MLPHead(hidden=(8,), tune="none").fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
     """
 
     kind = "mlp"
@@ -73,6 +78,11 @@ class SoftmaxHead(NetHead):
     Args:
         lr, weight_decay, optimizer, label_smoothing, epochs, batch_size, patience: As for `MLPHead`.
         class_weight, tune, time_limit, seed: As for every `Head`.
+
+    >>> import numpy as np
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]] * 8), ["cat", "cat", "dog", "dog"] * 8
+    >>> SoftmaxHead(tune="none").fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
     """
 
     kind = "linear"

@@ -1,4 +1,4 @@
-"""How the Keras heads are fitted: settings are tried on a coarse basis, the best one is trained on a finer one."""
+"""How the Keras heads are fitted: settings are tried on few principal axes, the best one is trained on more."""
 
 import time
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from onepass.extract import plain_keras, quiet_stderr
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, opt
 from onepass.heads.classifiers.base import Fit, Head, TrainingRows, require_positive
 from onepass.heads.fitting.folds import assign_folds, fold_masks
-from onepass.heads.fitting.net_settings import OPTIMIZERS, Grid, Setting, require_name, require_share, settings_of
-from onepass.heads.fitting.net_sweep import Run, Samples, best_epoch, best_setting
-from onepass.heads.fitting.projection import Projection
+from onepass.heads.fitting.net_settings import OPTIMIZERS, Grid, NetSetting, require_name, require_share, settings_of
+from onepass.heads.fitting.net_sweep import Samples, SweepOptions, best_epoch, best_setting
+from onepass.heads.fitting.pca import Projection, SharedComponents
 from onepass.heads.fitting.row_chunks import ChangedRows, ResidentRows, RowSource
 from onepass.heads.inference.network import ACTIVATIONS, OUTPUTS, DenseNetwork
 
@@ -60,6 +60,7 @@ class NetHead(Head):
         y: np.ndarray,
         *,
         groups: np.ndarray | None = None,
+        shared: SharedComponents | None = None,
         validation: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Self:
         """Fits the head.
@@ -68,13 +69,14 @@ class NetHead(Head):
             x: (n, d) rows, or (n, v, d): v views of each image, the plain one first; any float.
             y: (n,) labels of any kind, one per image.
             groups: (n,) equal values for images that must be held out together (a patient, a video).
+            shared: As for every `Head`.
             validation: Rows and labels that say when to stop, if nothing is tuned; of views the plain one counts.
 
         Raises:
             TrainingError: Fewer than two classes, or training diverged.
             OptionError: A parameter is out of range.
         """
-        rows = NetRows(**vars(self._training_rows(x, y, groups)))
+        rows = NetRows(**vars(self._training_rows(x, y, groups, shared)))
         if validation is not None:
             rows = NetRows(**{**vars(rows), "validation": self._known(*validation)})
         return self._fit_on(rows)
@@ -82,8 +84,8 @@ class NetHead(Head):
     def fit_chunks(self, source: RowSource) -> Self:
         """Fits the head on rows that need not fit into memory.
 
-        The file is read once for the basis and twice per epoch: to train, and to score what is held out. Beside the
-        rows of a few chunks it takes 8 d² bytes and the scores of all images by all settings, 4 n k each.
+        The file is read once for the principal axes and twice per epoch: to train, and to score what is held out.
+        Besides the rows of a few chunks it takes 8 d² bytes and the scores of all images by all settings, 4 n k each.
 
         Args:
             source: Such as `FileRows`.
@@ -103,7 +105,10 @@ class NetHead(Head):
     def _fit(self, rows: TrainingRows) -> Fit:
         assert isinstance(rows, NetRows)
         if self.output == "sigmoid" and rows.classes != 2:
-            raise OptionError(f"one sigmoid unit tells two classes apart; there are {rows.classes}. Use softmax.")
+            raise OptionError(
+                f"one sigmoid unit tells two classes apart; there are {rows.classes}. Use softmax.",
+                classes=rows.classes,
+            )
         projection, source = _projected(rows)
         with plain_keras(), quiet_stderr():
             setting = self._best_setting(rows, source, projection)
@@ -117,7 +122,7 @@ class NetHead(Head):
         known = {name: value for name, value in vars(setting).items() if name in self.get_params()}
         return Fit(network, {**known, "epochs": trained.epochs}, trained.scores if rows.scored.any() else None)
 
-    def _best_setting(self, rows: NetRows, source: RowSource, projection: Projection) -> Setting:
+    def _best_setting(self, rows: NetRows, source: RowSource, projection: Projection) -> NetSetting:
         """The setting to train with: the only one, or what does best on the folds in half of the time there is."""
         grid = self.grids[self.tune if rows.scored.any() else "none"]
         settings = settings_of(
@@ -136,12 +141,12 @@ class NetHead(Head):
         run = self._run(rows, now + (rows.deadline - now) / 2, -(-self.patience // 2))
         return settings[best_setting(nets, source, samples, run)]
 
-    def _run(self, rows: TrainingRows, deadline: float, patience: int) -> Run:
+    def _run(self, rows: TrainingRows, deadline: float, patience: int) -> SweepOptions:
         # Small sets need many steps per epoch, large ones gain from large products of matrices.
         size = self.batch_size or int(np.clip(len(rows.y) / 16, 32, 256))
-        return Run(self.epochs, size, patience, lambda: time.monotonic() > deadline, self.seed)
+        return SweepOptions(self.epochs, size, patience, lambda: time.monotonic() > deadline, self.seed)
 
-    def _nets(self, settings: Sequence[Setting], projection: Projection, width: int) -> "BatchedNets":
+    def _nets(self, settings: Sequence[NetSetting], projection: Projection, width: int) -> "BatchedNets":
         from onepass.heads.fitting.batched_nets import BatchedNets
 
         units = 1 if self.output == "sigmoid" else len(self.classes_)
@@ -156,8 +161,9 @@ class NetHead(Head):
         """Plain rows and classes of the images whose label occurs in training."""
         if self.tune != "none":
             raise OptionError(
-                f"validation rows say when to stop, but with tune={self.tune!r} the folds do. Set tune='none', or "
-                "train on all rows."
+                f"validation rows say when to stop, but with {opt.tune(self.tune)} the folds do. "
+                f"Set {opt.tune('none')}, or train on all rows.",
+                tune=self.tune,
             )
         known = np.isin(labels, self.classes_)
         return self._with_views(np.asarray(x)[known])[:, 0], np.searchsorted(self.classes_, np.asarray(labels)[known])
@@ -167,12 +173,35 @@ class NetHead(Head):
         require_positive(epochs=self.epochs, batch_size=self.batch_size, patience=self.patience, lr=self.lr)
         require_share(dropout=self.dropout, label_smoothing=self.label_smoothing)
         if self.weight_decay is not None and not 0 <= self.weight_decay < np.inf:
-            raise OptionError(f"weight_decay is {self.weight_decay}; needed: a finite number, 0 or more.")
+            raise OptionError(
+                f"{opt.weight_decay} is {self.weight_decay}; needed: a finite number, 0 or more.",
+                weight_decay=self.weight_decay,
+            )
         if any(units < 1 for units in self.hidden):
-            raise OptionError(f"hidden is {self.hidden}; needed: layers of at least one unit.")
+            raise OptionError(
+                f"{opt.hidden} is {self.hidden}; needed: layers of at least one unit.", hidden=self.hidden
+            )
         require_name(OUTPUTS, output=self.output)
         require_name(ACTIVATIONS, activation=self.activation)
         require_name(OPTIMIZERS, optimizer=self.optimizer)
+
+
+def hidden_units(text: str) -> tuple[int, ...]:
+    """Units of hidden layers from text: "256,128", or "0" for no hidden layer.
+
+    Raises:
+        OptionError: The text has another form.
+
+    >>> hidden_units("256,128"), hidden_units("0")
+    ((256, 128), ())
+    """
+    try:
+        units = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise OptionError(
+            f"{opt.hidden} is {text!r}; needed: units of each layer, such as 256,128, or 0.", hidden=text
+        ) from None
+    return () if units == (0,) else units
 
 
 def first_kernels(sizes: Sequence[int], seed: int) -> list[np.ndarray]:
@@ -189,11 +218,11 @@ def first_kernels(sizes: Sequence[int], seed: int) -> list[np.ndarray]:
 
 
 def _projected(rows: NetRows) -> tuple[Projection, RowSource]:
-    """The basis, and the training rows in it, followed by the validation rows if there are any."""
+    """The projection, and the training rows in it, followed by the validation rows if there are any."""
     if rows.source is not None:
         projection = Projection.of_source(rows.source)
         return projection, ChangedRows(rows.source, projection, projection.axes.shape[1])
-    projection, x = Projection.of_rows(rows.x)
+    projection, x = Projection.of_rows(rows.x, rows.components)
     if rows.validation is not None:
         plain = projection(rows.validation[0])[:, None]
         x = np.concatenate([x, np.broadcast_to(plain, (len(plain), *x.shape[1:]))])

@@ -8,7 +8,6 @@ import numpy as np
 
 from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows, require_positive
 from onepass.heads.classifiers.tuning import best_trial
-from onepass.heads.fitting.basis import Basis
 from onepass.heads.inference.kernel_machine import KernelMachine, squared_distances
 
 try:
@@ -30,6 +29,10 @@ class RBFSVMHead(Head):
         C: Weight of the errors, as in scikit-learn; found on the folds if None.
         gamma: Kernel exp(-gamma |x - s|^2) of standardised rows; found on the folds if None.
         class_weight, tune, time_limit, seed: As for every `Head`.
+
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
+    >>> RBFSVMHead(C=4.0, gamma=0.5).fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
     """
 
     kind = "rbf-svm"
@@ -67,8 +70,8 @@ class RBFSVMHead(Head):
         return {"gamma": sorted(gammas, key=lambda g: abs(np.log(g / usual))), "C": _grid(_STRENGTHS, thorough)}
 
     def _fit(self, rows: TrainingRows) -> Fit:
-        basis = Basis.of(rows.flat)
-        x = basis.standardised
+        components = rows.components
+        x = components.standardised
         distances = squared_distances(x, x)
         usual = float(f"{1 / np.square(x).sum(axis=1).mean():.3g}")
         best = None
@@ -78,7 +81,12 @@ class RBFSVMHead(Head):
         kernel = np.exp(-gamma * distances.astype(np.float64))
         support, coefficients, bias = _machines(kernel, rows, np.ones(len(rows.y), bool), strength)
         network = KernelMachine(
-            basis.mean, basis.scale, x[support], coefficients.astype(np.float32), bias.astype(np.float32), gamma
+            components.mean,
+            components.scale,
+            x[support],
+            coefficients.astype(np.float32),
+            bias.astype(np.float32),
+            gamma,
         )
         return Fit(network, {"C": strength, "gamma": gamma}, best.scores if best else None)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows, require_positive
 from onepass.heads.classifiers.tuning import best_trial
-from onepass.heads.fitting.basis import Basis, principal_axes
+from onepass.heads.fitting.pca import principal_axes
 from onepass.heads.inference.network import DenseNetwork
 
 
@@ -20,6 +20,10 @@ class RidgeHead(Head):
     Args:
         alpha: Strength of the penalty, as in scikit-learn; found by leave-one-out if None.
         class_weight, tune, time_limit, seed: As for every `Head`.
+
+    >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
+    >>> RidgeHead(alpha=1.0).fit(rows, labels).predict([[4.0, 1]]).tolist()
+    ['dog']
 
     Source: T. Hastie, R. Tibshirani and J. Friedman (2009), The Elements of Statistical Learning, 7.10.
     """
@@ -42,13 +46,13 @@ class RidgeHead(Head):
         self.seed = seed
 
     def _fit(self, rows: TrainingRows) -> Fit:
-        basis = Basis.of(rows.flat)
+        components = rows.components
         weights = np.repeat(rows.weights[rows.y], rows.views) / rows.views
-        centre = np.average(basis.standardised, axis=0, weights=weights)
+        centre = np.average(components.standardised, axis=0, weights=weights)
         if np.ptp(weights) == 0:
-            axes, z = basis.axes, basis.exact * np.sqrt(weights[0])
+            axes, z = components.axes, components.exact * np.sqrt(weights[0])
         else:
-            axes, z = principal_axes((basis.standardised - centre) * np.sqrt(weights)[:, None])
+            axes, z = principal_axes((components.standardised - centre) * np.sqrt(weights)[:, None])
         problem = _Weighted(z, np.repeat(rows.y, rows.views), weights, rows.classes)
         best = None
         if rows.scored.any():
@@ -56,7 +60,9 @@ class RidgeHead(Head):
         alpha = best.setting if best else self.alpha or 1e-2 * problem.squares.sum()
         kernel = axes @ problem.weights(alpha)
         bias = problem.mean_target - centre @ kernel
-        network = DenseNetwork(basis.mean, basis.scale, (kernel.astype(np.float32),), (bias.astype(np.float32),))
+        network = DenseNetwork(
+            components.mean, components.scale, (kernel.astype(np.float32),), (bias.astype(np.float32),)
+        )
         return Fit(network, {"alpha": alpha}, best.scores if best else None)
 
     def _alphas(self, problem: "_Weighted", thorough: bool) -> list[float]:

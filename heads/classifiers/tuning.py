@@ -1,4 +1,4 @@
-"""Chooses a head's settings by what they are worth on held-out rows."""
+"""Chooses a head's settings by their loss on held-out rows."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ import numpy as np
 from onepass.heads.classifiers.base import TrainingRows
 from onepass.heads.fitting.temperature import calibrated_loss
 
-Setting = TypeVar("Setting")
+Tried = TypeVar("Tried")
 Criterion = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 """(m, k) held-out scores, (m,) classes, (m,) weights -> a number, the lower the better."""
 
 
 @dataclass(frozen=True)
-class Trial(Generic[Setting]):
-    """What the folds say of one setting.
+class Trial(Generic[Tried]):
+    """Held-out scores of one setting.
 
     Attributes:
         setting: What was tried.
@@ -24,31 +24,31 @@ class Trial(Generic[Setting]):
         loss: The criterion on them.
     """
 
-    setting: Setting
+    setting: Tried
     scores: np.ndarray
     loss: float
 
 
 def best_trial(
     rows: TrainingRows,
-    trials: Iterable[tuple[Setting, np.ndarray]],
+    trials: Iterable[tuple[Tried, np.ndarray]],
     *,
     criterion: Criterion = calibrated_loss,
     patience: int | None = None,
-) -> Trial[Setting]:
+) -> Trial[Tried]:
     """Goes through settings until time is up and returns the best; the first of equals.
 
     Args:
         rows: Of which the trials are; its deadline counts, but one setting is always tried.
-        trials: Settings with their (n, k) held-out scores, worked out as they are asked for.
+        trials: Settings with their (n, k) held-out scores, computed when they are needed.
         criterion: What decides. The calibrated log loss by default: finer than counting errors, and it
-            asks for the order of the scores alone, since their size is mended by the temperature.
+            does not depend on the size of the scores, which the temperature corrects.
         patience: Ends after so many settings that were no better than the best before them; for paths
             from strong to weak regularisation, where what follows only costs time.
     """
     scored = rows.scored
     y = rows.y[scored]
-    best: Trial[Setting] | None = None
+    best: Trial[Tried] | None = None
     in_vain = 0
     for setting, scores in trials:
         trial = Trial(setting, scores, criterion(scores[scored], y, rows.weights[y]))

@@ -1,4 +1,4 @@
-"""Who is compared: heads by name, on one feature file or several."""
+"""The candidates of a comparison: heads by name, on one feature file or several."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from onepass.heads.training import HEADS, make_head
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Candidate:
     """A head on the rows of one backbone.
 
     Attributes:
@@ -25,8 +25,10 @@ class Contestant:
     file: int
 
 
-def contestants(heads: str | Sequence[str], backbones: Sequence[str], options: Mapping[str, Any]) -> list[Contestant]:
-    """Every head on every backbone.
+def candidates_of(
+    heads: str | Sequence[str], backbones: Sequence[str], options: Mapping[str, object]
+) -> list[Candidate]:
+    """Every head on every feature file.
 
     Args:
         heads: "all", or names such as logreg, svm, mlp:512, mlp:256x128 (units of hidden layers); a list
@@ -37,28 +39,30 @@ def contestants(heads: str | Sequence[str], backbones: Sequence[str], options: M
     Raises:
         OptionError: A head is unknown, or named twice.
     """
-    asked = list(HEADS) if heads == "all" else heads.split(",") if isinstance(heads, str) else list(heads)
-    found = [_parsed(name.strip()) for name in asked]
+    named = list(HEADS) if heads == "all" else heads.split(",") if isinstance(heads, str) else list(heads)
+    found = [_parsed(name.strip()) for name in named]
     if doubled := {name for name, _, _ in found if [n for n, _, _ in found].count(name) > 1}:
-        raise OptionError(f"{opt.heads} names {min(doubled)} twice; needed: each head once.")
+        raise OptionError(f"{opt.heads} names {min(doubled)} twice; needed: each head once.", heads=heads)
     several = len(backbones) > 1
     return [
-        Contestant(f"{backbone}/{name}" if several else name, kind, {**options, **own}, file)
+        Candidate(f"{backbone}/{name}" if several else name, kind, {**options, **own}, file)
         for file, backbone in enumerate(backbones)
         for name, kind, own in found
     ]
 
 
-def _parsed(name: str) -> tuple[str, str, dict[str, Any]]:
+def _parsed(name: str) -> tuple[str, str, dict[str, object]]:
     """(full name, kind, options) of a head as it was typed."""
     kind, _, layers = name.partition(":")
     head = make_head(kind)
     if "hidden" not in head.get_params():
         if layers:
-            raise OptionError(f"{opt.heads} names {name!r}; only mlp takes layers, such as mlp:256x128.")
+            raise OptionError(f"{opt.heads} names {name!r}; only mlp takes layers, such as mlp:256x128.", head=name)
         return kind, kind, {}
     try:
         hidden = tuple(int(units) for units in layers.split("x")) if layers else tuple(head.get_params()["hidden"])
     except ValueError:
-        raise OptionError(f"{opt.heads} names {name!r}; needed: units of each layer, such as mlp:256x128.") from None
+        raise OptionError(
+            f"{opt.heads} names {name!r}; needed: units of each layer, such as mlp:256x128.", head=name
+        ) from None
     return f"{kind}:{'x'.join(map(str, hidden))}", kind, {"hidden": hidden}

@@ -1,4 +1,4 @@
-"""Several feature files of the same images, put side by side."""
+"""The images that several feature files have in common."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,49 +10,52 @@ from onepass.features.errors import TrainingError
 
 
 @dataclass(frozen=True)
-class Images:
-    """Images that every one of several feature files has a row of.
+class CommonImages:
+    """Images of which every one of several feature files has a row.
 
     Attributes:
-        positions: One (n,) array per file; the same image at the same place in each.
-        left_out: Images of the first file that another one lacks.
+        positions: One (n,) array per file; the same image at the same index in each.
+        left_out: CommonImages of the first file that another one lacks.
     """
 
     positions: list[np.ndarray]
     left_out: int
 
 
-def common_images(files: Sequence[FeatureFile]) -> Images:
+def common_images(files: Sequence[FeatureFile]) -> CommonImages:
     """Matches images by path and content, so that backbones are compared on the very same ones.
 
     Raises:
-        TrainingError: They share no image, or call one by different classes.
+        TrainingError: They share no image, or give one of them different classes.
     """
-    known = [_places(file) for file in files]
+    known = [_positions(file) for file in files]
     first = list(known[0])
-    shared = [image for image in first if all(image in places for places in known[1:])]
+    shared = [image for image in first if all(image in there_at for there_at in known[1:])]
     if not shared:
         raise TrainingError(
-            f"{files[0].path} and {files[1].path} have no image in common. Extract both from the same folder."
+            f"{files[0].path} and {files[1].path} have no image in common. Extract both from the same folder.",
+            paths=tuple(file.path for file in files[:2]),
         )
-    positions = [np.array([places[image] for image in shared], np.int64) for places in known]
+    positions = [np.array([there_at[image] for image in shared], np.int64) for there_at in known]
     for file, found in zip(files[1:], positions[1:], strict=True):
-        if (other := _torn(files[0], positions[0], file, found)) is not None:
+        if (other := _class_mismatch(files[0], positions[0], file, found)) is not None:
             path = files[0].table.paths[positions[0][other]]
             raise TrainingError(
-                f"{path} belongs to other classes in {files[0].path} and {file.path}. Extract both from one folder."
+                f"{path} belongs to other classes in {files[0].path} and {file.path}. Extract both from one folder.",
+                image=path,
+                paths=(files[0].path, file.path),
             )
-    return Images(positions, len(first) - len(shared))
+    return CommonImages(positions, len(first) - len(shared))
 
 
-def _places(file: FeatureFile) -> dict[tuple[str, bytes], int]:
+def _positions(file: FeatureFile) -> dict[tuple[str, bytes], int]:
     """(path, content) -> position of every committed image."""
     table = file.table
     return {(table.paths[i], table.content_hashes[i].tobytes()): int(i) for i in np.flatnonzero(file.committed)}
 
 
-def _torn(a: FeatureFile, at: np.ndarray, b: FeatureFile, there: np.ndarray) -> int | None:
-    """The first image whose class has other names in the two files."""
+def _class_mismatch(a: FeatureFile, at: np.ndarray, b: FeatureFile, there: np.ndarray) -> int | None:
+    """The first image whose class is named differently in the two files."""
     names = np.array(a.class_names)[a.table.labels[at]] != np.array(b.class_names)[b.table.labels[there]]
     if names.any():
         return int(np.flatnonzero(names)[0])

@@ -1,38 +1,37 @@
-"""Every head, tuned, on the same images: trained cell by cell, tested in pairs."""
+"""Every head, tuned, trained and scored on the same images, and tested in pairs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from onepass.features import FeatureFile
 from onepass.features.errors import OptionError, opt
-from onepass.heads.compare.candidates import Contestant, contestants
+from onepass.heads.classifiers.base import class_weights
+from onepass.heads.compare.candidates import Candidate, candidates_of
 from onepass.heads.compare.common_images import common_images
 from onepass.heads.compare.learning_curves import learning_curves
 from onepass.heads.compare.report import HeadsComparison, HeadScore
 from onepass.heads.compare.resampling import Round, Rounds, held_out_part, repeated_folds
-from onepass.heads.compare.run_cache import Cell, CellStore, Task, run_cell
+from onepass.heads.compare.run_cache import FitRequest, FitResult, RunCache, fit_and_score
 from onepass.heads.fitting.blas import one_blas_thread
+from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.stats.bootstrap import Resampled, bootstrap_interval, paired_difference, resample
 from onepass.heads.stats.cross_validation_tests import corrected_interval, corrected_resampled_t
 from onepass.heads.stats.metrics import HIGHER_IS_BETTER, calibration_error, metric
 from onepass.heads.stats.multiple_comparison import Comparison, compare_all
-from onepass.heads.stats.statistics import paired_differences
+from onepass.heads.stats.paired_tests import paired_differences
 from onepass.heads.training import train_head
-
-Report = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A contestant and its cells, one per round."""
+    """A candidate and its results, one per round."""
 
-    contestant: Contestant
-    cells: list[Cell]
+    candidate: Candidate
+    results: list[FitResult]
 
 
 @one_blas_thread
@@ -44,17 +43,23 @@ def compare_heads(
     metric: str = "accuracy",
     seeds: int = 1,
     tune: str = "fast",
-    class_weight: Any = None,
+    class_weight: str | Mapping[str, float] | None = None,
     time_limit: float | None = None,
     learning_curve: bool = False,
     save_best: bool = False,
     out: str | Path | None = None,
-    progress: Report | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> HeadsComparison:
-    """Tunes and trains every head on the same images, and says which are worth having.
+    """Tunes, trains and scores heads on the same images, and tests which of them differ.
 
-    Finished cells (one head, one round) are kept beside the feature file: a comparison that was
-    interrupted goes on, and one that adds a head trains that head alone.
+    The result of each finished fit is kept beside the feature file: an interrupted comparison resumes, and
+    one with a further head trains that head alone.
+
+    >>> print(compare_heads("photos.h5", heads="logreg,knn"))
+    accuracy on test, n=24
+    head    accuracy  95 % interval   log loss  calibration error  fit s  us/image  size
+    ...
+    ... tie; the cheapest is ...
 
     Args:
         features: A feature file, or several of the same images.
@@ -64,12 +69,12 @@ def compare_heads(
         metric: accuracy, balanced, macro-f1, log-loss or auroc.
         seeds: Trainings per head with other folds and initial weights; scores are averaged. Not with `cv`.
         tune: none, fast or thorough.
-        class_weight: None, "balanced", or class name -> weight.
+        class_weight: None, "balanced", class name -> weight, or the same as text: "cats=2,dogs=1".
         time_limit: Seconds that each head may tune for.
         learning_curve: Also trains the best heads on 10 to 100 % of the training images.
         save_best: Trains the cheapest head of the tie set on train and val, and saves it.
-        out: Where to; by default as `train_head` does.
-        progress: Called with (cells done, cells in all, what is next).
+        out: The head file of `save_best`; by default as `train_head` names it.
+        progress: Called with (fits done, fits in all, name of the next).
 
     Raises:
         OptionError: An option is wrong.
@@ -77,47 +82,54 @@ def compare_heads(
         FeatureFileError: A feature file cannot be read, or is not complete.
     """
     _check(metric, cv, seeds)
-    options = {"tune": tune, "class_weight": class_weight, "time_limit": time_limit}
+    options = {"tune": tune, "class_weight": class_weights(class_weight), "time_limit": time_limit}
     paths = [features] if isinstance(features, str | Path) else list(features)
     with ExitStack() as stack:
         files = [stack.enter_context(FeatureFile(path)) for path in paths]
         for file in files:
             file.require_complete()
         images = common_images(files)
-        entrants = contestants(heads, _names(files), options)
+        candidates = candidates_of(heads, _names(files), options)
         first = images.positions[0]
         rounds = repeated_folds(files[0], first, cv=cv) if cv else held_out_part(files[0], first, seeds=seeds)
-        run = _Runner(files, images.positions, len(entrants) * len(rounds.rounds), progress)
-        entries = [_Entry(one, [run(one, at) for at in rounds.rounds]) for one in _together(entrants)]
+        run = _Runner(files, images.positions, len(candidates) * len(rounds.rounds), progress)
+        entries = [_Entry(one, [run(one, at) for at in rounds.rounds]) for one in _together(candidates)]
         judged = _Judge(files[0], first, rounds, metric)
         found = replace(judged.comparison(entries, paths), left_out=images.left_out)
         if learning_curve:
-            best = [one for one in entrants if one.name in _leaders(found)]
+            best = [one for one in candidates if one.name in _leaders(found)]
             found = replace(found, learning=learning_curves(files[0], first, best, run))
     if save_best:
-        found = replace(found, saved=_save(found, entrants, paths, out))
+        found = replace(found, saved=_save(found, candidates, paths, out))
     return found
 
 
 class _Runner:
-    """Gets cells from the store, or trains them."""
+    """Takes results from the cache, or fits and scores the head."""
 
-    def __init__(self, files: list[FeatureFile], images: list[np.ndarray], total: int, progress: Report | None) -> None:
-        self.files, self.images, self.stores = files, images, [CellStore(file) for file in files]
+    def __init__(
+        self,
+        files: list[FeatureFile],
+        images: list[np.ndarray],
+        total: int,
+        progress: Callable[[int, int, str], None] | None,
+    ) -> None:
+        self.files, self.images, self.caches = files, images, [RunCache(file) for file in files]
         self.done, self.total, self.progress = 0, total, progress
+        self.shared = SharedComponents()
 
-    def __call__(self, contestant: Contestant, at: Round) -> Cell:
+    def __call__(self, candidate: Candidate, at: Round) -> FitResult:
         if self.progress:
-            self.progress(self.done, max(self.total, self.done + 1), contestant.name)
-        places, store = self.images[contestant.file], self.stores[contestant.file]
-        options = {**contestant.options, "seed": at.seed}
-        task = Task(contestant.head, options, places[at.trained], places[at.asked])
-        cell = store.get(task)
-        if cell is None:
-            cell = run_cell(store.file, task)
-            store.put(task, cell)
+            self.progress(self.done, max(self.total, self.done + 1), candidate.name)
+        positions, cache = self.images[candidate.file], self.caches[candidate.file]
+        options = {**candidate.options, "seed": at.seed}
+        request = FitRequest(candidate.head, options, positions[at.trained], positions[at.scored])
+        result = cache.get(request)
+        if result is None:
+            result = fit_and_score(cache.file, request, self.shared)
+            cache.put(request, result)
         self.done += 1
-        return cell
+        return result
 
 
 class _Judge:
@@ -125,13 +137,13 @@ class _Judge:
 
     def __init__(self, file: FeatureFile, images: np.ndarray, rounds: Rounds, metric: str) -> None:
         self.rounds, self.metric = rounds, metric
-        self.y = [file.table.labels[images[at.asked]].astype(np.int64) for at in rounds.rounds]
-        groups = file.table.group_ids()[images[rounds.rounds[0].asked]]
+        self.y = [file.table.labels[images[at.scored]].astype(np.int64) for at in rounds.rounds]
+        groups = file.table.group_ids()[images[rounds.rounds[0].scored]]
         self.groups = groups if len(np.unique(groups)) < len(groups) else None
 
     def comparison(self, entries: list[_Entry], paths: Sequence[str | Path]) -> HeadsComparison:
         scores = sorted((self._score(entry, paths) for entry in entries), key=self._merit, reverse=True)
-        ordered = sorted(entries, key=lambda e: [s.name for s in scores].index(e.contestant.name))
+        ordered = sorted(entries, key=lambda e: [s.name for s in scores].index(e.candidate.name))
         copies = self.rounds.copies
         clean = ~copies
         apart = self._test(ordered, clean) if copies.any() and clean.sum() > 1 and not self.rounds.folds else None
@@ -149,40 +161,40 @@ class _Judge:
 
     def _score(self, entry: _Entry, paths: Sequence[str | Path]) -> HeadScore:
         per_round = self._per_round(entry)
-        y, probabilities = np.concatenate(self.y), np.concatenate([cell.probabilities for cell in entry.cells])
+        y, probabilities = np.concatenate(self.y), np.concatenate([result.probabilities for result in entry.results])
         clean = ~self.rounds.copies
         leaky = not self.rounds.folds and not clean.all()
         return HeadScore(
-            name=entry.contestant.name,
-            head=entry.contestant.head,
-            features=str(paths[entry.contestant.file]),
-            parameters=entry.cells[-1].parameters,
+            name=entry.candidate.name,
+            head=entry.candidate.head,
+            features=str(paths[entry.candidate.file]),
+            parameters=entry.results[-1].parameters,
             score=float(per_round.mean()),
             interval=self._interval(entry, per_round),
             log_loss=metric("log-loss", probabilities, y),
             calibration_error=calibration_error(probabilities, y),
             leak_free=float(self._per_round(entry, clean).mean()) if leaky and clean.any() else None,
-            fit_seconds=float(np.median([cell.fit_seconds for cell in entry.cells])),
-            predict_microseconds=float(np.median([cell.predict_microseconds for cell in entry.cells])),
-            head_bytes=int(np.median([cell.head_bytes for cell in entry.cells])),
+            fit_seconds=float(np.median([result.fit_seconds for result in entry.results])),
+            predict_microseconds=float(np.median([result.predict_microseconds for result in entry.results])),
+            head_bytes=int(np.median([result.head_bytes for result in entry.results])),
         )
 
     def _per_round(self, entry: _Entry, some: np.ndarray | None = None) -> np.ndarray:
         kept = slice(None) if some is None else some
-        pairs = zip(entry.cells, self.y, strict=True)
-        return np.array([metric(self.metric, cell.probabilities[kept], y[kept]) for cell, y in pairs])
+        pairs = zip(entry.results, self.y, strict=True)
+        return np.array([metric(self.metric, result.probabilities[kept], y[kept]) for result, y in pairs])
 
     def _interval(self, entry: _Entry, per_round: np.ndarray) -> tuple[float, float]:
         if self.rounds.folds:
             return corrected_interval(per_round, test_share=self.rounds.test_share)
-        if len(entry.cells) == 1:
-            return bootstrap_interval(self.metric, entry.cells[0].probabilities, self.y[0], groups=self.groups)
+        if len(entry.results) == 1:
+            return bootstrap_interval(self.metric, entry.results[0].probabilities, self.y[0], groups=self.groups)
         deviations = self._resampled(entry, None).deviations()
         low, high = per_round.mean() + np.quantile(deviations, [0.025, 0.975])
         return float(low), float(high)
 
     def _test(self, entries: list[_Entry], some: np.ndarray | None) -> Comparison:
-        names = [entry.contestant.name for entry in entries]
+        names = [entry.candidate.name for entry in entries]
         better = HIGHER_IS_BETTER[self.metric]
         if self.rounds.folds:
             per_round = [self._per_round(entry) for entry in entries]
@@ -192,10 +204,10 @@ class _Judge:
                 lambda i, j: corrected_resampled_t(per_round[i] - per_round[j], test_share=share),
                 higher_is_better=better,
             )
-        if len(entries[0].cells) == 1:
+        if len(entries[0].results) == 1:
             kept = slice(None) if some is None else some
             groups = None if self.groups is None else self.groups[kept]
-            probabilities = [entry.cells[0].probabilities[kept] for entry in entries]
+            probabilities = [entry.results[0].probabilities[kept] for entry in entries]
             differences = paired_differences(self.metric, probabilities, self.y[0][kept], groups=groups)
             return compare_all(names, differences, higher_is_better=better)
         heads = [self._resampled(entry, some) for entry in entries]
@@ -205,18 +217,25 @@ class _Judge:
         """The mean over seeds of the scores on the same resamples."""
         kept = slice(None) if some is None else some
         groups = None if self.groups is None else self.groups[kept]
-        each = [resample(self.metric, c.probabilities[kept], self.y[0][kept], groups=groups) for c in entry.cells]
+        each = [
+            resample(self.metric, result.probabilities[kept], self.y[0][kept], groups=groups)
+            for result in entry.results
+        ]
         values = np.mean([one.values for one in each], axis=0)
         return Resampled(float(np.mean([one.score for one in each])), values, each[0].size)
 
 
 def _check(metric: str, cv: str | None, seeds: int) -> None:
     if metric not in HIGHER_IS_BETTER:
-        raise OptionError(f"unknown metric {metric!r}; there are {', '.join(HIGHER_IS_BETTER)}.")
+        raise OptionError(f"unknown metric {metric!r}; there are {', '.join(HIGHER_IS_BETTER)}.", metric=metric)
     if seeds < 1:
-        raise OptionError(f"{opt.seeds} is {seeds}; needed: at least 1.")
+        raise OptionError(f"{opt.seeds} is {seeds}; needed: at least 1.", seeds=seeds)
     if cv and seeds > 1:
-        raise OptionError(f"{opt.seeds} does not go with {opt.cv}, whose repeats have seeds of their own, such as 5x4.")
+        raise OptionError(
+            f"{opt.seeds} does not go with {opt.cv}, whose repeats have seeds of their own, such as 5x4.",
+            seeds=seeds,
+            cv=cv,
+        )
 
 
 def _names(files: list[FeatureFile]) -> list[str]:
@@ -225,18 +244,20 @@ def _names(files: list[FeatureFile]) -> list[str]:
     return backbones if len(set(backbones)) == len(files) else [file.path.stem for file in files]
 
 
-def _together(entrants: list[Contestant]) -> Iterator[Contestant]:
-    """Heads on the same rows one after the other, those that need Keras last: the rest is on screen sooner."""
-    return iter(sorted(entrants, key=lambda one: (one.file, one.head in ("mlp", "linear"))))
+def _together(candidates: list[Candidate]) -> Iterator[Candidate]:
+    """Heads on the same rows one after the other, and those that need Keras last, because they take longest."""
+    return iter(sorted(candidates, key=lambda one: (one.file, one.head in ("mlp", "linear"))))
 
 
 def _leaders(found: HeadsComparison) -> list[str]:
-    """The three best of the tie set."""
+    """Names of the three best heads of the tie set."""
     return [score.name for score in found.scores if score.name in found.test.ties][:3]
 
 
-def _save(found: HeadsComparison, entrants: list[Contestant], paths: list[Any], out: str | Path | None) -> Path:
-    (chosen,) = (one for one in entrants if one.name == found.cheapest.name)
+def _save(
+    found: HeadsComparison, candidates: list[Candidate], paths: Sequence[str | Path], out: str | Path | None
+) -> Path:
+    (chosen,) = (one for one in candidates if one.name == found.cheapest.name)
     with FeatureFile(paths[chosen.file]) as file:
         test = len(file.rows_of("test"))
         parts = ("train", "val") if test and len(file.rows_of("val")) else ("train",)

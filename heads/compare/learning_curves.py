@@ -1,13 +1,13 @@
-"""How accuracy grows with the number of training images, and what more of them would bring."""
+"""Accuracy by number of training images, and the gain to expect from more of them."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from onepass.features import FeatureFile
-from onepass.heads.compare.candidates import Contestant
+from onepass.heads.compare.candidates import Candidate
 from onepass.heads.compare.resampling import Round, held_out_part
-from onepass.heads.compare.run_cache import Cell
+from onepass.heads.compare.run_cache import FitResult
 from onepass.heads.fitting.memory import some_of
 from onepass.heads.stats.power_law import Forecast, forecast_gain
 
@@ -18,15 +18,15 @@ _REPEATS = 3
 def learning_curves(
     file: FeatureFile,
     images: np.ndarray,
-    entrants: Sequence[Contestant],
-    run: Callable[[Contestant, Round], Cell],
+    candidates: Sequence[Candidate],
+    run: Callable[[Candidate, Round], FitResult],
 ) -> dict[str, Forecast]:
     """Trains on growing parts of the training images and forecasts the gain from twice as many.
 
     Args:
         file: The first feature file; its labels and splits count.
         images: (n,) positions of the common images.
-        entrants: Whose curves are wanted.
+        candidates: Heads to train.
         run: Trains one of them in a round.
 
     Returns:
@@ -35,14 +35,16 @@ def learning_curves(
     (whole,) = held_out_part(file, images, seeds=1).rounds
     y = file.table.labels[images]
     found = {}
-    for one in entrants:
+    for one in candidates:
         sizes, right = [], []
         for share in SHARES:
-            rounds = [Round(part, whole.asked, seed) for seed, part in enumerate(nested_parts(y, whole.trained, share))]
+            rounds = [
+                Round(part, whole.scored, seed) for seed, part in enumerate(nested_parts(y, whole.trained, share))
+            ]
             named = [run(one, at).probabilities.argmax(axis=1) for at in rounds]
             sizes.append(len(rounds[0].trained))
             # All training images are one draw, which stands in each repeat.
-            right.append(np.broadcast_to(np.array(named) == y[whole.asked], (_REPEATS, len(whole.asked))))
+            right.append(np.broadcast_to(np.array(named) == y[whole.scored], (_REPEATS, len(whole.scored))))
         found[one.name] = forecast_gain(np.array(sizes), np.stack(right, axis=1).astype(float))
     return found
 
@@ -52,11 +54,11 @@ def nested_parts(y: np.ndarray, trained: np.ndarray, share: float) -> list[np.nd
 
     Args:
         y: (n,) classes of all images.
-        trained: (m,) places of the training images.
+        trained: (m,) indices of the training images.
         share: 0 < share <= 1; every class keeps two images, or all it has.
 
     Returns:
-        A few draws, sorted places each; all training images once for a share of 1.
+        A few draws, sorted indices each; all training images once for a share of 1.
     """
     if share == 1:
         return [trained]

@@ -1,15 +1,14 @@
-"""What a comparison of heads found: a table, and an answer in one sentence."""
+"""The result of a comparison of heads, as a table and as one sentence."""
 
 import csv
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from onepass.features.errors import OptionError, opt
+from onepass.heads.stats.intervals import Difference
 from onepass.heads.stats.metrics import HIGHER_IS_BETTER
 from onepass.heads.stats.multiple_comparison import Comparison
-from onepass.heads.stats.paired_tests import Difference
 from onepass.heads.stats.power_law import Forecast
 
 _SHARES = ("accuracy", "balanced", "macro-f1", "auroc")
@@ -20,7 +19,7 @@ class HeadScore:
     """One line of the table.
 
     Attributes:
-        name: Of the contestant.
+        name: Of the candidate.
         head: Kind.
         features: Its feature file.
         parameters: With what tuning found, in the last round.
@@ -31,13 +30,13 @@ class HeadScore:
         leak_free: Score without copies of training images; None if there are none.
         fit_seconds: Median over the rounds, tuning included.
         predict_microseconds: Per image.
-        head_bytes: Size of the head file, but for what `--unknown` needs, which is the same for all.
+        head_bytes: Size of the head file, without what tells unknown images, which is the same for all heads.
     """
 
     name: str
     head: str
     features: str
-    parameters: dict[str, Any]
+    parameters: dict[str, object]
     score: float
     interval: tuple[float, float]
     log_loss: float
@@ -49,13 +48,13 @@ class HeadScore:
 
     @property
     def cost(self) -> tuple[int, float]:
-        """What "cheap" means: a smaller file, files of about one size counting as equal; then a shorter fit."""
+        """Size of the head file, in steps of 25 %, then seconds of the fit: what "cheapest" is decided by."""
         return round(math.log(self.head_bytes, 1.25)), self.fit_seconds
 
 
 @dataclass(frozen=True)
 class HeadsComparison:
-    """Heads side by side.
+    """Result of `compare_heads`.
 
     Attributes:
         measured_on: Which images, in words.
@@ -65,7 +64,7 @@ class HeadsComparison:
         copies: Scored images that are copies of training images.
         leak_free: The paired tests without them; None if there are none.
         left_out: Images that not every feature file has.
-        learning: Learning curve by contestant, if asked for.
+        learning: Learning curve by candidate, if asked for.
         saved: The head file of the answer, if asked for.
     """
 
@@ -147,7 +146,7 @@ class HeadsComparison:
             lines.append(f"{copies} of training images; without: {self._answer(self.leak_free)}")
         return "\n".join([*lines, self.answer()])
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """The same as plain values, for JSON."""
         return {
             "measured_on": self.measured_on,
@@ -182,10 +181,12 @@ class HeadsComparison:
                     tied = score.name in self.test.ties
                     table.writerow([*values, *score.interval, gap.difference, *gap.interval, tied])
         except OSError as error:
-            raise OptionError(f"cannot write {path}: {error.strerror}. Choose another place with {opt.csv}.") from None
+            raise OptionError(
+                f"cannot write {path}: {error.strerror}. Choose another place with {opt.csv}.", path=path
+            ) from None
 
 
-def _tests(test: Comparison) -> dict[str, Any]:
+def _tests(test: Comparison) -> dict[str, object]:
     return {
         "best": test.best,
         "ties": list(test.ties),

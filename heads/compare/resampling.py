@@ -1,4 +1,4 @@
-"""On which images heads are compared: one held-out part, or repeated folds."""
+"""The images that heads are trained and scored on in a comparison: one held-out part, or repeated folds."""
 
 import re
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from onepass.heads.training import training_parts
 
 @dataclass(frozen=True)
 class Round:
-    """One training and one test, the same for all contestants.
+    """One training and one test, the same for all candidates.
 
     Attributes:
-        trained: (m,) places in the common images.
-        asked: (n,) places of the images asked about.
+        trained: (m,) indices into the common images.
+        scored: (n,) indices of the images to score.
         seed: Of the heads.
     """
 
     trained: np.ndarray
-    asked: np.ndarray
+    scored: np.ndarray
     seed: int
 
 
@@ -49,18 +49,18 @@ class Rounds:
 
 
 def held_out_part(file: FeatureFile, images: np.ndarray, *, seeds: int) -> Rounds:
-    """Train on the training part, ask about the test part (or val where there is none), once per seed."""
+    """Trains on the training part and scores on the test part (or val where there is none), once per seed."""
     trained, scored, name = training_parts(file)
-    trained, asked = _places(images, trained), _places(images, scored)
-    if not len(trained) or not len(asked):
+    trained, scored = _indices(images, trained), _indices(images, scored)
+    if not len(trained) or not len(scored):
         raise TrainingError("the feature files share no training image or no test image. Extract them from one folder.")
-    copies = leaked(file, images[asked], images[trained])
-    words = f"{name}, n={len(asked)}" + (f", {seeds} seeds" if seeds > 1 else "")
-    return Rounds([Round(trained, asked, seed) for seed in range(seeds)], 0, words, copies)
+    copies = leaked(file, images[scored], images[trained])
+    words = f"{name}, n={len(scored)}" + (f", {seeds} seeds" if seeds > 1 else "")
+    return Rounds([Round(trained, scored, seed) for seed in range(seeds)], 0, words, copies)
 
 
 def repeated_folds(file: FeatureFile, images: np.ndarray, *, cv: str) -> Rounds:
-    """Folds of all images outside the test part, dealt anew for each repeat; near copies share a fold.
+    """Folds of all images outside the test part, dealt anew for each repeat; groups and near copies stay in one fold.
 
     Args:
         file: The first feature file.
@@ -73,7 +73,7 @@ def repeated_folds(file: FeatureFile, images: np.ndarray, *, cv: str) -> Rounds:
     """
     found = re.fullmatch(r"(\d+)x(\d+)", cv)
     if not found or int(found[1]) < 2 or int(found[2]) < 1:
-        raise OptionError(f"{opt.cv} is {cv!r}; needed: folds x repeats, such as 5x2 for five folds, twice.")
+        raise OptionError(f"{opt.cv} is {cv!r}; needed: folds x repeats, such as 5x2 for five folds, twice.", cv=cv)
     folds, repeats = int(found[1]), int(found[2])
     usable = np.flatnonzero(file.table.splits[images] != 2)
     y = np.unique(file.table.labels[images[usable]], return_inverse=True)[1]
@@ -85,7 +85,9 @@ def repeated_folds(file: FeatureFile, images: np.ndarray, *, cv: str) -> Rounds:
             if not (fold_of == fold).any():
                 raise TrainingError(
                     f"{len(usable)} images outside the test part are too few for {folds} folds. "
-                    f"Ask for fewer by {opt.cv}."
+                    f"Ask for fewer by {opt.cv}.",
+                    images=len(usable),
+                    folds=folds,
                 )
             rounds.append(Round(usable[fold_of != fold], usable[fold_of == fold], seed))
     words = f"{folds} folds x {repeats} of {len(usable)} images outside the test part"
@@ -100,6 +102,6 @@ def kept_together(file: FeatureFile, positions: np.ndarray) -> np.ndarray:
     return connected(len(positions), np.concatenate([near, alike]))
 
 
-def _places(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Where positions in a file lie among the common images; those that are not common are left out."""
+def _indices(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Indices into the common images of those at the given positions of a file; others are left out."""
     return np.flatnonzero(np.isin(images, positions))

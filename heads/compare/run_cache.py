@@ -1,4 +1,4 @@
-"""One head trained on some rows and asked about others: what came of it, kept beside the feature file."""
+"""Results of fits in a comparison, kept beside the feature file so that an interrupted one resumes."""
 
 import hashlib
 import json
@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -15,6 +14,7 @@ from safetensors.numpy import save
 
 from onepass.features import FeatureFile
 from onepass.heads.evaluation import evaluate_rows
+from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.saved_head import head_bytes
 from onepass.heads.training import as_saved, fit_on, make_head
 
@@ -23,14 +23,14 @@ _TIMED_ROWS = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
-    """What a head was worth on images it did not see.
+class FitResult:
+    """Predictions of a head on images it was not trained on, and its costs.
 
     Attributes:
-        probabilities: (n, k) float32 of the images asked about.
+        probabilities: (n, k) float32 of the scored images.
         fit_seconds: Tuning included.
         predict_microseconds: Per image, rows at hand, in batches.
-        head_bytes: Size of the head file, but for what `--unknown` needs, which is the same for all.
+        head_bytes: Size of the head file, without what tells unknown images, which is the same for all heads.
         parameters: Of the head, with what tuning found.
     """
 
@@ -38,39 +38,39 @@ class Cell:
     fit_seconds: float
     predict_microseconds: float
     head_bytes: int
-    parameters: dict[str, Any]
+    parameters: dict[str, object]
 
 
 @dataclass(frozen=True)
-class Task:
-    """A head to train, and where.
+class FitRequest:
+    """A head to fit, the images to train it on, and those to score.
 
     Attributes:
         head: Kind.
         options: Its parameters.
         trained: (m,) positions of its training images.
-        asked: (n,) positions of the images asked about.
+        scored: (n,) positions of the images to score.
     """
 
     head: str
-    options: Mapping[str, Any]
+    options: Mapping[str, object]
     trained: np.ndarray
-    asked: np.ndarray
+    scored: np.ndarray
 
     def key(self, fingerprint: str) -> str:
-        """Changes with anything that the outcome depends on: rows, labels, positions, options, versions."""
+        """Changes with everything that the result depends on: rows, labels, positions, options, versions."""
         facts = [_VERSION, version("onepass"), version("scikit-learn"), version("keras"), fingerprint, self.head]
-        told = json.dumps([*facts, sorted(self.options.items())], default=str)
-        digest = hashlib.sha256(told.encode())
-        for positions in (self.trained, self.asked):
+        text = json.dumps([*facts, sorted(self.options.items())], default=str)
+        digest = hashlib.sha256(text.encode())
+        for positions in (self.trained, self.scored):
             digest.update(np.asarray(positions, np.int64).tobytes() + b"|")
         return digest.hexdigest()[:32]
 
 
-class CellStore:
-    """Finished cells in a folder beside the feature file, so that an interrupted comparison goes on.
+class RunCache:
+    """Results of finished fits, in a folder beside the feature file.
 
-    A cell that cannot be read is worked out again; a place that cannot be written costs no more than that.
+    A result that cannot be read is computed again; a folder that cannot be written costs no more than that.
 
     Args:
         file: The feature file.
@@ -81,20 +81,21 @@ class CellStore:
         self.folder = file.path.with_name(f"{file.path.stem}.cells")
         self.fingerprint = file.fingerprint()
 
-    def get(self, task: Task) -> Cell | None:
+    def get(self, request: FitRequest) -> FitResult | None:
         try:
-            with safe_open(self._path(task), framework="numpy") as stored:
+            with safe_open(self._path(request), framework="numpy") as stored:
                 facts = json.loads(stored.metadata()["cell"])
-                cell = Cell(stored.get_tensor("probabilities"), **facts)
+                result = FitResult(stored.get_tensor("probabilities"), **facts)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return None
-        expected = (len(task.asked), len(self.file.class_names))
-        return cell if cell.probabilities.shape == expected and np.isfinite(cell.probabilities).all() else None
+        expected = (len(request.scored), len(self.file.class_names))
+        sound = result.probabilities.shape == expected and np.isfinite(result.probabilities).all()
+        return result if sound else None
 
-    def put(self, task: Task, cell: Cell) -> None:
-        facts = {name: value for name, value in vars(cell).items() if name != "probabilities"}
-        data = save({"probabilities": cell.probabilities}, {"cell": json.dumps(facts), "head": task.head})
-        path = self._path(task)
+    def put(self, request: FitRequest, result: FitResult) -> None:
+        facts = {name: value for name, value in vars(result).items() if name != "probabilities"}
+        data = save({"probabilities": result.probabilities}, {"cell": json.dumps(facts), "head": request.head})
+        path = self._path(request)
         try:
             self.folder.mkdir(exist_ok=True)
             path.with_suffix(".new").write_bytes(data)
@@ -102,23 +103,29 @@ class CellStore:
         except OSError:
             return
 
-    def _path(self, task: Task) -> Path:
-        return self.folder / f"{task.key(self.fingerprint)}.safetensors"
+    def _path(self, request: FitRequest) -> Path:
+        return self.folder / f"{request.key(self.fingerprint)}.safetensors"
 
 
-def run_cell(file: FeatureFile, task: Task) -> Cell:
-    """Trains the head of a task and asks it."""
-    estimator = make_head(task.head, **task.options)
+def fit_and_score(file: FeatureFile, request: FitRequest, shared: SharedComponents | None = None) -> FitResult:
+    """Fits a head and predicts the images to score.
+
+    Args:
+        file: The feature file.
+        request: What to fit.
+        shared: Keeps the principal components for further heads on the same rows.
+    """
+    estimator = make_head(request.head, **request.options)
     started = time.perf_counter()
-    fit_on(estimator, file, task.trained)
+    fit_on(estimator, file, request.trained, shared=shared)
     seconds = time.perf_counter() - started
-    x, _ = file.read(task.asked)
+    x, _ = file.read(request.scored)
     probabilities = np.zeros((len(x), len(file.class_names)), np.float32)
     probabilities[:, estimator.classes_] = estimator.network_.probabilities(x)
     timed = x[:_TIMED_ROWS]
     started = time.perf_counter()
     estimator.network_.probabilities(timed)
     microseconds = 1e6 * (time.perf_counter() - started) / max(len(timed), 1)
-    evaluation = evaluate_rows(estimator, file, rows=task.asked)
-    saved = as_saved(estimator, file, task.trained, evaluation, path=Path("size.head"))
-    return Cell(probabilities, seconds, microseconds, len(head_bytes(saved)), saved.parameters)
+    evaluation = evaluate_rows(estimator, file, rows=request.scored)
+    saved = as_saved(estimator, file, request.trained, evaluation, path=Path("size.head"))
+    return FitResult(probabilities, seconds, microseconds, len(head_bytes(saved)), saved.parameters)

@@ -95,7 +95,7 @@ def _vote_scores(keras: KerasModule, head: NeighbourTable, rows: Tensor) -> Tens
     weights = ops.exp((cosines - nearest[:, :1]) / head.decay)
     weights = weights * ops.cast(cosines >= nearest[:, -1:], "float32")
     votes = _dense(keras, head.votes, np.full(head.classes, 1 / head.classes), "votes")(weights)
-    return ops.log(votes / ops.sum(votes, axis=-1, keepdims=True)) * head.sharpness
+    return ops.log(votes / ops.sum(votes, axis=-1, keepdims=True)) * head.inverse_temperature
 
 
 def _dense(keras: KerasModule, kernel: np.ndarray, bias: np.ndarray, name: str) -> KerasLayer:

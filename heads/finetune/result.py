@@ -11,8 +11,8 @@ import numpy as np
 from onepass.features.errors import OptionError, opt
 from onepass.features.tables import Record, html_table, text_table
 from onepass.heads.finetune.joined import Agreement
-from onepass.heads.stats.intervals import wilson_interval
-from onepass.heads.stats.paired_tests import Difference, paired_accuracy
+from onepass.heads.stats.intervals import Difference, wilson_interval
+from onepass.heads.stats.paired_tests import paired_accuracy
 
 
 @dataclass(frozen=True)

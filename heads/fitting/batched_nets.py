@@ -1,7 +1,7 @@
 """Many dense nets of one shape as a single Keras model, in which every weight has the net as its first axis.
 
 All nets see the same rows in the same order, so each layer of all nets is one batched matrix product. What sets
-a net apart is its `Setting` and how much each row counts for it. To be imported within `plain_keras()`.
+a net apart is its `NetSetting` and the weight of each row. To be imported within `plain_keras()`.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from onepass.heads.fitting.keras_optimizers import optimizer_per_net
-from onepass.heads.fitting.net_settings import Setting
+from onepass.heads.fitting.net_settings import NetSetting
+
+Tensor = Any
+"""Of TensorFlow or Keras, which have no types of their own."""
 
 # Compiling the optimizer takes about a second, which nets of so many weights regain within some hundred steps.
 _COMPILED_FROM = 300_000
@@ -28,7 +31,7 @@ class BatchedDense(keras.layers.Layer):  # type: ignore[misc]
         self.bias = self.add_weight(shape=(nets, 1, start.shape[1]), initializer="zeros", name="bias")
         self.kernel.assign(np.broadcast_to(start, self.kernel.shape))
 
-    def call(self, x: Any) -> Any:
+    def call(self, x: Tensor) -> Tensor:
         return keras.ops.matmul(x, self.kernel) + self.bias
 
 
@@ -40,7 +43,7 @@ class BatchedDropout(keras.layers.Layer):  # type: ignore[misc]
         self.rates = np.asarray(rates, np.float32)[:, None, None]
         self.noise = keras.random.SeedGenerator(seed)
 
-    def call(self, x: Any, training: bool = False) -> Any:
+    def call(self, x: Tensor, training: bool = False) -> Tensor:
         if not training or not self.rates.any():
             return x
         kept = keras.random.uniform(keras.ops.shape(x)[1:], seed=self.noise) >= self.rates
@@ -62,14 +65,14 @@ class BatchedNets:
     def __init__(
         self,
         kernels: Sequence[np.ndarray],
-        settings: Sequence[Setting],
+        settings: Sequence[NetSetting],
         *,
         activation: str = "relu",
         optimizer: str = "adam",
         seed: int = 0,
     ) -> None:
         self._dense = [BatchedDense(len(settings), kernel) for kernel in kernels]
-        layers: list[Any] = [keras.Input((None, len(kernels[0])))]
+        layers: list[keras.layers.Layer] = [keras.Input((None, len(kernels[0])))]
         for i, dense in enumerate(self._dense[:-1]):
             dropout = BatchedDropout([setting.dropout for setting in settings], seed + i)
             layers += [dense, keras.layers.Activation(activation), dropout]
@@ -119,29 +122,29 @@ class BatchedNets:
         """Kernels (inputs, units) and biases (units,) of one net, float32."""
         return [np.array(d.kernel[net]) for d in self._dense], [np.array(d.bias[net, 0]) for d in self._dense]
 
-    def _all_steps(self, rows: Any, order: Any, y: Any, weights: Any) -> None:
+    def _all_steps(self, rows: Tensor, order: Tensor, y: Tensor, weights: Tensor) -> None:
         for step in tf.range(len(order)):
             with tf.GradientTape() as tape:
                 scores = self._k_scores(tf.gather(rows, order[None, step]), training=True)
                 loss = self._loss(scores, y[step], tf.transpose(weights[step]))
             self._update(tape.gradient(loss, self.model.trainable_variables))
 
-    def _loss(self, scores: Any, y: Any, weights: Any) -> Any:
+    def _loss(self, scores: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """Sum over nets of the mean weighted log loss in the batch: (m, b, k) scores, (b,) y, (m, b) weights."""
         logs = tf.nn.log_softmax(scores)
         true = tf.reduce_sum(logs * tf.one_hot(y, scores.shape[-1]), axis=-1)
         each = (self._smoothing - 1) * true - self._smoothing * tf.reduce_mean(logs, axis=-1)
         return tf.reduce_sum(tf.reduce_mean(each * weights, axis=1))
 
-    def _apply(self, gradients: list[Any]) -> None:
+    def _apply(self, gradients: list[Tensor]) -> None:
         if (self._kept != 1).any():
             for dense in self._dense:
                 dense.kernel.assign(dense.kernel * self._kept)
         self._optimizer.apply(gradients, self.model.trainable_variables)
 
-    def _plain_scores(self, rows: Any, images: Any) -> Any:
+    def _plain_scores(self, rows: Tensor, images: Tensor) -> Tensor:
         return self._k_scores(tf.gather(rows, images), training=False)
 
-    def _k_scores(self, x: Any, *, training: bool) -> Any:
+    def _k_scores(self, x: Tensor, *, training: bool) -> Tensor:
         scores = self.model(x, training=training)
         return scores if scores.shape[-1] > 1 else tf.concat([tf.zeros_like(scores), scores], axis=-1)

@@ -1,4 +1,4 @@
-"""Folds for tuning: stratified, and no group of images is torn apart."""
+"""Folds for tuning: stratified, and every group of images lies in one fold."""
 
 import numpy as np
 
@@ -20,6 +20,9 @@ def assign_folds(y: np.ndarray, *, groups: np.ndarray | None = None, folds: int 
     Returns:
         (n,) int64: the fold that holds the image out, or -1 for images that are never held out. All are -1
         where nothing can be held out.
+
+    >>> sorted(assign_folds(np.array([0, 0, 1, 1]), folds=2).tolist())
+    [0, 0, 1, 1]
     """
     n = len(y)
     _, member = np.unique(np.arange(n) if groups is None else groups, return_inverse=True)

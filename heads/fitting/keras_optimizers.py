@@ -6,7 +6,10 @@ from typing import Any
 import keras
 import numpy as np
 
-_KINDS: dict[str, tuple[type, dict[str, Any]]] = {
+Tensor = Any
+"""Of Keras, which has no types of its own."""
+
+_KINDS: dict[str, tuple[type, dict[str, float | bool]]] = {
     "adam": (keras.optimizers.Adam, {}),
     "adamw": (keras.optimizers.Adam, {}),  # what it adds to Adam is the caller's part
     "sgd": (keras.optimizers.SGD, {"momentum": 0.9, "nesterov": True}),
@@ -21,11 +24,11 @@ class _RatePerNet:
 
     rates: np.ndarray
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+    def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
         super().update_step(gradient, variable, learning_rate * self.rates)  # type: ignore[misc]
 
 
-def optimizer_per_net(name: str, rates: Sequence[float]) -> Any:
+def optimizer_per_net(name: str, rates: Sequence[float]) -> keras.optimizers.Optimizer:
     """An optimizer of variables (m, inputs, units), m nets with a learning rate each.
 
     It leaves weight decay to the caller, since Keras knows one strength for all variables.

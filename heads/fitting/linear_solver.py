@@ -17,11 +17,13 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-
-from onepass.heads.fitting.lbfgs import minimize_convex
+from scipy.optimize import minimize
 
 _LEAST_CURVATURE = 1e-6
 """Of a score, on average over the rows: what less of it is taken for, so that no step is endless."""
+
+_LBFGS = {"maxcor": 5, "maxiter": 300, "ftol": 0.0}
+"""Steps the curvature is estimated from, steps at most, and no end but by the derivative."""
 
 _BLOCKS, _FEWEST_ROWS = 8, 512
 
@@ -96,36 +98,43 @@ squared_hinge = Loss(_hinge_slope, _hinge_curvature)
 """Sum over classes of max(0, 1 - t score)^2 with t = +1 for the true class, else -1."""
 
 
-def fit_path(
-    x: np.ndarray,
-    y: np.ndarray,
-    train: np.ndarray,
-    strengths: tuple[float, ...],
-    loss: Loss,
-    *,
-    tolerance: float,
-    start: LinearFit | None = None,
-) -> Iterator[list[LinearFit]]:
-    """Fits f problems that share their rows, for one strength after the other.
+@dataclass(frozen=True, eq=False)
+class Problems:
+    """f linear problems that share their rows.
 
-    Args:
-        x: (n, r) rows in their principal axes, float32 or float64: the precision it computes in.
+    Attributes:
+        x: (n, r) rows along their principal axes, float32 or float64: the precision of the computation.
         y: (n,) classes 0 to k - 1.
         train: (n, f) bool or float, how much each row counts in each problem.
-        strengths: Values of C; the next starts where the last ended.
         loss: `multinomial` or `squared_hinge`.
-        start: Where the first strength begins, for all problems; zero by default.
-        tolerance: Ends when the largest derivative falls below this share of the first one.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    train: np.ndarray
+    loss: Loss
+
+
+def fit_path(
+    problems: Problems, strengths: tuple[float, ...], *, tolerance: float, start: LinearFit | None = None
+) -> Iterator[list[LinearFit]]:
+    """Fits f problems for one strength after the other.
+
+    Args:
+        problems: What is fitted.
+        strengths: Values of C; each starts where the one before it ended.
+        tolerance: A fit ends when its largest derivative falls below this share of the one at zero.
+        start: Where the first strength starts, for all problems; zero by default.
 
     Yields:
         For each strength, f fits.
     """
-    n, r = x.shape
-    f, k = train.shape[1], int(y.max()) + 1
+    n, r = problems.x.shape
+    f, k = problems.train.shape[1], int(problems.y.max()) + 1
     begin = start or LinearFit(np.zeros((r, k)), np.zeros(k))
     point = np.tile(np.concatenate([begin.weights, begin.bias[None]]), (1, f))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = _Rows(x, y, train.astype(x.dtype), loss, pool)
+        rows = _Rows(problems, pool)
         for strength in strengths:
             penalty = np.full((r + 1, 1), 1 / strength)
             penalty[r] = 0
@@ -140,8 +149,9 @@ def fit_path(
                 return value + float((pull * at).sum()) / 2, ((slope + pull) * unit).ravel()
 
             first = np.abs(objective(np.zeros(point.size))[1]).max()
-            found = minimize_convex(objective, (point / unit).ravel(), tolerance=tolerance * first)
-            point = found.reshape(r + 1, f * k) * unit
+            options = {"gtol": tolerance * first, **_LBFGS}
+            found = minimize(objective, (point / unit).ravel(), jac=True, method="L-BFGS-B", options=options)
+            point = found.x.reshape(r + 1, f * k) * unit
             yield [LinearFit(fit[:r], fit[r]) for fit in np.split(point, f, axis=1)]
 
 
@@ -153,10 +163,11 @@ class _Rows:
     rows alone, so results do not depend on the machine's processors.
     """
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, train: np.ndarray, loss: Loss, pool: Executor) -> None:
+    def __init__(self, problems: Problems, pool: Executor) -> None:
+        x, train = problems.x, problems.train.astype(problems.x.dtype)
         starts = range(0, len(x), max(len(x) // _BLOCKS + 1, _FEWEST_ROWS))
-        self._blocks = list(zip(*(np.split(rows, starts[1:]) for rows in (x, y, train)), strict=True))
-        self._loss, self._pool = loss, pool
+        self._blocks = list(zip(*(np.split(rows, starts[1:]) for rows in (x, problems.y, train)), strict=True))
+        self._loss, self._pool = problems.loss, pool
 
     def slope(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         """(r + 1, f k) weights and biases -> value and (r + 1, f k) derivative."""

@@ -1,8 +1,9 @@
-"""Whether rows fit into memory, and what to do where they do not."""
+"""Memory that is free, and samples of rows that fit into it."""
 
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from onepass.features.errors import TrainingError, opt
 
@@ -10,11 +11,8 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take: what the system has, or its control group allows if that is less."""
-    free = 2**40
-    for line in _read(Path("/proc/meminfo")).splitlines():
-        if line.startswith("MemAvailable:"):
-            free = int(line.split()[1]) * 1024
+    """Bytes this process may still take: what the machine has free, or its control group allows if that is less."""
+    free = int(psutil.virtual_memory().available)
     limit, used = _read(_CGROUP / "memory.max").strip(), _read(_CGROUP / "memory.current").strip()
     return min(free, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else free
 
@@ -37,12 +35,15 @@ def require_memory(kind: str, needed: int, free: int, images: int) -> None:
         raise TrainingError(
             f"{kind} needs about {needed / 1e9:.1f} GB for {images} images, and {free / 1e9:.1f} GB are free. Train it "
             f"on some of them with {opt.max_images(fit)}, or take {opt.head('mlp')} or linear, "
-            "which read the file in pieces."
+            "which read the file in pieces.",
+            needed=needed,
+            free=free,
+            max_images=fit,
         )
 
 
 def some_of(rows: np.ndarray, y: np.ndarray, count: int | None, *, seed: int) -> np.ndarray:
-    """At most `count` of the rows, each class with its share and two at least; all of them for None.
+    """A stratified sample of at most `count` rows, at least two of each class; all of them for None.
 
     Args:
         rows: (m,) positions.

@@ -1,18 +1,18 @@
-"""Settings of dense nets, and which of them tuning tries."""
+"""Settings of dense nets, and the grids that tuning tries."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, Parameter
 
 OPTIMIZERS = {"adam": 1.0, "adamw": 1.0, "sgd": 30.0, "rmsprop": 0.5, "nadam": 1.0, "lion": 0.1}
 """Keras's name of an optimizer -> how large its learning rates are, compared with Adam's."""
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How one net is trained.
+class NetSetting:
+    """Training settings of one net.
 
     Attributes:
         lr: Learning rate.
@@ -51,11 +51,11 @@ def settings_of(
     dropout: float | None = None,
     weight_decay: float | None = None,
     label_smoothing: float = 0.0,
-) -> list[Setting]:
+) -> list[NetSetting]:
     """The settings of a grid for an optimizer, each once; a value that is given stands for all of its kind."""
     scale = OPTIMIZERS[optimizer]
     settings = [
-        Setting(
+        NetSetting(
             lr=rate * scale if lr is None else lr,
             dropout=dropped if dropout is None else dropout,
             weight_decay=decay / scale if weight_decay is None else weight_decay,
@@ -74,7 +74,7 @@ def require_share(**values: float | None) -> None:
     """
     for name, value in values.items():
         if value is not None and not 0 <= value < 1:
-            raise OptionError(f"{name} is {value}; needed: 0 or more and below 1.")
+            raise OptionError(f"{Parameter(name)} is {value}; needed: 0 or more and below 1.", **{name: value})
 
 
 def require_name(known: Iterable[str], **values: str) -> None:
@@ -85,4 +85,4 @@ def require_name(known: Iterable[str], **values: str) -> None:
     """
     for name, value in values.items():
         if value not in known:
-            raise OptionError(f"{name} is {value!r}; needed: one of {', '.join(known)}.")
+            raise OptionError(f"{Parameter(name)} is {value!r}; needed: one of {', '.join(known)}.", **{name: value})

@@ -17,13 +17,13 @@ _OCTAVES = np.arange(-4, 4)
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Which images each of c nets of a setting trains on, and which it is judged by.
+    """The images that each of c nets of one setting trains on, and those it is validated on.
 
     Attributes:
         y: (n,) classes.
-        importance: (n,) weight of each image in the judgement.
-        weights: (n, c) float32 how much each image counts in training, on average 1 for each net.
-        held_out: (n, c) bool, the images each net is judged by.
+        importance: (n,) weight of each image in the validation loss.
+        weights: (n, c) float32 weight of each image in training, 1 on average for each net.
+        held_out: (n, c) bool, the images each net is validated on.
     """
 
     y: np.ndarray
@@ -33,21 +33,21 @@ class Samples:
 
     @classmethod
     def of(cls, y: np.ndarray, importance: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> "Samples":
-        """From (n, c) bool: who trains on what."""
+        """From (n, c) bool masks of the images each net trains on, and of those held out."""
         weights = train * importance[:, None]
         return cls(y, importance, (weights / weights.mean(axis=0)).astype(np.float32), held_out)
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """How nets are trained.
+class SweepOptions:
+    """How the nets of a sweep are trained.
 
     Attributes:
-        epochs: At most so many.
+        epochs: Most epochs.
         batch_size: Rows per step, roughly: the rows of a chunk are dealt to batches of one size.
-        patience: Ends after so many epochs without a better net.
-        late: Asked after each epoch; True ends the training.
-        seed: Of the order and of the views drawn.
+        patience: Training ends after this many epochs without a better net.
+        late: Called after each epoch; True ends the training.
+        seed: Seed of the order of the rows and of the views drawn.
     """
 
     epochs: int
@@ -76,30 +76,30 @@ class Trained:
         return all(np.isfinite(array).all() for array in (*self.kernels, *self.biases))
 
 
-def best_setting(nets: "BatchedNets", source: RowSource, samples: Samples, run: Run) -> int:
-    """Which of s settings does best on held-out images; the first if all of them diverge.
+def best_setting(nets: "BatchedNets", source: RowSource, samples: Samples, options: SweepOptions) -> int:
+    """Index of the setting, of s, with the lowest held-out loss; 0 if all of them diverge.
 
     Args:
         nets: s nets for each of c samples, sample by sample.
         source: Rows, of which the nets take the first columns.
         samples: c of them.
-        run: How to train.
+        options: How to train.
     """
     best = np.full(nets.count // samples.weights.shape[1], np.inf)
-    for losses, _ in _judged(nets, source, samples, run):
+    for losses, _ in _judged(nets, source, samples, options):
         best = np.fmin(best, losses)
     return int(best.argmin())
 
 
-def best_epoch(nets: "BatchedNets", source: RowSource, samples: Samples, run: Run) -> Trained:
-    """Trains one setting on c samples, and returns the last one's net as it was when all did best.
+def best_epoch(nets: "BatchedNets", source: RowSource, samples: Samples, options: SweepOptions) -> Trained:
+    """Trains one setting on c samples, and returns the last net as it was at the lowest held-out loss of all.
 
     Args:
         nets: c.
-        source, samples, run: As for `best_setting`.
+        source, samples, options: As for `best_setting`.
     """
     best, trained = np.inf, None
-    for epoch, (losses, scores) in enumerate(_judged(nets, source, samples, run)):
+    for epoch, (losses, scores) in enumerate(_judged(nets, source, samples, options)):
         if trained is None or losses[0] < best:
             latest = Trained(*nets.weights_of(nets.count - 1), epoch + 1, scores[0])
             if trained is None or latest.is_finite():
@@ -109,26 +109,26 @@ def best_epoch(nets: "BatchedNets", source: RowSource, samples: Samples, run: Ru
 
 
 def _judged(
-    nets: "BatchedNets", source: RowSource, samples: Samples, run: Run
+    nets: "BatchedNets", source: RowSource, samples: Samples, options: SweepOptions
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """After each epoch the (s,) held-out losses, infinite where a net diverged, and the (s, n, k) scores."""
     best, in_vain = np.inf, 0
-    for epoch in range(run.epochs):
-        _train_epoch(nets, source, samples, run, epoch)
+    for epoch in range(options.epochs):
+        _train_epoch(nets, source, samples, options, epoch)
         scores = held_out_scores(nets, source, samples)
         losses = held_out_losses(scores, samples)
         yield losses, scores
         in_vain = 0 if losses.min() < best else in_vain + 1
         best = min(best, losses.min())
-        if in_vain == run.patience or run.late() or not np.isfinite(losses).any():
+        if in_vain == options.patience or options.late() or not np.isfinite(losses).any():
             return
 
 
-def _train_epoch(nets: "BatchedNets", source: RowSource, samples: Samples, run: Run, epoch: int) -> None:
-    random = np.random.default_rng((run.seed, epoch))
+def _train_epoch(nets: "BatchedNets", source: RowSource, samples: Samples, options: SweepOptions, epoch: int) -> None:
+    random = np.random.default_rng((options.seed, epoch))
     settings = nets.count // samples.weights.shape[1]
     for positions, rows in source.chunks(int(random.integers(2**31))):
-        order = batches(len(rows), run.batch_size, random) * source.views
+        order = batches(len(rows), options.batch_size, random) * source.views
         order += random.integers(source.views, size=order.shape)
         weights = np.repeat(samples.weights[positions], settings, axis=1)
         nets.train(rows[:, :, : nets.width], samples.y[positions], weights, order)

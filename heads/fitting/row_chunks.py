@@ -1,4 +1,4 @@
-"""Rows that come in chunks, so that a head can be trained on more of them than fit into memory."""
+"""Rows in chunks, to train heads on more of them than fit into memory."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -128,11 +128,17 @@ class FileRows:
         self._per_chunk = memory // (_ALIVE * image)
         self._per_block = min(max(_BLOCK // image, 1), self._per_chunk)
         if self._per_chunk < 1:
-            raise OptionError(f"{memory} bytes are not enough to train in pieces; needed: {_ALIVE * image} or more.")
+            raise OptionError(
+                f"{memory} bytes are not enough to train in pieces; needed: {_ALIVE * image} or more.",
+                memory=memory,
+                needed=_ALIVE * image,
+            )
         if not file.committed[self._positions].all():
             missing = file.table.paths[self._positions[~file.committed[self._positions]][0]]
             raise FeatureFileError(
-                f"{file.path} holds no row for {missing}. Run the same extract command again to complete it."
+                f"{file.path} holds no row for {missing}. Run the same extract command again to complete it.",
+                path=file.path,
+                image=missing,
             )
 
     @property

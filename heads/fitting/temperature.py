@@ -1,4 +1,4 @@
-"""Makes scores into honest probabilities: one temperature, fitted on held-out rows."""
+"""Calibration of scores: one temperature, fitted on held-out rows."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -19,9 +19,9 @@ def log_loss(scores: np.ndarray, y: np.ndarray, weights: np.ndarray | None = Non
 
 
 def best_inverse_temperature(scores: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """The factor on scores that makes their softmax fit the labels best: 1 / temperature.
+    """The inverse temperature, a factor on scores, at which their softmax has the lowest log loss.
 
-    It moves no label, as all scores of an image grow alike.
+    No predicted label changes, because all scores of an image are multiplied alike.
 
     Args:
         scores: (n, k) of images that the fit did not see.
@@ -38,5 +38,5 @@ def best_inverse_temperature(scores: np.ndarray, y: np.ndarray, weights: np.ndar
 
 
 def calibrated_loss(scores: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """What heads are tuned by: the log loss of held-out scores once they have their best temperature."""
+    """Log loss of held-out scores at their best temperature, by which heads are tuned."""
     return log_loss(scores * best_inverse_temperature(scores, y, weights), y, weights)

@@ -8,8 +8,11 @@ from onepass.extract import plain_keras, quiet_stderr
 from onepass.features.errors import OptionError
 from onepass.heads.inference.network import DenseNetwork, Network
 
+Keras = Any
+"""The module, a model or a layer: Keras has no types of its own, and is imported late."""
 
-def to_keras(network: Network, *, dropout: float = 0.0, name: str = "head") -> Any:
+
+def to_keras(network: Network, *, dropout: float = 0.0, name: str = "head") -> Keras:
     """Builds the `keras.Sequential` that computes the same probabilities.
 
     Args:
@@ -25,14 +28,15 @@ def to_keras(network: Network, *, dropout: float = 0.0, name: str = "head") -> A
     """
     if not isinstance(network, DenseNetwork):
         raise OptionError(
-            f"a head of form {network.form} has no Keras layers. Use one made of dense layers, such as mlp or logreg."
+            f"a head of form {network.form} has no Keras layers. Use one made of dense layers, such as mlp or logreg.",
+            form=network.form,
         )
     with plain_keras() as keras, quiet_stderr():
         rows = keras.Input((network.width,), name="rows")
         return keras.Sequential([rows, *head_layers(keras, network, dropout=dropout)], name=name)
 
 
-def head_layers(keras: Any, network: DenseNetwork, *, dropout: float = 0.0, output: str | None = None) -> list[Any]:
+def head_layers(keras: Keras, network: DenseNetwork, *, dropout: float = 0.0, output: str | None = None) -> list[Keras]:
     """The layers of a head, built and with its weights; to be called within `plain_keras()`.
 
     Args:

@@ -1,11 +1,11 @@
 """A kernel machine as plain arrays: class scores from Gaussian similarities to support vectors."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
-from onepass.heads.inference.network import Network, require_shapes
+from onepass.heads.inference.network import Network, Settings, require_shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,18 +33,18 @@ class KernelMachine(Network):
         return len(self.bias)
 
     def scaled(self, factor: float) -> Self:
-        sharper = np.float32(factor)
-        return replace(self, coefficients=self.coefficients * sharper, bias=self.bias * sharper)
+        by = np.float32(factor)
+        return replace(self, coefficients=self.coefficients * by, bias=self.bias * by)
 
     def arrays(self) -> dict[str, np.ndarray]:
         names = ("mean", "scale", "support", "coefficients", "bias")
         return {name: getattr(self, name) for name in names}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         return {"gamma": self.gamma}
 
     @classmethod
-    def restore(cls, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Self:
+    def restore(cls, arrays: dict[str, np.ndarray], settings: Settings) -> Self:
         (m, d), k, gamma = arrays["support"].shape, len(arrays["bias"]), float(settings["gamma"])
         require_shapes(arrays, mean=(d,), scale=(d,), support=(m, d), coefficients=(m, k), bias=(k,))
         if not 0 < gamma < float("inf") or len(arrays) != 5:
@@ -53,7 +53,7 @@ class KernelMachine(Network):
 
     def _scores(self, x: np.ndarray) -> np.ndarray:
         distances = squared_distances(x, self.support)
-        return np.asarray(np.exp(-np.float32(self.gamma) * distances) @ self.coefficients + self.bias)
+        return np.asarray(np.exp(-self.gamma * distances) @ self.coefficients + self.bias)
 
 
 def squared_distances(x: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -1,11 +1,11 @@
 """Nearest neighbours as plain arrays: the training rows, and how their votes become probabilities."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
-from onepass.heads.inference.network import Network, require_shapes
+from onepass.heads.inference.network import Network, Settings, require_shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,7 @@ class NeighbourTable(Network):
         votes: (m, k) float32, the weight of each row for its class.
         neighbours: How many vote.
         decay: Cosine over which a vote loses a factor e.
-        sharpness: Factor on the scores.
+        inverse_temperature: Factor on the scores; "sharpness" in the head file.
     """
 
     form = "neighbours"
@@ -28,35 +28,35 @@ class NeighbourTable(Network):
     votes: np.ndarray
     neighbours: int
     decay: float
-    sharpness: float = 1.0
+    inverse_temperature: float = 1.0
 
     @property
     def classes(self) -> int:
         return int(self.votes.shape[1])
 
     def scaled(self, factor: float) -> Self:
-        return replace(self, sharpness=self.sharpness * factor)
+        return replace(self, inverse_temperature=self.inverse_temperature * factor)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {"mean": self.mean, "scale": self.scale, "memory": self.memory, "votes": self.votes}
 
-    def settings(self) -> dict[str, Any]:
-        return {"neighbours": self.neighbours, "decay": self.decay, "sharpness": self.sharpness}
+    def settings(self) -> Settings:
+        return {"neighbours": self.neighbours, "decay": self.decay, "sharpness": self.inverse_temperature}
 
     @classmethod
-    def restore(cls, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Self:
+    def restore(cls, arrays: dict[str, np.ndarray], settings: Settings) -> Self:
         (m, d), k = arrays["memory"].shape, arrays["votes"].shape[1]
         require_shapes(arrays, mean=(d,), scale=(d,), memory=(m, d), votes=(m, k))
-        neighbours, decay, sharpness = (settings[name] for name in ("neighbours", "decay", "sharpness"))
-        if not 1 <= int(neighbours) <= m or not 0 < float(decay) < 1e6 or not 0 < float(sharpness) < 1e6:
-            raise ValueError(f"{neighbours} neighbours, decay {decay}, sharpness {sharpness}")
-        return cls(**arrays, neighbours=int(neighbours), decay=float(decay), sharpness=float(sharpness))
+        neighbours, decay, factor = int(settings["neighbours"]), float(settings["decay"]), float(settings["sharpness"])
+        if not 1 <= neighbours <= m or not 0 < decay < 1e6 or not 0 < factor < 1e6:
+            raise ValueError(f"{neighbours} neighbours, decay {decay}, sharpness {factor}")
+        return cls(**arrays, neighbours=neighbours, decay=decay, inverse_temperature=factor)
 
     def _scores(self, x: np.ndarray) -> np.ndarray:
         cosines = unit_length(x) @ self.memory.T
         nearest = nearest_first(cosines, self.neighbours)
         cosines = np.take_along_axis(cosines, nearest, axis=1)
-        return self.sharpness * vote_scores(cosines, self.votes[nearest], self.decay)
+        return self.inverse_temperature * vote_scores(cosines, self.votes[nearest], self.decay)
 
 
 def unit_length(x: np.ndarray) -> np.ndarray:
@@ -85,6 +85,6 @@ def vote_scores(cosines: np.ndarray, votes: np.ndarray, decay: float) -> np.ndar
     Returns:
         (n, k) logarithms of shares that sum to 1.
     """
-    weights = np.exp((cosines - cosines[:, :1]) / np.float32(decay))
+    weights = np.exp((cosines - cosines[:, :1]) / decay)
     counted = np.einsum("nj,njk->nk", weights, votes) + 1 / votes.shape[2]
     return np.asarray(np.log(counted / counted.sum(axis=1, keepdims=True)))

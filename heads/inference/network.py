@@ -1,19 +1,26 @@
-"""A fitted head as plain arrays that give class probabilities by numpy alone; and its commonest form, dense layers."""
+"""A fitted head as plain arrays that give class probabilities by numpy alone; and its most common form, dense layers.
+
+Rows and arrays are float32, sums are float64: BLAS orders the sums of a product by the shape of the batch, and in
+float32 the probabilities of a row would change by 1e-6 with the rows beside it.
+"""
 
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
+
+Settings = dict[str, str | int | float]
+"""What a network has besides arrays, as JSON takes it."""
 
 OUTPUTS = ("softmax", "sigmoid")
 _ROWS_AT_ONCE = 4096
 
 
 class Network(ABC):
-    """What every head becomes once it is fitted: it standardises rows and scores classes.
+    """A fitted head: it standardises rows and scores classes.
 
     Attributes:
         form: Its name in the head file.
@@ -44,12 +51,12 @@ class Network(ABC):
         """All its arrays, by the names they have in the head file."""
 
     @abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """All that is no array, as JSON takes it."""
+    def settings(self) -> Settings:
+        """All its values that are no arrays."""
 
     @classmethod
     @abstractmethod
-    def restore(cls, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Self:
+    def restore(cls, arrays: dict[str, np.ndarray], settings: Settings) -> Self:
         """The network of `arrays()` and `settings()`.
 
         Raises:
@@ -58,7 +65,7 @@ class Network(ABC):
 
     @abstractmethod
     def _scores(self, x: np.ndarray) -> np.ndarray:
-        """(n, d) standardised float32 rows -> (n, k) or (n, 1) scores."""
+        """(n, d) standardised rows, float64 -> (n, k) scores."""
 
     def is_finite(self) -> bool:
         """True if no number in it is infinite or undefined."""
@@ -67,8 +74,8 @@ class Network(ABC):
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """(n, d) rows -> (n, k) float64 whose softmax is the probabilities."""
         starts = range(0, max(len(rows), 1), _ROWS_AT_ONCE)
-        pieces = [self._scores(self.standardised(rows[start : start + _ROWS_AT_ONCE])) for start in starts]
-        return np.concatenate(pieces).astype(np.float64)
+        pieces = (self.standardised(rows[start : start + _ROWS_AT_ONCE]) for start in starts)
+        return np.concatenate([self._scores(piece.astype(np.float64)) for piece in pieces])
 
     def probabilities(self, rows: np.ndarray) -> np.ndarray:
         """(n, d) rows -> (n, k) float64 that sum to 1 along each row; (n, v, d) are averaged over the v views."""
@@ -118,11 +125,11 @@ class DenseNetwork(Network):
         }
         return {"mean": self.mean, "scale": self.scale, **named}
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         return {"output": self.output, "activation": self.activation}
 
     @classmethod
-    def restore(cls, arrays: dict[str, np.ndarray], settings: dict[str, Any]) -> Self:
+    def restore(cls, arrays: dict[str, np.ndarray], settings: Settings) -> Self:
         kernels, biases = (tuple(arrays[f"{name}_{i}"] for i in range((len(arrays) - 2) // 2)) for name in _LAYER)
         if not kernels:
             raise ValueError("no layers")
@@ -130,7 +137,7 @@ class DenseNetwork(Network):
         require_shapes(arrays, mean=(sizes[0],), scale=(sizes[0],))
         for i, (inputs, units) in enumerate(itertools.pairwise(sizes)):
             require_shapes(arrays, **{f"kernel_{i}": (inputs, units), f"bias_{i}": (units,)})
-        output, activation = settings["output"], settings["activation"]
+        output, activation = str(settings["output"]), str(settings["activation"])
         if output not in OUTPUTS or activation not in ACTIVATIONS:
             raise ValueError(f"output {output!r} after {activation!r}")
         if output == "sigmoid" and sizes[-1] != 1:

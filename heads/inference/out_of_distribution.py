@@ -1,11 +1,11 @@
-"""Which images belong to none of the classes: split conformal prediction on held-out rows, per class.
+"""Images that belong to none of the classes: split conformal prediction on held-out rows, per class.
 
-An image is strange to class k by two measures: its row lies far from what training rows span, or the head
-gives k little probability. Each is ranked among the training images as they were when they were held out,
-and the larger rank counts. Of the images of class k the share that is stranger than the threshold is alpha at
-most, if they come as the training images came; so whoever calls unknown what is too strange to every class
-wrongs at most that share of each class. Images of other things have no such promise; how many are found
-depends on how other they are.
+The nonconformity of an image to class k is the larger of two ranks among held-out training images: that of its row's
+distance from the subspace of the training rows, and that of how little probability the head gives to k. Of the
+images of class k a share of at most alpha lies above the threshold, if they come from the distribution of the
+training images; so at most that share of each class is called unknown, where an image is unknown if it lies above
+the thresholds of all classes. For out-of-distribution images nothing is guaranteed; how many are found depends
+on how far out they are.
 
 Source: V. Vovk, A. Gammerman and G. Shafer (2005), Algorithmic Learning in a Random World, 4.5 (conformal
 prediction per class); the distance to the principal subspace: H. Wang et al. (2022), ViM, CVPR.
@@ -22,25 +22,25 @@ from onepass.heads.inference.network import require_shapes
 
 AXES = 64
 MOST_IMAGES = 5000
-"""Training images that are looked at."""
+"""Most training images that are used."""
 
 USUAL_ALPHA = 0.05
-"""Share that abstention is measured at when a head is trained."""
+"""The alpha that abstention is measured at when a head is trained."""
 
 _ROUNDS = 3
 
-Strange = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(n,) distances and (n, k) probabilities -> (n, k) bool: too strange to be of that class; unknown if to all."""
+Nonconforming = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(n,) distances and (n, k) probabilities -> (n, k) bool, above the threshold of a class; unknown if above all."""
 
 
 @dataclass(frozen=True)
 class Abstention:
-    """How calling images unknown went on images of the classes, held out from training.
+    """What calling images unknown does to held-out images of the classes.
 
     Attributes:
-        alpha: Share of each class that may be called too strange to it.
+        alpha: Share of each class that may lie above its threshold.
         n: Images.
-        coverage: Share of them that were not too strange to their own class; 1 - alpha or more is promised.
+        coverage: Share of them below the threshold of their own class; 1 - alpha or more is guaranteed.
         abstained: Share called unknown.
         per_class: Class name -> share of its images called unknown.
     """
@@ -60,11 +60,11 @@ class Abstention:
 
 @dataclass(frozen=True, eq=False)
 class Subspace:
-    """What rows of training images span, but for noise.
+    """The subspace of the leading principal axes of training rows.
 
     Attributes:
         centre: (d,) float32.
-        axes: (d, r) float32, orthonormal columns but for what half precision leaves.
+        axes: (d, r) float32, orthonormal columns within half precision.
     """
 
     centre: np.ndarray
@@ -76,14 +76,14 @@ class Subspace:
         centre = roots.mean(axis=0)
         roots = roots - centre
         count = max(1, min(AXES, len(roots) // 4, roots.shape[1] // 2))
-        # Subspace iteration: of a gap between the axes that are kept and the next, nothing is asked.
+        # Subspace iteration; it needs no gap between the axes that are kept and the next.
         axes = np.random.default_rng(0).normal(size=(roots.shape[1], count)).astype(np.float32)
         for _ in range(_ROUNDS):
             axes = np.linalg.qr(roots.T @ (roots @ axes))[0]
         return cls(centre, axes.astype(np.float16).astype(np.float32))
 
     def distances(self, rows: np.ndarray) -> np.ndarray:
-        """(n, d) rows -> (n,) float32, how far they lie outside."""
+        """(n, d) rows -> (n,) float32 distances from the subspace."""
         return self.distances_of(signed_roots(rows))
 
     def distances_of(self, roots: np.ndarray) -> np.ndarray:
@@ -95,19 +95,19 @@ class Subspace:
 
 @dataclass(frozen=True, eq=False)
 class OutOfDistribution:
-    """What is known of held-out training images, so that others can be called unknown.
+    """Nonconformity of held-out training images, against which others are judged.
 
     Attributes:
         subspace: Of all training images.
-        distances: (m,) float32, each image's distance from the subspace of images that it was not among.
-        doubts: (m,) float32, 1 - the probability of its class by a head that has not seen it, 1 where there was
-            no such head; all 0 if heads were not asked, so that distance alone counts.
+        distances: (m,) float32, each image's distance from the subspace of the folds that it is not in.
+        improbabilities: (m,) float32, 1 - the probability of its class by a head not trained on it, 1 where there is
+            no such head; all 0 without probabilities, so that only distances count. "doubts" in the head file.
         labels: (m,) int32 classes.
     """
 
     subspace: Subspace
     distances: np.ndarray
-    doubts: np.ndarray
+    improbabilities: np.ndarray
     labels: np.ndarray
 
     @classmethod
@@ -125,15 +125,15 @@ class OutOfDistribution:
             distances[held] = Subspace.of(roots[~held]).distances_of(roots[held])
         return cls(Subspace.of(roots), distances, np.zeros(len(y), np.float32), y.astype(np.int32))
 
-    def doubting(self, held_out: np.ndarray) -> Self:
-        """With what heads said of the same images that had not seen them: (m, k) probabilities, NaN if nobody did."""
+    def with_probabilities(self, held_out: np.ndarray) -> Self:
+        """The same with (m, k) held-out probabilities of the images, NaN where no fold holds one out."""
         own = held_out[np.arange(len(self.labels)), self.labels]
-        return replace(self, doubts=(1 - np.nan_to_num(own, nan=0.0)).astype(np.float32))
+        return replace(self, improbabilities=(1 - np.nan_to_num(own, nan=0.0)).astype(np.float32))
 
-    def at(self, alpha: float, classes: int) -> Strange:
-        """What calls images too strange to a class, wronging at most a share alpha of each.
+    def at(self, alpha: float, classes: int) -> Nonconforming:
+        """The test of whether images lie above the thresholds at which a share alpha of each class does, at most.
 
-        A class with fewer than 1 / alpha - 1 held-out images shares the threshold of all of them together.
+        A class with fewer than 1 / alpha - 1 held-out images takes the threshold of all of them together.
 
         Args:
             alpha: Between 0 and 1.
@@ -143,36 +143,40 @@ class OutOfDistribution:
             OptionError: alpha is not between 0 and 1, or too small for so few images.
         """
         if not 0 < alpha < 1:
-            raise OptionError(f"{opt.unknown} is {alpha}; needed: a share between 0 and 1, such as 0.05.")
-        doubted = bool(self.doubts.any())
-        far, unsure = np.sort(self.distances), np.sort(self.doubts)
+            raise OptionError(
+                f"{opt.unknown} is {alpha}; needed: a share between 0 and 1, such as 0.05.", unknown=alpha
+            )
+        both = bool(self.improbabilities.any())
+        far, improbable = np.sort(self.distances), np.sort(self.improbabilities)
 
-        def nonconformity(distances: np.ndarray, doubts: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
+        def nonconformity(distances: np.ndarray, others: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
             ranks = np.searchsorted(far, distances, side) / len(far)
-            others = np.searchsorted(unsure, doubts, side) / len(unsure) if doubted else 0 * doubts
-            return np.asarray(np.maximum(ranks, others))
+            second = np.searchsorted(improbable, others, side) / len(improbable) if both else 0 * others
+            return np.asarray(np.maximum(ranks, second))
 
-        # They count themselves and a further image does not, or the largest of two ranks would wrong too many of few.
-        known = nonconformity(self.distances, self.doubts, "right")
+        # They count themselves and a new image does not, or the larger of two ranks would exceed alpha for few images.
+        known = nonconformity(self.distances, self.improbabilities, "right")
         every = threshold(known, alpha)
         if not np.isfinite(every):
             raise OptionError(
                 f"{opt.unknown} is {alpha:g}, and training held out {len(known)} images; needed: "
-                f"{int(np.ceil(1 / alpha)) - 1} images for such a share, or a larger one."
+                f"{int(np.ceil(1 / alpha)) - 1} images for such a share, or a larger one.",
+                unknown=alpha,
+                images=len(known),
             )
         limits = np.array([threshold(known[self.labels == k], alpha) for k in range(classes)])
         limits = np.where(np.isfinite(limits), limits, every)
 
-        def strange(distances: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        def nonconforming(distances: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
             found = nonconformity(distances[:, None], 1 - probabilities, "left")
             return np.asarray(found > limits)
 
-        return strange
+        return nonconforming
 
     def measured(
         self, alpha: float, distances: np.ndarray, probabilities: np.ndarray, y: np.ndarray, class_names: Sequence[str]
     ) -> Abstention:
-        """How it goes on held-out images.
+        """The effect on held-out images.
 
         Args:
             alpha: Between 0 and 1.
@@ -181,12 +185,12 @@ class OutOfDistribution:
             y: (n,) classes.
             class_names: k names.
         """
-        strange = self.at(alpha, len(class_names))(distances, probabilities)
-        unknown = np.asarray(strange.all(axis=1))
+        above = self.at(alpha, len(class_names))(distances, probabilities)
+        unknown = np.asarray(above.all(axis=1))
         return Abstention(
             alpha=alpha,
             n=len(y),
-            coverage=1 - float(np.mean(strange[np.arange(len(y)), y])),
+            coverage=1 - float(np.mean(above[np.arange(len(y)), y])),
             abstained=float(np.mean(unknown)),
             per_class={name: float(np.mean(unknown[y == k])) for k, name in enumerate(class_names) if (y == k).any()},
         )
@@ -197,7 +201,7 @@ class OutOfDistribution:
             "unknown.centre": self.subspace.centre,
             "unknown.axes": self.subspace.axes.astype(np.float16),
             "unknown.distances": self.distances,
-            "unknown.doubts": self.doubts,
+            "unknown.doubts": self.improbabilities,
             "unknown.labels": self.labels,
         }
 

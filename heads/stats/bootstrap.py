@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onepass.features.errors import OptionError, TrainingError
-from onepass.heads.stats.intervals import wilson_interval
+from onepass.heads.stats.intervals import ALPHA, Difference, wilson_interval
 from onepass.heads.stats.metrics import metric, scorer
-from onepass.heads.stats.paired_tests import ALPHA, Difference
 
 RESAMPLES = 5000
 """By default; the smallest p is 2 / 5001, which stays significant after Holm over 125 pairs (16 heads: 120)."""
@@ -60,15 +59,19 @@ def resample(
         TrainingError: Fewer than two images or groups, or the metric is undefined on the images.
     """
     if resamples < 200:
-        raise OptionError(f"resamples is {resamples}; needed: at least 200.")
+        raise OptionError(f"resamples is {resamples}; needed: at least 200.", resamples=resamples)
     score = float(metric(name, probabilities, y))
     if np.isnan(score):
-        raise TrainingError(f"{name} needs images of two classes; all {len(y)} are of one. Score more images.")
+        raise TrainingError(
+            f"{name} needs images of two classes; all {len(y)} are of one. Score more images.",
+            metric=name,
+            images=len(y),
+        )
     place = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
     units = int(place.max()) + 1
     if units < 2:
         what = "there is 1 image" if groups is None else "all images are of one group"
-        raise TrainingError(f"{what}; needed: at least 2, to see how much the score depends on them.")
+        raise TrainingError(f"{what}; needed: at least 2, to see how much the score depends on them.", units=units)
     score_all = scorer(name, probabilities, y)
     batch = max(1, 2**20 // len(y))
     values = [score_all(counts[:, place]) for counts in draws(units, resamples, seed=seed, batch=batch)]
@@ -116,30 +119,6 @@ def paired_difference(first: Resampled, second: Resampled) -> Difference:
     opposite = int((ordered * np.sign(gap) <= 0).sum())
     as_far = int((distances >= abs(gap)).sum())
     return Difference(gap, (low, high), min(1.0, max(2 * (1 + opposite), 1 + as_far) / (1 + r)))
-
-
-def paired_bootstrap(
-    name: str,
-    a: np.ndarray,
-    b: np.ndarray,
-    y: np.ndarray,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    groups: np.ndarray | None = None,
-) -> Difference:
-    """Difference between two heads in any metric: `resample` both, then `paired_difference`.
-
-    Args:
-        name: One of `METRICS`.
-        a: (n, k) probabilities of the first head.
-        b: (n, k) probabilities of the second.
-        y: (n,) true classes.
-
-    The rest, and the errors, as in `resample`; with more than two heads call that once per head.
-    """
-    first, second = (resample(name, p, y, resamples=resamples, seed=seed, groups=groups) for p in (a, b))
-    return paired_difference(first, second)
 
 
 def bootstrap_interval(

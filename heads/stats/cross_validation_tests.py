@@ -1,11 +1,11 @@
-"""What scores of (repeated) cross-validation say, although the folds share most of their training images."""
+"""Tests and intervals for scores of (repeated) cross-validation, whose folds share most training images."""
 
 import math
 
 import numpy as np
 
 from onepass.features.errors import OptionError, TrainingError
-from onepass.heads.stats.paired_tests import ALPHA, Difference
+from onepass.heads.stats.intervals import ALPHA, Difference
 
 
 def corrected_resampled_t(differences: np.ndarray, *, test_share: float) -> Difference:
@@ -28,6 +28,9 @@ def corrected_resampled_t(differences: np.ndarray, *, test_share: float) -> Diff
         TrainingError: J is below 2.
 
     Source: C. Nadeau, Y. Bengio (2003), Inference for the Generalization Error, Mach. Learn. 52, 239-281.
+
+    >>> round(corrected_resampled_t(np.array([0.02, 0.01, 0.03, 0.02, 0.02]), test_share=0.2).p, 3)
+    0.014
     """
     from scipy.special import stdtr
 
@@ -58,9 +61,11 @@ def _corrected_mean(values: np.ndarray, test_share: float) -> tuple[float, float
 
     folds = len(values)
     if not 0 < test_share < 1:
-        raise OptionError(f"test_share is {test_share}; needed: above 0 and below 1, such as 0.2 for 5 folds.")
+        raise OptionError(
+            f"test_share is {test_share}; needed: above 0 and below 1, such as 0.2 for 5 folds.", test_share=test_share
+        )
     if folds < 2:
-        raise TrainingError(f"there are scores of {folds} folds; needed: at least 2 to see how they vary.")
+        raise TrainingError(f"there are scores of {folds} folds; needed: at least 2 to see how they vary.", folds=folds)
     mean = float(np.mean(values))
     quantile = float(stdtrit(folds - 1, 1 - ALPHA / 2))
     # Scores that are equal on paper differ by rounding; that is no variance.

@@ -1,6 +1,30 @@
-"""The interval of a share; a module of its own, so that scores and bootstraps can both use it."""
+"""Intervals of scores and of differences between them."""
 
 import math
+from dataclasses import dataclass
+
+ALPHA = 0.05
+"""A difference is called significant where p is at most this; intervals cover 1 - ALPHA."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What one head scores above another.
+
+    Attributes:
+        difference: Score of the first head minus score of the second, in units of the score.
+        interval: 95 % interval of the difference, (low, high); it leaves out 0 exactly where p <= 0.05.
+        p: Two-sided p value of "both are equally good", for this pair alone.
+    """
+
+    difference: float
+    interval: tuple[float, float]
+    p: float
+
+    def __neg__(self) -> "Difference":
+        """The second head against the first."""
+        low, high = self.interval
+        return Difference(-self.difference, (-high, -low), self.p)
 
 
 def wilson_interval(correct: float, total: float, z: float = 1.96) -> tuple[float, float]:
@@ -12,12 +36,16 @@ def wilson_interval(correct: float, total: float, z: float = 1.96) -> tuple[floa
         z: Normal quantile; 1.96 covers about 95 %.
 
     Returns:
-        (low, high) as fractions in [0, 1]. wilson_interval(9, 10) is about (0.596, 0.982).
+        (low, high) as fractions in [0, 1].
 
     Raises:
         ValueError: `total` is 0, or `correct` lies outside 0..total.
 
     Source: E. B. Wilson (1927), J. Am. Stat. Assoc. 22(158), 209-212.
+
+    >>> low, high = wilson_interval(9, 10)
+    >>> round(low, 3), round(high, 3)
+    (0.596, 0.982)
     """
     if total < 1 or not 0 <= correct <= total:
         raise ValueError(f"{correct} correct of {total}; needed: 0 <= correct <= total and total >= 1")

@@ -53,6 +53,10 @@ def metric(
     Raises:
         OptionError: The metric is unknown.
         TrainingError: n is 0.
+
+    >>> p, y = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]), np.array([0, 1, 1])
+    >>> round(metric("accuracy", p, y), 3), metric("balanced", p, y), metric("auroc", p, y)
+    (0.667, 0.75, 1.0)
     """
     score = scorer(name, probabilities, y)
     return score(weights) if weights is not None else float(score(np.ones((1, len(y))))[0])
@@ -61,9 +65,9 @@ def metric(
 def scorer(name: str, probabilities: np.ndarray, y: np.ndarray) -> Scorer:
     """The part of `metric` that does not depend on the weights; arguments and errors as there."""
     if name not in _SCORERS:
-        raise OptionError(f"unknown metric {name!r}; there are {', '.join(METRICS)}.")
+        raise OptionError(f"unknown metric {name!r}; there are {', '.join(METRICS)}.", metric=name)
     if len(y) == 0:
-        raise TrainingError(f"there are no images to compute {name} on; needed: at least 1.")
+        raise TrainingError(f"there are no images to compute {name} on; needed: at least 1.", metric=name)
     return _SCORERS[name](np.asarray(probabilities, np.float64), np.asarray(y, np.int64))
 
 
@@ -84,9 +88,12 @@ def calibration_error(probabilities: np.ndarray, y: np.ndarray, *, bins: int = 1
         TrainingError: n is 0.
 
     Source: Guo, Pleiss, Sun, Weinberger (2017), On Calibration of Modern Neural Networks, arXiv:1706.04599, eq. 3.
+
+    >>> round(calibration_error(np.array([[0.75, 0.25], [0.75, 0.25]]), np.array([0, 1])), 3)
+    0.25
     """
     if bins < 1:
-        raise OptionError(f"bins is {bins}; needed: at least 1.")
+        raise OptionError(f"bins is {bins}; needed: at least 1.", bins=bins)
     if len(y) == 0:
         raise TrainingError("there are no images to compute the calibration error on; needed: at least 1.")
     sure = probabilities.max(axis=1).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Which of several heads is best, and which cannot be told from it."""
+"""The best of several heads, and the heads that do not differ significantly from it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from onepass.features.errors import TrainingError
-from onepass.heads.stats.paired_tests import ALPHA, Difference
+from onepass.heads.stats.intervals import ALPHA, Difference
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def compare_all(
     only its own m - 1 comparisons corrected for, that luck would count as evidence. So Holm's method
     runs over all m (m - 1) / 2 pairs: with probability 1 - alpha no two equally good heads are called
     different, whichever turns out best. The price is some power; a head may stay in the tie set that a
-    plan made beforehand, with a single comparison, would have told from the best.
+    plan made beforehand, with a single comparison, would have found worse than the best.
 
     Args:
         names: m different names, m >= 1; put the cheapest first and `ties[0]` is the cheapest that will do.
@@ -53,6 +53,10 @@ def compare_all(
 
     Raises:
         TrainingError: There are no heads.
+
+    >>> far, near = Difference(0.2, (0.1, 0.3), 0.001), Difference(0.01, (-0.02, 0.04), 0.5)
+    >>> compare_all(["ridge", "knn", "svm"], lambda i, j: near if (i, j) == (0, 1) else far).ties
+    ('ridge', 'knn')
     """
     if not names:
         raise TrainingError("there are no heads to compare; needed: at least 1.")
@@ -90,6 +94,9 @@ def holm(p: np.ndarray) -> np.ndarray:
         (m,) adjusted p values, in the order given.
 
     Source: S. Holm (1979), Scand. J. Stat. 6(2), 65-70.
+
+    >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
+    [0.03, 0.06, 0.06]
     """
     order = np.argsort(p, kind="stable")
     raised = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))

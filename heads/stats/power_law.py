@@ -1,4 +1,4 @@
-"""What more training images would bring: a learning curve, continued to twice its length."""
+"""The gain to expect from more training images: a learning curve, extrapolated to twice its length."""
 
 from dataclasses import dataclass
 
@@ -177,15 +177,17 @@ def _fit_one(errors: np.ndarray, shares: np.ndarray, weights: np.ndarray, *, flo
 
 def _require(sizes: np.ndarray, right: np.ndarray, resamples: int) -> None:
     if resamples < 200:
-        raise OptionError(f"resamples is {resamples}; needed: at least 200.")
+        raise OptionError(f"resamples is {resamples}; needed: at least 200.", resamples=resamples)
     if len(sizes) < 3 or sizes[0] < 1 or (np.diff(sizes) <= 0).any():
         raise TrainingError(
-            f"the sizes are {', '.join(map(str, sizes))}; needed: 3 or more ascending numbers of training images."
+            f"the sizes are {', '.join(map(str, sizes))}; needed: 3 or more ascending numbers of training images.",
+            sizes=tuple(sizes),
         )
     if right.ndim not in {2, 3} or right.shape[-2] != len(sizes) or right.size == 0:
         raise TrainingError(
-            f"right has the shape {right.shape}; needed: ({len(sizes)}, n) or (repeats, {len(sizes)}, n) with n >= 1."
+            f"right has the shape {right.shape}; needed: ({len(sizes)}, n) or (repeats, {len(sizes)}, n) with n >= 1.",
+            shape=right.shape,
         )
-    strange = right[~((right >= 0) & (right <= 1))]
-    if strange.size:
-        raise TrainingError(f"right holds {strange[0]}; needed: 0 (wrong) to 1 (right).")
+    outside = right[~((right >= 0) & (right <= 1))]
+    if outside.size:
+        raise TrainingError(f"right holds {outside[0]}; needed: 0 (wrong) to 1 (right).", value=float(outside[0]))

@@ -11,6 +11,7 @@ from onepass.features import FeatureFile
 from onepass.features.errors import FeatureFileError, HeadFileError, OptionError, SpecMismatchError, TrainingError
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import load_head, train_head
+from onepass.heads.training import make_head
 from support import GOLDEN, make_spec, make_table, plain
 
 
@@ -61,7 +62,7 @@ def test_a_head_may_be_replaced_but_no_other_file(feature_file: Path, head_file:
     (tmp_path / "thesis.doc").write_text("x")
     with pytest.raises(HeadFileError, match="thesis.doc exists and is no head file; it is left alone. Choose another"):
         train_head(feature_file, out=tmp_path / "thesis.doc")
-    with pytest.raises(HeadFileError, match=r"cannot write .*no/x.head: .* Choose another place with --out."):
+    with pytest.raises(HeadFileError, match=r"cannot write .*no/x.head: .* Choose another place with out."):
         train_head(feature_file, out=tmp_path / "no" / "x.head")
 
 
@@ -78,11 +79,11 @@ def test_rows_of_another_spec_are_refused_by_both_specs(head_file: Path, tmp_pat
         {"head": "forest"},
         "unknown head 'forest'; there are logreg, svm, rbf-svm, ridge, lda, knn, centroid, mlp, linear.",
     ),
-    ({"head": "svm", "hidden": (3,)}, "--hidden does not go with --head svm; it belongs to mlp."),
-    ({"head": "mlp", "C": 1.0}, "--C does not go with --head mlp; it belongs to logreg, svm, rbf-svm."),
+    ({"head": "svm", "hidden": (3,)}, "hidden does not go with head='svm'; it belongs to mlp."),
+    ({"head": "mlp", "C": 1.0}, "C does not go with head='mlp'; it belongs to logreg, svm, rbf-svm."),
     (
         {"head": "svm", "trees": 1},
-        "--trees does not go with --head svm; svm takes C, class_weight, tune, time_limit, seed.",
+        "trees does not go with head='svm'; svm takes C, class_weight, tune, time_limit, seed.",
     ),
 ])  # fmt: skip
 def test_options_of_another_head_are_refused(feature_file: Path, options: dict, message: str):
@@ -188,3 +189,46 @@ def test_a_newer_head_and_another_safetensors_file_are_refused(head_file: Path, 
         load_head(tmp_path / "other.safetensors")
     with pytest.raises(HeadFileError, match="has head format onepass-head 9; this onepass reads onepass-head 4. Upgr"):
         load_head(rewritten(head_file, lambda f, a: f.update(version=9)))
+
+
+def test_a_trained_head_prints_its_parameters_and_its_scores_per_class(feature_file: Path, tmp_path: Path):
+    trained = train_head(feature_file, head="ridge", alpha=2.0, out=tmp_path / "x.head")
+    scored = trained.head.evaluation
+    lines = str(trained).splitlines()
+    low, high = scored.interval
+    assert lines[0] == (
+        f"{tmp_path / 'x.head'}: ridge, test accuracy {scored.accuracy:.3f} ({low:.3f} to {high:.3f}), n={scored.n}, "
+        f"fitted in {trained.seconds:.1f} s"
+    )
+    assert lines[1] == "parameters: alpha 2.0, class_weight None, seed 0, time_limit None, tune fast"
+    assert lines[2] == f"log loss {scored.log_loss:.3f}, calibration error {scored.calibration_error:.3f}"
+    rows = [line.split() for line in lines[-len(scored.per_class) - 1 :]]
+    assert rows[0] == ["class", "n", "precision", "recall", "f1"]
+    assert [row[0] for row in rows[1:]] == list(scored.per_class)
+
+
+def test_the_record_of_a_trained_head_is_json(feature_file: Path, tmp_path: Path):
+    trained = train_head(feature_file, head="ridge", out=tmp_path / "x.head")
+    record = json.loads(json.dumps(trained.record()))
+    assert list(record) == [
+        "path", "head", "split", "n", "accuracy", "interval", "per_class", "log_loss", "calibration_error", "leak_free",
+        "seconds", "parameters",
+    ]  # fmt: skip
+    assert (record["head"], record["split"]) == ("ridge", "test")
+
+
+def test_layers_and_class_weights_may_be_text():
+    head = make_head("mlp", hidden="64,32", class_weight="cats=2,a=b=1")
+    assert (head.hidden, head.class_weight) == ((64, 32), {"cats": 2.0, "a=b": 1.0})
+    assert make_head("mlp", hidden="0", class_weight="balanced").get_params()["hidden"] == ()
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"hidden": "64x32"}, "hidden is '64x32'; needed: units of each layer, such as 256,128, or 0."),
+    ({"class_weight": "cats=two"}, "class_weight is 'cats=two'; needed: balanced, or such as cats=2,dogs=1."),
+])  # fmt: skip
+def test_text_of_another_form_is_refused(options: dict, message: str):
+    with pytest.raises(OptionError) as caught:
+        make_head("mlp", **options)
+    assert str(caught.value) == message
+    assert caught.value.facts == options

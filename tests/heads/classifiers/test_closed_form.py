@@ -12,7 +12,7 @@ from onepass.heads.classifiers.base import Head
 from onepass.heads.classifiers.centroid import _Moments
 from onepass.heads.classifiers.lda import _Scatter
 from onepass.heads.classifiers.ridge import _Weighted
-from onepass.heads.fitting.basis import Basis, principal_axes
+from onepass.heads.fitting.pca import PrincipalComponents, principal_axes
 from onepass.heads.inference.network import softmax
 from support import blobs
 
@@ -20,7 +20,7 @@ SHAPES = pytest.mark.parametrize("shape", [(120, 20), (60, 150)], ids=["tall", "
 
 
 def scaled(x: np.ndarray) -> np.ndarray:
-    return Basis.of(x).standardised.astype(np.float64)
+    return PrincipalComponents.of(x).standardised.astype(np.float64)
 
 
 def targets(y: np.ndarray) -> np.ndarray:
@@ -59,11 +59,11 @@ def test_ridge_leaves_groups_out_exactly(shape: tuple[int, int], weighted: bool,
 def test_ridge_tuning_uses_those_scores(rng: np.random.Generator):
     x, y = blobs(rng, 60, 30, spread=0.8)
     head = RidgeHead(alpha=20.0).fit(x, y)
-    z, sharpness = (
+    z, factors = (
         scaled(x),
         head.network_.kernels[0] / RidgeHead(alpha=20.0, tune="none").fit(x, y).network_.kernels[0],
     )
-    factor = float(np.median(sharpness))
+    factor = float(np.median(factors))
     for i in range(5):
         kept = np.arange(60) != i
         scores = Ridge(alpha=20.0).fit(z[kept], targets(y)[kept]).predict(z[i : i + 1])
@@ -82,14 +82,14 @@ def test_lda_equals_scikit_learns(shape: tuple[int, int], shrinkage: float, rng:
 @pytest.mark.parametrize("shape", [(120, 20), (60, 150), (40, 150)])
 def test_lda_takes_rows_away_exactly(shape: tuple[int, int], rng: np.random.Generator):
     x, y = blobs(rng, *shape, spread=0.6)
-    basis = Basis.of(x)
-    scatter = _Scatter(basis.exact, y, np.ones(3), basis.exact.shape[1])
+    components = PrincipalComponents.of(x)
+    scatter = _Scatter(components.exact, y, np.ones(3), components.exact.shape[1])
     for gone in (np.array([5]), np.arange(0, len(y), 4), np.arange(len(y) // 2)):
         kept = np.setdiff1d(np.arange(len(y)), gone)
         weights, bias = scatter.without(gone).fit(0.3)
-        reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3).fit(basis.exact[kept], y[kept])
-        found = softmax(basis.exact[gone] @ weights + bias)
-        np.testing.assert_allclose(found, reference.predict_proba(basis.exact[gone]), atol=1e-6)
+        reference = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3).fit(components.exact[kept], y[kept])
+        found = softmax(components.exact[gone] @ weights + bias)
+        np.testing.assert_allclose(found, reference.predict_proba(components.exact[gone]), atol=1e-6)
 
 
 @pytest.mark.parametrize("shrink", [0.0, 1.5])

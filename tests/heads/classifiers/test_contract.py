@@ -47,6 +47,15 @@ def test_a_head_gives_the_same_result_for_the_same_seed(head: Head, rng: np.rand
 
 
 @every_head
+def test_probabilities_of_a_row_do_not_depend_on_the_rows_beside_it(head: Head, rng: np.random.Generator):
+    """Sums are in float64: their order may change them by d * 1e-16 of their size, d = 300 here."""
+    x, y = blobs(rng, n=90, d=300)
+    fitted = clone(head).set_params(tune="none").fit(x, y)
+    alone = np.concatenate([fitted.predict_proba(x[i : i + 1]) for i in range(len(x))])
+    np.testing.assert_allclose(fitted.predict_proba(x), alone, rtol=0, atol=1e-10)
+
+
+@every_head
 def test_held_out_probabilities_are_honest_and_calibrated(head: Head, rng: np.random.Generator):
     x, y = blobs(rng, n=600, spread=0.8)
     fitted = clone(head).fit(x[:300], y[:300])

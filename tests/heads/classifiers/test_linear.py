@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import check_grad, minimize
+from scipy.optimize import check_grad
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from sklearn.svm import LinearSVC
@@ -10,10 +10,9 @@ from sklearn.svm import LinearSVC
 from onepass.features.errors import OptionError
 from onepass.heads import LogisticHead, SVMHead
 from onepass.heads.classifiers.base import Head
-from onepass.heads.fitting.basis import Basis, principal_axes
 from onepass.heads.fitting.folds import assign_folds
-from onepass.heads.fitting.lbfgs import minimize_convex
-from onepass.heads.fitting.linear_solver import fit_path, multinomial, squared_hinge
+from onepass.heads.fitting.linear_solver import Problems, fit_path, multinomial, squared_hinge
+from onepass.heads.fitting.pca import PrincipalComponents, principal_axes
 from onepass.heads.inference.keras_layers import to_keras
 from onepass.heads.inference.network import standardisation
 from support import blobs
@@ -42,7 +41,7 @@ def test_logistic_regression_equals_scikit_learns(k: int, shape: tuple[int, int]
 def test_the_svm_equals_liblinear(rng: np.random.Generator):
     x, y = blobs(rng, 200, 30, 3)
     z = scaled(x)
-    ((fit,),) = fit_path(z, y, np.ones((200, 1), bool), (0.01,), squared_hinge, tolerance=1e-8)
+    ((fit,),) = fit_path(Problems(z, y, np.ones((200, 1), bool), squared_hinge), (0.01,), tolerance=1e-8)
     reference = LinearSVC(C=0.01, dual=False, tol=1e-10, intercept_scaling=1e4, max_iter=100_000).fit(z, y)
     np.testing.assert_allclose(fit.scores(z), reference.decision_function(z), atol=2e-3)
 
@@ -65,10 +64,11 @@ def test_folds_side_by_side_equal_folds_one_by_one(rng: np.random.Generator):
     z = scaled(x)
     train = rng.random((120, 2)) < 0.7
     strengths = (0.01, 0.1)
-    together = list(fit_path(z, y, train, strengths, multinomial, tolerance=1e-8))[-1]
+    together = list(fit_path(Problems(z, y, train, multinomial), strengths, tolerance=1e-8))[-1]
     for fold in (0, 1):
         rows = train[:, fold]
-        alone = list(fit_path(z[rows], y[rows], np.ones((rows.sum(), 1), bool), strengths, multinomial, tolerance=1e-8))
+        one = Problems(z[rows], y[rows], np.ones((rows.sum(), 1), bool), multinomial)
+        alone = list(fit_path(one, strengths, tolerance=1e-8))
         np.testing.assert_allclose(together[fold].scores(z), alone[-1][0].scores(z), atol=1e-3)
 
 
@@ -84,11 +84,11 @@ def test_principal_axes_lose_nothing(shape: tuple[int, int], rng: np.random.Gene
 
 @pytest.mark.parametrize("shape", [(30, 80), (60, 80), (80, 30)])
 def test_turned_rows_are_the_same_rows(shape: tuple[int, int], rng: np.random.Generator):
-    basis = Basis.of((rng.normal(size=shape) * 0.9 ** np.arange(shape[1])).astype(np.float32))
-    values, axes = basis.turn
+    components = PrincipalComponents.of((rng.normal(size=shape) * 0.9 ** np.arange(shape[1])).astype(np.float32))
+    values, axes = components.rotation
     np.testing.assert_allclose(axes.T @ axes, np.eye(axes.shape[1]), atol=1e-5)
-    np.testing.assert_allclose(basis.rotated @ axes.T, basis.standardised, atol=1e-5)
-    np.testing.assert_allclose(np.square(basis.rotated).sum(axis=0), values, rtol=1e-3, atol=1e-5 * values[0])
+    np.testing.assert_allclose(components.rotated @ axes.T, components.standardised, atol=1e-5)
+    np.testing.assert_allclose(np.square(components.rotated).sum(axis=0), values, rtol=1e-3, atol=1e-5 * values[0])
 
 
 def test_the_second_derivatives_of_the_losses_are_right(rng: np.random.Generator):
@@ -135,24 +135,3 @@ def test_linear_heads_fold_into_keras_too(kind: type[Head], rng: np.random.Gener
     x, y = blobs(rng)
     head = kind().fit(x, y)
     np.testing.assert_allclose(head.predict_proba(x), to_keras(head.network_).predict(x, verbose=0), atol=1e-5)
-
-
-def test_lbfgs_finds_the_minimum_of_a_quadratic_in_closed_form(rng: np.random.Generator):
-    a = rng.normal(size=(40, 40))
-    matrix, right = a @ a.T + 0.1 * np.eye(40), rng.normal(size=40)
-    found = minimize_convex(
-        lambda x: (0.5 * x @ matrix @ x - right @ x, matrix @ x - right), np.zeros(40), tolerance=1e-9
-    )
-    np.testing.assert_allclose(found, np.linalg.solve(matrix, right), atol=1e-6)
-
-
-def test_lbfgs_equals_scipys(rng: np.random.Generator):
-    first_five = (np.arange(30) < 5).astype(float)
-
-    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value = np.logaddexp(0, x).sum() + 0.05 * x @ x - x @ first_five
-        return float(value), 1 / (1 + np.exp(-x)) + 0.1 * x - first_five
-
-    start = 10 * rng.normal(size=30)
-    expected = minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-7}).x
-    np.testing.assert_allclose(minimize_convex(objective, start, tolerance=1e-9), expected, atol=1e-5)

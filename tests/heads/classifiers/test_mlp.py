@@ -9,7 +9,7 @@ from onepass.extract.frameworks import import_keras, plain_keras
 from onepass.features.errors import OptionError, TrainingError
 from onepass.heads import KNNHead, MLPHead, SoftmaxHead
 from onepass.heads.classifiers.net_head import NetRows, first_kernels
-from onepass.heads.fitting.net_settings import LINEAR_GRIDS, MLP_GRIDS, Setting, settings_of
+from onepass.heads.fitting.net_settings import LINEAR_GRIDS, MLP_GRIDS, NetSetting, settings_of
 from onepass.heads.inference.keras_layers import summary, to_keras
 from onepass.heads.inference.network import ACTIVATIONS, DenseNetwork
 from support import FAST_NETS, blobs
@@ -79,7 +79,7 @@ def test_a_grid_gives_each_setting_once_and_scales_with_the_optimizer():
     assert len(settings_of(MLP_GRIDS["thorough"], "adam")) == len(settings_of(LINEAR_GRIDS["thorough"], "adam")) == 24
     assert settings_of(MLP_GRIDS["none"], "adam") == settings_of(MLP_GRIDS["fast"], "adam")[:1]
     given = {"lr": 1e-3, "dropout": 0.1, "weight_decay": 0.0, "label_smoothing": 0.2}
-    assert settings_of(MLP_GRIDS["thorough"], "lion", **given) == [Setting(1e-3, 0.1, 0.0, 0.2)]
+    assert settings_of(MLP_GRIDS["thorough"], "lion", **given) == [NetSetting(1e-3, 0.1, 0.0, 0.2)]
     adam, lion = (settings_of(MLP_GRIDS["thorough"], name) for name in ("adam", "lion"))
     for a, b in zip(adam, lion, strict=True):
         assert b.lr == pytest.approx(a.lr / 10)
@@ -151,7 +151,7 @@ def test_a_net_that_diverges_is_refused(rng: np.random.Generator):
     with pytest.raises(TrainingError) as caught:
         MLPHead(lr=1e38, hidden=(8,), epochs=3, tune="none").fit(*blobs(rng, 60))
     assert str(caught.value) == (
-        "training diverged to infinite or undefined weights. Try a smaller learning rate (--lr)."
+        "training diverged to infinite or undefined weights. Try a smaller learning rate (lr)."
     )
 
 

@@ -12,7 +12,7 @@ from onepass.features import FeatureFile
 from onepass.features.errors import OptionError, TrainingError
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import compare_heads, load_head, train_head
-from onepass.heads.compare import run_cache as cells_module
+from onepass.heads.compare import run_cache
 from onepass.heads.compare.report import HeadsComparison
 from onepass.heads.saved_head import head_bytes
 from support import GOLDEN, blobs, make_spec, make_table, plain, run_program
@@ -107,8 +107,8 @@ def test_seeds_are_averaged(photos: Path):
 
 def test_finished_cells_are_not_trained_again(photos: Path, monkeypatch: pytest.MonkeyPatch):
     trained = []
-    original = cells_module.make_head
-    monkeypatch.setattr(cells_module, "make_head", lambda kind, **o: trained.append(kind) or original(kind, **o))
+    original = run_cache.make_head
+    monkeypatch.setattr(run_cache, "make_head", lambda kind, **o: trained.append(kind) or original(kind, **o))
     first = compare_heads(photos, heads="logreg,ridge")
     again = compare_heads(photos, heads="logreg,ridge,centroid")
     assert trained == ["logreg", "ridge", "centroid"]
@@ -120,7 +120,7 @@ def test_finished_cells_are_not_trained_again(photos: Path, monkeypatch: pytest.
 
 def test_an_interrupted_comparison_goes_on(photos: Path, monkeypatch: pytest.MonkeyPatch):
     trained = []
-    original = cells_module.make_head
+    original = run_cache.make_head
 
     def stop_at_ridge(kind: str, **options):
         trained.append(kind)
@@ -128,7 +128,7 @@ def test_an_interrupted_comparison_goes_on(photos: Path, monkeypatch: pytest.Mon
             raise KeyboardInterrupt
         return original(kind, **options)
 
-    monkeypatch.setattr(cells_module, "make_head", stop_at_ridge)
+    monkeypatch.setattr(run_cache, "make_head", stop_at_ridge)
     with pytest.raises(KeyboardInterrupt):
         compare_heads(photos, heads="logreg,ridge")
     compare_heads(photos, heads="logreg,ridge")
@@ -223,13 +223,13 @@ def test_copies_of_training_images_are_scored_apart(tmp_path: Path, rng: np.rand
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"metric": "f2"}, "unknown metric 'f2'; there are accuracy, balanced, macro-f1, log-loss, auroc."),
-    ({"cv": "5"}, "--cv is '5'; needed: folds x repeats, such as 5x2 for five folds, twice."),
-    ({"cv": "1x2"}, "--cv is '1x2'; needed: folds x repeats, such as 5x2 for five folds, twice."),
-    ({"seeds": 0}, "--seeds is 0; needed: at least 1."),
-    ({"seeds": 2, "cv": "5x2"}, "--seeds does not go with --cv, whose repeats have seeds of their own, such as 5x4."),
-    ({"heads": "svm,svm"}, "--heads names svm twice; needed: each head once."),
-    ({"heads": "svm:3"}, "--heads names 'svm:3'; only mlp takes layers, such as mlp:256x128."),
-    ({"heads": "mlp:a"}, "--heads names 'mlp:a'; needed: units of each layer, such as mlp:256x128."),
+    ({"cv": "5"}, "cv is '5'; needed: folds x repeats, such as 5x2 for five folds, twice."),
+    ({"cv": "1x2"}, "cv is '1x2'; needed: folds x repeats, such as 5x2 for five folds, twice."),
+    ({"seeds": 0}, "seeds is 0; needed: at least 1."),
+    ({"seeds": 2, "cv": "5x2"}, "seeds does not go with cv, whose repeats have seeds of their own, such as 5x4."),
+    ({"heads": "svm,svm"}, "heads names svm twice; needed: each head once."),
+    ({"heads": "svm:3"}, "heads names 'svm:3'; only mlp takes layers, such as mlp:256x128."),
+    ({"heads": "mlp:a"}, "heads names 'mlp:a'; needed: units of each layer, such as mlp:256x128."),
     ({"class_weight": {"emu": 2}}, "class weights name 'emu'; the classes are class0, class1, class2."),
 ])  # fmt: skip
 def test_wrong_options_are_refused(photos: Path, options: dict, message: str):
@@ -243,7 +243,7 @@ def test_too_few_images_for_the_folds_are_refused(tmp_path: Path, rng: np.random
     path = written(tmp_path / "few.h5", x, y, np.zeros(12))
     with pytest.raises(TrainingError) as caught:
         compare_heads(path, heads="ridge", cv="30x1")
-    assert str(caught.value) == ("12 images outside the test part are too few for 30 folds. Ask for fewer by --cv.")
+    assert str(caught.value) == ("12 images outside the test part are too few for 30 folds. Ask for fewer by cv.")
 
 
 def test_the_command_prints_json_and_csv(photos: Path):
@@ -266,8 +266,8 @@ def test_the_command_prints_json_and_csv(photos: Path):
 
 def test_the_answer_reads_well():
     from onepass.heads.compare.report import HeadScore
+    from onepass.heads.stats.intervals import Difference
     from onepass.heads.stats.multiple_comparison import Comparison
-    from onepass.heads.stats.paired_tests import Difference
 
     def line(name: str, score: float, seconds: float, size: int) -> HeadScore:
         return HeadScore(name, name, "f.h5", {}, score, (0, 1), 0.1, 0.01, None, seconds, 5.0, size)

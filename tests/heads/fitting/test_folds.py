@@ -50,7 +50,7 @@ def test_a_class_of_one_group_stays_in_training():
     assert (folds[y != 1] >= 0).all()
 
 
-def test_sharpness_is_the_best_temperature(rng: np.random.Generator):
+def test_the_inverse_temperature_found_is_the_best(rng: np.random.Generator):
     logits = rng.normal(size=(4000, 3))
     y = np.array([rng.choice(3, p=p) for p in softmax(logits)])
     assert 0.9 < best_inverse_temperature(logits, y) < 1.1

@@ -8,14 +8,14 @@ from sklearn.svm import SVC
 from onepass.features.errors import OptionError
 from onepass.heads import KNNHead, RBFSVMHead
 from onepass.heads.classifiers.base import Head
-from onepass.heads.fitting.basis import Basis
+from onepass.heads.fitting.pca import PrincipalComponents
 from onepass.heads.inference.kernel_machine import squared_distances
 from onepass.heads.inference.neighbour_table import vote_scores
 from support import blobs
 
 
 def scaled(x: np.ndarray) -> np.ndarray:
-    return Basis.of(x).standardised.astype(np.float64)
+    return PrincipalComponents.of(x).standardised.astype(np.float64)
 
 
 def test_knn_votes_as_scikit_learns(rng: np.random.Generator):
@@ -44,7 +44,7 @@ def test_knn_leaves_each_image_and_its_group_out(rng: np.random.Generator):
         cosines = z[others] @ z[i]
         nearest = np.argsort(-cosines)[:5]
         scores = vote_scores(cosines[nearest][None], np.eye(3)[y[others[nearest]]][None], 0.2)[0]
-        expected = np.exp(head.network_.sharpness * scores)
+        expected = np.exp(head.network_.inverse_temperature * scores)
         np.testing.assert_allclose(head.held_out_[i], expected / expected.sum(), atol=1e-5)
 
 

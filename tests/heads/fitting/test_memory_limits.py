@@ -15,8 +15,8 @@ def test_a_head_that_needs_all_rows_says_so_and_offers_a_number_that_fits(featur
     with pytest.raises(TrainingError) as caught:
         train_head(feature_file, head="ridge", memory=4000, out=tmp_path / "x.head")
     assert str(caught.value) == (
-        "ridge needs about 0.0 GB for 32 images, and 0.0 GB are free. Train it on some of them with --max-images 16, "
-        "or take --head mlp or linear, which read the file in pieces."
+        "ridge needs about 0.0 GB for 32 images, and 0.0 GB are free. Train it on some of them with max_images=16, "
+        "or take head='mlp' or linear, which read the file in pieces."
     )
     saved = train_head(feature_file, head="ridge", memory=4000, max_images=16, out=tmp_path / "x.head").head
     assert saved.trained_on["rows"] == 16
@@ -28,7 +28,7 @@ def test_the_number_offered_always_fits(head):
     for free in (10**8, 10**9, 10**10):
         with pytest.raises(TrainingError) as caught:
             require_memory(head.kind, head.memory_needed(images, views, width), free, images)
-        offered = int(str(caught.value).split("--max-images ")[1].split(",")[0])
+        offered = caught.value.max_images
         require_memory(head.kind, head.memory_needed(offered, views, width), free, offered)
 
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from onepass.extract.frameworks import plain_keras
-from onepass.heads.fitting.net_settings import Setting
+from onepass.heads.fitting.net_settings import NetSetting
 from onepass.heads.fitting.net_sweep import (
-    Run,
     Samples,
+    SweepOptions,
     batches,
     best_epoch,
     best_setting,
@@ -22,7 +22,11 @@ from onepass.heads.fitting.temperature import calibrated_loss
 from onepass.heads.inference.network import DenseNetwork
 from support import blobs
 
-SETTINGS = [Setting(2e-3, weight_decay=0.5, label_smoothing=0.1), Setting(1e-2), Setting(5e-4, weight_decay=2.0)]
+SETTINGS = [
+    NetSetting(2e-3, weight_decay=0.5, label_smoothing=0.1),
+    NetSetting(1e-2),
+    NetSetting(5e-4, weight_decay=2.0),
+]
 
 slow = pytest.mark.slow
 
@@ -38,7 +42,7 @@ def start(*sizes: int) -> list[np.ndarray]:
     return [random.normal(size=pair).astype(np.float32) / 4 for pair in itertools.pairwise(sizes)]
 
 
-def nets_of(kernels: list[np.ndarray], settings: list[Setting], **options: Any) -> Any:
+def nets_of(kernels: list[np.ndarray], settings: list[NetSetting], **options: Any) -> Any:
     from onepass.heads.fitting.batched_nets import BatchedNets
 
     return BatchedNets(kernels, settings, **options)
@@ -66,7 +70,7 @@ def test_nets_side_by_side_equal_each_alone(optimizer: str, rows):
             np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-def optimizer_of_keras(keras: Any, name: str, setting: Setting) -> Any:
+def optimizer_of_keras(keras: Any, name: str, setting: NetSetting) -> Any:
     momentum = {"momentum": 0.9, "nesterov": True} if name == "sgd" else {}
     optimizer = keras.optimizers.get({
         "class_name": name,
@@ -189,8 +193,8 @@ HELD_OUT = np.arange(60)[:, None] % 2 == 0
 SOURCE = ResidentRows(np.zeros((60, 3, 1), np.float32), Y)
 
 
-def run_of(**changes: Any) -> Run:
-    return Run(**{"epochs": 6, "batch_size": 8, "patience": 2, "late": lambda: False, "seed": 0, **changes})
+def run_of(**changes: Any) -> SweepOptions:
+    return SweepOptions(**{"epochs": 6, "batch_size": 8, "patience": 2, "late": lambda: False, "seed": 0, **changes})
 
 
 def setting_chosen(nets: StubNets, **changes: Any) -> int:

@@ -9,7 +9,7 @@ from onepass.features import FeatureFile
 from onepass.features.errors import FeatureFileError, OptionError
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import MLPHead, SoftmaxHead
-from onepass.heads.fitting.projection import MOST_AXES, Projection
+from onepass.heads.fitting.pca import MOST_AXES, Projection
 from onepass.heads.fitting.row_chunks import FileRows, ResidentRows
 from onepass.heads.inference.network import standardisation
 from support import GOLDEN, flip_bit, make_spec, make_table
@@ -86,7 +86,7 @@ def test_too_little_memory_and_missing_rows_are_refused(small, tmp_path: Path):
     assert str(caught.value) == "1439 bytes are not enough to train in pieces; needed: 1440 or more."
     write_feature_file(tmp_path / "half.h5", make_spec(), make_table(4), {}, GOLDEN)
     with pytest.raises(
-        FeatureFileError, match="half.h5 holds no row for .* Run the same extract command again to compl"
+        FeatureFileError, match="half.h5 holds no row for .* Run the same extract command again to complete it.$"
     ):
         FileRows(FeatureFile(tmp_path / "half.h5"), np.arange(4), memory=10**6)
 

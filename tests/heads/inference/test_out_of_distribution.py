@@ -37,7 +37,7 @@ def test_each_class_keeps_its_promised_share():
         far, p, y = made_up(random, 600)
         out_of_distribution = OutOfDistribution(
             Subspace(np.zeros(1), np.zeros((1, 1))), far, np.zeros(600), y.astype(np.int32)
-        ).doubting(p)
+        ).with_probabilities(p)
         far, p, y = made_up(random, 3000)
         strange = out_of_distribution.at(0.1, 3)(far, p)
         covered.append([1 - strange[y == k, k].mean() for k in range(3)])
@@ -68,7 +68,7 @@ def test_images_that_no_head_was_fitted_without_do_not_break_the_promise():
         p[random.random(300) < 0.8] = np.nan
         out_of_distribution = OutOfDistribution(
             Subspace(np.zeros(1), np.zeros((1, 1))), far, np.zeros(300), y.astype(np.int32)
-        ).doubting(p)
+        ).with_probabilities(p)
         far, p, y = made_up(random, 1000)
         wronged.append(out_of_distribution.at(0.1, 3)(far, p)[np.arange(1000), y].mean())
     assert np.mean(wronged) <= 0.1 + 3 * np.std(wronged) / np.sqrt(len(wronged))
@@ -131,12 +131,12 @@ def test_a_larger_share_calls_more_unknown(three_kinds, tmp_path: Path):
 def test_shares_that_cannot_be_promised_are_refused(three_kinds, tmp_path: Path):
     head = train_head(three_kinds[0], out=tmp_path / "x.head", tune="none", C=1.0).head
     for alpha in (0, 1, -0.1, float("nan")):
-        with pytest.raises(OptionError, match=r"--unknown is .*; needed: a share between 0 and 1, such as 0.05.$"):
+        with pytest.raises(OptionError, match=r"unknown is .*; needed: a share between 0 and 1, such as 0.05.$"):
             head.unknown_at(alpha)
     with pytest.raises(OptionError) as caught:
         head.unknown_at(0.001)
     assert str(caught.value) == (
-        "--unknown is 0.001, and training held out 480 images; needed: 999 images for such a share, or a larger one."
+        "unknown is 0.001, and training held out 480 images; needed: 999 images for such a share, or a larger one."
     )
 
 
@@ -160,7 +160,7 @@ def test_a_head_of_too_few_images_says_that_it_cannot_tell(tmp_path: Path, rng: 
         lambda n: replace(n, labels=n.labels + 7),
         lambda n: replace(n, labels=n.labels.astype(np.int64)),
         lambda n: replace(n, distances=n.distances[1:]),
-        lambda n: replace(n, doubts=n.doubts * np.float32(np.nan)),
+        lambda n: replace(n, improbabilities=n.improbabilities * np.float32(np.nan)),
         lambda n: replace(n, subspace=Subspace(n.subspace.centre[1:], n.subspace.axes)),
         lambda n: replace(n, subspace=Subspace(n.subspace.centre, n.subspace.axes[:, 0])),
     ],

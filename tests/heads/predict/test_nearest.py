@@ -58,7 +58,5 @@ def test_wrong_files_and_counts_are_refused(head: SavedHead, open_file: FeatureF
             nearest_images(head, row, file)
     assert training_file(head).samefile(open_file.path)
     moved = replace(head, trained_on={**head.trained_on, "features": "/nowhere.h5"})
-    with pytest.raises(
-        HeadFileError, match="trained on /nowhere.h5, which is not there. Give the feature file by fe"
-    ):
+    with pytest.raises(HeadFileError, match="trained on /nowhere.h5, which is not there. Give the feature file by fe"):
         training_file(moved)

@@ -7,23 +7,22 @@ from sklearn.metrics import accuracy_score
 
 from onepass.features.errors import OptionError, TrainingError
 from onepass.heads import wilson_interval
-from onepass.heads.stats.bootstrap import effective_size
-from onepass.heads.stats.metrics import HIGHER_IS_BETTER, METRICS, metric
-from onepass.heads.stats.statistics import (
-    Difference,
+from onepass.heads.stats.bootstrap import (
     bootstrap_interval,
-    compare_all,
-    corrected_interval,
-    corrected_resampled_t,
-    holm,
-    mcnemar,
-    paired_accuracy,
-    paired_balanced,
-    paired_bootstrap,
+    effective_size,
     paired_difference,
-    paired_differences,
     resample,
 )
+from onepass.heads.stats.cross_validation_tests import corrected_interval, corrected_resampled_t
+from onepass.heads.stats.intervals import Difference
+from onepass.heads.stats.metrics import HIGHER_IS_BETTER, METRICS, metric
+from onepass.heads.stats.multiple_comparison import compare_all, holm
+from onepass.heads.stats.paired_tests import mcnemar, paired_accuracy, paired_balanced, paired_differences
+
+
+def paired_bootstrap(name: str, a: np.ndarray, b: np.ndarray, y: np.ndarray, **options) -> Difference:
+    first, second = (resample(name, p, y, **options) for p in (a, b))
+    return paired_difference(first, second)
 
 
 def table(first: int, second: int, n: int) -> tuple[np.ndarray, np.ndarray]:
