@@ -1,6 +1,6 @@
 """How results show themselves: as plain values, as aligned text, and as HTML for notebooks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -34,3 +34,16 @@ def html_table(rows: Sequence[Sequence[str]], *, title: str = "") -> str:
     ]
     caption = f"<caption>{escape(title)}</caption>" if title else ""
     return f"<table>{caption}{''.join(lines)}</table>"
+
+
+def plain(value: object) -> str:
+    """A value of JSON in words: lists with commas, objects as names and values.
+
+    >>> plain({"hidden": [256, 128], "seed": 0})
+    'hidden 256,128, seed 0'
+    """
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value)) or "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
+    return str(value)

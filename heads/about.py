@@ -16,7 +16,7 @@ from onepass.features import (
 from onepass.features.duplicates import describe_duplicates
 from onepass.features.errors import OptionError, opt
 from onepass.features.overlapping_groups import describe_overlapping_groups
-from onepass.features.tables import Record, html_table, text_table
+from onepass.features.tables import Record, html_table, plain, text_table
 from onepass.heads.saved_head import SavedHead, is_head, load_head
 
 
@@ -155,16 +155,3 @@ def _provenance(provenance: Mapping[str, Any]) -> list[list[str]]:
     environments = [["environment", plain(found)] for found in provenance.get("environments") or []]
     others = {name: value for name, value in provenance.items() if name != "environments" and value is not None}
     return [[name.replace("_", " "), plain(value)] for name, value in others.items()] + environments
-
-
-def plain(value: object) -> str:
-    """A value of JSON in words: lists with commas, objects as names and values.
-
-    >>> plain({"hidden": [256, 128], "seed": 0})
-    'hidden 256,128, seed 0'
-    """
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value)) or "none"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
-    return str(value)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.features import FeatureFile
+from onepass.features import FeatureFile, only_feature_file
 from onepass.features.errors import OptionError, Parameter, TrainingError, opt
+from onepass.features.tables import plain
 from onepass.heads.classifiers.base import Head, class_weights, require_positive
 from onepass.heads.classifiers.centroid import CentroidHead
 from onepass.heads.classifiers.knn import KNNHead
@@ -64,17 +65,16 @@ class TrainedHead:
 
     def __str__(self) -> str:
         head, scored = self.head, self.head.evaluation
-        low, high = scored.interval
-        accuracy = f"accuracy {scored.accuracy:.3f} ({low:.3f} to {high:.3f}), n={scored.n}"
-        lines = [
-            f"{head.path}: {head.kind}, {scored.measured_on} {accuracy}, fitted in {self.seconds:.1f} s",
-            "parameters: " + ", ".join(f"{name} {_text(value)}" for name, value in head.parameters.items()),
-        ]
-        if scored.log_loss is not None:
-            lines.append(f"log loss {scored.log_loss:.3f}, calibration error {scored.calibration_error:.3f}")
-        if scored.leak_free:
-            lines.append(str(scored.leak_free))
-        return "\n".join([*lines, *_per_class(scored)])
+        return "\n".join(
+            [
+                f"{head.path}: {head.kind}, {scored.measured_on} {scored}, fitted in {self.seconds:.1f} s",
+                f"parameters: {plain({name: plain(value) for name, value in head.parameters.items()})}",
+                scored.details(),
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        return self.head.evaluation._repr_html_()
 
     def record(self) -> dict[str, object]:
         """The same as plain values, for JSON."""
@@ -88,23 +88,6 @@ class TrainedHead:
             "seconds": round(self.seconds, 3),
             "parameters": self.head.parameters,
         }
-
-
-def _per_class(scored: Evaluation) -> list[str]:
-    """A table with one line per class, below its heading."""
-    rows = [("class", "n", "precision", "recall", "f1")]
-    for name, of in scored.per_class.items():
-        rows.append((name, str(of.n), f"{of.precision:.3f}", f"{of.recall:.3f}", f"{of.f1:.3f}"))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _text(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value)) or "none"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
-    return str(value)
 
 
 def make_head(kind: str, **options: object) -> Head:
@@ -140,7 +123,7 @@ def make_head(kind: str, **options: object) -> Head:
 
 @one_blas_thread
 def train_head(
-    features: str | Path,
+    features: str | Path | None = None,
     *,
     head: str = "logreg",
     parts: Sequence[str] = ("train",),
@@ -162,7 +145,7 @@ def train_head(
     ...
 
     Args:
-        features: The feature file.
+        features: The feature file; by default the one in the current folder.
         head: A kind in `HEADS`.
         parts: Splits to train on: train, or train and val.
         max_images: Most images to train on; every class keeps its share.
@@ -181,6 +164,7 @@ def train_head(
         HeadFileError: The head file cannot be written.
     """
     estimator = make_head(head, **options)
+    features = only_feature_file() if features is None else features
     with FeatureFile(features) as file:
         file.require_complete()
         rows, scored, measured_on = training_parts(file, parts)

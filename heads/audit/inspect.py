@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.features import SPLITS, FeatureFile, find_duplicates
+from onepass.features import SPLITS, FeatureFile, find_duplicates, only_feature_file
 from onepass.features.errors import FeatureFileError
 from onepass.heads.audit.outliers import find_outliers
 from onepass.heads.audit.report import InspectedImage, Inspection, LabelError, NearDuplicate, Outlier
@@ -14,7 +14,9 @@ from onepass.heads.near_duplicates import connected, near_duplicates, threshold_
 
 
 @one_blas_thread
-def inspect(features: str | Path | FeatureFile, *, labels: bool = True, threshold: float | None = None) -> Inspection:
+def inspect(
+    features: str | Path | FeatureFile | None = None, *, labels: bool = True, threshold: float | None = None
+) -> Inspection:
     """Finds what is probably wrong with a data set: copies, wrong labels, outliers and unreadable images.
 
     All images that have a row are examined, of all splits.
@@ -26,7 +28,7 @@ def inspect(features: str | Path | FeatureFile, *, labels: bool = True, threshol
     ...
 
     Args:
-        features: The feature file, or its path.
+        features: The feature file, or its path; by default the one in the current folder.
         labels: Whether to look for wrong labels, for which heads are trained; this takes seconds to minutes.
         threshold: Lowest cosine of near duplicates; by default `threshold_for` the file's rows.
 
@@ -34,7 +36,7 @@ def inspect(features: str | Path | FeatureFile, *, labels: bool = True, threshol
         FeatureFileError: The file cannot be read, or has no rows yet.
     """
     if not isinstance(features, FeatureFile):
-        with FeatureFile(features) as file:
+        with FeatureFile(only_feature_file() if features is None else features) as file:
             return inspect(file, labels=labels, threshold=threshold)
     file, table = features, features.table
     positions = np.flatnonzero(file.committed)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.features import FeatureFile
+from onepass.features import FeatureFile, only_feature_file
 from onepass.features.errors import OptionError, opt
 from onepass.heads.classifiers.base import class_weights
 from onepass.heads.compare.candidates import Candidate, candidates_of
@@ -36,10 +36,11 @@ class _Entry:
 
 @one_blas_thread
 def compare_heads(
-    features: str | Path | Sequence[str | Path],
+    features: str | Path | Sequence[str | Path] | None = None,
     *,
     heads: str | Sequence[str] = "all",
     cv: str | None = None,
+    split: bool = False,
     metric: str = "accuracy",
     seeds: int = 1,
     tune: str = "fast",
@@ -62,10 +63,11 @@ def compare_heads(
     ... tie; the cheapest is ...
 
     Args:
-        features: A feature file, or several of the same images.
+        features: A feature file, or several of the same images; by default the one in the current folder.
         heads: "all", or names such as logreg, svm, mlp:256x128.
         cv: FOLDSxREPEATS, such as 5x2, over all images outside the test part; None: train on the training
             part, score on the test part.
+        split: Says the latter in words, which nothing changes but that `cv` is refused.
         metric: accuracy, balanced, macro-f1, log-loss or auroc.
         seeds: Trainings per head with other folds and initial weights; scores are averaged. Not with `cv`.
         tune: none, fast or thorough.
@@ -82,6 +84,9 @@ def compare_heads(
         FeatureFileError: A feature file cannot be read, or is not complete.
     """
     _check(metric, cv, seeds)
+    if split and cv:
+        raise OptionError(f"{opt.split} and {opt.cv} are two ways to score; give one of them.", cv=cv)
+    features = only_feature_file() if features is None else features
     options = {"tune": tune, "class_weight": class_weights(class_weight), "time_limit": time_limit}
     paths = [features] if isinstance(features, str | Path) else list(features)
     with ExitStack() as stack:

@@ -8,6 +8,7 @@ from onepass.extract import plain_keras, require_drawable
 from onepass.features import FeatureFile, only_feature_file
 from onepass.features.errors import HeadFileError, OptionError, TrainingError, opt
 from onepass.features.tables import Record
+from onepass.heads.classifiers.base import class_weights
 from onepass.heads.finetune.model_file import FORMATS, require_place
 from onepass.heads.finetune.plan import KEEP, TuningPlan, TuningSettings, TuningStage, stages_to_train
 from onepass.heads.finetune.result import FineTuned, require_tensorboard
@@ -107,6 +108,7 @@ def fine_tune(
 
 def _plan(stages: tuple[TuningStage, ...], settings: TuningSettings, from_scratch: bool) -> TuningPlan:
     given: Record = {name: value for name, value in settings.items() if value is not None}
+    given["class_weight"] = class_weights(given.get("class_weight"))
     if from_scratch:
         given["train_batchnorm"] = True
     return TuningPlan(stages=stages, **given)
