@@ -7,14 +7,13 @@ from pathlib import Path
 from support import MakeFolder, picture
 
 CELLS = [
-    "from onepass import compare_heads, evaluate, export, extract_features, fine_tune, info, predict, train_head, "
-    "verify, verify_export",
+    "from onepass import evaluate, export, extract_features, fine_tune, info, predict, train_head, verify",
     "path = extract_features('photos', TINY)",
     "print(info(path))",
     "trained = train_head(path, head='logreg'); print(trained)",
-    "print(compare_heads(path, heads='logreg,ridge,centroid'))",
+    "from onepass import compare_heads, verify_export; print(compare_heads(path, heads='logreg,ridge,centroid'))",
     "tuned = fine_tune(trained.head, unfreeze=2, lr=1e-3, epochs=1, keep='always'); print(tuned)",
-    "answers = predict('photos.tiny.logreg.head', ['new.jpg', 'photos']); assert len(answers) == 41; answers._repr_html_()",
+    "answers = predict('photos.tiny.logreg.head', ['new.jpg', 'photos']); assert len(answers) == 41",
     "print(evaluate('photos.tiny.logreg.head', 'photos', split='all'))",
     "print(export('photos.tiny.logreg.head', to='openvino', out='model.xml'))",
     "assert verify(path).verdict == verify_export('model.xml', data='photos').verdict == 'whole'",
