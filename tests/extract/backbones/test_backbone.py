@@ -17,7 +17,7 @@ from onepass.extract.backbones.openvino_cache import cache_folder
 from onepass.extract.frameworks import import_keras
 from onepass.features.errors import BackboneError, OptionError, SpecMismatchError
 from onepass.heads import LogisticHead, wilson_interval
-from support import NO_NETWORK, mobilenet, run_program, save_legacy
+from support import NO_NETWORK, mobilenet, run_process, save_legacy
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -274,7 +274,7 @@ except UserError as error:
 def test_imagenet_weights_come_through_keras_own_download(tmp_path: Path, weights_server: str):
     from onepass.extract.backbones.weights import weights_hash
 
-    done = run_program(
+    done = run_process(
         "python", "-c", DOWNLOAD, weights_server, cwd=tmp_path,
         KERAS_HOME=str(tmp_path / "keras"), ONEPASS_CACHE=str(tmp_path / "cache"),
     )  # fmt: skip
@@ -283,7 +283,7 @@ def test_imagenet_weights_come_through_keras_own_download(tmp_path: Path, weight
 
 
 def test_a_failed_download_ends_in_one_line_that_names_the_ways_out(tmp_path: Path):
-    done = run_program(
+    done = run_process(
         "python", "-c", DOWNLOAD, "http://127.0.0.1:9/", cwd=tmp_path,
         KERAS_HOME=str(tmp_path / "keras"), ONEPASS_CACHE=str(tmp_path / "cache"),
     )  # fmt: skip
@@ -305,7 +305,7 @@ load_backbone({str(tiny_file)!r}, precision={precision!r}).rows(np.zeros((1, 32,
 import time; time.sleep(0.5)
 print(asked, "openvino_telemetry" in sys.modules)
 """
-    done = run_program("python", "-c", code, cwd=tmp_path, ONEPASS_CACHE=str(tmp_path / "cache"))
+    done = run_process("python", "-c", code, cwd=tmp_path, ONEPASS_CACHE=str(tmp_path / "cache"))
     assert done.stdout == "[] False\n", done.stderr
     assert "tensorflow" in sys.modules
 

@@ -2,8 +2,6 @@
 
 import json
 import subprocess
-import sys
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +24,7 @@ from onepass.heads.finetune.result import FineTuned, compared
 from onepass.heads.finetune.splits import Parts, start_head
 from onepass.heads.saved_head import SavedHead
 from onepass.heads.training import HEADS
-from support import run_program, write_folder
+from support import run_process, run_program, started, wait_for, write_folder
 
 FOLDABLE = ("logreg", "svm", "ridge", "lda", "centroid", "mlp", "linear")
 TWO = TuningStage("3", 1e-3, 2)
@@ -228,7 +226,7 @@ print(strategy.num_replicas_in_sync, two.after == one.after)
 
 
 def test_two_devices_train_what_one_trains(features: Path, logreg: SavedHead, tmp_path: Path):
-    done = run_program("python", "-c", TWO_DEVICES.format(head=str(logreg.path)), cwd=tmp_path)
+    done = run_process("python", "-c", TWO_DEVICES.format(head=str(logreg.path)), cwd=tmp_path)
     assert done.stdout == "2 True\n", done.stderr[-3000:]
 
 
@@ -312,9 +310,7 @@ def test_the_model_file_needs_keras_alone(ending: str, features: Path, logreg: S
         y = file.read(test)[1]
     np.save(tmp_path / "pixels.npy", pixels)
     places = [str(tmp_path / name) for name in (path.name, "pixels.npy", "found.npy")]
-    ended = subprocess.run(
-        [sys.executable, "-I", "-c", LOADED_ALONE, *places], capture_output=True, text=True, check=False
-    )
+    ended = run_process("python", "-I", "-c", LOADED_ALONE, *places, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr[-2000:]
     found = np.load(tmp_path / "found.npy")
     assert (found.argmax(axis=1) == y).mean() == pytest.approx(done.after[0])
@@ -558,13 +554,8 @@ def test_killed_for_good_it_goes_on_and_ends_the_same(features: Path, logreg: Sa
         "always",
     ]
     assert run_program("fine-tune", *args, "--out", "whole.keras", cwd=tmp_path).returncode == 0
-    program = Path(sys.executable).parent / "fine-tune"
-    running = subprocess.Popen([program, *args, "--out", "again.keras"], cwd=tmp_path, stderr=subprocess.DEVNULL)
-    checkpoint, deadline = tmp_path / "again.work" / "checkpoint.safetensors", time.monotonic() + 120
-    while not checkpoint.exists() and running.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    running.kill()
-    running.wait()
+    with started("fine-tune", *args, "--out", "again.keras", cwd=tmp_path, stderr=subprocess.DEVNULL) as running:
+        wait_for((tmp_path / "again.work" / "checkpoint.safetensors").exists, running)
     assert run_program("fine-tune", *args, "--out", "again.keras", cwd=tmp_path).returncode == 0
     for a, b in zip(weights_of(tmp_path / "whole.keras"), weights_of(tmp_path / "again.keras"), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
