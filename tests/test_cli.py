@@ -141,7 +141,10 @@ def test_predict_lists_what_it_could_not_read(work: Path):
 def test_predict_without_any_readable_image_fails(work: Path):
     done = run_program("onepass", "predict", "photos.tiny.svm.head", "photos/cats/bad.jpg", cwd=work)
     assert done.returncode == 1
-    assert done.stderr.endswith("error: no image could be read. Needed: JPEG, PNG, BMP, GIF, WebP or TIFF files.\n")
+    assert done.stderr == (
+        "error: no image could be read (photos/cats/bad.jpg: not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are "
+        "read)). Needed: JPEG, PNG, BMP, GIF, WebP or TIFF files.\n"
+    )
 
 
 def test_predict_writes_tables_and_overwrites_none(work: Path):
@@ -260,7 +263,7 @@ def test_info_says_how_calling_images_unknown_goes(work: Path):
     assert found["alpha"] == 0.05
     assert 0 <= found["abstained"] <= 1 - found["coverage"] + 1e-9
     plain = run_program("onepass", "info", "photos.tiny.svm.head", cwd=work).stdout
-    assert f"--unknown 0.05 calls {found['abstained']:.1%} of {found['n']} held-out images unknown" in plain
+    assert f"unknown=0.05 calls {found['abstained']:.1%} of {found['n']} held-out images unknown" in plain
 
 
 def test_evaluating_the_training_folder_scores_what_was_held_out_wherever_it_lies(work: Path, tmp_path: Path):
@@ -358,7 +361,7 @@ def test_mistakes_end_in_one_message_and_an_exit_code(work: Path, command: list[
 
 def test_ctrl_c_keeps_the_rows_and_says_how_to_continue(make_folder: MakeFolder, tmp_path: Path):
     make_folder({"cats": 150, "dogs": 150})
-    command = ["extract", "photos", "--batch-size", "4"]
+    command = ["extract", "photos", "--image-size", "128", "--batch-size", "4"]
     out = tmp_path / "photos.efficientnet_lite0.h5"
     with started(*command, cwd=tmp_path) as process:
         wait_for(lambda: out.exists() and FeatureFile(out).committed.any(), process)

@@ -190,7 +190,7 @@ def test_a_processor_without_int8_is_told(quantised, monkeypatch: pytest.MonkeyP
     with pytest.raises(BackboneError) as caught:
         _ = fresh.engine
     assert str(caught.value) == (
-        "this processor cannot compute in int8 (OpenVINO chose f32). Extract, and train, with precision='float32'."
+        "this processor cannot compute in int8. Extract, and train, with precision='float32'."
     )
 
 
