@@ -164,7 +164,10 @@ def test_a_small_file_system_that_is_really_full(make_folder: MakeFolder, tiny_b
     if (
         shutil.which("mount") is None
         or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)], capture_output=True, check=False
+            ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)],
+            capture_output=True,
+            check=False,
+            timeout=PATIENCE,
         ).returncode
     ):
         pytest.skip("mounting is not allowed here")
@@ -182,4 +185,4 @@ def test_a_small_file_system_that_is_really_full(make_folder: MakeFolder, tiny_b
         after = rows_by_content(disk / "f.h5")
         assert before.keys() <= after.keys()
     finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+        subprocess.run(["umount", "-l", str(disk)], check=True, timeout=PATIENCE)
