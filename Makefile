@@ -18,10 +18,10 @@ lint: $(STAMP)
 	MYPYPATH=.venv/typing $(BIN)/mypy docs benchmarks
 
 fast: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"
 
 slow: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadscope -m slow
 
 # A hundred kills at random moments, and disks that fill up; about five minutes.
 torture: $(STAMP)

@@ -6,14 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+# Before anything is imported that reads them: results must not depend on the terminal or on who runs the tests.
+_OF_THE_TERMINAL = ("CI", "GITHUB_ACTIONS", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "TERMINAL_WIDTH")
+_OF_THE_USER = ("KERAS_HOME", "XDG_CACHE_HOME", "PYTHONWARNINGS", "PYTHONIOENCODING", "PYTHONOPTIMIZE", "LANGUAGE")
+for _name in (*_OF_THE_TERMINAL, *_OF_THE_USER):
+    os.environ.pop(_name, None)
+os.environ |= {
+    "COLUMNS": "100",
+    "TERM": "dumb",
+    "LC_ALL": "C.UTF-8",
+    "MPLBACKEND": "Agg",
+    "KERAS_BACKEND": "tensorflow",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
 from onepass.features import FeatureFile
 from onepass.features.writer import RowWriter, write_feature_file
 from support import GOLDEN, MakeFolder, make_spec, make_table, plain, write_folder
-
-os.environ["KERAS_BACKEND"] = "tensorflow"
-
-
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 
 @pytest.fixture(autouse=True, scope="session")

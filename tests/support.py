@@ -1,14 +1,19 @@
 """What many tests share: tiny images and tables, damage, programs run as a user would."""
 
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import h5py
 import numpy as np
 from PIL import Image
+from typer.testing import CliRunner
 
 from onepass.features import ImageTable, Spec
 from onepass.features.layout import Extent
@@ -95,12 +100,64 @@ multiprocessing.Process.start = lambda self: asked.append(("process", self))
 """Start of a script that counts every connection, name look-up and helper process in `asked`."""
 
 
-def run_program(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs an installed program (extract, train-head, onepass, python) as a user would."""
-    program = Path(sys.executable).parent / command[0]
+def run_program(
+    *command: str, cwd: Path, stdin: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command (extract, train-head, compare-heads, fine-tune, onepass) as its program does, in this process.
+
+    What the program would end with a traceback is raised.
+    """
+    from onepass import cli
+
+    name, *arguments = command
+    program = cli.app if name == "onepass" else cli._ALONE[name]
+    with contextlib.chdir(cwd), mock.patch.dict(os.environ, environment):
+        done = CliRunner().invoke(program, arguments, input=stdin, prog_name=name, catch_exceptions=False)
+    return subprocess.CompletedProcess(command, done.exit_code, done.stdout, done.stderr)
+
+
+def run_process(
+    *command: str, cwd: Path, stdin: str | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs an installed program (onepass, python) as a user would, in a process of its own."""
     return subprocess.run(
-        [str(program), *command[1:]], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}
+        [installed(command[0]), *command[1:]],
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=PATIENCE,
     )
+
+
+def installed(program: str) -> str:
+    """Where the console program of this Python is."""
+    return str(Path(sys.executable).parent / program)
+
+
+PATIENCE = 240
+"""Seconds after which a process is given up; far more than any of them takes."""
+
+
+@contextlib.contextmanager
+def started(*command: str, cwd: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """An installed program while it runs, with pipes; it is killed where the test leaves it running."""
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([installed(command[0]), *command[1:]], cwd=cwd, **(pipes | options)) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    """Waits until the condition holds, while the process runs and patience lasts."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, "the program ended by itself"
+        assert time.monotonic() < end, f"not within {PATIENCE} s"
+        time.sleep(0.01)
 
 
 FAST_NETS: dict[str, dict] = {"mlp": {"epochs": 12, "hidden": (16,), "lr": 0.01}, "linear": {"epochs": 30, "lr": 0.01}}

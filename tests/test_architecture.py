@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from structure import ROOMS, cycles, graph, imports, modules
-from support import run_program
+from support import run_process
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -49,7 +49,7 @@ print("heavy:", heavy, file=sys.stderr)
 
 
 def heavy_after(entry: str, *argv: str, cwd: Path) -> str:
-    done = run_program("python", "-c", LIGHT.format(argv=["x", *argv], entry=entry), cwd=cwd)
+    done = run_process("python", "-c", LIGHT.format(argv=["x", *argv], entry=entry), cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stderr.splitlines()[-1]
 

@@ -4,9 +4,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,8 @@ import pytest
 from onepass.extract import Backbone
 from onepass.extract.one_pass.run import run_extraction
 from onepass.features import FeatureFile
-from support import MakeFolder, run_program, write_folder
+from onepass.heads import load_head
+from support import PATIENCE, MakeFolder, run_process, run_program, started, wait_for, write_folder
 
 PROGRAMS = ["extract", "train-head", "compare-heads", "fine-tune"]
 COMMANDS = [*PROGRAMS, "inspect", "predict", "nearest", "evaluate", "info", "backbones"]
@@ -143,7 +141,10 @@ def test_predict_lists_what_it_could_not_read(work: Path):
 def test_predict_without_any_readable_image_fails(work: Path):
     done = run_program("onepass", "predict", "photos.tiny.svm.head", "photos/cats/bad.jpg", cwd=work)
     assert done.returncode == 1
-    assert done.stderr.endswith("error: no image could be read. Needed: JPEG, PNG, BMP, GIF, WebP or TIFF files.\n")
+    assert done.stderr == (
+        "error: no image could be read (photos/cats/bad.jpg: not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are "
+        "read)). Needed: JPEG, PNG, BMP, GIF, WebP or TIFF files.\n"
+    )
 
 
 def test_predict_writes_tables_and_overwrites_none(work: Path):
@@ -168,9 +169,9 @@ def test_predict_writes_tables_and_overwrites_none(work: Path):
 
 def test_predict_takes_names_from_stdin_and_answers_in_their_order(work: Path):
     names = ["photos/dogs/1.png", "photos/cats/bad.jpg", "photos/cats/0.png"]
-    program = Path(sys.executable).parent / "onepass"
-    command = [program, "predict", "photos.tiny.svm.head", "-", "--out", "jsonl", "--unknown", "0.1"]
-    done = subprocess.run(command, cwd=work, input="\n".join(names) + "\n", capture_output=True, text=True, check=True)
+    command = ["onepass", "predict", "photos.tiny.svm.head", "-", "--out", "jsonl", "--unknown", "0.1"]
+    done = run_program(*command, cwd=work, stdin="\n".join(names) + "\n")
+    assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [answer["path"] for answer in found] == names
     assert [answer.get("unknown") in (True, False) for answer in found] == [True, False, True]
@@ -178,28 +179,50 @@ def test_predict_takes_names_from_stdin_and_answers_in_their_order(work: Path):
 
 def test_predict_skips_names_that_no_file_can_have(work: Path):
     names = ["x" * 300, "photos/dogs/1.png", "a\0b"]
-    program = Path(sys.executable).parent / "onepass"
-    command = [program, "predict", "photos.tiny.svm.head", "-", "--out", "jsonl"]
-    done = subprocess.run(command, cwd=work, input="\n".join(names), capture_output=True, text=True, check=True)
+    done = run_program(
+        "onepass", "predict", "photos.tiny.svm.head", "-", "--out", "jsonl", cwd=work, stdin="\n".join(names)
+    )
+    assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
     assert [answer["path"] for answer in found] == names
     assert [answer.get("reason") for answer in found] == ["file name too long", None, "embedded null byte"]
 
 
+def ignore_ctrl_c() -> None:
+    """As in the background of a shell, which starts its commands with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def test_predict_watches_a_folder_until_it_is_interrupted(work: Path, tmp_path: Path):
+    """Also in the background of a shell."""
     (tmp_path / "in").mkdir()
     shutil.copy(work / "photos/dogs/1.png", tmp_path / "in" / "first.png")
-    program = Path(sys.executable).parent / "onepass"
-    command = [program, "predict", str(work / "photos.tiny.svm.head"), "--watch", "in", "--out", "jsonl"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+    command = ["onepass", "predict", str(work / "photos.tiny.svm.head"), "--watch", "in", "--out", "jsonl"]
+    with started(*command, cwd=tmp_path, preexec_fn=ignore_ctrl_c) as watching:
         assert watching.stdout
-        assert watching.stderr
         assert json.loads(watching.stdout.readline())["path"] == "in/first.png"
         shutil.copy(work / "photos/cats/0.png", tmp_path / "in" / "second.png")
         assert json.loads(watching.stdout.readline())["path"] == "in/second.png"
         watching.send_signal(signal.SIGINT)
-        assert watching.wait(timeout=20) == 0
-        assert watching.stdout.read() == watching.stderr.read() == ""
+        assert watching.communicate(timeout=PATIENCE) == ("", "")
+    assert watching.returncode == 0
+
+
+def test_sigterm_ends_watching_with_every_line_whole(work: Path, tmp_path: Path):
+    shutil.copytree(work / "photos" / "dogs", tmp_path / "in")
+    command = ["onepass", "predict", str(work / "photos.tiny.svm.head"), "--watch", "in", "--out", "new.csv"]
+    out = tmp_path / "new.csv"
+    with started(*command, cwd=tmp_path) as watching:
+        wait_for(lambda: out.exists() and out.read_bytes().count(b"\n") > 2, watching)
+        watching.send_signal(signal.SIGTERM)
+        _, message = watching.communicate(timeout=PATIENCE)
+    assert watching.returncode == 0, message
+    text = out.read_text()
+    assert text.endswith("\n")
+    lines = list(csv.reader(text.splitlines()))
+    assert {len(line) for line in lines} == {6}
+    assert {line[0] for line in lines[1:]} <= {f"in/{i}.png" for i in range(20)}
+    assert len({line[0] for line in lines}) == len(lines) > 2
 
 
 @pytest.mark.parametrize(("args", "message"), [
@@ -229,13 +252,10 @@ def test_nearest_names_training_images_with_their_classes(work: Path):
 
 
 def test_a_loaded_head_predicts_images_by_itself(work: Path):
-    code = (
-        "from onepass import load_head; head = load_head('photos.tiny.svm.head'); "
-        "print(*[head.class_names[i] for i in head.predict(['photos/dogs/1.png', 'photos/cats/0.png'])])"
-    )
-    done = run_program("python", "-c", code, cwd=work)
-    named = run_json("onepass", "predict", "photos.tiny.svm.head", "photos/dogs/1.png", "photos/cats/0.png", cwd=work)
-    assert done.stdout.split() == [p["class"] for p in named["predictions"]], done.stderr
+    head = load_head(work / "photos.tiny.svm.head")
+    photos = [str(work / "photos" / name) for name in ("dogs/1.png", "cats/0.png")]
+    named = run_json("onepass", "predict", "photos.tiny.svm.head", *photos, cwd=work)
+    assert [head.class_names[i] for i in head.predict(photos)] == [p["class"] for p in named["predictions"]]
 
 
 def test_info_says_how_calling_images_unknown_goes(work: Path):
@@ -243,7 +263,7 @@ def test_info_says_how_calling_images_unknown_goes(work: Path):
     assert found["alpha"] == 0.05
     assert 0 <= found["abstained"] <= 1 - found["coverage"] + 1e-9
     plain = run_program("onepass", "info", "photos.tiny.svm.head", cwd=work).stdout
-    assert f"--unknown 0.05 calls {found['abstained']:.1%} of {found['n']} held-out images unknown" in plain
+    assert f"unknown=0.05 calls {found['abstained']:.1%} of {found['n']} held-out images unknown" in plain
 
 
 def test_evaluating_the_training_folder_scores_what_was_held_out_wherever_it_lies(work: Path, tmp_path: Path):
@@ -341,20 +361,12 @@ def test_mistakes_end_in_one_message_and_an_exit_code(work: Path, command: list[
 
 def test_ctrl_c_keeps_the_rows_and_says_how_to_continue(make_folder: MakeFolder, tmp_path: Path):
     make_folder({"cats": 150, "dogs": 150})
-    program = Path(sys.executable).parent / "extract"
-    command = [str(program), "photos", "--batch-size", "4"]
+    command = ["extract", "photos", "--image-size", "128", "--batch-size", "4"]
     out = tmp_path / "photos.efficientnet_lite0.h5"
-
-    def mind_ctrl_c() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a run in a shell's background is started with it ignored
-
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=mind_ctrl_c) as process:
-        while not (out.exists() and FeatureFile(out).committed.any()):
-            assert process.poll() is None
-            time.sleep(0.02)
+    with started(*command, cwd=tmp_path) as process:
+        wait_for(lambda: out.exists() and FeatureFile(out).committed.any(), process)
         process.send_signal(signal.SIGINT)
-        assert process.stderr
-        message = process.stderr.read()
+        _, message = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert message == "interrupted; what was finished is kept. Run the same command again to continue.\n"
     again = run_json(*command, cwd=tmp_path)
@@ -393,6 +405,6 @@ def test_names_that_are_not_utf8_can_be_printed(work: Path, tmp_path: Path):
     with open(work / "photos" / "cats" / "0.png", "rb") as source, open(odd, "wb") as target:
         target.write(source.read())
     command = ["onepass", "predict", str(work / "photos.tiny.svm.head"), str(tmp_path)]
-    done = run_program(*command, cwd=tmp_path, PYTHONIOENCODING="utf-8:strict")
+    done = run_process(*command, cwd=tmp_path, PYTHONIOENCODING="utf-8:strict")
     assert done.returncode == 0, done.stderr
     assert "f\\udcffo.png  " in done.stdout

@@ -12,7 +12,7 @@ import pytest
 from onepass.heads import train_head
 from onepass.heads.export import Certificate
 from onepass.heads.export.certificate import Latency
-from support import make_spec, run_program
+from support import make_spec, run_process
 
 COUNT = int(os.environ.get("ONEPASS_FUZZ", "400"))
 """Mutations per format; `make fuzz` takes 10,000."""
@@ -82,7 +82,7 @@ def test_a_damaged_file_is_an_error_or_loads_correctly(kind: str, originals: dic
     script = str(Path(__file__).with_name("fuzzing.py"))
     for start in range(0, COUNT, _AT_ONCE):
         count = min(_AT_ONCE, COUNT - start)
-        done = run_program(
+        done = run_process(
             "python", script, kind, str(originals[kind]), str(start), str(count), cwd=originals[kind].parent
         )
         last = (done.stdout.splitlines() or ["nothing"])[-1]

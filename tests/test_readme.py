@@ -1,5 +1,7 @@
 """The README's words are run: its Python blocks, its commands, its figures."""
 
+import contextlib
+import io
 import json
 import re
 import shlex
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from onepass.extract import CATALOGUE
-from support import MakeFolder, picture, run_program
+from support import MakeFolder, picture, run_process, run_program
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -37,7 +39,7 @@ def test_the_commands_run_as_they_stand(photos: Path):
 
 def test_the_python_blocks_run_as_they_stand(photos: Path):
     code = "\n".join(blocks("python"))
-    done = run_program("python", "-W", "error", "-c", code, cwd=photos)
+    done = run_process("python", "-W", "error", "-c", code, cwd=photos)
     assert done.returncode == 0, done.stderr
     first, second, third, fourth, fifth = done.stdout.splitlines()
     for line in (first, second):
@@ -51,7 +53,10 @@ def test_the_format_example_reads_a_feature_file(photos: Path):
     assert run_program("extract", "photos", "--image-size", "32", cwd=photos).returncode == 0
     (code,) = blocks("python", (ROOT / "features" / "FORMAT.md").read_text())
     code = code.replace("photos.resnet50.h5", "photos.efficientnet_lite0.h5") + "\nprint(rows.shape, names)"
-    assert run_program("python", "-c", code, cwd=photos).stdout == "(60, 1280) ['cats', 'dogs']\n"
+    shown = io.StringIO()
+    with contextlib.chdir(photos), contextlib.redirect_stdout(shown):
+        exec(code, {})
+    assert shown.getvalue() == "(60, 1280) ['cats', 'dogs']\n"
 
 
 def test_the_number_of_backbones_is_right():

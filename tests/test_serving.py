@@ -8,26 +8,24 @@ import numpy as np
 import pytest
 
 from onepass.extract import read_image
-from support import picture, run_program, write_folder
+from support import picture, run_process, run_program, write_folder
 
 TEXT = (Path(__file__).parents[1] / "docs" / "serving.md").read_text()
 EXAMPLES = dict(re.findall(r"```python (\w+)\n(.*?)```", TEXT, re.DOTALL))
 FORMATS = ["keras", "h5", "savedmodel", "bytes", "onnx", "openvino", "tflite"]
 HEAD = "photos.efficientnet_lite0.logreg.head"
 
-EXPORT_ALL = f"""
-from onepass import cli
-for to in {FORMATS!r}:
+
+def export_command(to: str) -> list[str]:
     options = ["savedmodel", "--bytes", "--out", "with_bytes"] if to == "bytes" else [to]
-    cli.app(["export", "{HEAD}", "--to", *options], standalone_mode=False)
-"""
+    return ["onepass", "export", HEAD, "--to", *options]
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Path:
     write_folder(tmp_path / "photos", {"cats": 24, "dogs": 24})
     picture(np.random.default_rng(5), size=(700, 460)).save(tmp_path / "new.jpg")
-    for command in (["extract", "photos"], ["train-head"], ["python", "-c", EXPORT_ALL]):
+    for command in (["extract", "photos"], ["train-head"], *map(export_command, FORMATS)):
         done = run_program(*command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     return tmp_path
@@ -36,7 +34,7 @@ def served(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_the_examples_name_what_predict_names(served: Path):
     code = EXAMPLES["pixels"] + "".join(EXAMPLES[to] for to in FORMATS)
-    done = run_program("python", "-c", code, cwd=served)
+    done = run_process("python", "-c", code, cwd=served)
     assert done.returncode == 0, done.stderr
     told = run_program("onepass", "predict", HEAD, "new.jpg", "--json", cwd=served)
     (wanted,) = json.loads(told.stdout)["predictions"]

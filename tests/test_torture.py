@@ -6,7 +6,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from onepass.extract.one_pass.run import run_extraction
 from onepass.features import FeatureFile
 from onepass.features.errors import FeatureFileError
 from onepass.features.integrity import check_file
-from support import MakeFolder
+from support import PATIENCE, MakeFolder, started
 
 pytestmark = pytest.mark.slow
 TIMES = int(os.environ.get("ONEPASS_TORTURE", "8"))
@@ -85,13 +84,13 @@ def test_killed_at_random_moments_nothing_is_lost_and_nothing_computed_twice(
 
 def killed(tiny_file: Path, data: Path, out: Path, log: Path, *, after: float) -> bool:
     """Runs an extraction and kills it; False if it had ended before."""
-    command = [sys.executable, "-c", VICTIM, *map(str, (tiny_file, data, out, log))]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = ["python", "-c", VICTIM, *map(str, (tiny_file, data, out, log))]
+    with started(*command, cwd=data.parent, stderr=None) as process:
         assert process.stdout
         assert process.stdout.readline() == "start\n"
         time.sleep(after)
         process.send_signal(signal.SIGKILL)
-        return "end" not in process.stdout.read()
+        return "end" not in process.communicate(timeout=PATIENCE)[0]
 
 
 def shuffle_names(data: Path, generator: random.Random) -> None:
@@ -165,7 +164,10 @@ def test_a_small_file_system_that_is_really_full(make_folder: MakeFolder, tiny_b
     if (
         shutil.which("mount") is None
         or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)], capture_output=True, check=False
+            ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)],
+            capture_output=True,
+            check=False,
+            timeout=PATIENCE,
         ).returncode
     ):
         pytest.skip("mounting is not allowed here")
@@ -183,4 +185,4 @@ def test_a_small_file_system_that_is_really_full(make_folder: MakeFolder, tiny_b
         after = rows_by_content(disk / "f.h5")
         assert before.keys() <= after.keys()
     finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+        subprocess.run(["umount", "-l", str(disk)], check=True, timeout=PATIENCE)

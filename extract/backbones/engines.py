@@ -15,6 +15,8 @@ Key = TypeVar("Key", bound=Hashable)
 
 ENGINES = ("auto", "openvino", "tensorflow")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+_CAPABILITY = {"float32": "FP32", "bfloat16": "BF16", "int8": "INT8"}
+"""What OpenVINO calls a processor that computes in each precision."""
 
 
 class Engine(Protocol):
@@ -60,10 +62,11 @@ class OpenVINOEngine:
                 f"Delete the folder {graph.parent} and try again, or use {opt.engine('tensorflow')}."
             ) from None
         used = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        if used != short or (precision == "int8" and "INT8" not in _capabilities(core)):
+        # OpenVINO may accept what the processor does not know, and emulate it.
+        if used != short or _CAPABILITY[precision] not in _capabilities(core):
             raise BackboneError(
-                f"this processor cannot compute in {precision} (OpenVINO chose {used}). "
-                f"Extract, and train, with {opt.precision('float32')}."
+                f"this processor cannot compute in {precision}. Extract, and train, with {opt.precision('float32')}.",
+                precision=precision,
             )
 
     def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:

@@ -1,6 +1,5 @@
 import os
 import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from onepass.features import FeatureFile
 from onepass.features.errors import FeatureFileError, OptionError
 from onepass.features.writer import RowWriter, write_feature_file
-from support import GOLDEN, flip_bit, make_spec, make_table, plain
+from support import GOLDEN, flip_bit, make_spec, make_table, plain, started
 
 
 def test_what_was_committed_is_what_plain_h5py_reads(feature_file: Path):
@@ -301,13 +300,12 @@ def test_a_second_writer_is_refused_by_pid_and_host_and_a_dead_one_is_not_in_the
     path = tmp_path / "x.h5"
     hold = f"from onepass.features.lock import writer_lock as w; import pathlib as p; c=w(p.Path({str(path)!r})); "
     hold += "c.__enter__(); print('held', flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with started("python", "-c", hold, cwd=tmp_path, stdin=subprocess.PIPE) as other:
         assert other.stdout
-        assert other.stdout.readline() == b"held\n"
+        assert other.stdout.readline() == "held\n"
         expected = f"x.h5 is being written by process {other.pid} on {socket.gethostname()}. Wait until"
         with pytest.raises(LockedError, match=expected), writer_lock(path):
             pass
-        other.kill()
     with writer_lock(path):
         assert (tmp_path / ".x.h5.lock").exists()
     assert not (tmp_path / ".x.h5.lock").exists()

@@ -11,17 +11,22 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 from onepass.extract import load_backbone, read_image
+from onepass.extract.backbones import engines
 from onepass.extract.backbones.backbone import Source, load_backbone_for
 from onepass.extract.backbones.efficientnet_lite import build_lite0, load_bundled_weights
 from onepass.extract.backbones.openvino_cache import cache_folder
-from onepass.extract.frameworks import import_keras
+from onepass.extract.frameworks import import_keras, import_openvino
 from onepass.features.errors import BackboneError, OptionError, SpecMismatchError
 from onepass.heads import LogisticHead, wilson_interval
-from support import NO_NETWORK, mobilenet, run_program, save_legacy
+from support import NO_NETWORK, mobilenet, run_process, save_legacy
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def knows_bfloat16() -> bool:
+    return "BF16" in engines._capabilities(import_openvino().Core())
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +45,7 @@ def test_openvino_and_tensorflow_give_the_same_rows(lite0, patches: np.ndarray):
     np.testing.assert_allclose(rows, expected, atol=1e-3)
 
 
+@pytest.mark.skipif(not knows_bfloat16(), reason="this processor does not compute in bfloat16")
 def test_bfloat16_rows_point_the_same_way_and_classify_as_well(lite0):
     digits = load_digits()
     images = np.stack([upscaled(image) for image in digits.images[:300]])
@@ -53,6 +59,17 @@ def test_bfloat16_rows_point_the_same_way_and_classify_as_well(lite0):
     head = LogisticHead(C=0.1).fit(expected[:200], labels[:200])
     low, high = wilson_interval(int((head.predict(expected[200:]) == labels[200:]).sum()), 100)
     assert low <= (head.predict(rows[200:]) == labels[200:]).mean() <= high
+
+
+def test_a_processor_without_bfloat16_says_so(tiny_file: Path, monkeypatch: pytest.MonkeyPatch):
+    others = [name for name in engines._capabilities(import_openvino().Core()) if name != "BF16"]
+    monkeypatch.setattr(engines, "_capabilities", lambda core: others)
+    backbone = load_backbone(str(tiny_file), precision="bfloat16")
+    with pytest.raises(BackboneError) as caught:
+        backbone.rows(np.zeros((1, 32, 32, 3), np.uint8))
+    assert str(caught.value) == (
+        "this processor cannot compute in bfloat16. Extract, and train, with precision='float32'."
+    )
 
 
 def upscaled(digit: np.ndarray) -> np.ndarray:
@@ -274,7 +291,7 @@ except UserError as error:
 def test_imagenet_weights_come_through_keras_own_download(tmp_path: Path, weights_server: str):
     from onepass.extract.backbones.weights import weights_hash
 
-    done = run_program(
+    done = run_process(
         "python", "-c", DOWNLOAD, weights_server, cwd=tmp_path,
         KERAS_HOME=str(tmp_path / "keras"), ONEPASS_CACHE=str(tmp_path / "cache"),
     )  # fmt: skip
@@ -283,7 +300,7 @@ def test_imagenet_weights_come_through_keras_own_download(tmp_path: Path, weight
 
 
 def test_a_failed_download_ends_in_one_line_that_names_the_ways_out(tmp_path: Path):
-    done = run_program(
+    done = run_process(
         "python", "-c", DOWNLOAD, "http://127.0.0.1:9/", cwd=tmp_path,
         KERAS_HOME=str(tmp_path / "keras"), ONEPASS_CACHE=str(tmp_path / "cache"),
     )  # fmt: skip
@@ -305,7 +322,7 @@ load_backbone({str(tiny_file)!r}, precision={precision!r}).rows(np.zeros((1, 32,
 import time; time.sleep(0.5)
 print(asked, "openvino_telemetry" in sys.modules)
 """
-    done = run_program("python", "-c", code, cwd=tmp_path, ONEPASS_CACHE=str(tmp_path / "cache"))
+    done = run_process("python", "-c", code, cwd=tmp_path, ONEPASS_CACHE=str(tmp_path / "cache"))
     assert done.stdout == "[] False\n", done.stderr
     assert "tensorflow" in sys.modules
 

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from support import run_program
+from support import run_process
 
 TWO_DEVICES = """
 import sys
@@ -29,5 +29,5 @@ print(strategy.num_replicas_in_sync, one.engine.batch_size, two.engine.batch_siz
 
 
 def test_rows_of_two_devices_equal_those_of_one(tmp_path: Path, tiny_file: Path):
-    done = run_program("python", "-c", TWO_DEVICES.format(tiny=str(tiny_file)), cwd=tmp_path)
+    done = run_process("python", "-c", TWO_DEVICES.format(tiny=str(tiny_file)), cwd=tmp_path)
     assert done.stdout == "2 5 6\n", done.stderr

@@ -8,6 +8,7 @@ import pytest
 
 from onepass.extract.backbones import openvino_cache as compiled
 from onepass.extract.backbones.openvino_cache import CompiledBackbone
+from support import PATIENCE
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def leave(cache: Path, name: str, *, days: float = 0.0) -> Path:
 
 def process_that_ended() -> int:
     process = subprocess.Popen(["true"])
-    process.wait()
+    process.wait(timeout=PATIENCE)
     return process.pid
 
 

@@ -12,7 +12,7 @@ from onepass.extract.backbones.quantisation import CALIBRATION_IMAGES, COMPARED_
 from onepass.extract.frameworks import import_keras
 from onepass.extract.pixels.decode import read_image
 from onepass.features.errors import BackboneError, DataError, OptionError
-from support import NO_NETWORK, picture, run_program
+from support import NO_NETWORK, picture, run_process
 
 Files = list[tuple[bytes, Path]]
 
@@ -190,7 +190,7 @@ def test_a_processor_without_int8_is_told(quantised, monkeypatch: pytest.MonkeyP
     with pytest.raises(BackboneError) as caught:
         _ = fresh.engine
     assert str(caught.value) == (
-        "this processor cannot compute in int8 (OpenVINO chose f32). Extract, and train, with precision='float32'."
+        "this processor cannot compute in int8. Extract, and train, with precision='float32'."
     )
 
 
@@ -274,5 +274,5 @@ calibrated(load_backbone({str(tiny_file)!r}, precision="int8"), files)
 import time; time.sleep(0.5)
 print(asked, "openvino_telemetry" in sys.modules, logging.getLoggerClass() is logging.Logger)
 """
-    done = run_program("python", "-c", code, cwd=tmp_path, ONEPASS_CACHE=str(tmp_path / "cache"))
+    done = run_process("python", "-c", code, cwd=tmp_path, ONEPASS_CACHE=str(tmp_path / "cache"))
     assert (done.stdout, done.stderr) == ("[] False True\n", "")

@@ -1,7 +1,5 @@
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,7 @@ from onepass.extract.one_pass.run import run_extraction
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, FeatureFileError, LockedError, OptionError, SpecMismatchError, UserError
 from onepass.features.lock import writer_lock
-from support import MakeFolder, flip_bit, picture
+from support import MakeFolder, flip_bit, picture, run_process
 
 
 def run(data: Path, backbone: Backbone, out: Path, **options: object) -> Extraction:
@@ -232,8 +230,9 @@ def test_memory_does_not_grow_with_the_images(tmp_path: Path, tiny_file: Path, r
             folder = tmp_path / str(count) / "ab"[i % 2]
             folder.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (512, 512), tuple(rng.integers(0, 256, 3).tolist())).save(folder / f"{i}.png")
-        command = ("-c", PASS, str(tiny_file), str(tmp_path / str(count)), str(tmp_path / f"{count}.h5"))
-        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True)
+        places = map(str, (tiny_file, tmp_path / str(count), tmp_path / f"{count}.h5"))
+        done = run_process("python", "-c", PASS, *places, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout) / 1024)
     assert peaks[1] - peaks[0] < 60
 

@@ -1,7 +1,5 @@
 import csv
 import json
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from onepass.heads.audit import label_errors
 from onepass.heads.audit.inspect import inspect
 from onepass.heads.audit.label_errors import out_of_fold, suspects
 from onepass.heads.audit.outliers import find_outliers, neighbour_distances
-from support import GOLDEN, make_spec, make_table, plain
+from support import GOLDEN, make_spec, make_table, plain, run_process
 
 WIDTH, CLASSES, IMAGES = 48, 3, 240
 ROOT = Path(__file__).parents[3]
@@ -194,9 +192,8 @@ def test_without_labels_neither_scikit_learn_nor_cleanlab_is_needed(planted: Pla
         "assert found.label_errors is None; print(found); "
         "print([name for name in ('sklearn', 'cleanlab', 'tensorflow') if name in sys.modules])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(planted.path)], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    done = run_process("python", "-c", script, str(planted.path), cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
     assert "labels: not looked at; labels were not asked for" in done.stdout
 

@@ -2,8 +2,6 @@
 
 import json
 import subprocess
-import sys
-import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +24,7 @@ from onepass.heads.finetune.result import FineTuned, compared
 from onepass.heads.finetune.splits import Parts, start_head
 from onepass.heads.saved_head import SavedHead
 from onepass.heads.training import HEADS
-from support import run_program, write_folder
+from support import run_process, run_program, started, wait_for, write_folder
 
 FOLDABLE = ("logreg", "svm", "ridge", "lda", "centroid", "mlp", "linear")
 TWO = TuningStage("3", 1e-3, 2)
@@ -48,6 +46,13 @@ def logreg(features: Path) -> SavedHead:
 
 def tuned(head: SavedHead, out: Path, *stages: TuningStage, **options) -> FineTuned:
     return fine_tune(head, stages=stages or (TWO,), out=out, **options)
+
+
+@pytest.fixture(scope="module")
+def kept(logreg: SavedHead, tmp_path_factory: pytest.TempPathFactory) -> dict[str, FineTuned]:
+    """A fine-tuned model as each kind of file."""
+    folder = tmp_path_factory.mktemp("kept")
+    return {ending: tuned(logreg, folder / f"x.{ending}", keep="always") for ending in ("keras", "h5")}
 
 
 def weights_of(path: Path) -> list[np.ndarray]:
@@ -228,7 +233,7 @@ print(strategy.num_replicas_in_sync, two.after == one.after)
 
 
 def test_two_devices_train_what_one_trains(features: Path, logreg: SavedHead, tmp_path: Path):
-    done = run_program("python", "-c", TWO_DEVICES.format(head=str(logreg.path)), cwd=tmp_path)
+    done = run_process("python", "-c", TWO_DEVICES.format(head=str(logreg.path)), cwd=tmp_path)
     assert done.stdout == "2 True\n", done.stderr[-3000:]
 
 
@@ -296,55 +301,50 @@ LOADED_ALONE = """
 import sys
 import numpy as np
 import keras
-options = {"safe_mode": True} if sys.argv[1].endswith("keras") else {}
-model = keras.models.load_model(sys.argv[1], compile=False, **options)
-np.save(sys.argv[3], model.predict(np.load(sys.argv[2]), verbose=0))
+pixels, *models = sys.argv[1:]
+for name in models:
+    options = {"safe_mode": True} if name.endswith("keras") else {}
+    model = keras.models.load_model(name, compile=False, **options)
+    np.save(name + ".npy", model.predict(np.load(pixels), verbose=0))
 """
 
 
-@pytest.mark.parametrize("ending", ["keras", "h5"])
-def test_the_model_file_needs_keras_alone(ending: str, features: Path, logreg: SavedHead, tmp_path: Path):
-    path = tmp_path / f"x.{ending}"
-    done = tuned(logreg, path, keep="always")
+def test_the_model_files_need_keras_alone(features: Path, kept: dict[str, FineTuned], tmp_path: Path):
     with FeatureFile(features) as file:
         test = file.rows_of("test")
-        pixels = LabelledPixels(file).read(test)
+        np.save(tmp_path / "pixels.npy", LabelledPixels(file).read(test))
         y = file.read(test)[1]
-    np.save(tmp_path / "pixels.npy", pixels)
-    places = [str(tmp_path / name) for name in (path.name, "pixels.npy", "found.npy")]
-    ended = subprocess.run(
-        [sys.executable, "-I", "-c", LOADED_ALONE, *places], capture_output=True, text=True, check=False
-    )
+    paths = [Path(done.path) for done in kept.values()]
+    ended = run_process("python", "-I", "-c", LOADED_ALONE, "pixels.npy", *map(str, paths), cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr[-2000:]
-    found = np.load(tmp_path / "found.npy")
-    assert (found.argmax(axis=1) == y).mean() == pytest.approx(done.after[0])
-    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
-    facts = read_facts(path)
-    assert facts["class_names"] == ["ant", "bee", "fly"]
-    assert facts["report"]["kept"] == "fine-tuned"
-    if ending == "keras":
-        assert b"Lambda" not in path.read_bytes()
+    for path, done in zip(paths, kept.values(), strict=True):
+        found = np.load(f"{path}.npy")
+        assert (found.argmax(axis=1) == y).mean() == pytest.approx(done.after[0])
+        np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+        facts = read_facts(path)
+        assert facts["class_names"] == ["ant", "bee", "fly"]
+        assert facts["report"]["kept"] == "fine-tuned"
+    assert b"Lambda" not in paths[0].read_bytes()
 
 
-def test_predict_takes_the_model_and_answers_as_keras_does(features: Path, logreg: SavedHead, tmp_path: Path):
-    tuned(logreg, tmp_path / "x.keras", keep="always")
+def test_predict_takes_the_model_and_answers_as_keras_does(features: Path, kept: dict[str, FineTuned], tmp_path: Path):
+    model = str(kept["keras"].path)
     with FeatureFile(features) as file:
         test = file.rows_of("test")
-        wanted = load_model(tmp_path / "x.keras").predict(LabelledPixels(file).read(test), verbose=0)
+        wanted = load_model(Path(model)).predict(LabelledPixels(file).read(test), verbose=0)
         paths = [str(features.parent / "photos" / file.table.paths[i]) for i in test]
-    done = run_program("onepass", "predict", str(tmp_path / "x.keras"), *paths, "--json", cwd=tmp_path)
+    done = run_program("onepass", "predict", model, *paths, "--json", cwd=tmp_path)
     found = json.loads(done.stdout)["predictions"]
     assert [one["path"] for one in found] == paths, done.stderr
     for one, probabilities in zip(found, wanted, strict=True):
         assert one["class"] == ("ant", "bee", "fly")[probabilities.argmax()]
         assert one["probability"] == pytest.approx(probabilities.max(), abs=1e-4)
-    done = run_program("onepass", "predict", str(tmp_path / "x.keras"), paths[0], "--unknown", "0.1", cwd=tmp_path)
+    done = run_program("onepass", "predict", model, paths[0], "--unknown", "0.1", cwd=tmp_path)
     assert done.stderr.endswith("or a head of too few images. Leave --unknown out.\n")
 
 
-def test_predict_says_what_is_no_model(features: Path, logreg: SavedHead, tmp_path: Path):
-    tuned(logreg, tmp_path / "x.h5", keep="always")
-    done = run_program("onepass", "predict", "x.h5", "a.jpg", cwd=tmp_path)
+def test_predict_says_what_is_no_model(features: Path, kept: dict[str, FineTuned], tmp_path: Path):
+    done = run_program("onepass", "predict", "x.h5", "a.jpg", cwd=Path(kept["h5"].path).parent)
     assert done.stderr == ("error: x.h5 is in the legacy format, which only Keras reads. Predict with a .keras file.\n")
     (tmp_path / "y.keras").write_bytes(b"something else")
     done = run_program("onepass", "predict", "y.keras", "a.jpg", cwd=tmp_path)
@@ -558,13 +558,8 @@ def test_killed_for_good_it_goes_on_and_ends_the_same(features: Path, logreg: Sa
         "always",
     ]
     assert run_program("fine-tune", *args, "--out", "whole.keras", cwd=tmp_path).returncode == 0
-    program = Path(sys.executable).parent / "fine-tune"
-    running = subprocess.Popen([program, *args, "--out", "again.keras"], cwd=tmp_path, stderr=subprocess.DEVNULL)
-    checkpoint, deadline = tmp_path / "again.work" / "checkpoint.safetensors", time.monotonic() + 120
-    while not checkpoint.exists() and running.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    running.kill()
-    running.wait()
+    with started("fine-tune", *args, "--out", "again.keras", cwd=tmp_path, stderr=subprocess.DEVNULL) as running:
+        wait_for((tmp_path / "again.work" / "checkpoint.safetensors").exists, running)
     assert run_program("fine-tune", *args, "--out", "again.keras", cwd=tmp_path).returncode == 0
     for a, b in zip(weights_of(tmp_path / "whole.keras"), weights_of(tmp_path / "again.keras"), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from onepass.heads import MLPHead, SoftmaxHead
 from onepass.heads.fitting.pca import MOST_AXES, Projection
 from onepass.heads.fitting.row_chunks import FileRows, ResidentRows
 from onepass.heads.inference.network import standardisation
-from support import GOLDEN, flip_bit, make_spec, make_table
+from support import GOLDEN, flip_bit, make_spec, make_table, run_process
 
 
 def file_of(path: Path, x: np.ndarray, labels: np.ndarray, **spec: object) -> FeatureFile:
@@ -207,7 +205,7 @@ def test_training_in_pieces_takes_little_memory_from_the_file_to_the_score(tmp_p
     x[4:39:5] = x[0:35:5]  # every fifth image is in the test part: seven copies of training images
     path = file_of(tmp_path / "large.h5", x, np.arange(n) % 4).path
     assert path.stat().st_size > 245e6
-    done = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=False)
+    done = run_process("python", "-c", PEAK, str(path), cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     taken, scored, copies = map(int, done.stdout.split())
     assert (scored, copies) == (6_000, 7)
