@@ -15,7 +15,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	mkdir -p .venv/typing && ln -sfn "$(CURDIR)" .venv/typing/onepass
 	MYPYPATH=.venv/typing $(BIN)/mypy -p onepass.features -p onepass.extract -p onepass.heads -m onepass -m onepass.cli
-	MYPYPATH=.venv/typing $(BIN)/mypy docs benchmarks
+	MYPYPATH=.venv/typing:docs:benchmarks $(BIN)/mypy --explicit-package-bases docs benchmarks
 
 fast: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m "not slow"

@@ -28,7 +28,7 @@ from onepass.extract.backbones.weights import load_weights_file
 from onepass.extract.data.folders import FolderScan, scan_folder
 from onepass.extract.frameworks import import_keras, import_openvino
 from onepass.extract.machine import machine
-from onepass.extract.one_pass.prepare import calibrated_for
+from onepass.extract.one_pass.resolve import calibrated_for
 from onepass.extract.one_pass.run import run_extraction
 
 TIMM = {

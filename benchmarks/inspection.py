@@ -25,8 +25,9 @@ from onepass.extract import Backbone, load_backbone, run_extraction
 from onepass.extract.machine import machine
 from onepass.features import SPLITS, FeatureFile, ImageTable
 from onepass.heads import KNNHead, LDAHead, LogisticHead, RBFSVMHead
-from onepass.heads.audit.inspect import Inspection, inspect
+from onepass.heads.audit.inspect import inspect
 from onepass.heads.audit.label_errors import out_of_fold, suspects
+from onepass.heads.audit.report import Inspection
 from onepass.heads.classifiers.base import Head
 from onepass.heads.near_duplicates import connected, leaked, near_duplicates, threshold_for
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from onepass.features.errors import DriftError
 
-TOLERANCE = {"float32": 0.9999, "bfloat16": 0.995, "int8": 0.99}
+LOWEST_COSINE = {"float32": 0.9999, "bfloat16": 0.995, "int8": 0.99}
 """Lowest cosine between a golden row and its recomputation that counts as the same, by precision."""
 
 
@@ -64,7 +64,7 @@ def measure_drift(stored: np.ndarray, found: np.ndarray, precision: str, *, head
     nearest = stored[int(np.argmax(lowest))]
     flips = None if head is None else int((head.predict(nearest) != head.predict(found)).sum())
     difference = float(np.abs(nearest - found).max())
-    return Drift(float(max(lowest)), difference, TOLERANCE[precision], len(found), flips)
+    return Drift(float(max(lowest)), difference, LOWEST_COSINE[precision], len(found), flips)
 
 
 def require_no_drift(drift: Drift, *, name: str, remedy: str) -> None:

@@ -74,6 +74,10 @@ class OnepassWarning(UserWarning):
     """Something that went on although the user should know of it; the command line shows these on stderr."""
 
 
+class MissingSideWarning(OnepassWarning):
+    """A class has all its images on one side of a drawn split, although it has several groups."""
+
+
 class OptionError(UserError, ValueError):
     """An option's value is unknown, out of range, or does not go with another one."""
 

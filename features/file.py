@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -17,6 +17,10 @@ from onepass.features.header import damaged, is_feature_file, open_descriptor, r
 from onepass.features.layout import Extent
 from onepass.features.splits import SPLITS, content_split, rows_to_score
 from onepass.features.table import ImageTable
+from onepass.features.tables import html_table
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["FeatureFile", "SkippedImage", "is_feature_file"]
 
@@ -119,7 +123,55 @@ class FeatureFile:
 
     @property
     def class_names(self) -> tuple[str, ...]:
+        """k names; labels are positions in them."""
         return self.table.class_names
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(n,) int64, positions in `class_names`."""
+        return self.table.labels.astype(np.int64)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """n paths relative to the image folder."""
+        return self.table.paths
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """n names: train, val or test."""
+        return tuple(SPLITS[i] for i in self.table.splits.tolist())
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The image table: path, label (a class name), split, group and committed of each of the n images.
+
+        Raises:
+            OptionError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError:
+            raise OptionError("to_pandas needs pandas, which is not installed. Run: pip install pandas.") from None
+        return pandas.DataFrame(
+            {
+                "path": self.paths,
+                "label": [self.class_names[i] for i in self.labels],
+                "split": self.splits,
+                "group": self.table.groups,
+                "committed": self.committed,
+            }
+        )
+
+    def _repr_html_(self) -> str:
+        counts = np.array(
+            [
+                [((self.labels == i) & (self.table.splits == s) & self.committed).sum() for s in range(len(SPLITS))]
+                for i in range(len(self.class_names))
+            ]
+        )
+        rows = [["class", *SPLITS]] + [
+            [name, *map(str, row)] for name, row in zip(self.class_names, counts.tolist(), strict=True)
+        ]
+        return html_table(rows, title=f"{self.path}: {self}")
 
     @property
     def skipped(self) -> list[SkippedImage]:

@@ -1,13 +1,13 @@
 """Train and test sides drawn from the content of each image or the name of its group, so that they never move."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 
-from onepass.features.errors import OptionError, opt
+from onepass.features.errors import MissingSideWarning, OptionError, opt
 from onepass.features.groups import group_ids, group_keys
-from onepass.features.sides import give_both_sides
 
 SPLITS = ("train", "val", "test")
 """Names of the splits; a feature file stores positions in this tuple."""
@@ -29,7 +29,7 @@ def content_split(
     and groups always share a side. Every class is drawn with the same share; the number of test images of a
     class of m images that are groups of their own is therefore binomial, m * test on average. A class of two or
     more groups that would miss a side gives it the group whose number is nearest, unless another class would
-    miss one for it and no exchange helps (see `sides`).
+    miss one for it.
 
     Args:
         content_hashes: (n, 32) uint8, SHA-256 of each image file.
@@ -45,6 +45,9 @@ def content_split(
 
     Raises:
         OptionError: `test` is not between 0 and 1.
+
+    Warns:
+        MissingSideWarning: A class of several groups has all its images on one side.
     """
     if not 0 < test < 1:
         raise OptionError(f"the test share is {test}; needed: a number between 0 and 1, such as 0.2.")
@@ -58,8 +61,52 @@ def content_split(
     pairs = np.unique(np.column_stack([labels, ids]), axis=0)
     starts = np.flatnonzero(np.diff(pairs[:, 0])) + 1
     classes = [units.tolist() for units in np.split(pairs[:, 1], starts)]
-    drawn: np.ndarray = give_both_sides(side, classes, distance=np.abs(number - test), fixed=fixed)[ids]
-    return drawn
+    side = _with_both_sides(side, classes, distance=np.abs(number - test), fixed=fixed)
+    return np.asarray(side[ids])
+
+
+def _with_both_sides(
+    side: np.ndarray, classes: Sequence[Sequence[int]], *, distance: np.ndarray, fixed: np.ndarray
+) -> np.ndarray:
+    """Moves a group of each class that is on one side alone, unless that would take a side from another class.
+
+    Args:
+        side: (g,) bool, True for the groups on the test side.
+        classes: The groups that each class has images in.
+        distance: (g,) how far each group is from the other side; near ones move first.
+        fixed: (g,) bool, True for the groups that stay where they are.
+    """
+    side = side.copy()
+    several = {label: units for label, units in enumerate(classes) if len(units) > 1}
+    tests = {label: int(side[units].sum()) for label, units in several.items()}
+    labels_of: dict[int, list[int]] = {}
+    for label, units in several.items():
+        for unit in units:
+            labels_of.setdefault(unit, []).append(label)
+
+    def on_one_side(label: int, count: int) -> bool:
+        return count in (0, len(several[label]))
+
+    def harms(unit: int) -> bool:
+        change = -1 if side[unit] else 1
+        return any(on_one_side(label, tests[label] + change) for label in labels_of[unit])
+
+    for label, units in several.items():
+        if on_one_side(label, tests[label]):
+            near = sorted((unit for unit in units if not fixed[unit]), key=distance.__getitem__)
+            moved = next((unit for unit in near if not harms(unit)), None)
+            if moved is not None:
+                for other in labels_of[moved]:
+                    tests[other] += -1 if side[moved] else 1
+                side[moved] = not side[moved]
+    if count := sum(on_one_side(label, tests[label]) and not fixed[units].all() for label, units in several.items()):
+        warnings.warn(
+            f"{count} of {len(classes)} classes have all their images on one side of the split, because their groups "
+            "also hold images of other classes. Add images of other groups, or make train and test folders.",
+            MissingSideWarning,
+            stacklevel=3,
+        )
+    return side
 
 
 def _numbers(ids: np.ndarray, keys: list[str | bytes], seed: int) -> np.ndarray:

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import socket
-import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
@@ -15,6 +14,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from platformdirs import user_cache_path
 
 from onepass.extract.frameworks import import_openvino
 from onepass.features.errors import BackboneError, opt
@@ -87,9 +88,7 @@ def cache_folder() -> Path:
     """Where converted backbones lie: $ONEPASS_CACHE, or the system's folder for caches."""
     if chosen := os.environ.get("ONEPASS_CACHE"):
         return Path(chosen)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "onepass"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "onepass"
+    return user_cache_path("onepass")
 
 
 def cache_key(backbone: str, weights_source: str, image_size: int, pooling: str, pixels: str) -> str:

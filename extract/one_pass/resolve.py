@@ -207,7 +207,7 @@ def resolve(data: Folders, backbone: Backbone, options: PassOptions) -> Iterator
         _require_specs(old, bases, backbone.spec)
         scan = _scan(data, old, options, rule)
         like = next(iter((*([old] if old else []), *bases)), None)
-        ready = _calibrated(backbone, scan, like)
+        ready = calibrated_for(backbone, scan, like)
         _require_specs(old, bases, ready.spec)
         row_dtype = options.row_dtype or (old.row_dtype if old else "float32")
         yield Job(path, data, ready, scan, axis, row_dtype, rule, options, old, bases)
@@ -289,7 +289,7 @@ def _held_contents(file: FeatureFile) -> set[bytes]:
     return {content.tobytes() for content in file.table.content_hashes[file.flags.any(axis=1)]}
 
 
-def _calibrated(backbone: Backbone, scan: FolderScan, like: FeatureFile | None) -> Backbone:
+def calibrated_for(backbone: Backbone, scan: FolderScan, like: FeatureFile | None) -> Backbone:
     """An int8 backbone calibrated on the training images, or as it was for the rows of a file; others as they are."""
     if backbone.spec.precision != "int8" or backbone.spec.calibration:
         return backbone

@@ -1,5 +1,6 @@
 import os
 import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -350,3 +351,27 @@ def test_a_file_of_the_version_before_is_refused(feature_file: Path):
     )
     with pytest.raises(FeatureFileError, match=message):
         FeatureFile(feature_file)
+
+
+def test_a_file_shows_its_images_by_name(feature_file: Path):
+    with FeatureFile(feature_file) as file:
+        assert file.labels.tolist() == [i % 2 for i in range(40)]
+        assert (file.paths[0], file.splits[:5]) == ("class0/bild 0 ü.jpg", ("train",) * 4 + ("test",))
+        assert "<th>class</th><th>train</th><th>val</th><th>test</th>" in file._repr_html_()
+        assert "<td>class1</td><td>16</td><td>0</td><td>4</td>" in file._repr_html_()
+
+
+def test_a_file_becomes_a_data_frame(feature_file: Path):
+    pytest.importorskip("pandas")
+    with FeatureFile(feature_file) as file:
+        frame = file.to_pandas()
+    assert list(frame.columns) == ["path", "label", "split", "group", "committed"]
+    assert frame.shape == (40, 5)
+    assert (frame.groupby("split").size().to_dict(), frame.label[1]) == ({"test": 8, "train": 32}, "class1")
+
+
+def test_without_pandas_there_is_no_data_frame(feature_file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with FeatureFile(feature_file) as file, pytest.raises(OptionError) as caught:
+        file.to_pandas()
+    assert str(caught.value) == "to_pandas needs pandas, which is not installed. Run: pip install pandas."

@@ -189,9 +189,7 @@ def test_a_processor_without_int8_is_told(quantised, monkeypatch: pytest.MonkeyP
     fresh = load_backbone_for(quantised.spec, source=quantised.source, needed_by="x.head")
     with pytest.raises(BackboneError) as caught:
         _ = fresh.engine
-    assert str(caught.value) == (
-        "this processor cannot compute in int8. Extract, and train, with precision='float32'."
-    )
+    assert str(caught.value) == ("this processor cannot compute in int8. Extract, and train, with precision='float32'.")
 
 
 def test_a_head_finds_its_calibrated_graph_again(quantised, files: Files):
