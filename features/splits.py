@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onepass.features.contents import seen_before
 from onepass.features.errors import MissingSideWarning, OptionError, opt
 from onepass.features.groups import group_ids, group_keys
 
@@ -154,8 +155,7 @@ def rows_to_score(
     if part == "all":
         return np.arange(len(splits)), part
     if part == "unseen":
-        prefixes = {row.tobytes() for row in seen}
-        known = np.array([h[:8].tobytes() in prefixes for h in content_hashes], bool)
+        known = seen_before(content_hashes, seen)
         if ids is not None:
             known = np.isin(ids, ids[known])
         return np.flatnonzero(~known), part

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from onepass.features.atomic import replacing
 from onepass.features.errors import FeatureFileError, RowRangeError, opt
 from onepass.features.file import FeatureFile
 from onepass.features.layout import ROW_DTYPES, SKIP_REASON_BYTES, Extent, create_file, keeps_precision
@@ -50,19 +51,14 @@ def write_feature_file(
         RowRangeError: A row of `old` holds a number that float16 cannot; what stood at `path` is untouched.
     """
     row_dtype = row_dtype or (old.row_dtype if old else "float32")
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        with _disk_errors(path):
+    with _disk_errors(path):
+        with replacing(path) as beside:
             create_file(beside, spec, table, provenance, golden, views=views, row_dtype=row_dtype)
             if old is not None:
                 with RowWriter(beside) as writer:
                     writer.copy_rows(old)
                     writer.copy_skips(old)
-            beside.replace(path)
-            _sync_folder(path.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+        _sync_folder(path.parent)
 
 
 class RowWriter:

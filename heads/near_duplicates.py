@@ -5,6 +5,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from onepass.features.contents import seen_before
 from onepass.features.file import FeatureFile
 from onepass.features.spec import Spec
 from onepass.heads.fitting.pca import moments
@@ -119,8 +120,7 @@ def leaked(file: FeatureFile, scored: np.ndarray, trained: np.ndarray, *, thresh
         FeatureFileError: A row is not committed, or its bytes have changed.
     """
     contents = file.table.content_hashes
-    known = {content.tobytes() for content in contents[trained]}
-    found = np.array([content.tobytes() in known for content in contents[scored]], bool)
+    found = seen_before(contents[scored], contents[trained])
     if not len(scored) or not len(trained):
         return found
     least = threshold_for(file.spec) if threshold is None else threshold

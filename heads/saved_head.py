@@ -1,7 +1,6 @@
 """The head file: arrays and JSON in one safetensors file; loading it runs nothing."""
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from onepass.features import FeatureFile, Spec
+from onepass.features.atomic import replacing
+from onepass.features.contents import seen_before
 from onepass.features.drift import Drift, measure_drift, require_no_drift
 from onepass.features.errors import FeatureFileError, HeadFileError, OnepassWarning, OptionError, opt
 from onepass.features.spec import require_equal_specs
@@ -165,9 +166,7 @@ class SavedHead:
 
     def trained_in(self, file: FeatureFile) -> np.ndarray:
         """(n,) bool: which images of a file it was trained on, by their content; images without a row are not."""
-        known = {seen.tobytes() for seen in self.seen}
-        prefixes = np.ascontiguousarray(file.table.content_hashes[:, :8])
-        trained = np.array([prefix.tobytes() in known for prefix in prefixes], bool)
+        trained = seen_before(file.table.content_hashes, self.seen)
         return np.asarray(trained & file.committed)
 
     @one_blas_thread
@@ -223,14 +222,10 @@ def save_head(head: SavedHead) -> None:
     path = head.path
     if path.exists() and not is_head(path):
         raise HeadFileError(f"{path} exists and is no head file; it is left alone. Choose another name with {opt.out}.")
-    beside = path.with_name(f".{path.name}.new")
     try:
         # Not safetensors' own save_file, which makes files that only their owner may read.
-        with open(beside, "wb") as file:
-            file.write(head_bytes(head))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
+        with replacing(path) as beside:
+            beside.write_bytes(head_bytes(head))
     except (OSError, SafetensorError) as error:
         raise HeadFileError(f"cannot write {path}: {error}. Choose another place with {opt.out}.") from None
 

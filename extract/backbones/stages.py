@@ -91,12 +91,17 @@ def stages_of(network: Any) -> tuple[Stage, ...]:
     return tuple(found)
 
 
+_USUAL_SHARE = 0.3
+"""Of the parameters: what `auto` unfreezes at least."""
+
+
 def first_unfrozen(network: Any, unfreeze: str) -> int:
     """Place in `network.layers` of the first layer that trains; it and all after it do.
 
     Args:
         network: Functional model without preprocessing and pooling.
-        unfreeze: A number N for the last N layers (`network.layers[-N:]`), a stage, a layer's name, or all.
+        unfreeze: A number N for the last N layers (`network.layers[-N:]`), a stage, a layer's name, all, or auto: the
+            last stages that hold three tenths of the parameters together, such as conv5 of ResNet50.
 
     Raises:
         OptionError: It is none of these.
@@ -104,6 +109,8 @@ def first_unfrozen(network: Any, unfreeze: str) -> int:
     text, count = unfreeze.strip(), len(network.layers)
     if text == "all":
         return 0
+    if text == "auto":
+        return _usual_start(network)
     if re.fullmatch(r"[+-]?\d+", text):
         if not 1 <= int(text) <= count:
             raise OptionError(f"{opt.unfreeze} is {text}; {network.name} has {count} layers, so needed: 1 to {count}.")
@@ -117,8 +124,18 @@ def first_unfrozen(network: Any, unfreeze: str) -> int:
     choices = f", or a stage: {', '.join(stages)}" if stages else ""
     raise OptionError(
         f"{opt.unfreeze} is {unfreeze!r}; {network.name} has no such stage or layer. {near}"
-        f"Needed: all, a number of layers up to {count}, a layer's name{choices}."
+        f"Needed: auto, all, a number of layers up to {count}, a layer's name{choices}."
     )
+
+
+def _usual_start(network: Any) -> int:
+    stages, above = stages_of(network), 0
+    total = sum(stage.parameters for stage in stages)
+    for stage in reversed(stages):
+        above += stage.parameters
+        if above >= _USUAL_SHARE * total:
+            return stage.position
+    return 0
 
 
 def boundary_before(network: Any, first: int) -> str | None:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from onepass.features import FeatureFile
+from onepass.features.atomic import replacing
 from onepass.heads.evaluation import evaluate_rows
 from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.saved_head import head_bytes
@@ -98,8 +99,8 @@ class RunCache:
         path = self._path(request)
         try:
             self.folder.mkdir(exist_ok=True)
-            path.with_suffix(".new").write_bytes(data)
-            path.with_suffix(".new").replace(path)
+            with replacing(path) as beside:
+                beside.write_bytes(data)
         except OSError:
             return
 

@@ -19,31 +19,6 @@ _REDUCED_AGREE = 0.95
 """Least share of equal labels where the cached rows are of reduced precision, and logits cannot be compared."""
 
 
-_USUAL_SHARE = 0.3
-"""Of the parameters: what `auto` unfreezes at least."""
-
-
-def first_unfrozen(backbone: TrainableBackbone, unfreeze: str) -> int:
-    """Place in `network.layers` of the first layer that trains.
-
-    Args:
-        backbone: The network.
-        unfreeze: A number of layers, a stage, a layer, all; or auto: the last stages that hold three tenths of the
-            parameters together, such as conv5 of ResNet50.
-
-    Raises:
-        OptionError: There is no such part.
-    """
-    if unfreeze != "auto":
-        return backbone.first_unfrozen(unfreeze)
-    total, above = sum(stage.parameters for stage in backbone.stages), 0
-    for stage in reversed(backbone.stages):
-        above += stage.parameters
-        if above >= _USUAL_SHARE * total:
-            return stage.position
-    return backbone.first_unfrozen("all")
-
-
 @dataclass(frozen=True, eq=False)
 class Joined:
     """A backbone with a head of dense layers on top, as Keras layers.

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import numpy as np
 
 from onepass.extract import Backbone, KerasModel, import_keras, quiet_stderr
 from onepass.features import Spec
+from onepass.features.atomic import replacing
 from onepass.features.errors import FeatureFileError, OptionError, TrainingError, opt
 from onepass.features.tables import Record
 from onepass.heads.evaluation import Evaluation
@@ -55,24 +55,20 @@ def save_model(model: KerasModel, path: Path, facts: Record) -> None:
     Raises:
         TrainingError: The file cannot be written.
     """
-    beside = path.with_name(f".new-{path.name}")
     try:
-        with quiet_stderr(), _without_legacy_warning():
-            model.save(beside)
-        if path.suffix == ".keras":
-            with zipfile.ZipFile(beside, "a") as archive:
-                archive.writestr(FACTS, json.dumps(facts))
-        else:
-            import h5py
+        with replacing(path, same_ending=True) as beside:
+            with quiet_stderr(), _without_legacy_warning():
+                model.save(beside)
+            if path.suffix == ".keras":
+                with zipfile.ZipFile(beside, "a") as archive:
+                    archive.writestr(FACTS, json.dumps(facts))
+            else:
+                import h5py
 
-            with h5py.File(beside, "a") as file:
-                file.attrs[FACTS] = json.dumps(facts)
-        with open(beside, "rb") as written:
-            os.fsync(written.fileno())
-        beside.replace(path)
+                with h5py.File(beside, "a") as file:
+                    file.attrs[FACTS] = json.dumps(facts)
     except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise TrainingError(f"cannot write {path}: {error}. Choose another place with {opt.out}.") from None
+        raise TrainingError(f"cannot write {path}: {error}. Choose another place with {opt.out}.", path=path) from None
 
 
 def read_facts(path: Path) -> Record:

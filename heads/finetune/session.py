@@ -14,7 +14,7 @@ from onepass.features import FeatureFile
 from onepass.features.errors import FeatureFileError, TrainingError, opt
 from onepass.features.tables import Record
 from onepass.heads.finetune.boundary import BoundaryCost, BoundaryInputs, boundary_cost, worth_keeping
-from onepass.heads.finetune.joined import Agreement, Joined, first_unfrozen, random_head, require_agreement
+from onepass.heads.finetune.joined import Agreement, Joined, random_head, require_agreement
 from onepass.heads.finetune.model_file import load_model, save_model
 from onepass.heads.finetune.plan import TuningPlan
 from onepass.heads.finetune.result import FineTuned, compared, log_epochs, score_of
@@ -195,7 +195,7 @@ class _Feeds:
 
     def costs(self) -> dict[str, BoundaryCost]:
         """The boundaries whose output is kept, for one stage or more."""
-        firsts = [first_unfrozen(self._run.backbone, stage.unfreeze) for stage in self._run.plan.stages]
+        firsts = [self._run.backbone.first_unfrozen(stage.unfreeze) for stage in self._run.plan.stages]
         found = [cost for first in firsts if (cost := self._kept(first))]
         return {cost.boundary: cost for cost in found}
 

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
 from onepass.features import FeatureFile
+from onepass.features.contents import seen_before
 from onepass.features.errors import TrainingError
 from onepass.heads.classifiers.base import ClassWeight, Head
 from onepass.heads.finetune.joined import require_layers
@@ -76,9 +77,7 @@ def start_head(saved: SavedHead, file: FeatureFile, parts: Parts) -> DenseNetwor
         OptionError: The head is not made of dense layers.
     """
     network = require_layers(saved.network)
-    known = {seen.tobytes() for seen in saved.seen}
-    prefixes = np.ascontiguousarray(file.table.content_hashes[parts.val][:, :8])
-    if any(prefix.tobytes() in known for prefix in prefixes):
+    if seen_before(file.table.content_hashes[parts.val], saved.seen).any():
         network = require_layers(fit_on(_same_head(saved), file, parts.train).network_)
     x, y = file.read(parts.val)
     return network.scaled(best_inverse_temperature(network.scores(x), y))

@@ -4,7 +4,6 @@ To be imported within `plain_keras()`.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from onepass.extract import KerasModel, KerasVariable, Optimizer, Tensor
+from onepass.features.atomic import replacing
 from onepass.features.errors import TrainingError
 from onepass.features.tables import Record
 from onepass.heads.finetune import devices
-from onepass.heads.finetune.joined import Joined, first_unfrozen
+from onepass.heads.finetune.joined import Joined
 from onepass.heads.finetune.plan import TuningPlan, TuningStage
 from onepass.heads.finetune.result import Epoch
 from onepass.heads.fitting.temperature import calibrated_loss
@@ -111,7 +111,7 @@ class Trainer:
         self.joined, self.plan, self.images = joined, plan, images
         self.state = State()
         self._checkpoint, self._fingerprint, self._progress = checkpoint, fingerprint, progress
-        self._firsts = [first_unfrozen(joined.backbone, stage.unfreeze) for stage in plan.stages]
+        self._firsts = [joined.backbone.first_unfrozen(stage.unfreeze) for stage in plan.stages]
         self._variables = joined.variables_from(min(self._firsts))
         self._start = self._best = [keras.ops.convert_to_numpy(variable) for variable in self._variables]
 
@@ -265,13 +265,9 @@ class Trainer:
         }
         arrays = {f"{kind}.{i}": np.ascontiguousarray(a) for kind, some in named.items() for i, a in enumerate(some)}
         facts = {"fingerprint": self._fingerprint, "state": {**asdict(self.state)}}
-        beside = self._checkpoint.with_suffix(".new")
         try:
-            with open(beside, "wb") as file:
-                file.write(save(arrays, {"onepass": json.dumps(facts)}))
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self._checkpoint)
+            with replacing(self._checkpoint) as beside:
+                beside.write_bytes(save(arrays, {"onepass": json.dumps(facts)}))
         except (OSError, SafetensorError) as error:
             raise TrainingError(
                 f"cannot keep what was trained in {self._checkpoint}: {error}. Make room, and run the same command "

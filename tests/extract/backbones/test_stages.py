@@ -193,8 +193,8 @@ def test_what_unfreeze_means(network, unfreeze: str, first: int):
 
 
 NO_SUCH = (
-    "efficientnet_lite0 has no such stage or layer. {}Needed: all, a number of layers up to 141, a layer's name, or a "
-    "stage: stem, block1, block2, block3, block4, block5, block6, block7, top."
+    "efficientnet_lite0 has no such stage or layer. {}Needed: auto, all, a number of layers up to 141, a layer's name, "
+    "or a stage: stem, block1, block2, block3, block4, block5, block6, block7, top."
 )
 
 
@@ -215,7 +215,7 @@ def test_a_network_with_other_names_has_layers_but_no_stages():
     model = branched()
     assert stages_of(model) == ()
     assert first_unfrozen(model, "d") == [layer.name for layer in model.layers].index("d")
-    with pytest.raises(OptionError, match=r"Needed: all, a number of layers up to 10, a layer's name\.$"):
+    with pytest.raises(OptionError, match=r"Needed: auto, all, a number of layers up to 10, a layer's name\.$"):
         first_unfrozen(model, "conv5")
 
 
