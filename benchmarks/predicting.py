@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from common import ratios, versions, write_result
 
-from onepass.extract.data.folders import find_images
+from onepass.extract.data.watch import find_images
 from onepass.extract.machine import machine
 from onepass.heads import load_head
 

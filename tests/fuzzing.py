@@ -6,6 +6,7 @@ correct load. The number is printed before each try, so that the last one is kno
 
 import contextlib
 import io
+import json
 import resource
 import signal
 import sys
@@ -16,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass import cli
+from onepass import info
 from onepass.extract import verify
 from onepass.features import FeatureFile
 from onepass.features.errors import UserError
-from onepass.heads.export import Certificate
+from onepass.heads.export.certificate import Certificate
 from onepass.heads.finetune.model_file import is_model, tuned_model
 from onepass.heads.saved_head import load_head
 
@@ -80,13 +81,13 @@ def use_head(path: Path) -> None:
     assert probabilities.shape == (3, len(head.class_names))
     if head.out_of_distribution:
         head.unknown_at(0.05)(rows, probabilities)
-    cli._head_info(path, False, False)
-    cli._head_info(path, False, True)
+    shown = info(path)
+    json.dumps([str(shown), shown.record()])
 
 
 def use_features(path: Path) -> None:
-    cli._feature_info(path, False)
-    cli._feature_info(path, True)
+    shown = info(path)
+    json.dumps([str(shown), shown.record()])
     str(verify(path, golden=False))
     with FeatureFile(path) as file:
         chosen, _ = file.rows_to_score("auto", seen=np.zeros((0, 8), np.uint8))

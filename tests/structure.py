@@ -8,6 +8,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("features", "extract", "heads", "cli")
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Name of each module of the package -> its file; a stub stands for the face it belongs to."""
     files = [
@@ -29,6 +30,7 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
 
+@cache
 def imports(name: str) -> list[tuple[str, str]]:
     """(module, name in it, or "") of everything a module imports, inside functions too."""
     path, found = modules()[name], []
@@ -43,6 +45,7 @@ def imports(name: str) -> list[tuple[str, str]]:
     return found
 
 
+@cache
 def home(module: str, name: str) -> str:
     """The module that a name comes from, through the faces of the rooms."""
     known = modules()
@@ -60,6 +63,7 @@ def _defined_by_face(module: str, name: str) -> str:
     return ""
 
 
+@cache
 def graph() -> dict[str, set[str]]:
     """Module -> the modules of ours that it takes something from; faces themselves are left out."""
     known = modules()

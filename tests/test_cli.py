@@ -341,7 +341,7 @@ def test_backbones_lists_the_stages_of_one(tmp_path: Path, tiny_file: Path):
     (["train-head", "--head", "mlp", "--hidden", "x"], 2, "error: --hidden is 'x'; needed: units of each layer, such"),
     (["train-head", "--class-weight", "cats=x"], 2, "error: --class-weight is 'cats=x'; needed: balanced, or such as"),
     (["train-head", "--class-weight", "emus=2"], 2, "error: class weights name 'emus'; the classes are cats, dogs.\n"),
-    (["train-head", "--tune", "slow"], 2, "error: tune is 'slow'; needed: one of none, fast, thorough.\n"),
+    (["train-head", "--tune", "slow"], 2, "error: --tune is 'slow'; needed: one of none, fast, thorough.\n"),
     (["compare-heads", "--heads", "forest"], 2, "error: unknown head 'forest'; there are logreg, svm, rbf-svm, ridge,"),
     (["compare-heads", "none.h5"], 1, "error: there is no feature file none.h5. Make one"),
     (["onepass", "inspect", "none.h5"], 1, "error: there is no feature file none.h5. Make one"),

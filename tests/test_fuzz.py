@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from onepass.heads import train_head
-from onepass.heads.export import Certificate
-from onepass.heads.export.certificate import Latency
+from onepass.heads.export.certificate import Certificate, Latency
 from support import make_spec, run_process
 
 COUNT = int(os.environ.get("ONEPASS_FUZZ", "400"))

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from onepass.extract.backbones import openvino_cache as compiled
-from onepass.extract.backbones.backbone import Backbone, find_converted, missing_graph, on_openvino
+from onepass.extract.backbones.backbone import Backbone
 from onepass.extract.backbones.engines import OpenVINOEngine
 from onepass.extract.backbones.golden import golden_images
+from onepass.extract.backbones.load import find_converted, missing_graph, on_openvino
 from onepass.extract.backbones.openvino_cache import CompiledBackbone, Quantisation
 from onepass.extract.frameworks import import_nncf, import_openvino
 from onepass.extract.pixels.decode import read_bytes

@@ -4,18 +4,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from onepass.extract.backbones.backbone import (
-    BATCH_SIZE,
-    Backbone,
-    Source,
-    check_choices,
-    load_backbone,
-    require_decode_rule,
-    require_same_backbone,
-)
+from onepass.extract.backbones.backbone import BATCH_SIZE, Backbone
 from onepass.extract.backbones.build import bare_network, build_backbone, pooled, preprocessing_layers
 from onepass.extract.backbones.catalogue import BackboneName, find_entry
 from onepass.extract.backbones.engines import choose_precision, choose_strategy
+from onepass.extract.backbones.load import load_backbone, require_decode_rule, require_same_backbone
+from onepass.extract.backbones.options import Source, check_choices
 from onepass.extract.backbones.stages import Stage, boundary_before, first_unfrozen, stages_of, top_of
 from onepass.extract.frameworks import import_keras
 from onepass.extract.pixels.decode import pixel_dtype

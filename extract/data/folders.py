@@ -1,27 +1,23 @@
 """Finds the images of a folder: which class, which split, which content."""
 
-import contextlib
-import hashlib
 import itertools
 import os
-import stat
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from onepass.extract.data.groups import GroupRule, Groups, keep_groups
+from onepass.extract.data.hashing import hash_files
 from onepass.extract.data.splits import draw_splits
+from onepass.extract.data.watch import IMAGE_SUFFIXES, hidden, walk_files
 from onepass.features import SPLITS, ImageTable
 from onepass.features.errors import DataError
 
 Folders = str | Path | Sequence[str | Path]
 """One image folder, or several that are put together."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", "")
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -115,7 +111,7 @@ def scan_folder(
     paths, are_images = [file.path for file in files], [file.is_image for file in files]
     names = groups.assign(root, paths, are_images) if groups else ("",) * len(paths)
     class_names = tuple(sorted({file.label for file in files}))
-    hashes, sizes, mtimes, unread = _hash_files(root, files, known, rehash)
+    hashes, sizes, mtimes, unread = hash_files(root, paths, are_images, known, rehash=rehash)
     if groups is None and known:
         names = keep_groups(known, paths, hashes, are_images)
     number = {name: i for i, name in enumerate(class_names)}
@@ -198,69 +194,6 @@ def _split_folders(data: Path, split: str | None) -> list[tuple[str | None, Path
     return [(SPLIT_FOLDERS[name.lower()], data / name) for name in splits]
 
 
-def walk_files(folder: Path) -> Iterator[Path]:
-    """All visible files below a folder, links followed once, in the order of their names."""
-    seen = set()
-
-    def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):  # gone since its name was read
-            raise DataError(f"{error.filename} may not be listed: {error.strerror}.")
-
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        try:
-            status = Path(parent).stat()
-        except FileNotFoundError:
-            continue
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not _hidden(name))
-        yield from (Path(parent, name) for name in sorted(names) if not _hidden(name))
-
-
-def find_images(paths: Iterable[Path]) -> Iterator[Path]:
-    """Image files among paths: files as they are, folders searched for names of image files."""
-    return (
-        file
-        for path in paths
-        for file in (walk_files(path) if os.path.isdir(path) else [path])  # noqa: PTH112 (which never raises)
-        if file == path or file.suffix.lower() in IMAGE_SUFFIXES
-    )
-
-
-def watch_folder(folder: Path, *, interval: float = 1.0) -> Iterator[list[Path]]:
-    """Image files that are in a folder or appear in it, each once, as soon as they no longer grow; without end.
-
-    Args:
-        folder: Searched with all that is below it.
-        interval: Seconds between two looks; a file that is the same in both is complete.
-
-    Raises:
-        DataError: There is no such folder, or it may not be listed.
-    """
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder} to watch. Make it, or name another one.")
-
-    def batches() -> Iterator[list[Path]]:
-        taken: set[Path] = set()
-        before: dict[Path, tuple[int, int]] = {}
-        while True:
-            now: dict[Path, tuple[int, int]] = {}
-            for path in find_images([folder]):
-                with contextlib.suppress(OSError):
-                    status = path.stat()
-                    now[path] = (status.st_size, status.st_mtime_ns)
-            taken &= now.keys()  # what is put back after it was gone counts as new
-            if ready := [path for path, status in now.items() if path not in taken and before.get(path) == status]:
-                taken.update(ready)
-                yield ready
-            before = now
-            time.sleep(interval)
-
-    return batches()
-
-
 def _check_classes(data: str, files: list[_File], empty: list[str], least: int) -> None:
     if not any(file.is_image for file in files):
         raise DataError(
@@ -276,69 +209,12 @@ def _check_classes(data: str, files: list[_File], empty: list[str], least: int) 
         raise DataError(f"{data} holds only one class, {labels[0]}. Needed: a folder each for two or more classes.")
 
 
-def _hash_files(
-    root: Path, files: list[_File], known: ImageTable | None, rehash: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, str]]:
-    hashes = np.zeros((len(files), 32), np.uint8)
-    sizes, mtimes = np.zeros(len(files), np.int64), np.zeros(len(files), np.int64)
-    unread: dict[str, str] = {}
-    earlier = {path: i for i, path in enumerate(known.paths)} if known else {}
-
-    def fill(position: int) -> None:
-        file = files[position]
-        path = root / file.path
-        if not file.is_image:
-            unread[file.path] = f"not an image by its name ({path.suffix})"
-            return
-        before = earlier.get(file.path)
-        try:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):
-                unread[file.path] = "not a regular file"
-                return
-            sizes[position], mtimes[position] = status.st_size, status.st_mtime_ns
-            if known and before is not None and not rehash and _unchanged(known, before, status):
-                hashes[position] = known.content_hashes[before]
-                return
-            with open(path, "rb") as raw:
-                digest = hashlib.file_digest(raw, "sha256").digest()
-            hashes[position] = np.frombuffer(digest, np.uint8)
-        except OSError as error:
-            if known and before is not None and not rehash and known.content_hashes[before].any():
-                # It could be read once; a disk that hiccups is no reason to lose its row.
-                hashes[position] = known.content_hashes[before]
-                sizes[position], mtimes[position] = known.file_sizes[before], known.file_mtimes[before]
-                return
-            unread[file.path] = (error.strerror or type(error).__name__).lower()
-
-    def fill_some(start: int) -> None:
-        for position in range(start, min(start + 100, len(files))):
-            fill(position)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill_some, range(0, len(files), 100)):
-            pass
-    return hashes, sizes, mtimes, unread
-
-
-def _unchanged(known: ImageTable, position: int, status: os.stat_result) -> bool:
-    return bool(
-        known.file_sizes[position] == status.st_size
-        and known.file_mtimes[position] == status.st_mtime_ns
-        and known.content_hashes[position].any()
-    )
-
-
 def _visible(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not _hidden(e.name)), key=lambda e: e.name)
+            return sorted((e for e in entries if not hidden(e.name)), key=lambda e: e.name)
     except PermissionError:
         raise DataError(f"{folder} may not be listed: permission denied.") from None
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini", "__macosx")
 
 
 def _relative(path: Path, root: Path) -> str:

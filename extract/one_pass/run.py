@@ -7,7 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Unpack
 
-from onepass.extract.backbones.backbone import Backbone, BackboneSettings, load_backbone
+from onepass.extract.backbones.backbone import Backbone
+from onepass.extract.backbones.load import load_backbone
+from onepass.extract.backbones.options import BackboneSettings
 from onepass.extract.data.folders import Folders, check_folder, image_folders
 from onepass.extract.data.groups import GroupRule
 from onepass.extract.one_pass.compute import Missing, Progress, Target, compute_missing, share_rows

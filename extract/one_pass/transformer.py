@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from onepass.extract.backbones.backbone import load_backbone
 from onepass.extract.backbones.catalogue import BUNDLED
+from onepass.extract.backbones.load import load_backbone
 
 
 class BackboneFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]

@@ -9,7 +9,8 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from onepass.extract.data.folders import find_images, image_folders
+from onepass.extract.data.folders import image_folders
+from onepass.extract.data.watch import find_images
 from onepass.extract.pixels.decode import decode_views, decode_whole, pixel_dtype, read_bytes, require_views
 from onepass.extract.pixels.views import Augmentation
 from onepass.features import FeatureFile

@@ -4,7 +4,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onepass.extract.backbones.backbone import Backbone, Source, load_backbone_for
+from onepass.extract.backbones.backbone import Backbone
+from onepass.extract.backbones.load import load_backbone_for
+from onepass.extract.backbones.options import Source
 from onepass.extract.one_pass.golden_check import check_golden
 from onepass.features import FeatureFile
 from onepass.features.drift import Drift

@@ -150,10 +150,12 @@ class TuningPlan:
         require_share(warmup=self.warmup, label_smoothing=self.label_smoothing)
         require_positive(clip=self.clip, batch_size=self.batch_size, patience=self.patience, views=self.views)
         if not 0 < self.layer_decay <= 1:
-            raise OptionError(f"layer_decay is {self.layer_decay}; needed: above 0, at most 1.")
+            raise OptionError(f"{opt.layer_decay} is {self.layer_decay}; needed: above 0, at most 1.")
         if not 0 <= self.weight_decay < float("inf"):
-            raise OptionError(f"weight_decay is {self.weight_decay}; needed: a finite number, 0 or more.")
+            raise OptionError(f"{opt.weight_decay} is {self.weight_decay}; needed: a finite number, 0 or more.")
         if not 0 <= self.seed < 2**31:
-            raise OptionError(f"seed is {self.seed}; needed: 0 to {2**31 - 1}.")
+            raise OptionError(f"{opt.seed} is {self.seed}; needed: 0 to {2**31 - 1}.")
         if self.views > 1 and not self.augment:
-            raise OptionError(f"views differ from the plain image by {opt.augment}; give it too, such as classic.")
+            raise OptionError(
+                f"{opt.views} differ from the plain image by {opt.augment}; give it too, such as classic."
+            )

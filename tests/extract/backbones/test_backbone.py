@@ -12,9 +12,10 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from onepass.extract import load_backbone, read_image
 from onepass.extract.backbones import engines
-from onepass.extract.backbones.backbone import Source, load_backbone_for
 from onepass.extract.backbones.efficientnet_lite import build_lite0, load_bundled_weights
+from onepass.extract.backbones.load import load_backbone_for
 from onepass.extract.backbones.openvino_cache import cache_folder
+from onepass.extract.backbones.options import Source
 from onepass.extract.frameworks import import_keras, import_openvino
 from onepass.features.errors import BackboneError, OptionError, SpecMismatchError
 from onepass.heads import LogisticHead, wilson_interval

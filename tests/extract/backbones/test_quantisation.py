@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from onepass.extract import load_backbone
-from onepass.extract.backbones.backbone import Backbone, Source, load_backbone_for
+from onepass.extract.backbones.backbone import Backbone
 from onepass.extract.backbones.engines import choose_engine
+from onepass.extract.backbones.load import load_backbone_for
+from onepass.extract.backbones.options import Source
 from onepass.extract.backbones.quantisation import CALIBRATION_IMAGES, COMPARED_IMAGES, calibrated
 from onepass.extract.frameworks import import_keras
 from onepass.extract.pixels.decode import read_image

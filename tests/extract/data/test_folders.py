@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onepass.extract.data import folders
-from onepass.extract.data.folders import find_images, scan_folder, watch_folder
+from onepass.extract.data import watch
+from onepass.extract.data.folders import scan_folder
+from onepass.extract.data.watch import find_images, watch_folder
 from onepass.features import SPLITS
 from onepass.features.errors import DataError
 from support import MakeFolder
@@ -107,7 +108,7 @@ def test_an_unchanged_file_is_not_read_again(make_folder: MakeFolder, monkeypatc
     read: list[str] = []
     original = __import__("hashlib").file_digest
     monkeypatch.setattr(
-        "onepass.extract.data.folders.hashlib.file_digest",
+        "onepass.extract.data.hashing.hashlib.file_digest",
         lambda file, kind: (read.append(file.name), original(file, kind))[1],
     )
     again = scan_folder(data, known=known).table
@@ -196,7 +197,7 @@ def test_a_watched_folder_gives_each_file_once_it_no_longer_grows_and_again_when
         lambda: None,
     ]
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(folders.time, "sleep", lambda _: looks.pop(0)() if looks else pytest.fail("nothing more comes"))
+    monkey.setattr(watch.time, "sleep", lambda _: looks.pop(0)() if looks else pytest.fail("nothing more comes"))
     batches = watch_folder(tmp_path)
     seen: list[list[str]] = [[path.name for path in next(batches)] for _ in range(3)]
     monkey.undo()
@@ -213,5 +214,5 @@ def test_a_folder_that_is_gone_while_it_is_walked_is_passed_over(make_folder: Ma
             yield parent, names, files
             shutil.rmtree(data / "dogs", ignore_errors=True)
 
-    monkeypatch.setattr(folders.os, "walk", walking)
+    monkeypatch.setattr(watch.os, "walk", walking)
     assert [path.parent.name for path in find_images([data])] == ["cats", "cats"]

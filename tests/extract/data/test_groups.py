@@ -293,7 +293,7 @@ def test_a_table_and_a_pattern_together_are_refused(data: Path):
 def test_mistakes_are_told_before_a_backbone_is_made_or_an_image_read(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("onepass.extract.data.folders.hashlib.file_digest", lambda *_: pytest.fail("a file was read"))
+    monkeypatch.setattr("onepass.extract.data.hashing.hashlib.file_digest", lambda *_: pytest.fail("a file was read"))
     monkeypatch.setattr(
         "onepass.extract.one_pass.run.load_backbone", lambda *_, **__: pytest.fail("a backbone was made")
     )
