@@ -43,7 +43,7 @@ def describe_duplicates(groups: list[DuplicateGroup]) -> str:
         text += (
             f"; {len(across)} of {len(groups)} groups in more than one split, such as {' = '.join(across[0].paths[:3])}"
         )
-    torn = [group for group in groups if len(group.classes) > 1]
-    if torn:
-        text += f"; {len(torn)} of {len(groups)} groups in more than one class, such as {' = '.join(torn[0].paths[:3])}"
+    unclear = [group for group in groups if len(group.classes) > 1]
+    if unclear:
+        text += f"; {len(unclear)} of {len(groups)} groups in more than one class, such as {' = '.join(unclear[0].paths[:3])}"
     return text

@@ -1,4 +1,4 @@
-"""The errors a user can cause and mend: one tree, so that a caller can catch all of them at once."""
+"""The errors that a user can cause and put right: one tree, so that a caller can catch all of them at once."""
 
 import ast
 import math

@@ -338,7 +338,7 @@ class FeatureFile:
         return self._header.digests(self._raw)[digest] == self._header.attributes[digest]
 
     def unchecked_table(self) -> ImageTable:
-        """The image table as it stands in the file, for finding and mending damage."""
+        """The image table as it stands in the file, for finding and repairing damage."""
         return ImageTable(
             class_names=_decoded(self.stored("class_names")),
             paths=_decoded(self.stored("paths")),

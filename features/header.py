@@ -180,5 +180,5 @@ def _provenance(text: str, path: Path) -> dict[str, Any]:
 def damaged(path: Path, what: str) -> FeatureFileError:
     """The error for a file that is not as it was written."""
     return FeatureFileError(
-        f"{path} is damaged: {what}. `onepass verify {path}` lists all damage, `onepass repair {path}` mends it."
+        f"{path} is damaged: {what}. `onepass verify {path}` lists all damage, `onepass repair {path}` repairs it."
     )

@@ -34,9 +34,9 @@ def find_overlapping_groups(table: ImageTable) -> list[OverlappingGroup]:
     ]
 
 
-def describe_overlapping_groups(torn: list[OverlappingGroup]) -> str:
-    """One line on the groups that are torn apart."""
-    first = f"{torn[0].group} in {' and '.join(torn[0].splits)}"
-    if len(torn) == 1:
+def describe_overlapping_groups(found: list[OverlappingGroup]) -> str:
+    """One line on the groups that lie in more than one split."""
+    first = f"{found[0].group} in {' and '.join(found[0].splits)}"
+    if len(found) == 1:
         return f"1 group lies in more than one split: {first}"
-    return f"{len(torn)} groups lie in more than one split, such as {first}"
+    return f"{len(found)} groups lie in more than one split, such as {first}"

@@ -70,7 +70,7 @@ class SavedHead:
     abstention: Abstention | None = None
 
     def unknown_at(self, alpha: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        """What calls images unknown, wronging at most a share alpha of each class.
+        """What calls images unknown, at most a share alpha of the images of each class.
 
         Returns:
             (n, d) rows and their (n, k) probabilities -> (n,) bool.
@@ -83,8 +83,16 @@ class SavedHead:
                 f"{self.path} keeps nothing to tell unknown images by: a fine-tuned model, or a head of too few "
                 f"images. Leave {opt.unknown} out."
             )
-        subspace, strange = self.out_of_distribution.subspace, self.out_of_distribution.at(alpha, len(self.class_names))
-        return lambda rows, probabilities: np.asarray(strange(subspace.distances(rows), probabilities).all(axis=1))
+        known = self.out_of_distribution
+        nonconforming = known.at(alpha, len(self.class_names))
+            self.out_of_distribution.subspace,
+            self.out_of_distribution.at(alpha, len(self.class_names)),
+        )
+
+        def unknown(rows: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+            return np.asarray(nonconforming(known.subspace.distances(rows), probabilities).all(axis=1))
+
+        return unknown
 
     def predict_proba(self, x: np.ndarray | Sequence[str | Path | np.ndarray]) -> np.ndarray:
         """Probabilities of the classes, (n, k).

@@ -101,7 +101,7 @@ def _quantise(
     if not images:
         raise DataError(
             f"int8 is calibrated on images, and none of the {len(ranked[:CALIBRATION_IMAGES])} chosen for it could be "
-            f"read. Mend or replace them, or use {opt.precision('float32')} or bfloat16."
+            f"read. Replace them, or use {opt.precision('float32')} or bfloat16."
         )
     compared = (unseen + images)[:COMPARED_IMAGES]
     model = _quantised_model(converted, images)

@@ -134,7 +134,7 @@ def report(job: Job, done: Computed, *, drift: Drift | None, seconds: float) -> 
         counts = np.bincount(labels, minlength=len(file.class_names)).tolist()
         classes = dict(zip(file.class_names, counts, strict=True))
         skipped = file.skipped + done.left + [SkippedImage(p, reason) for p, reason in scan.other.items()]
-        duplicates, torn = find_duplicates(file), find_overlapping_groups(file.table)
+        duplicates, overlapping = find_duplicates(file), find_overlapping_groups(file.table)
         groups, row_dtype = len(file.table.group_names()), file.row_dtype
         images = int(file.committed.sum())
     if bare := [name for name, count in classes.items() if count == 0]:
@@ -154,7 +154,7 @@ def report(job: Job, done: Computed, *, drift: Drift | None, seconds: float) -> 
         skipped=skipped,
         duplicates=duplicates,
         groups=groups,
-        overlapping_groups=torn,
+        overlapping_groups=overlapping,
         row_dtype=row_dtype,
         seconds=seconds,
         engine=backbone.engine_name,

@@ -154,7 +154,7 @@ def test_unreadable_images_are_passed_over(tiny_file: Path, files: Files, tmp_pa
         calibrated(backbone, broken)
     assert str(caught.value) == (
         "int8 is calibrated on images, and none of the 2 chosen for it could be read. "
-        "Mend or replace them, or use precision='float32' or bfloat16."
+        "Replace them, or use precision='float32' or bfloat16."
     )
 
 
