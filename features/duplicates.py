@@ -45,5 +45,6 @@ def describe_duplicates(groups: list[DuplicateGroup]) -> str:
         )
     unclear = [group for group in groups if len(group.classes) > 1]
     if unclear:
-        text += f"; {len(unclear)} of {len(groups)} groups in more than one class, such as {' = '.join(unclear[0].paths[:3])}"
+        first = " = ".join(unclear[0].paths[:3])
+        text += f"; {len(unclear)} of {len(groups)} groups in more than one class, such as {first}"
     return text

@@ -85,9 +85,6 @@ class SavedHead:
             )
         known = self.out_of_distribution
         nonconforming = known.at(alpha, len(self.class_names))
-            self.out_of_distribution.subspace,
-            self.out_of_distribution.at(alpha, len(self.class_names)),
-        )
 
         def unknown(rows: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
             return np.asarray(nonconforming(known.subspace.distances(rows), probabilities).all(axis=1))
