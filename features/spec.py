@@ -3,9 +3,11 @@
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from textwrap import indent
 from typing import Any, Self
 
 from onepass.features.errors import FeatureFileError, SpecMismatchError
+from onepass.features.tables import text_table
 
 _CHOICES = {
     "resize": ("squash", "crop", "pad", "keras"),
@@ -103,12 +105,8 @@ def require_equal_specs(left: Spec, right: Spec, *, left_name: str, right_name: 
         return
     if "weights_hash" in differing and left.weights != right.weights:
         differing = {"weights": (left.weights, right.weights), **differing}
-    rows = [("", left_name, right_name)]
-    rows += [(name, _short(a), _short(b)) for name, (a, b) in differing.items()]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    table = "\n".join(
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    rows = [("", left_name, right_name), *((name, _short(a), _short(b)) for name, (a, b) in differing.items())]
+    table = indent(text_table(rows), "  ")
     raise SpecMismatchError(
         f"{left_name} holds {left}; {right_name} needs {right}. They differ in:\n{table}\n{remedy}",
         differences=differing,

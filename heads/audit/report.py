@@ -4,12 +4,14 @@ import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import indent
 
 import numpy as np
 
 from onepass.features import DuplicateGroup, SkippedImage
 from onepass.features.duplicates import describe_duplicates
 from onepass.features.errors import OptionError
+from onepass.features.tables import text_table
 
 SHOWN = 10
 """Findings of each kind that the text names."""
@@ -243,6 +245,5 @@ def _some(rows: Iterable[list[str]]) -> Iterator[str]:
 
 
 def _table(rows: list[list[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    if rows:
+        yield indent(text_table(rows), "  ")

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from onepass.features.errors import OptionError, opt
+from onepass.features.tables import html_table, text_table
 from onepass.heads.stats.intervals import Difference
 from onepass.heads.stats.metrics import HIGHER_IS_BETTER
 from onepass.heads.stats.multiple_comparison import Comparison
@@ -128,14 +129,10 @@ class HeadsComparison:
         return lines
 
     def __str__(self) -> str:
-        table = self.rows()
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = [f"{self.metric} on {self.measured_on}"]
         if self.left_out:
             lines.append(f"{self.left_out} images that not every feature file has are left out")
-        lines += [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
-        ]
+        lines.append(text_table(self.rows()))
         for name, forecast in self.learning.items():
             curve = ", ".join(f"{s:.3f} with {m}" for m, s in zip(forecast.sizes, forecast.scores, strict=True))
             lines.append(f"{name}: {curve} training images; {forecast}")
@@ -145,6 +142,9 @@ class HeadsComparison:
             copies = "1 image is a copy" if self.copies == 1 else f"{self.copies} images are copies"
             lines.append(f"{copies} of training images; without: {self._answer(self.leak_free)}")
         return "\n".join([*lines, self.answer()])
+
+    def _repr_html_(self) -> str:
+        return html_table(self.rows(), title=f"{self.metric} on {self.measured_on}")
 
     def record(self) -> dict[str, object]:
         """The same as plain values, for JSON."""

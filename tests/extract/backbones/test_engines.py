@@ -11,15 +11,15 @@ tf = sys.modules["tensorflow"]
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-from onepass.extract.backbones import backbone
+from onepass.extract.backbones import load as loading
 from onepass.extract.backbones import engines
 
 images = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), dtype=np.uint8)
 def load():
-    return backbone.load_backbone({tiny!r}, engine="tensorflow", precision="float32", batch_size=5)
+    return loading.load_backbone({tiny!r}, engine="tensorflow", precision="float32", batch_size=5)
 one = load()
 strategy = engines.choose_strategy(["CPU:0", "CPU:1"])
-backbone.choose_strategy = lambda: strategy
+loading.choose_strategy = lambda: strategy
 two = load()
 np.testing.assert_array_equal(two.rows(images), one.rows(images))
 np.testing.assert_array_equal(two.rows(images[:1]), one.rows(images[:1]))
