@@ -249,6 +249,11 @@ def load_head(path: str | Path) -> SavedHead:
 
     Raises:
         HeadFileError: It is missing, is no head file, is of another version, or is damaged.
+
+    >>> from onepass import load_head, train_head
+    >>> trained = train_head("photos.h5", head="ridge")
+    >>> load_head("photos.ridge.head").kind
+    'ridge'
     """
     path = Path(path)
     try:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from platformdirs import user_cache_path
 
 from onepass.extract.backbones import openvino_cache as compiled
 from onepass.extract.backbones.openvino_cache import CompiledBackbone
@@ -36,6 +37,14 @@ def process_that_ended() -> int:
     process = subprocess.Popen(["true"])
     process.wait(timeout=PATIENCE)
     return process.pid
+
+
+def test_without_a_chosen_place_the_cache_lies_where_the_system_keeps_caches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("ONEPASS_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert compiled.cache_folder() in (tmp_path / "onepass", user_cache_path("onepass"))
 
 
 def test_an_entry_is_found_by_key_and_by_facts(cache: Path):
