@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import json
+import math
 import signal
 import sys
 import warnings
@@ -158,8 +159,7 @@ def extract_command(
     if plan:
         from onepass import plan as estimate
 
-        unused = ("rehash", "accept_drift")
-        _show(estimate(**{name: value for name, value in options.items() if name not in unused}), as_json)
+        _show(estimate(**options), as_json)
         return
     from onepass import run_extraction
 
@@ -214,9 +214,12 @@ def train_head_command(
     What is not given is tuned on folds of the training images.
     """
     options = _given(locals())
-    if memory is not None:
-        options["memory"] = round(memory * 1e9)
     from onepass import train_head
+    from onepass.heads.classifiers.base import require_positive
+
+    if memory is not None:
+        require_positive(memory=memory)  # of GB, before they become bytes: nan and inf do not
+        options["memory"] = math.ceil(memory * 1e9)
 
     with _progress(f"training {head or 'the head'}", total=False):
         done = train_head(**options)
@@ -571,7 +574,7 @@ def _given(values: dict[str, Any], *others: str) -> dict[str, Any]:
 def _flag(name: str, *value: object) -> str:
     """A parameter of the library as it is typed here."""
     flag = _FLAGS.get(name, name).replace("_", "-")
-    if value in ((True,), (False,)):
+    if value and isinstance(value[0], bool):  # not 0 and 1, which equal them
         return f"--{flag}" if value[0] else f"--no-{flag}"
     return " ".join((f"--{flag}", *map(str, value)))
 

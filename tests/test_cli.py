@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from onepass.cli import _flag
 from onepass.extract import Backbone
 from onepass.extract.one_pass.run import run_extraction
 from onepass.features import FeatureFile
+from onepass.features.errors import OptionError, opt
 from onepass.heads import load_head
 from support import PATIENCE, MakeFolder, run_process, run_program, started, wait_for, write_folder
 
@@ -342,6 +344,9 @@ def test_backbones_lists_the_stages_of_one(tmp_path: Path, tiny_file: Path):
     (["train-head", "--class-weight", "cats=x"], 2, "error: --class-weight is 'cats=x'; needed: balanced, or such as"),
     (["train-head", "--class-weight", "emus=2"], 2, "error: class weights name 'emus'; the classes are cats, dogs.\n"),
     (["train-head", "--tune", "slow"], 2, "error: --tune is 'slow'; needed: one of none, fast, thorough.\n"),
+    (["train-head", "--memory", "nan"], 2, "error: --memory is nan; needed: a finite number above 0.\n"),
+    (["train-head", "--memory", "inf"], 2, "error: --memory is inf; needed: a finite number above 0.\n"),
+    (["fine-tune", "--boundary-cache", "nan"], 2, "error: --boundary-cache is 'nan'; needed: off, auto, or so many"),
     (["compare-heads", "--heads", "forest"], 2, "error: unknown head 'forest'; there are logreg, svm, rbf-svm, ridge,"),
     (["compare-heads", "none.h5"], 1, "error: there is no feature file none.h5. Make one"),
     (["onepass", "inspect", "none.h5"], 1, "error: there is no feature file none.h5. Make one"),
@@ -357,6 +362,11 @@ def test_mistakes_end_in_one_message_and_an_exit_code(work: Path, command: list[
     assert done.stderr.startswith(message)
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_only_true_and_false_are_spelled_as_switches():
+    message = f"{opt.max_flips(0)}, {opt.max_flips(1)}, {opt.accept_drift(True)}, {opt.labels(False)}"
+    assert OptionError(message).spelled(_flag) == "--max-flips 0, --max-flips 1, --accept-drift, --no-labels"
 
 
 def test_ctrl_c_keeps_the_rows_and_says_how_to_continue(make_folder: MakeFolder, tmp_path: Path):

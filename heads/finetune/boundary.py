@@ -50,25 +50,31 @@ def boundary_cost(boundary: str, shape: tuple[int, ...], *, images: int, views: 
     )
 
 
+def require_limit(limit: str) -> None:
+    """Refuses a limit that is neither off nor auto nor GB above 0."""
+    try:
+        known = limit in ("off", "auto") or float(limit) > 0
+    except ValueError:
+        known = False
+    if not known:
+        raise OptionError(f"{opt.boundary_cache} is {limit!r}; needed: off, auto, or so many GB.", boundary_cache=limit)
+
+
 def worth_keeping(cost: BoundaryCost, limit: str) -> bool:
     """Whether to keep the trunk's output.
 
     Args:
         cost: What it takes.
-        limit: off; auto, if it fits into half of the free disk; or GB it may take.
+        limit: off; auto, if it fits into half of the free disk; or GB it may take; see `require_limit`.
 
     Raises:
-        OptionError: The limit is none of these, or a number that is too small.
+        OptionError: The limit is a number that is too small.
     """
     if limit == "off":
         return False
     if limit == "auto":
         return cost.bytes <= (cost.free + cost.there) / 2
-    try:
-        most = float(limit) * 1e9
-    except ValueError:
-        raise OptionError(f"{opt.boundary_cache} is {limit!r}; needed: off, auto, or so many GB.") from None
-    if cost.bytes > most:
+    if cost.bytes > float(limit) * 1e9:
         raise OptionError(
             f"the boundary cache needs {cost.bytes / 1e9:.2f} GB ({cost}); {opt.boundary_cache} allows {limit}. Allow "
             f"more, take fewer {opt.views}, or train end to end with {opt.boundary_cache('off')}."

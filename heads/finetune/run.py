@@ -9,6 +9,7 @@ from onepass.features import FeatureFile, only_feature_file
 from onepass.features.errors import HeadFileError, OptionError, TrainingError, opt
 from onepass.features.tables import Record
 from onepass.heads.classifiers.base import class_weights
+from onepass.heads.finetune.boundary import require_limit
 from onepass.heads.finetune.model_file import FORMATS, require_place
 from onepass.heads.finetune.plan import KEEP, TuningPlan, TuningSettings, TuningStage, stages_to_train
 from onepass.heads.finetune.result import FineTuned, require_tensorboard
@@ -88,7 +89,7 @@ def fine_tune(
         workers=workers,
         from_scratch=from_scratch,
     )
-    _check_choices(keep, to, plan)
+    _check_choices(keep, to, str(boundary_cache), plan)
     if tensorboard:
         require_tensorboard()
     features, saved = _start(target, head, out, to)
@@ -114,12 +115,13 @@ def _plan(stages: tuple[TuningStage, ...], settings: TuningSettings, from_scratc
     return TuningPlan(stages=stages, **given)
 
 
-def _check_choices(keep: str, to: str, plan: TuningPlan) -> None:
+def _check_choices(keep: str, to: str, boundary_cache: str, plan: TuningPlan) -> None:
     """Refuses what neither a head nor an image is needed to refuse."""
     if keep not in KEEP:
         raise OptionError(f"{opt.keep} is {keep!r}; needed: one of {', '.join(KEEP)}.", keep=keep)
     if to not in FORMATS:
         raise OptionError(f"{opt.to} is {to!r}; needed: {' or '.join(FORMATS)}.", to=to)
+    require_limit(boundary_cache)
     require_drawable(plan.augment, fixed=plan.views > 1)
 
 

@@ -27,15 +27,15 @@ def require_memory(kind: str, needed: int, free: int, images: int) -> None:
         images: How many there are to train on.
 
     Raises:
-        TrainingError: With a number of images that would fit.
+        TrainingError: With a number of images that would fit, if any would.
     """
     if needed > free:
         # A Gaussian kernel grows with the square of the images; a share of the root of it fits in any case.
-        fit = int(images * min(free / needed, 1) * 0.9)
+        fit = max(0, int(images * min(free / needed, 1) * 0.9))
+        some = f"Train it on some of them with {opt.max_images(fit)}, or take" if fit else "Free some memory, or take"
         raise TrainingError(
-            f"{kind} needs about {needed / 1e9:.1f} GB for {images} images, and {free / 1e9:.1f} GB are free. Train it "
-            f"on some of them with {opt.max_images(fit)}, or take {opt.head('mlp')} or linear, "
-            "which read the file in pieces.",
+            f"{kind} needs about {needed / 1e9:.1f} GB for {images} images, and {free / 1e9:.1f} GB are free. {some} "
+            f"{opt.head('mlp')} or linear, which read the file in pieces.",
             needed=needed,
             free=free,
             max_images=fit,

@@ -121,15 +121,12 @@ class BackboneOptions(TypedDict, total=False):
     accept_drift: bool
 
 
-class _AllOptions(PredictionOptions, BackboneOptions, total=False):
-    pass
-
-
-_BACKBONE_OPTIONS = tuple(BackboneOptions.__annotations__)
+class PredictOptions(PredictionOptions, BackboneOptions, total=False):
+    """What `predict` takes: how images are classified, and how the backbone is found."""
 
 
 def predict(
-    head: str | Path | SavedHead, images: str | Path | Iterable[str | Path], **options: Unpack[_AllOptions]
+    head: str | Path | SavedHead, images: str | Path | Iterable[str | Path], **options: Unpack[PredictOptions]
 ) -> Predictions:
     """Classifies images with a trained head or a fine-tuned model, which bring their backbone along.
 
@@ -166,17 +163,23 @@ def none_readable(skipped: Sequence[SkippedImage]) -> str:
 
 
 def predict_stream(
-    head: str | Path | SavedHead, images: Iterable[str | Path], **options: Unpack[_AllOptions]
+    head: str | Path | SavedHead, images: Iterable[str | Path], **options: Unpack[PredictOptions]
 ) -> Iterator[Answer]:
     """`predict` for any number of images: each answer comes while later images are still being read.
 
     Returns:
         An answer, or a `SkippedImage` with the reason, for each image in the order of the images.
     """
+    saved, backbone, settings = ready(head, options)
+    return answers(saved, backbone, find_images(map(Path, images)), settings)
+
+
+def ready(head: str | Path | SavedHead, options: PredictOptions) -> tuple[SavedHead, Backbone, "Settings"]:
+    """The options of `predict`, checked, then the head with its backbone, which takes long; errors as `predict`."""
     given: Record = dict(options)
-    own = {name: given.pop(name) for name in _BACKBONE_OPTIONS if name in given}
+    of_backbone: Record = {name: given.pop(name) for name in BackboneOptions.__annotations__ if name in given}
     settings = Settings(**given)
-    return answers(*load_classifier(head, **own), find_images(map(Path, images)), settings)
+    return *load_classifier(head, **of_backbone), settings
 
 
 def load_classifier(head: str | Path | SavedHead, **options: Unpack[BackboneOptions]) -> tuple[SavedHead, Backbone]:

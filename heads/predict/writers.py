@@ -19,13 +19,11 @@ from onepass.features.errors import OptionError, OutputError, UnreadableImageErr
 from onepass.features.tables import Record
 from onepass.heads.predict.classify import (
     Answer,
-    BackboneOptions,
     Prediction,
-    PredictionOptions,
-    Settings,
+    PredictOptions,
     answers,
-    load_classifier,
     none_readable,
+    ready,
 )
 from onepass.heads.saved_head import SavedHead
 
@@ -120,10 +118,6 @@ class Written:
         return f"{self.out}: {self.predicted} images predicted, {len(self.skipped)} skipped"
 
 
-class _WriteOptions(PredictionOptions, BackboneOptions, total=False):
-    pass
-
-
 def write_predictions(
     head: str | Path | SavedHead,
     images: Iterable[str | Path] = (),
@@ -131,7 +125,7 @@ def write_predictions(
     out: str = "text",
     watch: str | Path | None = None,
     progress: Callable[[int, int | None, str], None] | None = None,
-    **options: Unpack[_WriteOptions],
+    **options: Unpack[PredictOptions],
 ) -> Written:
     """`predict` for any number of images, written while later ones are still being read.
 
@@ -152,10 +146,7 @@ def write_predictions(
     if watch and Path(out).suffix in (".json", ".parquet"):
         raise OptionError(f"{opt.watch} has no end, which .json and .parquet need; write .csv or .jsonl.", out=out)
     later = watch_folder(Path(watch)) if watch else ()
-    given: Record = dict(options)
-    own = {name: given.pop(name) for name in BackboneOptions.__annotations__ if name in given}
-    settings = Settings(**given)
-    saved, backbone = load_classifier(head, **own)
+    saved, backbone, settings = ready(head, options)
     classify = partial(answers, saved, backbone, settings=settings)
     batches = itertools.chain([classify(find_images(map(Path, images)))], map(classify, later))
     ranks = min(settings.top, len(saved.class_names))

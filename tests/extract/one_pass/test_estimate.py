@@ -46,3 +46,14 @@ def test_the_command_prints_a_plan(make_folder: MakeFolder, tiny_file: Path, tmp
     assert json.loads(run_program(*command, "--json", cwd=tmp_path).stdout)["to_compute"] == 6
     assert run_program(*command, cwd=tmp_path).stdout.startswith("photos.tiny.h5: 6 images, 6 to compute\ntime    ")
     assert not (tmp_path / "photos.tiny.h5").exists()
+
+
+def test_the_plan_of_a_rehash_counts_what_the_rehash_tries_again(
+    make_folder: MakeFolder, tiny_file: Path, tmp_path: Path
+):
+    (make_folder({"cats": 3, "dogs": 3}) / "cats" / "broken.jpg").write_bytes(b"no image")
+    command = ("extract", "photos", "--backbone", str(tiny_file))
+    assert run_program(*command, cwd=tmp_path).returncode == 0
+    for options, count in (((), 0), (("--rehash",), 1), (("--accept-drift",), 0)):
+        done = run_program(*command, "--plan", *options, "--json", cwd=tmp_path)
+        assert json.loads(done.stdout)["to_compute"] == count

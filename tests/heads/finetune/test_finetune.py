@@ -489,8 +489,12 @@ def test_the_boundary_is_kept_where_it_fits(tmp_path: Path):
     assert worth_keeping(cost, "0.001")
     with pytest.raises(OptionError, match="allows 0.0000001"):
         worth_keeping(cost, "0.0000001")
+
+
+@pytest.mark.parametrize("limit", ["much", "nan", "0", "-1", ""])
+def test_a_limit_of_the_boundary_cache_that_is_none_is_refused_before_anything_is_read(limit: str):
     with pytest.raises(OptionError, match="so many GB"):
-        worth_keeping(cost, "much")
+        fine_tune("nothing.head", boundary_cache=limit)
 
 
 def test_an_image_that_changed_since_is_named(features: Path, logreg: SavedHead, tmp_path: Path, make_folder: Callable):

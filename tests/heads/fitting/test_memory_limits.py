@@ -32,6 +32,11 @@ def test_the_number_offered_always_fits(head):
         require_memory(head.kind, head.memory_needed(offered, views, width), free, offered)
 
 
+def test_no_number_is_offered_where_none_fits():
+    with pytest.raises(TrainingError, match=r"are free\. Free some memory, or take head='mlp' or linear, which read"):
+        require_memory("svm", 10**9, 1, 1000)
+
+
 def test_what_is_free_is_known():
     assert 10**7 < free_memory() < 2**40
 
