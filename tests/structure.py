@@ -1,6 +1,7 @@
 """The structure of the code, read from its imports: python tests/structure.py prints what is counted."""
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -109,6 +110,24 @@ def largest_folder(room: str) -> tuple[str, int]:
     return largest, sizes[largest]
 
 
+def glue() -> list[str]:
+    """Where the command line, a benchmark or an example builds what fine_tune and export build for themselves."""
+    rooms = [ROOT / "heads" / "finetune", ROOT / "heads" / "export", ROOT / "extract" / "backbones" / "trainable.py"]
+    files = [path for room in rooms for path in (room.rglob("*.py") if room.is_dir() else [room])]
+    parts = {node.name for path in files for node in ast.walk(_tree(path)) if isinstance(node, ast.ClassDef)}
+    texts = [(path, path.read_text()) for path in (ROOT / "cli.py", *(ROOT / "benchmarks").glob("*.py"))]
+    examples = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    pages = (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+    texts += [(page, "\n".join(examples.findall(page.read_text()))) for page in pages]
+    found = []
+    for path, text in texts:
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call):
+                names = {n.id for n in ast.walk(node.func) if isinstance(n, ast.Name)}
+                found += [f"{path.name}: {name}" for name in sorted(names & parts)]
+    return found
+
+
 def longest_signatures(most: int) -> list[str]:
     """Functions with more parameters than that, those of the user's options included."""
     found = []
@@ -126,4 +145,5 @@ if __name__ == "__main__":
     print("import cycles:", len(cycles(graph())), *cycles(graph()), sep="\n  ")
     print("lines of cli.py:", len((ROOT / "cli.py").read_text().splitlines()))
     print("Any in heads/:", count_any("heads"))
+    print("glue outside the library:", len(glue()), *glue(), sep="\n  ")
     print("functions of more than six parameters:", *longest_signatures(6), sep="\n  ")

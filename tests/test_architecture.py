@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from structure import ROOMS, ROOT, count_any, cycles, graph, imports, largest_folder, modules
+from structure import ROOMS, ROOT, count_any, cycles, glue, graph, imports, largest_folder, modules
 from support import run_process
 
 
@@ -25,6 +25,10 @@ def test_no_folder_and_no_file_grows_past_what_one_reads_at_a_glance():
     assert largest_folder("heads")[1] <= 12
     assert len((ROOT / "cli.py").read_text().splitlines()) <= 650
     assert count_any("heads") <= 120
+
+
+def test_nobody_outside_the_library_builds_what_fine_tune_or_export_need():
+    assert glue() == []
 
 
 def test_the_feature_file_needs_numpy_and_h5py_alone():

@@ -2,15 +2,17 @@
 
 import doctest
 import importlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from onepass import extract_features
 from onepass.features.writer import RowWriter, write_feature_file
 from structure import modules
-from support import GOLDEN, blobs, make_spec, make_table, plain
+from support import GOLDEN, MakeFolder, blobs, make_spec, make_table, plain
 
 EXAMPLES = [name for name, path in modules().items() if ">>>" in path.read_text()]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE | doctest.IGNORE_EXCEPTION_DETAIL
@@ -27,8 +29,19 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Gener
         writer.commit(plain(range(120)), x)
 
 
-@pytest.mark.usefixtures("photos")
+@pytest.fixture
+def pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_folder: MakeFolder, tiny_file: Path) -> None:
+    """The current folder, with a network of the user's own, images, their features, and two images to classify."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(tiny_file, "mine.keras")
+    extract_features(make_folder({"cats": 15, "dogs": 15}, name="pets"), "mine.keras")
+    Path("more").mkdir()
+    shutil.copy("pets/cats/0.png", "new.png")
+    shutil.copy("pets/dogs/0.png", "more/0.png")
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_examples_in_docstrings_are_true(name: str):
+def test_examples_in_docstrings_are_true(name: str, request: pytest.FixtureRequest):
+    request.getfixturevalue("pets" if "mine." in modules()[name].read_text() else "photos")
     found = doctest.testmod(importlib.import_module(name), optionflags=FLAGS)
     assert not found.failed

@@ -38,32 +38,31 @@ def build_lite0(image_size: int, *, classifier: bool = False) -> Any:
     keras = import_keras()
     layers = keras.layers
 
-    def conv(x: Any, name: str, bn: str, filters: int, kernel: int, stride: int, relu: bool = True) -> Any:
-        x = layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False, name=name)(x)
-        return norm(x, bn, relu)
+    def conv(x: Any, name: str, filters: int, kernel: int = 1, stride: int = 1) -> Any:
+        return layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False, name=name)(x)
 
-    def depthwise(x: Any, name: str, bn: str, kernel: int, stride: int) -> Any:
-        x = layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False, name=name)(x)
-        return norm(x, bn, True)
+    def depthwise(x: Any, name: str, kernel: int, stride: int) -> Any:
+        return layers.DepthwiseConv2D(kernel, stride, padding="same", use_bias=False, name=name)(x)
 
-    def norm(x: Any, name: str, relu: bool) -> Any:
+    def norm(x: Any, name: str, relu: bool = True) -> Any:
         x = layers.BatchNormalization(epsilon=1e-3, momentum=0.99, name=name)(x)
         return layers.ReLU(6.0, name=name + "_relu6")(x) if relu else x
 
     inputs = keras.Input((image_size, image_size, 3))
-    x = conv(inputs, "_conv_stem", "_bn0", 32, 3, 2)
+    x = norm(conv(inputs, "_conv_stem", 32, 3, 2), "_bn0")
     block, channels = 0, 32
     for kernel, first_stride, expansion, out, repeats in _STAGES:
         for repeat in range(repeats):
             before, prefix = x, f"_blocks.{block}."
             if expansion > 1:
-                x = conv(x, prefix + "_expand_conv", prefix + "_bn0", channels * expansion, 1, 1)
-            x = depthwise(x, prefix + "_depthwise_conv", prefix + "_bn1", kernel, first_stride if repeat == 0 else 1)
-            x = conv(x, prefix + "_project_conv", prefix + "_bn2", out, 1, 1, relu=False)
+                x = norm(conv(x, prefix + "_expand_conv", channels * expansion), prefix + "_bn0")
+            stride = first_stride if repeat == 0 else 1
+            x = norm(depthwise(x, prefix + "_depthwise_conv", kernel, stride), prefix + "_bn1")
+            x = norm(conv(x, prefix + "_project_conv", out), prefix + "_bn2", relu=False)
             if repeat > 0:
                 x = layers.Add(name=prefix + "add")([x, before])
             block, channels = block + 1, out
-    x = conv(x, "_conv_head", "_bn1", 1280, 1, 1)
+    x = norm(conv(x, "_conv_head", 1280), "_bn1")
     if classifier:
         x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
         x = layers.Dense(1000, name="_fc")(x)

@@ -59,6 +59,10 @@ def load_backbone(
         OptionError: A value is unknown or does not go with another one.
         BackboneError: The backbone cannot be built or run here.
         WeightsError: Its weights cannot be had.
+
+    >>> backbone = load_backbone("mine.keras", precision="float32")
+    >>> backbone.spec.image_size, backbone.spec.width
+    (32, 8)
     """
     check_choices(resize=(resize, RESIZES), pooling=(pooling, POOLINGS))
     check_choices(engine=(engine, ENGINES), precision=(precision, PRECISIONS))

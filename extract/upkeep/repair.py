@@ -89,6 +89,9 @@ def repair(
         FeatureFileError: Nothing in the file can be believed, or the images are needed to repair it.
         DriftError: This machine computes other rows than the file's.
         UserError: The images or the backbone cannot be had.
+
+    >>> print(repair("pets.mine.h5"))
+    pets.mine.h5: nothing to repair
     """
     path = only_feature_file() if path is None else Path(path)
     path = path.resolve() if path.is_symlink() else path

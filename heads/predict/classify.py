@@ -141,8 +141,11 @@ def predict(
         HeadFileError, TrainingError: It is no head and no model.
         BackboneError, WeightsError, SpecMismatchError, DriftError: The backbone cannot be had as it was.
 
-    >>> predict("photos.resnet50.mlp.head", ["new.jpg", "more/"])  # doctest: +SKIP
-    new.jpg  cat 0.981  dog 0.019
+    >>> from onepass import predict, train_head
+    >>> trained = train_head("pets.mine.h5", out="pets.head")
+    >>> print(predict("pets.head", ["new.png", "more/"]))
+    new.png  cats ...  dogs ...
+    more/0.png  dogs ...  cats ...
     """
     some = [images] if isinstance(images, str | Path) else images
     found = Predictions([])
@@ -169,6 +172,11 @@ def predict_stream(
 
     Returns:
         An answer, or a `SkippedImage` with the reason, for each image in the order of the images.
+
+    >>> from onepass import predict_stream, train_head
+    >>> trained = train_head("pets.mine.h5", out="pets.head")
+    >>> [str(answer.path) for answer in predict_stream("pets.head", ["new.png", "more/"])]
+    ['new.png', 'more/0.png']
     """
     saved, backbone, settings = ready(head, options)
     return answers(saved, backbone, find_images(map(Path, images)), settings)

@@ -94,7 +94,10 @@ def evaluate(
         OptionError: An option is wrong.
         UserError: Head, feature file, folder or backbone cannot be used; the message says what to do.
 
-    >>> evaluate("photos.resnet50.mlp.head", "new_photos/")  # doctest: +SKIP
+    >>> from onepass import evaluate, train_head
+    >>> trained = train_head("pets.mine.h5", out="pets.head")
+    >>> evaluate("pets.head", "pets/", split="test").measured_on
+    'test'
     """
     if rows is not None:
         return _on_rows(head, target, rows, trained)

@@ -90,7 +90,10 @@ def nearest(
         HeadFileError: It is no head, or its feature file is not where it was.
         UserError: As `nearest_images` and `SavedHead.load_backbone`.
 
-    >>> nearest("photos.resnet50.mlp.head", "new.jpg", k=3)  # doctest: +SKIP
+    >>> from onepass import nearest, train_head
+    >>> trained = train_head("pets.mine.h5", out="pets.head")
+    >>> print(nearest("pets.head", "more/0.png", k=1))
+    dogs/0.png  dogs  train  1.000
     """
     saved = head if isinstance(head, SavedHead) else load_head(head)
     _require_count(k)

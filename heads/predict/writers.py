@@ -142,6 +142,11 @@ def write_predictions(
         OptionError: The file exists, has another ending, or an option is wrong.
         OutputError: The disk is full, say.
         UserError: As `predict`.
+
+    >>> from onepass import train_head, write_predictions
+    >>> trained = train_head("pets.mine.h5", out="pets.head")
+    >>> write_predictions("pets.head", ["new.png", "more/"], out="answers.csv").predicted
+    2
     """
     if watch and Path(out).suffix in (".json", ".parquet"):
         raise OptionError(f"{opt.watch} has no end, which .json and .parquet need; write .csv or .jsonl.", out=out)
