@@ -31,7 +31,7 @@ def main(
     with FeatureFile(features) as file:
         trained, scored, part = training_parts(file)
         (x, y), (asked, labels) = file.read(trained), file.read(scored)
-        groups, names, spec = file.table.group_ids()[trained], file.class_names, str(file.spec)
+        groups, names, spec = file.group_ids()[trained], file.class_names, str(file.spec)
     elsewhere = {path.stem: _rows(path) for path in others}
     unknown = _fitted(head, x, y, groups, alpha)
     found = unknown(asked)

@@ -204,6 +204,10 @@ class FeatureFile:
             raise OptionError(f"unknown split {split!r}; there are {', '.join(SPLITS)}.")
         return np.flatnonzero(self.committed & (self.table.splits == SPLITS.index(split)))
 
+    def group_ids(self) -> np.ndarray:
+        """(n,) int64, equal for images that must stay on one side wherever images are dealt out."""
+        return self.table.group_ids()
+
     def rows_to_score(self, part: str = "auto", *, seen: np.ndarray) -> tuple[np.ndarray, str]:
         """Committed images that give an honest score of a head.
 
@@ -216,7 +220,7 @@ class FeatureFile:
         """
         usable = np.flatnonzero(self.committed)
         drawn = bool(self.provenance.get("drawn_split"))
-        hashes, ids = self.table.content_hashes[usable], self.table.group_ids()[usable]
+        hashes, ids = self.table.content_hashes[usable], self.group_ids()[usable]
         chosen, part = rows_to_score(self.table.splits[usable], hashes, part, drawn=drawn, seen=seen, ids=ids)
         return usable[chosen], part
 

@@ -224,7 +224,7 @@ def fit_on(
         if isinstance(estimator, NetHead) and needed > free:
             return estimator.fit_chunks(FileRows(file, rows, memory=free // 2))
         require_memory(estimator.kind, needed, free, len(rows))
-        return estimator.fit(file.read_views(rows)[0], labels, groups=file.table.group_ids()[rows], shared=shared)
+        return estimator.fit(file.read_views(rows)[0], labels, groups=file.group_ids()[rows], shared=shared)
     finally:
         estimator.class_weight = named
 
@@ -272,7 +272,7 @@ def learn_out_of_distribution(
     Returns:
         What was learned, None if no image can be held out; and (m,) indices into `rows` of the images used.
     """
-    y, groups = file.table.labels[rows], file.table.group_ids()[rows]
+    y, groups = file.table.labels[rows], file.group_ids()[rows]
     most = max(min(MOST_IMAGES, _OUT_OF_DISTRIBUTION_BYTES // (4 * file.spec.width)), 200)
     places = some_of(np.arange(len(rows)), y, most, seed=seed)
     fold_of = assign_folds(y[places], groups=groups[places], seed=seed)

@@ -98,7 +98,7 @@ def _label_errors(
 
 def _kept_together(file: FeatureFile, positions: np.ndarray) -> np.ndarray:
     """(m, 2) indices into `positions`: each image of a group or an exact copy, with the first of its kind."""
-    _, first, member = np.unique(file.table.group_ids()[positions], return_index=True, return_inverse=True)
+    _, first, member = np.unique(file.group_ids()[positions], return_index=True, return_inverse=True)
     return np.stack([first[member], np.arange(len(positions))], axis=1)
 
 

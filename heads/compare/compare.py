@@ -143,7 +143,7 @@ class _Judge:
     def __init__(self, file: FeatureFile, images: np.ndarray, rounds: Rounds, metric: str) -> None:
         self.rounds, self.metric = rounds, metric
         self.y = [file.table.labels[images[at.scored]].astype(np.int64) for at in rounds.rounds]
-        groups = file.table.group_ids()[images[rounds.rounds[0].scored]]
+        groups = file.group_ids()[images[rounds.rounds[0].scored]]
         self.groups = groups if len(np.unique(groups)) < len(groups) else None
 
     def comparison(self, entries: list[_Entry], paths: Sequence[str | Path]) -> HeadsComparison:

@@ -97,7 +97,7 @@ def repeated_folds(file: FeatureFile, images: np.ndarray, *, cv: str) -> Rounds:
 def kept_together(file: FeatureFile, positions: np.ndarray) -> np.ndarray:
     """(n,) equal numbers for images of one group, and for near and exact copies of each other."""
     near = near_duplicates(file.read(positions)[0], threshold=threshold_for(file.spec)).positions
-    _, first, member = np.unique(file.table.group_ids()[positions], return_index=True, return_inverse=True)
+    _, first, member = np.unique(file.group_ids()[positions], return_index=True, return_inverse=True)
     alike = np.stack([np.arange(len(positions)), first[member]], axis=1)
     return connected(len(positions), np.concatenate([near, alike]))
 

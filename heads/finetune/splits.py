@@ -49,7 +49,7 @@ class Parts:
         if drawn:
             table = file.table
             fold_of = assign_folds(
-                table.labels[train].astype(np.int64), groups=table.group_ids()[train], folds=_FOLDS, seed=seed
+                table.labels[train].astype(np.int64), groups=file.group_ids()[train], folds=_FOLDS, seed=seed
             )
             held_out = fold_masks(fold_of)[:, 0] if fold_masks(fold_of).shape[1] else np.zeros(len(train), bool)
             train, val = train[~held_out], train[held_out]

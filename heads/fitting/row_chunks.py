@@ -152,7 +152,7 @@ class FileRows:
 
     @property
     def groups(self) -> np.ndarray:
-        return np.asarray(self._file.table.group_ids()[self._positions])
+        return np.asarray(self._file.group_ids()[self._positions])
 
     def chunks(self, seed: int | None) -> Iterator[Chunk]:
         """See `RowSource`. Blocks of neighbouring rows are shuffled; rows within a chunk are not.

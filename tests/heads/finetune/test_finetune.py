@@ -402,7 +402,7 @@ def test_a_validation_part_is_taken_from_training_in_whole_groups(tmp_path: Path
         assert parts.drawn
         assert parts.tested_on == "test"
         assert 4 <= len(parts.val) <= 8
-        groups = file.table.group_ids()
+        groups = file.group_ids()
         assert not set(groups[parts.val]) & set(groups[parts.train])
         assert set(parts.val) | set(parts.train) == set(file.rows_of("train"))
         saved = train_head(tmp_path / "x.h5", head="logreg", C=0.5, tune="none", out=tmp_path / "x.head").head
