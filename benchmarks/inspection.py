@@ -29,7 +29,6 @@ from onepass.heads.audit.inspect import inspect
 from onepass.heads.audit.label_errors import out_of_fold, suspects
 from onepass.heads.audit.report import Inspection
 from onepass.heads.classifiers.base import Head
-from onepass.heads.near_duplicates import connected, leaked, near_duplicates, threshold_for
 
 WRONG = Path(__file__).parent / "inspection_judged.json"
 COPIES_PER_KIND = 5
@@ -142,11 +141,11 @@ def score_duplicates(
 
 
 def score_leaks(path: Path, planted: int) -> dict[str, Any]:
-    """What `leaked` says of all that is not in the train part."""
+    """What `FeatureFile.leaked` says of all that is not in the train part."""
     with FeatureFile(path) as file:
         trained = file.rows_of("train")
         scored = np.setdiff1d(np.flatnonzero(file.committed), trained)
-        called = leaked(file, scored, trained)
+        called = file.leaked(scored, trained)
         copies = np.array([file.table.paths[i].endswith("-copy.jpg") for i in scored])
     return {
         "recall": round(float((called & copies).sum() / planted), 4),
@@ -186,7 +185,7 @@ def compare_methods(
         positions = np.flatnonzero(file.committed)
         x, y = file.read(positions)
         sources = [origin[file.table.paths[i]] for i in positions]
-        groups = connected(len(x), near_duplicates(x, threshold=threshold_for(file.spec)).positions)
+        groups = file.group_ids()[positions]
     methods: dict[str, Callable[[], np.ndarray]] = {
         "lda": lambda: held_out(LDAHead(), x, y, groups),
         "knn": lambda: held_out(KNNHead(), x, y, groups),

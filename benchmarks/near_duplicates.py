@@ -5,7 +5,7 @@
 Of some photos of each DATA (class folders) known duplicates are made, one kind at a time, and put beside
 all of its photos, as they would lie in a feature file. Three statistics are compared by how many of these
 copies are more alike than any two photos of different classes: the cosine of plain rows, of rows less
-their mean, and of whitened rows, which is what `onepass.heads.near_duplicates` takes.
+their mean, and of whitened rows, which is what `onepass.features.copies` takes.
 
 Real data hold real near duplicates, so pairs of one class are only called false by somebody who looked:
 --sheet FILE draws the pairs above --lowest, and near_duplicates_judged.json names, by data set, those that show
@@ -29,7 +29,7 @@ from onepass.extract import Backbone, load_backbone
 from onepass.extract.data.folders import scan_folder
 from onepass.extract.machine import machine
 from onepass.features import ImageTable
-from onepass.heads.near_duplicates import Pairs, near_duplicates, whitened
+from onepass.features.copies import Pairs, near_duplicates, whitened
 
 JUDGED = Path(__file__).parent / "near_duplicates_judged.json"
 FLIP = "flip"
@@ -52,7 +52,8 @@ def main(
     for folder in data:
         table = scan_folder(folder).table
         rows, copies, sample = cached_rows(cache, network, folder, table, photos)
-        pairs = near_duplicates(rows, threshold=lowest, contents=table.content_hashes)
+        nothing = np.zeros((len(rows), 24, 24), np.uint8)  # thumbnails are measured by copies.py
+        pairs = near_duplicates(rows, nothing, threshold=lowest, contents=table.content_hashes)
         false = [is_false(table, pair, judged.get(folder.name, {})) for pair in pairs.positions.tolist()]
         cosines = {name: copy_cosines(make, rows, sample, copies) for name, make in STATISTICS.items()}
         figures[folder.name] = {

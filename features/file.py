@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 import weakref
 import zlib
 from collections.abc import Iterator
@@ -12,12 +13,15 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from onepass.features.errors import FeatureFileError, OptionError
+from onepass.features.contents import seen_before
+from onepass.features.copies import copy_groups, threshold_for
+from onepass.features.errors import FeatureFileError, OnepassWarning, OptionError
 from onepass.features.header import damaged, is_feature_file, open_descriptor, read_header
 from onepass.features.layout import Extent
 from onepass.features.splits import SPLITS, content_split, rows_to_score
 from onepass.features.table import ImageTable
 from onepass.features.tables import html_table
+from onepass.features.thumbnails import LEAST, SIDE
 
 if TYPE_CHECKING:
     import pandas
@@ -204,9 +208,85 @@ class FeatureFile:
             raise OptionError(f"unknown split {split!r}; there are {', '.join(SPLITS)}.")
         return np.flatnonzero(self.committed & (self.table.splits == SPLITS.index(split)))
 
+    @property
+    def keeps_thumbnails(self) -> bool:
+        """False for files of onepass 0.1, which have no place for them."""
+        return "thumbnails" in self.extents
+
+    @cached_property
+    def thumbnails(self) -> np.ndarray:
+        """(n, 24, 24) uint8, grey; all zeros where there is none that matches its checksum."""
+        if not self.keeps_thumbnails:
+            return np.zeros((len(self), SIDE, SIDE), np.uint8)
+        return np.where(self.thumbnailed()[:, None, None], self.stored("thumbnails"), 0)
+
+    def thumbnailed(self) -> np.ndarray:
+        """(n,) bool: which images have a thumbnail that matches its checksum."""
+        if not self.keeps_thumbnails:
+            return np.zeros(len(self), bool)
+        found = [zlib.crc32(thumbnail) for thumbnail in self.stored("thumbnails")]
+        return np.asarray(np.array(found, np.uint32) == self.stored("thumbnail_checksums"))
+
+    @cached_property
+    def copies(self) -> np.ndarray:
+        """(n,) int64: equal for copies of one picture, the lowest position among them; see `copy_groups`.
+
+        `extract` keeps them in the file. Where they are not there, or were found among other rows than the file has
+        now, they are searched here, which takes `COPIES_MEMORY` and seconds to minutes.
+
+        Raises:
+            FeatureFileError: A row's bytes have changed.
+
+        Warns:
+            OnepassWarning: The file is of onepass 0.1 and has no thumbnails.
+        """
+        if (kept := self.kept_copies()) is not None:
+            return kept
+        if not self.keeps_thumbnails and self.committed.any():
+            warnings.warn(
+                f"{self.path} keeps no thumbnails, so copies that were turned or made grey are not found. Run the same "
+                "extract command again: it reads the images, and the backbone does not run.",
+                OnepassWarning,
+                stacklevel=2,
+            )
+        there = np.flatnonzero(self.committed)
+        found = copy_groups(lambda: self.pieces(there), self.thumbnails[there], threshold=threshold_for(self.spec))
+        groups = np.arange(len(self))
+        groups[there] = there[found]
+        return groups
+
+    def kept_copies(self) -> np.ndarray | None:
+        """`copies` as the file keeps them; None if it does not, or they belong to other rows than it has now."""
+        if not self.keeps_thumbnails:
+            return None
+        copies = self.stored("copies")
+        return copies.astype(np.int64) if self.copies_digest(copies) == self.stored("copies_sha256").tobytes() else None
+
+    def copies_digest(self, copies: np.ndarray) -> bytes:
+        """SHA-256 of copies with all that they hang on: flags and checksums of rows and thumbnails, the rule."""
+        found = hashlib.sha256(f"whitened {threshold_for(self.spec)}, thumbnails {LEAST}".encode())
+        for name in ("committed", "checksums", "thumbnail_checksums"):
+            found.update(self.stored(name).tobytes())
+        found.update(copies.astype("<i4").tobytes())
+        return found.digest()
+
     def group_ids(self) -> np.ndarray:
-        """(n,) int64, equal for images that must stay on one side wherever images are dealt out."""
-        return self.table.group_ids()
+        """(n,) int64, equal for images that must stay on one side wherever images are dealt out.
+
+        Those are images of one group, and copies of one picture, exact or not; see `copies`.
+        """
+        return self.table.group_ids(self.copies)
+
+    def leaked(self, scored: np.ndarray, trained: np.ndarray) -> np.ndarray:
+        """(m,) bool: which images to score are copies of training images, exact or not.
+
+        Args:
+            scored: (m,) positions.
+            trained: (t,) positions.
+        """
+        contents = self.table.content_hashes
+        exact = seen_before(contents[scored], contents[trained])
+        return np.asarray(exact | np.isin(self.copies[scored], self.copies[trained]))
 
     def rows_to_score(self, part: str = "auto", *, seen: np.ndarray) -> tuple[np.ndarray, str]:
         """Committed images that give an honest score of a head.
@@ -237,7 +317,14 @@ class FeatureFile:
         usable = np.flatnonzero(self.committed)
         table = self.table
         groups = [table.groups[i] for i in usable]
-        chosen = content_split(table.content_hashes[usable], table.labels[usable], groups=groups, test=test, seed=seed)
+        chosen = content_split(
+            table.content_hashes[usable],
+            table.labels[usable],
+            groups=groups,
+            copies=self.copies[usable],
+            test=test,
+            seed=seed,
+        )
         return usable[~chosen], usable[chosen]
 
     def read(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

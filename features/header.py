@@ -11,8 +11,9 @@ import h5py
 import numpy as np
 
 from onepass.features.errors import DamagedHeaderError, FeatureFileError, opt
-from onepass.features.layout import FORMAT, VERSION, Extent, digests, encoded, per_image, table_extents
+from onepass.features.layout import FORMAT, VERSION, Extent, digests, encoded, optional, per_image, table_extents
 from onepass.features.spec import Spec
+from onepass.features.thumbnails import SIDE
 
 _ATTRIBUTES = ("spec", "provenance", "header_sha256", "classes_sha256", "tables_sha256")
 _AGAIN = f"Or delete it, or choose another file with {opt.out}, and extract again."
@@ -92,7 +93,7 @@ def read_header(path: Path, descriptor: int) -> Header:
         with open(descriptor, "rb", closefd=False) as raw, h5py.File(raw, "r") as file:
             _check_format(path, file)
             attributes = {name: str(_text(file.attrs[name])) for name in _ATTRIBUTES}
-            extents = {name: Extent.of(file, name) for name in encoded()}
+            extents = {name: Extent.of(file, name) for name in encoded() if name in file or not optional(name)}
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise FeatureFileError(
             f"{path} cannot be read as a feature file: {error}. It is another kind of file or is damaged. {_AGAIN}"
@@ -123,8 +124,11 @@ def _check_format(path: Path, file: h5py.File) -> None:
 
 def _check_shapes(path: Path, extents: dict[str, Extent], spec: Spec, size: int) -> None:
     n, views, width = (*extents["rows"].shape, 0, 0, 0)[:3]
-    for name, (dtypes, rank) in encoded().items():
-        extent = extents[name]
+    later = [name for name in encoded() if optional(name)]
+    if (missing := [name for name in later if name not in extents]) and len(missing) < len(later):
+        raise damaged(path, f"it lacks {missing[0]}")
+    for name, extent in extents.items():
+        dtypes, rank = encoded()[name]
         fits = extent.dtype in dtypes or extent.dtype.kind == "S" == dtypes[0].kind
         if not fits or len(extent.shape) != rank:
             needed = " or ".join(map(str, dtypes))
@@ -138,6 +142,10 @@ def _check_shapes(path: Path, extents: dict[str, Extent], spec: Spec, size: int)
     for name in ("rows", "golden_rows"):
         if extents[name].shape[2] != spec.width:
             raise damaged(path, f"its {name} are {extents[name].shape[2]} wide, its spec says {spec.width}")
+    wanted = {"thumbnails": (n, SIDE, SIDE), "copies_sha256": (32,)}
+    for name in wanted.keys() & extents.keys():
+        if extents[name].shape != wanted[name]:
+            raise damaged(path, f"its {name} have the shape {extents[name].shape}")
     if extents["content_hashes"].shape[1] != 32 or views < 1 or width < 1:
         raise damaged(path, f"its rows have the shape {extents['rows'].shape}")
 

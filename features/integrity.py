@@ -15,7 +15,7 @@ class Damage:
     """One thing that is not as it was written.
 
     Attributes:
-        part: row, entry (of the image tables), skip record, committed flag, class names, checksum of the
+        part: row, entry (of the image tables), thumbnail, skip record, committed flag, class names, checksum of the
             tables, or header.
         image: Path of the image; as damaged as its entry is. Empty for what concerns no single image.
         position: Of the image in the file; -1 for what concerns no single image.
@@ -86,6 +86,9 @@ def check_file(path: Path) -> Integrity:
         bad_flags = file.stored("committed") > 1
         for part, found in (("row", bad_rows), ("committed flag", bad_flags)):
             damage += [Damage(part, table.paths[i], i, view) for i, view in np.argwhere(found).tolist()]
+        if file.keeps_thumbnails:
+            bad = ~file.thumbnailed() & (file.stored("thumbnail_checksums") != 0)
+            damage += [Damage("thumbnail", table.paths[i], i) for i in np.flatnonzero(bad).tolist()]
         records = file.skip_records()
         damage += [Damage("skip record", table.paths[i], i) for i in np.flatnonzero(records == -1).tolist()]
         return Integrity(

@@ -15,6 +15,7 @@ from h5py import h5d, h5p, h5s, h5t
 
 from onepass.features.spec import Spec
 from onepass.features.table import ImageTable
+from onepass.features.thumbnails import SIDE
 
 FORMAT = "onepass-features"
 VERSION = 3
@@ -40,12 +41,24 @@ _STATE: dict[str, tuple[np.dtype, int]] = {
     "checksums": (np.dtype("<u4"), 2),
     "skip_reasons": (np.dtype("S"), 1),
 }
+_COPIES: dict[str, tuple[np.dtype, int]] = {
+    "thumbnails": (np.dtype("u1"), 3),
+    "thumbnail_checksums": (np.dtype("<u4"), 1),
+    "copies": (np.dtype("<i4"), 1),
+    "copies_sha256": (np.dtype("u1"), 1),
+}
+"""What copies are known by; files of onepass 0.1 have none of it."""
 
 
 def encoded() -> dict[str, tuple[tuple[np.dtype, ...], int]]:
     """Every dataset of the format: name -> (types it may have, rank)."""
-    fixed = {name: ((dtype,), rank) for name, (dtype, rank) in {**_TABLES, **_STATE}.items()}
+    fixed = {name: ((dtype,), rank) for name, (dtype, rank) in {**_TABLES, **_STATE, **_COPIES}.items()}
     return {**fixed, "rows": (tuple(ROW_DTYPES.values()), 3)}
+
+
+def optional(name: str) -> bool:
+    """True for datasets that files of earlier versions lack."""
+    return name in _COPIES
 
 
 def keeps_precision(source: str, target: str) -> bool:
@@ -83,7 +96,8 @@ class Extent:
 
 def per_image(name: str) -> bool:
     """True for datasets whose first axis is the images."""
-    return name in PER_IMAGE or name in _STATE or name in ("entry_checksums", "rows")
+    others = ("entry_checksums", "rows", "thumbnails", "thumbnail_checksums", "copies")
+    return name in PER_IMAGE or name in _STATE or name in others
 
 
 def table_extents(extents: dict[str, Extent]) -> dict[str, Extent]:
@@ -164,6 +178,10 @@ def create_file(
         file.create_dataset("committed", data=np.zeros((n, views), "u1"))
         file.create_dataset("checksums", data=np.zeros((n, views), "<u4"))
         file.create_dataset("skip_reasons", data=np.zeros(n, f"S{SKIP_REASON_BYTES}"))
+        file.create_dataset("thumbnail_checksums", data=np.zeros(n, "<u4"))
+        file.create_dataset("copies", data=np.zeros(n, "<i4"))
+        file.create_dataset("copies_sha256", data=np.zeros(32, "u1"))
+        _allocate(file, "thumbnails", (n, SIDE, SIDE), np.dtype("u1"))
         _allocate(file, "rows", (n, views, spec.width), ROW_DTYPES[row_dtype])
     with open(path, "r+b") as raw:
         if hasattr(os, "posix_fallocate"):

@@ -19,23 +19,24 @@ def content_split(
     labels: np.ndarray,
     *,
     groups: Sequence[str] = (),
+    copies: np.ndarray | None = None,
     kept: np.ndarray | None = None,
     test: float = 0.2,
     seed: int = 0,
 ) -> np.ndarray:
-    """Picks the test images of every class by their content alone, or whole groups by their name.
+    """Picks the same share of test images of every class, by their content or by the names of their groups.
 
-    An image is a test image if a seeded hash of its bytes, or of the name of its group, read as a number in
-    [0, 1), lies below `test`. So it keeps its side when other images are added, removed or renamed; duplicates
-    and groups always share a side. Every class is drawn with the same share; the number of test images of a
-    class of m images that are groups of their own is therefore binomial, m * test on average. A class of two or
-    more groups that would miss a side gives it the group whose number is nearest, unless another class would
-    miss one for it.
+    Each group of images gets a number, a seeded hash of its name or content. By rising numbers, groups become test
+    images as long as that brings the counts of their classes nearer to `test`; so of a class whose images are all
+    groups of their own, those with the smallest numbers are taken, exactly so many. Copies and groups always share
+    a side, and what has a side keeps it. A class of two or more groups that would miss a side gets the next group
+    there, unless another class would miss one for it.
 
     Args:
         content_hashes: (n, 32) uint8, SHA-256 of each image file.
         labels: (n,) integers.
         groups: n names, "" for an image that is a group of its own; empty if all are.
+        copies: (n,) integers, equal for copies of one picture that are not equal byte for byte.
         kept: (n,) int8, 1 for images that were test images and stay, 0 for those that were not, -1 for those to
             be drawn. A group that was on both sides is drawn.
         test: Share of test images, 0 < test < 1.
@@ -49,36 +50,75 @@ def content_split(
 
     Warns:
         MissingSideWarning: A class of several groups has all its images on one side.
+
+    >>> hashes = np.random.default_rng(0).integers(0, 256, (28, 32), np.uint8)
+    >>> labels = np.array([0] * 25 + [1] * 3)
+    >>> np.bincount(labels[content_split(hashes, labels)]).tolist()
+    [5, 1]
     """
     if not 0 < test < 1:
         raise OptionError(f"the test share is {test}; needed: a number between 0 and 1, such as 0.2.")
-    ids = group_ids(groups, content_hashes)
+    ids = group_ids(groups, content_hashes, copies)
     number = _numbers(ids, group_keys(groups or [""] * len(ids), content_hashes), seed)
-    side, fixed = number < test, np.zeros(len(number), bool)
+    side, fixed = np.zeros(len(number), bool), np.zeros(len(number), bool)
     if kept is not None:
         was = [np.bincount(ids[kept == value], minlength=len(number)) > 0 for value in (0, 1)]
         fixed = was[0] != was[1]
-        side = np.where(fixed, was[1], side)
-    pairs = np.unique(np.column_stack([labels, ids]), axis=0)
+        side = fixed & was[1]
+    pairs, counts = np.unique(np.column_stack([labels, ids]), axis=0, return_counts=True)
     starts = np.flatnonzero(np.diff(pairs[:, 0])) + 1
-    classes = [units.tolist() for units in np.split(pairs[:, 1], starts)]
-    side = _with_both_sides(side, classes, distance=np.abs(number - test), fixed=fixed)
+    classes = [
+        dict(zip(units.tolist(), sizes.tolist(), strict=True))
+        for units, sizes in zip(np.split(pairs[:, 1], starts), np.split(counts, starts), strict=True)
+    ]
+    side = _stratified(side, classes, order=np.argsort(number), fixed=fixed, test=test)
+    side = _with_both_sides(side, classes, distance=np.where(side, 1 - number, number), fixed=fixed)
     return np.asarray(side[ids])
 
 
+def _stratified(
+    side: np.ndarray, classes: Sequence[dict[int, int]], *, order: np.ndarray, fixed: np.ndarray, test: float
+) -> np.ndarray:
+    """Adds groups to the test side, in order, while that brings the classes nearer to their share of test images.
+
+    Args:
+        side: (g,) bool, True for the groups on the test side; only fixed ones are.
+        classes: Group -> its number of images, for each class.
+        order: (g,) groups, the first to be taken first.
+        fixed: (g,) bool, True for the groups that stay where they are.
+        test: Share.
+    """
+    side = side.copy()
+    short: list[int] = []
+    sizes: list[list[tuple[int, int]]] = [[] for _ in side]
+    for label, units in enumerate(classes):
+        total = sum(units.values())
+        wanted = int(test * total + 0.5)
+        short.append(min(max(wanted, 1), total - 1) if len(units) > 1 else wanted)
+        for unit, size in units.items():
+            short[label] -= size * int(side[unit])
+            sizes[unit].append((label, size))
+    for unit in order[~fixed[order]].tolist():
+        if sum(abs(short[label]) - abs(short[label] - size) for label, size in sizes[unit]) > 0:
+            side[unit] = True
+            for label, size in sizes[unit]:
+                short[label] -= size
+    return side
+
+
 def _with_both_sides(
-    side: np.ndarray, classes: Sequence[Sequence[int]], *, distance: np.ndarray, fixed: np.ndarray
+    side: np.ndarray, classes: Sequence[dict[int, int]], *, distance: np.ndarray, fixed: np.ndarray
 ) -> np.ndarray:
     """Moves a group of each class that is on one side alone, unless that would take a side from another class.
 
     Args:
         side: (g,) bool, True for the groups on the test side.
-        classes: The groups that each class has images in.
+        classes: Group -> its number of images, for each class.
         distance: (g,) how far each group is from the other side; near ones move first.
         fixed: (g,) bool, True for the groups that stay where they are.
     """
     side = side.copy()
-    several = {label: units for label, units in enumerate(classes) if len(units) > 1}
+    several = {label: list(units) for label, units in enumerate(classes) if len(units) > 1}
     tests = {label: int(side[units].sum()) for label, units in several.items()}
     labels_of: dict[int, list[int]] = {}
     for label, units in several.items():

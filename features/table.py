@@ -83,9 +83,9 @@ class ImageTable:
         wrong = (self.labels < 0) | (self.labels >= len(self.class_names)) | (self.splits >= len(SPLITS))
         return np.asarray(wrong)
 
-    def group_ids(self) -> np.ndarray:
+    def group_ids(self, copies: np.ndarray | None = None) -> np.ndarray:
         """(n,) int64, equal for images that must stay on one side of a split (see `group_ids`)."""
-        return group_ids(self.groups, self.content_hashes)
+        return group_ids(self.groups, self.content_hashes, copies)
 
     def group_names(self) -> list[str]:
         """Names of the groups, sorted; images that are groups of their own have none."""

@@ -57,6 +57,7 @@ def write_feature_file(
             if old is not None:
                 with RowWriter(beside) as writer:
                     writer.copy_rows(old)
+                    writer.copy_thumbnails(old)
                     writer.copy_skips(old)
         _sync_folder(path.parent)
 
@@ -105,6 +106,24 @@ class RowWriter:
             os.fsync(self._raw.fileno())
             for place in stored:
                 self._put("committed", place, b"\x01")
+
+    def put_thumbnail(self, position: int, thumbnail: np.ndarray) -> None:
+        """Stores the (24, 24) uint8 thumbnail of an image; it counts once its checksum is there too."""
+        data = np.ascontiguousarray(thumbnail, np.uint8).tobytes()
+        with _disk_errors(self.path):
+            self._put("thumbnails", (position,), data)
+            self._put("thumbnail_checksums", (position,), zlib.crc32(data).to_bytes(4, "little"))
+
+    def clear_thumbnail(self, position: int) -> None:
+        """Takes a thumbnail back."""
+        with _disk_errors(self.path):
+            self._put("thumbnail_checksums", (position,), bytes(4))
+
+    def put_copies(self, copies: np.ndarray) -> None:
+        """Stores which images are copies of one another, (n,), for the rows and thumbnails that the file has now."""
+        with FeatureFile(self.path) as file, _disk_errors(self.path):
+            self._put("copies", (), copies.astype("<i4").tobytes())
+            self._put("copies_sha256", (), file.copies_digest(copies))
 
     def _encode(self, place: tuple[int, int], row: np.ndarray) -> bytes:
         """The bytes of a row as the file stores it; for float16 each number is rounded to the nearest."""
@@ -169,6 +188,17 @@ class RowWriter:
                         taken.append(rows[i, view])
             self.commit(places, taken)
 
+    def copy_thumbnails(self, source: FeatureFile) -> None:
+        """Takes over, by content, every thumbnail that this file lacks; `source` may be this file."""
+        hashes = source.unchecked_table().content_hashes
+        held = {hashes[i].tobytes(): i for i in np.flatnonzero(source.thumbnailed()).tolist()}
+        held.pop(bytes(32), None)
+        with FeatureFile(self.path) as target:
+            contents, lacking = target.unchecked_table().content_hashes, ~target.thumbnailed()
+        for position in np.flatnonzero(lacking).tolist():
+            if (found := held.get(contents[position].tobytes())) is not None:
+                self.put_thumbnail(position, source.thumbnails[found])
+
     def copy_skips(self, source: FeatureFile) -> None:
         """Takes over why images have no row, for entries of the same path and content."""
         with FeatureFile(self.path) as target:
@@ -189,7 +219,7 @@ class RowWriter:
         step = extent.size // int(np.prod(axes))
         if len(data) != step:
             raise ValueError(f"{name}{list(place)} takes {step} bytes, got {len(data)}")
-        index = int(np.ravel_multi_index(place, axes))
+        index = int(np.ravel_multi_index(place, axes)) if place else 0
         written = os.pwrite(self._raw.fileno(), data, extent.offset + index * step)
         if written != step:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -10,7 +10,6 @@ from onepass.features import FeatureFile
 from onepass.features.errors import TrainingError, opt
 from onepass.features.tables import html_table, text_table
 from onepass.heads.fitting.blas import one_blas_thread
-from onepass.heads.near_duplicates import leaked
 from onepass.heads.stats.intervals import wilson_interval
 from onepass.heads.stats.metrics import calibration_error, metric
 
@@ -38,6 +37,10 @@ class ClassScore:
     f1: float
 
 
+FEW = 10
+"""Images of a class below which its line in the table comes with a warning."""
+
+
 @dataclass(frozen=True)
 class LeakFree:
     """The score without images that training saw in another guise.
@@ -57,10 +60,8 @@ class LeakFree:
     def __str__(self) -> str:
         low, high = self.interval
         copies = "is a copy" if self.leaked == 1 else "are copies"
-        return (
-            f"{self.leaked} of these images {copies} of training images; without them {self.accuracy:.3f} "
-            f"({low:.3f} to {high:.3f}), n={self.n}"
-        )
+        rest = f"{self.accuracy:.3f} ({low:.3f} to {high:.3f}), n={self.n}" if self.n else "none is left to score"
+        return f"{self.leaked} of these images {copies} of training images; without them {rest}"
 
 
 @dataclass(frozen=True)
@@ -100,14 +101,21 @@ class Evaluation:
             lines.append(f"log loss {self.log_loss:.3f}, calibration error {self.calibration_error:.3f}")
         if self.leak_free:
             lines.append(str(self.leak_free))
-        return "\n".join([*lines, text_table(self._rows())])
+        return "\n".join([*lines, text_table(self._rows()), *self._warnings()])
 
     def _rows(self) -> list[list[str]]:
         scores = [
-            [name, str(one.n), f"{one.precision:.3f}", f"{one.recall:.3f}", f"{one.f1:.3f}"]
+            [name, str(one.n), *(f"{v:.3f}" if one.n else "-" for v in (one.precision, one.recall, one.f1))]
             for name, one in self.per_class.items()
         ]
         return [["class", "n", "precision", "recall", "f1"], *scores]
+
+    def _warnings(self) -> list[str]:
+        few = [name for name, one in self.per_class.items() if one.n < FEW]
+        if not few:
+            return []
+        named = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
+        return [f"fewer than {FEW} images of {named}: what a line says of such a class hangs on single images"]
 
     def _repr_html_(self) -> str:
         return html_table(self._rows(), title=f"{self.measured_on}: {Evaluation.__str__(self)}")
@@ -162,7 +170,7 @@ def evaluate_rows(
     Raises:
         TrainingError: There are no rows to score.
     """
-    copies = None if trained is None else leaked(file, rows, trained)
+    copies = None if trained is None else file.leaked(rows, trained)
     answers = Answers.of(head, file.pieces(rows))
     return score(answers, file.table.labels[rows], file.class_names, measured_on=measured_on, copies=copies)
 

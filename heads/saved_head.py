@@ -25,7 +25,6 @@ from onepass.heads.inference.kernel_machine import KernelMachine
 from onepass.heads.inference.neighbour_table import NeighbourTable
 from onepass.heads.inference.network import DenseNetwork, Network
 from onepass.heads.inference.out_of_distribution import Abstention, OutOfDistribution
-from onepass.heads.near_duplicates import leaked
 from onepass.heads.schema import require_kinds
 
 if TYPE_CHECKING:
@@ -181,7 +180,7 @@ class SavedHead:
         Near copies are found of those training images that the file holds as well.
         """
         trained = self.trained_in(file)
-        return np.asarray(trained[positions] | leaked(file, positions, np.flatnonzero(trained)))
+        return np.asarray(trained[positions] | file.leaked(positions, np.flatnonzero(trained)))
 
     def require_rows_of(self, file: FeatureFile) -> None:
         """Refuses a feature file of another spec.

@@ -28,7 +28,6 @@ from onepass.heads.fitting.memory import free_memory, require_memory, some_of
 from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.fitting.row_chunks import FileRows
 from onepass.heads.inference.out_of_distribution import MOST_IMAGES, USUAL_ALPHA, OutOfDistribution
-from onepass.heads.near_duplicates import LEAKED_MEMORY, leaked
 from onepass.heads.saved_head import SavedHead, save_head
 
 HEADS: dict[str, type[Head]] = {
@@ -48,7 +47,7 @@ HEADS: dict[str, type[Head]] = {
 
 
 _OUT_OF_DISTRIBUTION_BYTES = 2**26
-"""Of the rows that out-of-distribution images are told by; learning takes four times as much, below `LEAKED_MEMORY`."""
+"""Of the rows that out-of-distribution images are told by; learning takes four times as much."""
 
 
 @dataclass(frozen=True)
@@ -170,21 +169,21 @@ def train_head(
         rows, scored, measured_on = training_parts(file, parts)
         require_positive(max_images=max_images, memory=memory)
         rows = some_of(rows, file.table.labels[rows], max_images, seed=estimator.seed)
-        # Where there is room for both, copies are searched meanwhile: much of a fit keeps one processor busy.
-        needed = estimator.memory_needed(len(rows), file.views, file.spec.width) + LEAKED_MEMORY
+        copies = file.leaked(scored, rows)
+        # Where there is room for both, this is learned meanwhile: much of a fit keeps one processor busy.
+        needed = estimator.memory_needed(len(rows), file.views, file.spec.width) + 4 * _OUT_OF_DISTRIBUTION_BYTES
         with ThreadPoolExecutor(1) as pool:
 
-            def look() -> tuple[Future[np.ndarray], Future[tuple[OutOfDistribution | None, np.ndarray]]]:
-                copies = pool.submit(leaked, file, scored, rows)
-                return copies, pool.submit(learn_out_of_distribution, file, rows, seed=estimator.seed)
+            def learn() -> Future[tuple[OutOfDistribution | None, np.ndarray]]:
+                return pool.submit(learn_out_of_distribution, file, rows, seed=estimator.seed)
 
-            looking = look() if needed <= (memory or free_memory()) else None
+            learning = learn() if needed <= (memory or free_memory()) else None
             started = time.perf_counter()
             fit_on(estimator, file, rows, memory=memory)
             seconds = time.perf_counter() - started
-            copies, learned = looking or look()
+            learned = learning or learn()
             answers, labels = Answers.of(estimator, file.pieces(scored)), file.table.labels[scored]
-            evaluation = score(answers, labels, file.class_names, measured_on=measured_on, copies=copies.result())
+            evaluation = score(answers, labels, file.class_names, measured_on=measured_on, copies=copies)
             out_of_distribution, places = learned.result()
         path = Path(out) if out else Path(f"{Path(features).stem}.{head}.head")
         saved = as_saved(estimator, file, rows, evaluation, path=path)

@@ -20,8 +20,9 @@ from onepass.extract.backbones.golden import environment, golden_images
 from onepass.extract.backbones.openvino_cache import CompiledBackbone, Quantisation
 from onepass.extract.backbones.options import Source
 from onepass.extract.pixels.decode import (
+    Decoded,
+    decode,
     decode_image,
-    decode_views,
     pixel_dtype,
     read_bytes,
     require_views,
@@ -145,6 +146,7 @@ class Backbone:
         verify: bool = False,
         views: Sequence[int] = (0,),
         augmentation: Augmentation | str | None = None,
+        on_thumbnail: Callable[[Key, np.ndarray], None] | None = None,
     ) -> Generator[tuple[Key, np.ndarray], None, None]:
         """Rows of image files; decoding runs in threads beside the engine, memory stays bounded.
 
@@ -155,6 +157,7 @@ class Backbone:
             verify: Keys are SHA-256 digests, and a file whose bytes have another is skipped.
             views: Numbers of the views to compute; 0 is the plain image.
             augmentation: What the other views are drawn from, or a text for `Augmentation.parse`.
+            on_thumbnail: Called with key and (24, 24) uint8 thumbnail of every file that can be read.
 
         Yields:
             (key, (len(views), d) float32), not necessarily in order.
@@ -166,22 +169,24 @@ class Backbone:
             raise OptionError(f"{opt.workers} is {workers}; needed: at least 1.")
         recipe = Augmentation.parse(augmentation) if isinstance(augmentation, str) else augmentation
 
-        def decode(key: Key, file: Path | bytes) -> list[np.ndarray]:
+        def decoded(key: Key, file: Path | bytes) -> Decoded:
             data = file if isinstance(file, bytes) else read_bytes(file)
             if verify and hashlib.sha256(data).digest() != key:
                 raise UnreadableImageError(
                     f"no longer the file whose content was recorded; extract again with {opt.rehash}"
                 )
             spec = self.spec
-            return decode_views(data, image_size=spec.image_size, resize=spec.resize, views=views, augmentation=recipe)
+            return decode(data, image_size=spec.image_size, resize=spec.resize, views=views, augmentation=recipe)
 
         def readable() -> Iterator[tuple[tuple[Key, int], np.ndarray]]:
-            for key, future in _ahead(files, decode, threads, ahead=threads + (3 * threads + 8) // len(views)):
+            for key, future in _ahead(files, decoded, threads, ahead=threads + (3 * threads + 8) // max(len(views), 1)):
                 try:
-                    pixels = future.result()
+                    pixels, thumbnail = future.result()
                 except UnreadableImageError as error:
                     on_skip(key, str(error))
                     continue
+                if on_thumbnail:
+                    on_thumbnail(key, thumbnail)
                 yield from (((key, number), view) for number, view in enumerate(pixels))
 
         # Views of one image follow each other; an engine may still answer in another order.
@@ -204,17 +209,17 @@ def _as_png(image: np.ndarray, position: int) -> bytes:
 
 def _ahead(
     files: Iterable[tuple[Key, Path | bytes]],
-    decode: Callable[[Key, Path | bytes], list[np.ndarray]],
+    decoded: Callable[[Key, Path | bytes], Decoded],
     workers: int,
     *,
     ahead: int,
-) -> Iterator[tuple[Key, Future[list[np.ndarray]]]]:
+) -> Iterator[tuple[Key, Future[Decoded]]]:
     """Keeps at most `ahead` decodings under way or waiting, in order."""
-    waiting: deque[tuple[Key, Future[list[np.ndarray]]]] = deque()
+    waiting: deque[tuple[Key, Future[Decoded]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     try:
         for key, path in files:
-            waiting.append((key, pool.submit(decode, key, path)))
+            waiting.append((key, pool.submit(decoded, key, path)))
             if len(waiting) > ahead:
                 yield waiting.popleft()
         while waiting:

@@ -40,6 +40,7 @@ class FolderScan:
         unread: path -> reason, for entries that were not read: no image by name, or no access.
         other: path -> reason, for files outside the class folders, which have no entry.
         drawn: True if the split was drawn from the content because there were no split folders.
+        seed: Of the drawn split.
     """
 
     root: Path
@@ -47,6 +48,7 @@ class FolderScan:
     unread: dict[str, str]
     other: dict[str, str]
     drawn: bool
+    seed: int
 
     def images(self, split: str | None = None) -> list[tuple[bytes, Path]]:
         """Content hash and path of every file that could be read, of one split or all; each content once."""
@@ -121,7 +123,7 @@ def scan_folder(
     if drawn:
         splits[:] = draw_splits(labels, hashes, names, known=known if known_drawn else None, seed=seed)
     table = ImageTable(class_names, tuple(paths), labels, splits, hashes, sizes, mtimes, names)
-    return FolderScan(root, table, unread, other, drawn)
+    return FolderScan(root, table, unread, other, drawn, seed)
 
 
 def check_folder(data: Folders, *, groups: Groups | None = None, group_pattern: str | None = None) -> None:

@@ -11,7 +11,13 @@ TRAIN, TEST = SPLITS.index("train"), SPLITS.index("test")
 
 
 def draw_splits(
-    labels: np.ndarray, hashes: np.ndarray, groups: Sequence[str], *, known: ImageTable | None, seed: int
+    labels: np.ndarray,
+    hashes: np.ndarray,
+    groups: Sequence[str],
+    *,
+    copies: np.ndarray | None = None,
+    known: ImageTable | None,
+    seed: int,
 ) -> np.ndarray:
     """Splits of the images of a folder that has no split folders; see `features.content_split`.
 
@@ -22,6 +28,7 @@ def draw_splits(
         labels: (n,) integers.
         hashes: (n, 32) uint8, content hashes; a file that could not be read is a training image.
         groups: n names.
+        copies: (n,) integers, equal for copies of one picture; None as long as nobody has looked.
         known: Table of an earlier scan whose split was drawn.
         seed: Another seed, another split.
 
@@ -33,7 +40,8 @@ def draw_splits(
     before = _sides(known) if known else {}
     kept = np.array([before.get(key, -1) for key in group_keys(names, hashes[usable])], np.int8)
     splits = np.full(len(hashes), TRAIN, np.uint8)
-    chosen = content_split(hashes[usable], labels[usable], groups=names, kept=kept, seed=seed)
+    alike = None if copies is None else copies[usable]
+    chosen = content_split(hashes[usable], labels[usable], groups=names, copies=alike, kept=kept, seed=seed)
     splits[usable[chosen]] = TEST
     return splits
 

@@ -2,17 +2,21 @@
 
 import contextlib
 import hashlib
+import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from onepass.extract.backbones.backbone import BATCH_SIZE, Backbone
+from onepass.extract.pixels.decode import decode, read_bytes
 from onepass.extract.pixels.views import Augmentation
 from onepass.features import FeatureFile, SkippedImage
+from onepass.features.errors import UnreadableImageError
 from onepass.features.writer import RowWriter
 
 Progress = Callable[[int, int], None]
@@ -30,11 +34,13 @@ class Missing:
         contents: Views that are missing -> content hash -> positions of the images that miss them.
         unread: Positions of images that had no content to hash.
         damaged: Places whose row does not match its checksum.
+        bare: Content hash -> positions of images that have their rows, but no thumbnail.
     """
 
     contents: dict[tuple[int, ...], dict[bytes, list[int]]] = field(default_factory=lambda: defaultdict(dict))
     unread: list[int] = field(default_factory=list)
     damaged: list[RowPosition] = field(default_factory=list)
+    bare: dict[bytes, list[int]] = field(default_factory=dict)
 
     @property
     def images(self) -> int:
@@ -58,6 +64,7 @@ class Missing:
         with FeatureFile(path) as file:
             damaged = file.damaged(np.arange(len(file)))
             missing, hashes = ~file.flags | damaged, file.stored("content_hashes")
+            bare = file.flags[:, 0] & ~file.thumbnailed()
             given_up = set() if retry else file.given_up()
         found.damaged = [(i, view) for i, view in np.argwhere(damaged).tolist()]
         places: dict[bytes, list[int]] = defaultdict(list)
@@ -68,6 +75,8 @@ class Missing:
         for content, positions in places.items():
             views = tuple(np.flatnonzero(missing[positions].any(axis=0)).tolist())
             found.contents[views][content] = positions
+        for position in np.flatnonzero(bare & ~missing.any(axis=1)).tolist():
+            found.bare.setdefault(hashes[position].tobytes(), []).append(position)
         return found
 
 
@@ -85,11 +94,13 @@ class Computed:
     Attributes:
         computed: Images that went through the backbone.
         rows: Rows that came out of it, views and copies included.
+        thumbnails: Images that had their rows already and got the thumbnail that they lacked.
         left: Images that still miss rows: their files are gone, have changed, or cannot be opened now.
     """
 
     computed: int = 0
     rows: int = 0
+    thumbnails: int = 0
     left: list[SkippedImage] = field(default_factory=list)
 
 
@@ -128,7 +139,7 @@ def compute_missing(target: Target, missing: Missing, *, progress: Progress | No
     """
     path, root, paths = target.path, target.root, target.paths
     done = Computed()
-    finished = 0
+    finished, all_images = 0, missing.images + len(missing.bare)
     with FeatureFile(path) as file:
         plain = file.flags[:, 0]
     with RowWriter(path) as writer, _Committer(writer, target.batch_size) as committer:
@@ -149,9 +160,16 @@ def compute_missing(target: Target, missing: Missing, *, progress: Progress | No
                     else:
                         writer.skip(position, reason)
 
+            def put_thumbnail(
+                content: bytes, thumbnail: np.ndarray, contents: dict[bytes, list[int]] = contents
+            ) -> None:
+                for position in contents[content]:
+                    writer.put_thumbnail(position, thumbnail)
+
             stream = target.backbone.stream(
                 files.items(),
                 on_skip=skip,
+                on_thumbnail=put_thumbnail,
                 workers=target.workers,
                 verify=True,
                 views=views,
@@ -166,8 +184,36 @@ def compute_missing(target: Target, missing: Missing, *, progress: Progress | No
                     done.computed += 1
                     finished += 1
                     if progress:
-                        progress(finished, missing.images)
+                        progress(finished, all_images)
+        for positions in _with_thumbnails(target, missing.bare, writer):
+            finished += 1
+            done.thumbnails += positions
+            if progress:
+                progress(finished, all_images)
     return done
+
+
+def _with_thumbnails(target: Target, bare: dict[bytes, list[int]], writer: RowWriter) -> Iterator[int]:
+    """Reads images that lack a thumbnail alone; yields how many got theirs, content by content."""
+    spec = target.backbone.spec
+
+    def thumbnail(content: bytes) -> np.ndarray | None:
+        file = target.root / target.paths[_readable(target.root, target.paths, bare[content])]
+        try:
+            data = read_bytes(file)
+            if hashlib.sha256(data).digest() != content:
+                return None
+            return decode(data, image_size=spec.image_size, resize=spec.resize, views=()).thumbnail
+        except UnreadableImageError:
+            return None
+
+    remaining = iter(bare)
+    with ThreadPoolExecutor(target.workers or os.cpu_count() or 1, thread_name_prefix="decode") as pool:
+        while contents := list(islice(remaining, 256)):
+            for content, found in zip(contents, pool.map(thumbnail, contents), strict=True):
+                for position in bare[content] if found is not None else ():
+                    writer.put_thumbnail(position, found)
+                yield len(bare[content]) if found is not None else 0
 
 
 def _readable(root: Path, paths: Sequence[str], where: list[int]) -> int:

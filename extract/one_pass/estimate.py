@@ -16,9 +16,10 @@ from onepass.extract.backbones.backbone import Backbone
 from onepass.extract.data.folders import Folders
 from onepass.extract.one_pass.resolve import Job, ViewAxis, resolve
 from onepass.extract.one_pass.run import ExtractionSettings, prepared
-from onepass.extract.pixels.decode import decode_views, read_bytes
+from onepass.extract.pixels.decode import decode, read_bytes
 from onepass.features.errors import DataError, UnreadableImageError
 from onepass.features.layout import ROW_DTYPES
+from onepass.features.thumbnails import SIDE
 
 PILOT_VIEWS = 64
 
@@ -129,28 +130,28 @@ def _file_size(job: Job) -> int:
     table, views = job.scan.table, job.axis.count
     widest = [max(len(os.fsencode(name)) for name in names) for names in (table.paths, table.groups)]
     row_bytes = ROW_DTYPES[job.row_dtype].itemsize * job.backbone.spec.width
-    return len(table) * (row_bytes * views + 69 + 120 + 9 * views + sum(widest))
+    return len(table) * (row_bytes * views + 69 + 120 + 9 * views + SIDE**2 + 8 + sum(widest))
 
 
 def _pilot(backbone: Backbone, sample: Sequence[Path], axis: ViewAxis, workers: int) -> tuple[float, float, float]:
     """Views a second of decoding alone, of the engine alone, and of both together."""
     spec, numbers = backbone.spec, range(axis.count)
 
-    def decode(path: Path) -> list[np.ndarray]:
+    def pixels_of(path: Path) -> list[np.ndarray]:
         try:
-            return decode_views(
+            return decode(
                 read_bytes(path),
                 image_size=spec.image_size,
                 resize=spec.resize,
                 views=numbers,
                 augmentation=axis.augmentation,
-            )
+            ).views
         except UnreadableImageError:
             return []
 
     started = time.perf_counter()
     with ThreadPoolExecutor(workers) as pool:
-        pixels = [view for views in pool.map(decode, sample) for view in views]
+        pixels = [view for views in pool.map(pixels_of, sample) for view in views]
     decode_seconds = time.perf_counter() - started
     if not pixels:
         raise DataError(f"none of the {len(sample)} images tried could be read; look at {sample[0]}, for one.")

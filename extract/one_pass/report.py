@@ -13,6 +13,7 @@ from onepass.features import FeatureFile, OverlappingGroup, SkippedImage, find_o
 from onepass.features.drift import Drift
 from onepass.features.duplicates import DuplicateGroup, describe_duplicates, find_duplicates
 from onepass.features.errors import DataError
+from onepass.features.groups import group_ids
 from onepass.features.overlapping_groups import describe_overlapping_groups
 
 
@@ -31,6 +32,8 @@ class Extraction:
         dropped: Contents that the file had rows of and that are no longer in the folder.
         skipped: Files without a row, with the reason.
         duplicates: Images that are exact copies of each other.
+        near_copies: Images that show the same picture as another one, but are not equal to it byte for byte.
+        thumbnails: Images of an older file that were read again for the thumbnail that they lacked.
         groups: Number of groups that have a name; other images are groups of their own.
         overlapping_groups: Groups that lie in more than one split, because the folders say so.
         row_dtype: float32 or float16: what rows are stored as.
@@ -52,6 +55,8 @@ class Extraction:
     dropped: int
     skipped: list[SkippedImage]
     duplicates: list[DuplicateGroup]
+    near_copies: int
+    thumbnails: int
     groups: int
     overlapping_groups: list[OverlappingGroup]
     row_dtype: str
@@ -80,6 +85,8 @@ class Extraction:
             "skipped": len(self.skipped),
             "skipped_images": [asdict(image) for image in self.skipped],
             "duplicates": [asdict(group) for group in self.duplicates],
+            "near_copies": self.near_copies,
+            "thumbnails": self.thumbnails,
             "groups": self.groups,
             "overlapping_groups": [asdict(group) for group in self.overlapping_groups],
             "row_dtype": self.row_dtype,
@@ -113,6 +120,11 @@ class Extraction:
             lines.append(f"accepted and recorded: the golden rows differ, {self.drift}")
         if self.duplicates:
             lines.append(describe_duplicates(self.duplicates))
+        if self.near_copies:
+            are = "image shows the picture" if self.near_copies == 1 else "images show the pictures"
+            lines.append(f"{self.near_copies} further {are} of another (`onepass inspect {self.path}` lists them)")
+        if self.thumbnails:
+            lines.append(f"{self.thumbnails} images were read again, for thumbnails that the file lacked")
         if self.overlapping_groups:
             lines.append(describe_overlapping_groups(self.overlapping_groups))
         if self.drawn_split and self.groups:
@@ -137,6 +149,7 @@ def report(job: Job, done: Computed, *, drift: Drift | None, seconds: float) -> 
         duplicates, overlapping = find_duplicates(file), find_overlapping_groups(file.table)
         groups, row_dtype = len(file.table.group_names()), file.row_dtype
         images = int(file.committed.sum())
+        near = _near_copies(file)
     if bare := [name for name, count in classes.items() if count == 0]:
         raise DataError(
             f"no image of {', '.join(bare)} could be read ({len(skipped)} skipped; `onepass info {path}` lists them). "
@@ -153,6 +166,8 @@ def report(job: Job, done: Computed, *, drift: Drift | None, seconds: float) -> 
         reused=images - done.computed,
         skipped=skipped,
         duplicates=duplicates,
+        near_copies=near,
+        thumbnails=done.thumbnails,
         groups=groups,
         overlapping_groups=overlapping,
         row_dtype=row_dtype,
@@ -164,3 +179,10 @@ def report(job: Job, done: Computed, *, drift: Drift | None, seconds: float) -> 
         dropped=job.dropped(),
         drawn_split=scan.drawn,
     )
+
+
+def _near_copies(file: FeatureFile) -> int:
+    """Contents of which an earlier one in the table shows the same picture."""
+    exact = group_ids([], file.table.content_hashes)
+    either = group_ids([], file.table.content_hashes, file.copies)
+    return int(exact.max(initial=-1) - either.max(initial=-1))

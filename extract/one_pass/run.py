@@ -13,6 +13,7 @@ from onepass.extract.backbones.options import BackboneSettings
 from onepass.extract.data.folders import Folders, check_folder, image_folders
 from onepass.extract.data.groups import GroupRule
 from onepass.extract.one_pass.compute import Missing, Progress, Target, compute_missing, share_rows
+from onepass.extract.one_pass.copies import keep_copies
 from onepass.extract.one_pass.golden_check import check_joining_rows, record_drift
 from onepass.extract.one_pass.report import Extraction, report
 from onepass.extract.one_pass.resolve import Job, PassOptions, PassSettings, output_path, resolve
@@ -80,6 +81,7 @@ def run_extraction(
         with RowWriter(path) as writer:
             for base in job.bases:
                 writer.copy_rows(base)
+                writer.copy_thumbnails(base)
         for rows in joining:
             if not rows.drift.accepted:
                 record_drift(path, rows)
@@ -88,6 +90,7 @@ def run_extraction(
             share_rows(path, missing)
             missing = Missing.of(path, retry=options.rehash)
         done = compute_missing(_target(job), missing, progress=progress)
+        keep_copies(job)
         worst = min((rows.drift for rows in joining), key=lambda drift: drift.cosine, default=None)
         return report(job, done, drift=worst, seconds=time.perf_counter() - started)
 
@@ -128,6 +131,7 @@ def _make_places(job: Job) -> None:
     where: dict[str, Any] = {"data": str(scan.root.resolve()), **_group_record(job.groups, old)}
     if (
         old
+        and old.keeps_thumbnails
         and scan.table.same_files(old.table)
         and (old.views, old.row_dtype) == (axis.count, job.row_dtype)
         and where.items() <= old.provenance.items()

@@ -6,6 +6,7 @@ import io
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import (
@@ -24,6 +25,7 @@ from PIL import (
 from onepass.extract.pixels import keras_pixels
 from onepass.extract.pixels.views import Augmentation, view_pixels
 from onepass.features.errors import OptionError, UnreadableImageError, opt
+from onepass.features.thumbnails import SIDE
 
 RESIZES = ("squash", "crop", "pad", "keras")
 
@@ -39,6 +41,18 @@ _FORMATS = [
         TiffImagePlugin.TiffImageFile,
     )
 ]
+
+
+class Decoded(NamedTuple):
+    """What is made of an image file, which is decoded once for all of it.
+
+    Attributes:
+        views: (s, s, 3) RGB of each view asked for; uint8, or float32 in 0..255 for keras.
+        thumbnail: (24, 24) uint8, the whole image in grey whatever the resize rule cuts off.
+    """
+
+    views: list[np.ndarray]
+    thumbnail: np.ndarray
 
 
 def require_views(resize: str, views: Sequence[int]) -> None:
@@ -98,34 +112,32 @@ def read_image(path: Path, *, image_size: int, resize: str) -> np.ndarray:
 
 def decode_image(data: bytes, *, image_size: int, resize: str) -> np.ndarray:
     """`read_image` for the bytes of a file."""
-    return decode_views(data, image_size=image_size, resize=resize)[0]
+    return decode(data, image_size=image_size, resize=resize).views[0]
 
 
-def decode_views(
+def decode(
     data: bytes,
     *,
     image_size: int,
     resize: str,
     views: Sequence[int] = (0,),
     augmentation: Augmentation | None = None,
-) -> list[np.ndarray]:
-    """Pixels of several views of one image, which is decoded once.
+) -> Decoded:
+    """Pixels of several views of one image and its thumbnail.
 
     Args:
         data: Bytes of the file.
         image_size: Side s, pixels.
         resize: squash, crop or pad; keras for the plain image alone.
-        views: Numbers of views; 0 is the plain image.
+        views: Numbers of views; 0 is the plain image. None for the thumbnail alone.
         augmentation: What the others are drawn from.
-
-    Returns:
-        As `read_image`, for each view.
 
     Raises:
         UnreadableImageError: With the reason.
         OptionError: Views of --resize keras.
     """
-    require_views(resize, views)
+    if views:
+        require_views(resize, views)
 
     def to_square(image: Image.Image, side: int) -> Image.Image:
         return _resized(image, side, resize)
@@ -140,11 +152,12 @@ def decode_views(
     content = hashlib.sha256(data).digest() if augmentation else b""
     with _opened(data, resize) as image:
         if resize == "keras":
-            return [keras_pixels.keras_pixels(image, data, image_size)]
+            plain = keras_pixels.keras_pixels(image, data, image_size)
+            return Decoded([plain], _thumbnail(Image.fromarray(plain.round().astype(np.uint8))))
         if image.format in ("JPEG", "MPO"):
             image.draft(None, (2 * image_size, 2 * image_size))
         rgb = _upright_rgb(image)
-        return [pixels(rgb, view) for view in views]
+        return Decoded([pixels(rgb, view) for view in views], _thumbnail(rgb))
 
 
 def decode_whole(data: bytes, *, resize: str) -> np.ndarray:
@@ -235,6 +248,11 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _thumbnail(image: Image.Image) -> np.ndarray:
+    # A wide, symmetric filter: one that is not gives mirrored and half-sized copies another thumbnail.
+    return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
 def _resized(image: Image.Image, size: int, resize: str) -> Image.Image:

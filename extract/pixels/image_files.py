@@ -11,7 +11,7 @@ import numpy as np
 
 from onepass.extract.data.folders import image_folders
 from onepass.extract.data.watch import find_images
-from onepass.extract.pixels.decode import decode_views, decode_whole, pixel_dtype, read_bytes, require_views
+from onepass.extract.pixels.decode import decode, decode_whole, pixel_dtype, read_bytes, require_views
 from onepass.extract.pixels.views import Augmentation
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError, UnreadableImageError, opt
@@ -117,12 +117,12 @@ class ImageFiles:
         return self._read(image, lambda data: decode_whole(data, resize=self._resize))
 
     def _pixels(self, image: int, view: int) -> np.ndarray:
-        def decode(data: bytes) -> np.ndarray:
-            return decode_views(
+        def one_view(data: bytes) -> np.ndarray:
+            return decode(
                 data, image_size=self._size, resize=self._resize, views=(view,), augmentation=self.augmentation
-            )[0]
+            ).views[0]
 
-        return self._read(image, decode)
+        return self._read(image, one_view)
 
     def _read(self, image: int, use: Callable[[bytes], T]) -> T:
         path = self._path_of(image)

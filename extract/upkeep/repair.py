@@ -215,6 +215,8 @@ def _clear_damaged_state(path: Path) -> None:
     with FeatureFile(path) as file, RowWriter(path) as writer:
         for position in np.flatnonzero(file.skip_records() == -1).tolist():
             writer.clear_skip(position)
+        for position in np.flatnonzero(~file.thumbnailed()).tolist() if file.keeps_thumbnails else ():
+            writer.clear_thumbnail(position)
         writer.withdraw([(i, view) for i, view in np.argwhere(file.stored("committed") > 1).tolist()])
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from onepass.features import SPLITS, FeatureFile, find_duplicates, only_feature_file
+from onepass.features.copies import near_duplicates, threshold_for
 from onepass.features.errors import FeatureFileError
+from onepass.features.groups import Groups
 from onepass.heads.audit.outliers import find_outliers
 from onepass.heads.audit.report import InspectedImage, Inspection, LabelError, NearDuplicate, Outlier
 from onepass.heads.fitting.blas import one_blas_thread
-from onepass.heads.near_duplicates import connected, near_duplicates, threshold_for
 
 
 @one_blas_thread
@@ -46,14 +47,16 @@ def inspect(
         )
     x, y = file.read(positions)
     least = threshold_for(file.spec) if threshold is None else threshold
-    pairs = near_duplicates(x, threshold=least, contents=table.content_hashes[positions])
+    pairs = near_duplicates(x, file.thumbnails[positions], threshold=least, contents=table.content_hashes[positions])
     images = [
         InspectedImage(table.paths[i], SPLITS[table.splits[i]], table.class_names[table.labels[i]]) for i in positions
     ]
     errors, labels_by = None, "labels were not asked for"
     if labels:
-        groups = connected(len(positions), np.concatenate([pairs.positions, _kept_together(file, positions)]))
-        errors, labels_by = _label_errors(x, y, groups, images, file.class_names)
+        groups = Groups(len(positions))
+        groups.join(*pairs.positions.T)
+        groups.join_equal(table.group_ids()[positions])
+        errors, labels_by = _label_errors(x, y, groups.of, images, file.class_names)
     far = find_outliers(x, table.splits[positions] == SPLITS.index("train"))
     return Inspection(
         path=file.path,
@@ -62,8 +65,8 @@ def inspect(
         unreadable=file.skipped,
         copies=find_duplicates(file),
         near_duplicates=[
-            NearDuplicate(images[i], images[j], float(cosine))
-            for (i, j), cosine in zip(pairs.positions.tolist(), pairs.cosines, strict=True)
+            NearDuplicate(images[i], images[j], float(cosine), "rows" if rows else "thumbnails")
+            for (i, j), cosine, rows in zip(pairs.positions.tolist(), pairs.cosines, pairs.by_rows, strict=True)
         ],
         threshold=least,
         label_errors=errors,
@@ -94,12 +97,6 @@ def _label_errors(
         for i, suggested in zip(*found, strict=True)
     ]
     return errors, "cleanlab" if cleanlab else "confidence"
-
-
-def _kept_together(file: FeatureFile, positions: np.ndarray) -> np.ndarray:
-    """(m, 2) indices into `positions`: each image of a group or an exact copy, with the first of its kind."""
-    _, first, member = np.unique(file.group_ids()[positions], return_index=True, return_inverse=True)
-    return np.stack([first[member], np.arange(len(positions))], axis=1)
 
 
 def _counts(images: list[InspectedImage], class_names: Sequence[str]) -> dict[str, dict[str, int]]:

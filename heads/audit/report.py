@@ -12,6 +12,7 @@ from onepass.features import DuplicateGroup, SkippedImage
 from onepass.features.duplicates import describe_duplicates
 from onepass.features.errors import OptionError
 from onepass.features.tables import text_table
+from onepass.features.thumbnails import LEAST
 
 SHOWN = 10
 """Findings of each kind that the text names."""
@@ -37,16 +38,18 @@ class InspectedImage:
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """Two images that are nearly the same picture.
+    """Two images that are copies of one picture, though not byte for byte.
 
     Attributes:
         image, other: The two.
-        cosine: Of their whitened rows, see `near_duplicates`.
+        cosine: Of their whitened rows or of their thumbnails, see `near_duplicates`.
+        found_by: rows, or thumbnails where the rows differ: a copy that was turned or has other colours, say.
     """
 
     image: InspectedImage
     other: InspectedImage
     cosine: float
+    found_by: str = "rows"
 
     @property
     def across_splits(self) -> bool:
@@ -199,16 +202,14 @@ def _copies(found: Inspection) -> Iterator[str]:
 
 def _near(found: Inspection) -> Iterator[str]:
     pairs = found.near_duplicates
+    limits = f"cosine of rows {found.threshold:.2f} or more, of thumbnails {LEAST}"
     if not pairs:
-        yield f"near duplicates (cosine {found.threshold:.2f} or more): none"
+        yield f"near duplicates ({limits}): none"
         return
     splits, classes = sum(pair.across_splits for pair in pairs), sum(pair.across_classes for pair in pairs)
-    yield (
-        f"near duplicates (cosine {found.threshold:.2f} or more): {len(pairs)} pairs, {splits} across splits, "
-        f"{classes} across classes"
-    )
+    yield (f"near duplicates ({limits}): {len(pairs)} pairs, {splits} across splits, {classes} across classes")
     harmful_first = sorted(pairs, key=lambda pair: (not pair.across_classes, not pair.across_splits))
-    yield from _some([f"{pair.cosine:.3f}", str(pair.image), str(pair.other)] for pair in harmful_first)
+    yield from _some([f"{pair.cosine:.3f}", pair.found_by, str(pair.image), str(pair.other)] for pair in harmful_first)
 
 
 def _labels(found: Inspection) -> Iterator[str]:

@@ -8,7 +8,6 @@ import numpy as np
 from onepass.features import FeatureFile
 from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.heads.fitting.folds import assign_folds
-from onepass.heads.near_duplicates import connected, leaked, near_duplicates, threshold_for
 from onepass.heads.training import training_parts
 
 
@@ -54,7 +53,7 @@ def held_out_part(file: FeatureFile, images: np.ndarray, *, seeds: int) -> Round
     trained, scored = _indices(images, trained), _indices(images, scored)
     if not len(trained) or not len(scored):
         raise TrainingError("the feature files share no training image or no test image. Extract them from one folder.")
-    copies = leaked(file, images[scored], images[trained])
+    copies = file.leaked(images[scored], images[trained])
     words = f"{name}, n={len(scored)}" + (f", {seeds} seeds" if seeds > 1 else "")
     return Rounds([Round(trained, scored, seed) for seed in range(seeds)], 0, words, copies)
 
@@ -77,7 +76,7 @@ def repeated_folds(file: FeatureFile, images: np.ndarray, *, cv: str) -> Rounds:
     folds, repeats = int(found[1]), int(found[2])
     usable = np.flatnonzero(file.table.splits[images] != 2)
     y = np.unique(file.table.labels[images[usable]], return_inverse=True)[1]
-    groups = kept_together(file, images[usable])
+    groups = file.group_ids()[images[usable]]
     rounds = []
     for seed in range(repeats):
         fold_of = assign_folds(y, groups=groups, folds=folds, seed=seed)
@@ -92,14 +91,6 @@ def repeated_folds(file: FeatureFile, images: np.ndarray, *, cv: str) -> Rounds:
             rounds.append(Round(usable[fold_of != fold], usable[fold_of == fold], seed))
     words = f"{folds} folds x {repeats} of {len(usable)} images outside the test part"
     return Rounds(rounds, folds, words, np.zeros(len(images), bool))
-
-
-def kept_together(file: FeatureFile, positions: np.ndarray) -> np.ndarray:
-    """(n,) equal numbers for images of one group, and for near and exact copies of each other."""
-    near = near_duplicates(file.read(positions)[0], threshold=threshold_for(file.spec)).positions
-    _, first, member = np.unique(file.group_ids()[positions], return_index=True, return_inverse=True)
-    alike = np.stack([np.arange(len(positions)), first[member]], axis=1)
-    return connected(len(positions), np.concatenate([near, alike]))
 
 
 def _indices(images: np.ndarray, positions: np.ndarray) -> np.ndarray:

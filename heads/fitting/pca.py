@@ -1,59 +1,19 @@
-"""Standardised rows and their principal components, which all heads are fitted on.
-
-scipy is imported where it is used: commands that only need `moments` start a quarter of a second sooner.
-"""
+"""Standardised rows and their principal components, which all heads are fitted on."""
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 
+from onepass.features.moments import moments
 from onepass.heads.fitting.row_chunks import RowSource
 from onepass.heads.inference.network import scale_of, standardisation
 
 FEWEST_AXES, MOST_AXES = 256, 512
 _SHARE = 0.95
 """Of the variance: the remaining axes hold mostly noise, which a net would learn."""
-
-
-class Moments(NamedTuple):
-    """Mean and covariance of n rows of width d.
-
-    Attributes:
-        n: Number of rows.
-        mean: (d,) float64.
-        covariance: (d, d) float64, divided by n.
-    """
-
-    n: int
-    mean: np.ndarray
-    covariance: np.ndarray
-
-
-def moments(pieces: Iterable[np.ndarray]) -> Moments:
-    """Mean and covariance from one pass over (m, d) float32 pieces, which hold at least one row together.
-
-    Sums of squares are taken about the mean of the first piece: about a point near the mean they lose no digits.
-
-    >>> moments([np.array([[0, 1], [2, 1]], np.float32), np.array([[4, 1]], np.float32)]).mean.tolist()
-    [2.0, 1.0]
-    """
-    count, about, total, squares = 0, np.zeros(0), np.zeros(0), np.zeros((0, 0))
-    for rows in pieces:
-        if not count:
-            width = rows.shape[1]
-            about, total, squares = rows.mean(axis=0), np.zeros(width), np.zeros((width, width))
-        around = rows - about
-        count += len(rows)
-        total += around.sum(axis=0, dtype=np.float64)
-        squares += around.T @ around
-    offset = total / count
-    squares /= count
-    squares -= np.outer(offset, offset)
-    return Moments(count, about + offset, squares)
 
 
 @dataclass(frozen=True, eq=False)

@@ -143,11 +143,13 @@ def test_of_thousands_of_small_classes_hardly_any_misses_a_side():
 @given(st.sets(st.integers(0, 10**6), min_size=30, max_size=60), st.integers(0, 5))
 def test_a_group_keeps_its_side_when_others_come_and_its_own_images_change(numbers: set[int], seed: int):
     names = sorted(f"p{n}" for n in numbers)
-    everything = content_split(contents(list(range(len(names)))), np.zeros(len(names), int), groups=names, seed=seed)
-    other = contents(list(range(100, 100 + len(names[::2]))))
-    half = content_split(other, np.zeros(len(other), int), groups=names[::2], seed=seed)
-    if half.sum() > 1 and everything.sum() > 1:
-        np.testing.assert_array_equal(half, everything[::2])
+    half = content_split(contents(list(range(len(names[::2])))), np.zeros(len(names[::2]), int), groups=names[::2])
+    kept = np.full(len(names), -1, np.int8)
+    kept[::2] = half
+    other = contents(list(range(100, 100 + len(names))))
+    everything = content_split(other, np.zeros(len(names), int), groups=names, kept=kept, seed=seed)
+    np.testing.assert_array_equal(everything[::2], half)
+    assert everything.sum() == int(0.2 * len(names) + 0.5)
 
 
 def test_sides_that_are_kept_stay_and_take_their_group_along():
@@ -161,17 +163,26 @@ def test_sides_that_are_kept_stay_and_take_their_group_along():
     np.testing.assert_array_equal(content_split(hashes, labels, groups=names, kept=kept), drawn)
 
 
-def test_about_the_share_asked_for_of_the_groups_becomes_test():
-    names = [f"p{i // 2}" for i in range(6000)]
-    side = content_split(contents(list(range(6000))), np.zeros(6000, int), groups=names, test=0.2)
-    # 4 standard deviations of a binomial over 3000 groups.
-    assert abs(side.mean() - 0.2) < 4 * np.sqrt(0.16 / 3000)
+def test_the_share_asked_for_of_each_class_becomes_test_to_the_last_group():
+    names, labels = [f"p{i // 2}" for i in range(6000)], np.arange(6000) // 1500
+    side = content_split(contents(list(range(6000))), labels, groups=names, test=0.2)
+    assert np.bincount(labels[side]).tolist() == [300] * 4
 
 
-def test_images_without_a_group_are_drawn_as_if_there_were_none():
-    hashes, labels = contents(list(range(200))), np.arange(200) % 2
-    names = ["p"] * 20 + [""] * 180
-    np.testing.assert_array_equal(content_split(hashes, labels, groups=names)[20:], content_split(hashes, labels)[20:])
+def test_groups_that_are_too_large_for_a_class_are_left_for_smaller_ones():
+    names = ["large"] * 10 + [f"p{i}" for i in range(20)]
+    for seed in range(10):
+        side = content_split(contents(list(range(30))), np.zeros(30, int), groups=names, seed=seed)
+        assert side.sum() == 6
+        assert not side[0]
+
+
+def test_copies_share_a_side_like_a_group():
+    copies = np.arange(100) // 4
+    for seed in range(5):
+        side = content_split(contents(list(range(100))), np.zeros(100, int), copies=copies, seed=seed)
+        assert side.sum() == 20
+        assert (side.reshape(25, 4) == side.reshape(25, 4)[:, :1]).all()
 
 
 def grouped_file(path: Path) -> FeatureFile:
@@ -179,7 +190,7 @@ def grouped_file(path: Path) -> FeatureFile:
     table = replace(make_table(45), groups=tuple(f"p{i // 5}" if i < 40 else "" for i in range(45)))
     write_feature_file(path, make_spec(), table, {"drawn_split": True}, GOLDEN)
     with RowWriter(path) as writer:
-        writer.commit(plain(range(45)), np.ones((45, 6), np.float32))
+        writer.commit(plain(range(45)), np.random.default_rng(0).normal(size=(45, 6)).astype(np.float32))
     return FeatureFile(path)
 
 

@@ -7,7 +7,7 @@ import pytest
 from onepass.features import FeatureFile
 from onepass.features.errors import DamagedHeaderError, FeatureFileError
 from onepass.features.integrity import check_file
-from onepass.features.layout import encoded
+from onepass.features.layout import encoded, optional
 from onepass.features.writer import RowWriter, write_feature_file
 from support import GOLDEN, flip_bit, make_spec, make_table
 
@@ -21,6 +21,10 @@ def mixed_file(tmp_path: Path, rng: np.random.Generator) -> Path:
         writer.commit([(i, v) for i in range(7) for v in range(2)], rng.normal(size=(14, 6)).astype(np.float32))
         writer.commit([(9, 0)], np.ones((1, 6), np.float32))
         writer.skip(7, "empty file")
+        for position in (0, 1, 2, 3, 4, 5, 6, 9):
+            writer.put_thumbnail(position, rng.integers(0, 256, (24, 24), np.uint8))
+        with FeatureFile(path) as file:
+            writer.put_copies(file.copies)
     return path
 
 
@@ -43,6 +47,8 @@ def test_a_file_as_it_was_written_has_no_damage_and_right_counts(mixed_file: Pat
         ("file_sizes", 8 * 8, "entry", 8, None),
         ("file_mtimes", 9 * 8 + 3, "entry", 9, None),
         ("entry_checksums", 1 * 4, "entry", 1, None),
+        ("thumbnails", 3 * 576 + 5, "thumbnail", 3, None),
+        ("thumbnail_checksums", 9 * 4, "thumbnail", 9, None),
         ("skip_reasons", 7 * 120 + 2, "skip record", 7, None),
         ("skip_reasons", 3 * 120, "skip record", 3, None),
         ("class_names", 0, "class names", -1, None),
@@ -101,9 +107,11 @@ def test_no_flipped_bit_anywhere_goes_unnoticed(mixed_file: Path, rng: np.random
 
 
 def said_by(path: Path) -> dict[str, object]:
-    """What a reader believes: attributes, tables, and the rows that are committed."""
+    """What a reader believes: attributes, tables, thumbnails that match, copies, and the rows that are committed."""
+    with FeatureFile(path) as found:
+        said: dict[str, object] = {"thumbnails": found.thumbnails.tobytes(), "copies": found.copies.tobytes()}
     with h5py.File(path) as file:
-        said: dict[str, object] = {name: file[name][:].tobytes() for name in encoded() if name != "rows"}
+        said |= {name: file[name][:].tobytes() for name in encoded() if name != "rows" and not optional(name)}
         said["rows"] = file["rows"][:][file["committed"][:] == 1].tobytes()
         # Of a pending row, neither the bytes nor their checksum mean anything.
         said["checksums"] = file["checksums"][:][file["committed"][:] == 1].tobytes()

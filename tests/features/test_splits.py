@@ -16,11 +16,13 @@ def contents(numbers: list[int]) -> np.ndarray:
 def test_an_image_keeps_its_side_when_others_are_added_or_removed(numbers: set[int], seed: int):
     ordered = sorted(numbers)
     labels = np.zeros(len(ordered), int)
-    everything = content_split(contents(ordered), labels, seed=seed)
     half = content_split(contents(ordered[::2]), labels[::2], seed=seed)
-    # Only a class that would miss a side altogether moves an image.
-    if half.sum() > 1 and everything.sum() > 1:
-        np.testing.assert_array_equal(half, everything[::2])
+    kept = np.full(len(ordered), -1, np.int8)
+    kept[::2] = half
+    everything = content_split(contents(ordered), labels, kept=kept, seed=seed)
+    np.testing.assert_array_equal(everything[::2], half)
+    removed = content_split(contents(ordered[::3]), labels[::3], kept=everything[::3].astype(np.int8), seed=seed)
+    np.testing.assert_array_equal(removed, everything[::3])
 
 
 @settings(max_examples=30, deadline=None)
@@ -35,12 +37,22 @@ def test_duplicates_share_a_side_and_every_class_of_two_contents_has_both(number
             assert set(side[labels == label]) == {True, False}
 
 
-def test_each_class_gives_about_the_share_asked_for():
-    labels = np.repeat([0, 1, 2], [3000, 1000, 500])
-    side = content_split(contents(list(range(4500))), labels, test=0.2, seed=3)
-    for label, count in enumerate((3000, 1000, 500)):
-        # 4 standard deviations of a binomial.
-        assert abs(side[labels == label].mean() - 0.2) < 4 * np.sqrt(0.16 / count)
+@pytest.mark.parametrize(
+    ("sizes", "tests"), [((25, 25, 3), (5, 5, 1)), ((3000, 1000, 502), (600, 200, 100)), ((2, 4, 1), (1, 1, 0))]
+)
+def test_each_class_gives_exactly_the_share_asked_for(sizes: tuple[int, ...], tests: tuple[int, ...]):
+    labels = np.repeat(np.arange(3), sizes)
+    for seed in range(3):
+        side = content_split(contents(list(range(len(labels)))), labels, test=0.2, seed=seed)
+        assert np.bincount(labels[side], minlength=3).tolist() == list(tests)
+
+
+def test_the_images_with_the_smallest_hashes_are_taken():
+    hashes = contents(list(range(50)))
+    small = content_split(hashes, np.zeros(50, int), test=0.2)
+    large = content_split(hashes, np.zeros(50, int), test=0.4)
+    assert (small.sum(), large.sum()) == (10, 20)
+    assert not (small & ~large).any()
 
 
 def test_another_seed_gives_another_split():

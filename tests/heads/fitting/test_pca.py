@@ -4,8 +4,9 @@ import weakref
 import numpy as np
 import pytest
 
+from onepass.features.moments import moments
 from onepass.heads import KNNHead, RidgeHead
-from onepass.heads.fitting.pca import SharedComponents, moments
+from onepass.heads.fitting.pca import SharedComponents
 from support import blobs
 
 
