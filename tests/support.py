@@ -136,7 +136,7 @@ def installed(program: str) -> str:
     return str(Path(sys.executable).parent / program)
 
 
-PATIENCE = 240
+PATIENCE = 1500
 """Seconds after which a process is given up; far more than any of them takes."""
 
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support import MakeFolder, picture
+from support import PATIENCE, MakeFolder, picture
 
 CELLS = [
     "from onepass import evaluate, export, extract_features, fine_tune, info, predict, train_head, verify",
@@ -32,7 +32,7 @@ def test_the_notebook_runs(make_folder: MakeFolder, tiny_file: Path, tmp_path: P
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr
