@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -17,24 +17,34 @@ _ONE_IN_TWENTY, _SEEN_IN_FOUR_OF_FIVE = 1.6448536269514722, 0.8416212335729143
 """Normal quantiles of 0.95 and 0.8."""
 
 
-def best_epoch(losses: Sequence[float], accuracies: Sequence[float]) -> int:
+class Validated(Protocol):
+    """An epoch, by its validation images."""
+
+    @property
+    def val_loss(self) -> float: ...
+    @property
+    def val_accuracy(self) -> float: ...
+
+
+def best_epoch(history: Sequence[Validated]) -> int:
     """The epoch that stands for a training: the lowest validation loss, of those with the start's accuracy if any.
 
     A lower loss is no gain to whoever counts errors, if there are more of them than at the start.
 
     Args:
-        losses, accuracies: Of the validation images; those of the start come first.
+        history: The start and all epochs.
 
     Returns:
         Its position, 1 or more; 0 if no epoch has a finite loss.
     """
-    trained = [i for i in range(1, len(losses)) if math.isfinite(losses[i])]
-    return min(trained, key=lambda i: (accuracies[i] < accuracies[0], losses[i]), default=0)
+    least = history[0].val_accuracy
+    trained = [i for i, epoch in enumerate(history) if i and math.isfinite(epoch.val_loss)]
+    return min(trained, key=lambda i: (history[i].val_accuracy < least, history[i].val_loss), default=0)
 
 
-def beats_start(epoch: int, losses: Sequence[float], accuracies: Sequence[float]) -> bool:
+def is_better(epoch: Validated, start: Validated) -> bool:
     """Whether an epoch has a lower validation loss than the start, and no lower accuracy."""
-    return epoch > 0 and losses[epoch] < losses[0] and accuracies[epoch] >= accuracies[0]
+    return epoch.val_loss < start.val_loss and epoch.val_accuracy >= start.val_accuracy
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,16 +116,16 @@ class Decision:
             images += f" ({self.copies} of them copies of training images)"
         if not self.able:
             return (
-                f"not possible by {images}: the frozen model errs on {self.errors} of them; "
-                f"needed to prove a gain: {FEWEST_ERRORS} errors"
+                f"cannot be proven by {images}, of which the frozen model gets {self.errors} wrong; needed: "
+                f"{FEWEST_ERRORS} that are not of one group"
             )
         found = f"{100 * self.gain:+.1f} points, p = {self.p:.2g}"
         if self.epochs > 1:
             found += f" for the best of {self.epochs} epochs"
         if self.better:
-            return f"better by {images}: {found}"
+            return f"yes, by {images}: {found}"
         seen = f"a gain of {100 * self.detectable:.1f} points would be proven in about four of five cases"
-        return f"no proven gain by {images}: {found}; {seen}"
+        return f"not proven by {images}: {found}; {seen}"
 
 
 def decide(val: Hits, test: Hits | None = None, *, improved: bool = True) -> Decision:
@@ -134,10 +144,8 @@ def decide(val: Hits, test: Hits | None = None, *, improved: bool = True) -> Dec
     parts = [val] if test is None or not improved else [val, test]
     tried = [part.without_copies() for part in parts] + parts
     able = next((part for part in tried if part.can_decide()), None)
-    deciding = able or next(part for part in tried if len(part.frozen))
-    found = best_of_several(
-        deciding.tuned.astype(np.int8) - deciding.frozen, deciding.chosen, groups=deciding.groups
-    )
+    deciding = able or (tried[0] if len(tried[0].frozen) else val)
+    found = best_of_several(deciding.tuned.astype(np.int8) - deciding.frozen, deciding.chosen, groups=deciding.groups)
     return Decision(
         part=deciding.part,
         n=len(deciding.frozen),

@@ -19,7 +19,7 @@ class BestOfSeveral(NamedTuple):
     Attributes:
         gain: Mean difference of the chosen candidate.
         p: One-sided p value of "no candidate is better than the reference", in (0, 1].
-        critical: Standard errors above 0 from which on a gain has a p of at most 0.05; the most there are where none has.
+        critical: Standard errors above 0 from which on a gain has p <= 0.05, or the most there can be.
         error: Standard error of the gain if there is none, in units of the differences.
     """
 

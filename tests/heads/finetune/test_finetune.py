@@ -20,7 +20,7 @@ from onepass.heads.finetune.boundary import boundary_cost, worth_keeping
 from onepass.heads.finetune.joined import Joined, require_agreement
 from onepass.heads.finetune.model_file import load_model, read_facts
 from onepass.heads.finetune.plan import TuningStage, stages_to_train
-from onepass.heads.finetune.result import FineTuned, compared
+from onepass.heads.finetune.result import FineTuned, class_changes, gain_of, without_copies
 from onepass.heads.finetune.splits import Parts, start_head
 from onepass.heads.saved_head import SavedHead
 from onepass.heads.training import HEADS
@@ -419,7 +419,7 @@ def test_the_report_counts_what_was_corrected_and_broken():
     frozen[:10] = wrong[:10]
     better = y.copy()
     better[60] = wrong[60]
-    gain, changes = compared(frozen, better, y, ("ant", "bee"))
+    gain, changes = gain_of(better == y, frozen == y, np.arange(100)), class_changes(frozen, better, y, ("ant", "bee"))
     assert gain.difference == pytest.approx(0.09)
     assert gain.p == pytest.approx(2 * (1 + 11) / 2**11)  # sign test: 10 against 1
     assert (changes["ant"].corrected, changes["ant"].broken, changes["ant"].before) == (10, 0, 0.8)
