@@ -17,7 +17,7 @@ from onepass.heads.saved_head import SavedHead
 from onepass.heads.training import by_position, fit_on, make_head
 
 ENOUGH = 100
-"""Validation images that prove a gain of 10 points in four of five cases; fewer are joined by training images."""
+"""Validation images that prove a gain of 8 points in four of five cases; fewer are joined by training images."""
 
 
 @dataclass(frozen=True, eq=False)

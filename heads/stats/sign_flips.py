@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from onepass.heads.stats.intervals import ALPHA
-
 FLIPS = 4999
 """Random signs for every image by default; the smallest p is 1 / 5000."""
 
@@ -19,13 +17,11 @@ class BestOfSeveral(NamedTuple):
     Attributes:
         gain: Mean difference of the chosen candidate.
         p: One-sided p value of "no candidate is better than the reference", in (0, 1].
-        critical: Standard errors above 0 from which on a gain has p <= 0.05, or the most there can be.
         error: Standard error of the gain if there is none, in units of the differences.
     """
 
     gain: float
     p: float
-    critical: float
     error: float
 
 
@@ -37,8 +33,8 @@ def best_of_several(
     Where a candidate is as good as the reference, the differences of an image are as likely to have the opposite sign.
     So the sign of each image is drawn at random, for all candidates alike, and counted is how often the best
     of them comes out as far above 0, in its own standard errors, as the chosen one did. Candidates that get the same
-    images right, such as the epochs of one training, cost next to nothing that way, where a division of alpha among
-    them would ask ten epochs for a p of 0.005. With one candidate this is McNemar's exact test, one-sided and sampled.
+    images right cost nothing that way, and the epochs of one training, which get much the same ones right, less than
+    a division of alpha among them. With one candidate this is McNemar's exact test, one-sided and sampled.
 
     Args:
         differences: (m, n) score of m candidates minus that of the reference on each of n images: -1, 0 or 1 for
@@ -66,7 +62,6 @@ def best_of_several(
     return BestOfSeveral(
         gain=float(differences[chosen].mean()) if n else 0.0,
         p=(1 + reached) / (1 + flips),
-        critical=_critical(largest),
         error=float(lengths[chosen]) / max(n, 1),
     )
 
@@ -81,10 +76,3 @@ def _largest_sums(scaled: np.ndarray, flips: int, random: np.random.Generator) -
         up = np.unpackbits(draws, axis=1, count=units).astype(np.float32)
         found.append((2 * (up @ scaled) - all_up).max(axis=1))
     return np.concatenate(found)
-
-
-def _critical(largest: np.ndarray) -> float:
-    """The lowest value that no more than one in twenty of all values reach, or else the highest."""
-    ordered = np.sort(largest)
-    reached_by_more = ordered[-int(ALPHA * len(ordered)) - 1]
-    return float(ordered[min(int((ordered <= reached_by_more + _SAME).sum()), len(ordered) - 1)])

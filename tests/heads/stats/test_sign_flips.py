@@ -47,13 +47,6 @@ def test_the_best_of_ten_that_are_no_better_is_called_better_in_one_of_twenty(al
     assert 0.015 <= called / 200 <= 0.1  # 0.05 give or take three standard errors
 
 
-def test_the_critical_value_is_where_p_reaches_five_in_a_hundred():
-    critical = best_of_several(differences(20, 20)[None], 0).critical
-    for first in range(20, 30):
-        found = best_of_several(differences(first, 40 - first)[None], 0)
-        assert (found.p <= 0.05) == (found.gain / found.error >= critical - 1e-6)
-
-
 @pytest.mark.parametrize("shape", [(3, 10), (3, 0)])
 def test_candidates_that_change_nothing_are_no_better(shape: tuple[int, int]):
-    assert best_of_several(np.zeros(shape), 1) == (0.0, 1.0, 0.0, 0.0)
+    assert best_of_several(np.zeros(shape), 1) == (0.0, 1.0, 0.0)
