@@ -24,8 +24,8 @@ import numpy as np
 import typer
 from common import versions, write_result
 
-from onepass.heads.finetune.decision import Decision, Hits, best_epoch, decide, is_better
 from onepass.heads.finetune.splits import ENOUGH
+from onepass.heads.stats.decision import Decision, Hits, best_epoch, decide, is_better
 from onepass.heads.stats.intervals import Difference
 from onepass.heads.stats.paired_tests import paired_accuracy
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from onepass.features.errors import OptionError, opt
 from onepass.features.tables import Record, html_table, text_table
-from onepass.heads.finetune.decision import Decision, best_epoch, is_better
 from onepass.heads.finetune.joined import Agreement
+from onepass.heads.stats.decision import Decision, best_epoch, is_better
 from onepass.heads.stats.intervals import Difference, wilson_interval
 from onepass.heads.stats.paired_tests import paired_accuracy, paired_differences
 
@@ -160,7 +160,7 @@ class FineTuned:
 
     def __str__(self) -> str:
         trained, best = len(self.history) - 1, self._best()
-        epoch = f"epoch {best} of {trained}" if best else f"none of {trained} epochs gave finite numbers"
+        epoch = f"epoch {best} of {trained}" if best else f"no epoch of {trained} gave finite numbers"
         caution = f"; {self.caution}" if self.caution else ""
         lines = [
             f"before: frozen backbone with {self.head}, {self.measured_on} {_score(self.before)}, n={self.n}",

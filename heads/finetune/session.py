@@ -14,7 +14,6 @@ from onepass.features import FeatureFile
 from onepass.features.errors import FeatureFileError, TrainingError, opt
 from onepass.features.tables import Record
 from onepass.heads.finetune.boundary import BoundaryCost, BoundaryInputs, boundary_cost, worth_keeping
-from onepass.heads.finetune.decision import Hits, decide
 from onepass.heads.finetune.joined import Agreement, Joined, random_head, require_agreement
 from onepass.heads.finetune.model_file import load_model, save_model
 from onepass.heads.finetune.plan import TuningPlan
@@ -25,6 +24,7 @@ from onepass.heads.finetune.trainer import Feed, ReadInputs, Trainer, TrainingIm
 from onepass.heads.fitting.temperature import best_inverse_temperature
 from onepass.heads.near_duplicates import leaked
 from onepass.heads.saved_head import SavedHead, head_bytes
+from onepass.heads.stats.decision import Hits, decide
 
 _CHECKED = 512
 """Validation images that the joined model is compared with the cached head on, at most."""

@@ -21,11 +21,11 @@ from onepass.features.atomic import replacing
 from onepass.features.errors import TrainingError
 from onepass.features.tables import Record
 from onepass.heads.finetune import devices
-from onepass.heads.finetune.decision import best_epoch, is_better
 from onepass.heads.finetune.joined import Joined
 from onepass.heads.finetune.plan import TuningPlan, TuningStage
 from onepass.heads.finetune.result import Epoch
 from onepass.heads.fitting.temperature import calibrated_loss
+from onepass.heads.stats.decision import best_epoch, is_better
 
 _CHECKS_BELOW_START = 3
 

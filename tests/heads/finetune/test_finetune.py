@@ -18,7 +18,6 @@ from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError, TrainingError
 from onepass.heads import fine_tune, train_head
 from onepass.heads.finetune.boundary import boundary_cost, worth_keeping
-from onepass.heads.finetune.decision import best_epoch, is_better
 from onepass.heads.finetune.joined import Joined, require_agreement
 from onepass.heads.finetune.model_file import load_model, read_facts, tuned_model
 from onepass.heads.finetune.plan import TuningStage, stages_to_train
@@ -26,6 +25,7 @@ from onepass.heads.finetune.result import Epoch, FineTuned, class_changes, gain_
 from onepass.heads.finetune.splits import Parts, start_head
 from onepass.heads.finetune.trainer import Trainer
 from onepass.heads.saved_head import SavedHead
+from onepass.heads.stats.decision import best_epoch, is_better
 from onepass.heads.training import HEADS
 from support import run_process, run_program, started, wait_for, write_folder
 
@@ -302,7 +302,7 @@ def test_a_loss_that_is_no_number_is_stopped(features: Path, logreg: SavedHead, 
     assert "the loss became" in done.advice
     assert (done.after[0], done.kept) == (0.0, "frozen")
     lines = str(done).splitlines()
-    assert lines[1].startswith("after:  none of 1 epochs gave finite numbers, ")
+    assert lines[1].startswith("after:  no epoch of 1 gave finite numbers, ")
     assert "better: no, the loss was no finite number in any epoch" in lines
 
 
@@ -376,7 +376,6 @@ def test_scores_without_copies_stand_beside_the_raw_ones(tmp_path: Path, tiny_ba
     assert line.startswith(
         "copies: 4 of these images are copies of training images; without them n=23, before accuracy "
     )
-    print(done)
     assert done.record()["without_copies"]["leaked"] == 4
     scored = tuned_model(tmp_path / "x.keras").evaluation
     assert scored.accuracy == done.after[0]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from onepass.heads.finetune.decision import Decision, Hits, best_epoch, decide, is_better
+from onepass.heads.stats.decision import Decision, Hits, best_epoch, decide, is_better
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
