@@ -17,6 +17,7 @@ from onepass.extract.frameworks import plain_keras
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError, TrainingError
 from onepass.heads import fine_tune, train_head
+from onepass.heads.export.run import export
 from onepass.heads.finetune.boundary import boundary_cost, worth_keeping
 from onepass.heads.finetune.joined import Joined, require_agreement
 from onepass.heads.finetune.model_file import load_model, read_facts, tuned_model
@@ -380,6 +381,8 @@ def test_scores_without_copies_stand_beside_the_raw_ones(tmp_path: Path, tiny_ba
     scored = tuned_model(tmp_path / "x.keras").evaluation
     assert scored.accuracy == done.after[0]
     assert (scored.leak_free.leaked, scored.leak_free.accuracy) == (4, rest.after[0])
+    export(tmp_path / "x.keras", to="keras", out=tmp_path / "exported.keras")
+    assert tuned_model(tmp_path / "exported.keras").evaluation.leak_free == scored.leak_free
 
 
 def test_what_decided_stands_beside_the_numbers(features: Path, kept: dict[str, FineTuned]):
