@@ -106,7 +106,7 @@ class ExportSource(ABC):
         Raises:
             OptionError: No layers of that format compute the head.
         """
-        head = self.head
+        head, rest = self.head, self.head.evaluation.leak_free
         model = self.model(of_layers=to == "h5")
         facts = {
             "format": "onepass-model",
@@ -121,6 +121,8 @@ class ExportSource(ABC):
                 "n": head.evaluation.n,
                 "kept": "fine-tuned",
                 "after": [head.evaluation.accuracy, list(head.evaluation.interval)],
+                "without_copies": rest
+                and {"leaked": rest.leaked, "n": rest.n, "after": [rest.accuracy, list(rest.interval)]},
             },
             "trained_on": head.trained_on,
             "seen": head.seen.tobytes().hex(),

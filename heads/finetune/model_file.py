@@ -16,7 +16,7 @@ from onepass.features import Spec
 from onepass.features.atomic import replacing
 from onepass.features.errors import FeatureFileError, OptionError, TrainingError, opt
 from onepass.features.tables import Record
-from onepass.heads.evaluation import Evaluation
+from onepass.heads.evaluation import Evaluation, LeakFree
 from onepass.heads.inference.network import DenseNetwork
 from onepass.heads.saved_head import SavedHead
 from onepass.heads.schema import require_kinds
@@ -179,8 +179,10 @@ def tuned_model(path: Path) -> SavedHead:
         if not 2 <= k <= _MOST_CLASSES:
             raise ValueError(f"{k} classes")
         zeros, ones = np.zeros(k, np.float32), np.ones(k, np.float32)
-        right, interval = report["after" if report["kept"] == "fine-tuned" else "before"]
-        evaluation = Evaluation(report["measured_on"], report["n"], right, tuple(interval), {}, [])
+        kept = "after" if report["kept"] == "fine-tuned" else "before"
+        right, interval = report[kept]
+        leak_free = _leak_free(report.get("without_copies"), kept)
+        evaluation = Evaluation(report["measured_on"], report["n"], right, tuple(interval), {}, [], leak_free=leak_free)
         require_kinds(evaluation)
         plan = dict(facts["plan"])
         if type(plan.get("seed", 0)) not in (int, NoneType):
@@ -198,6 +200,14 @@ def tuned_model(path: Path) -> SavedHead:
             seen=seen,
             path=path,
         )
+
+
+def _leak_free(found: Record | None, kept: str) -> LeakFree | None:
+    """The score of what was kept, without copies of training images; files of earlier versions have none."""
+    if found is None:
+        return None
+    right, interval = found[kept]
+    return LeakFree(found["leaked"], found["n"], right, tuple(interval))
 
 
 def as_head(path: Path, backbone: Backbone) -> SavedHead:

@@ -1,4 +1,4 @@
-"""What a fine-tuning came to: before and after on the same images, and which of the two is kept."""
+"""What a fine-tuning came to: before and after on the same images, the decision, and which of the two is kept."""
 
 import csv
 import importlib.util
@@ -11,8 +11,12 @@ import numpy as np
 from onepass.features.errors import OptionError, opt
 from onepass.features.tables import Record, html_table, text_table
 from onepass.heads.finetune.joined import Agreement
+from onepass.heads.stats.decision import Decision, best_epoch, is_better
 from onepass.heads.stats.intervals import Difference, wilson_interval
-from onepass.heads.stats.paired_tests import paired_accuracy
+from onepass.heads.stats.paired_tests import paired_accuracy, paired_differences
+
+Score = tuple[float, tuple[float, float]]
+"""An accuracy and its 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,44 @@ class ClassChange:
 
 
 @dataclass(frozen=True)
+class WithoutCopies:
+    """Before and after on the images that are no copies of training images.
+
+    Attributes:
+        leaked: Images that are exact or near copies of training images.
+        n: The others.
+        before, after: Accuracy of the frozen head and of the fine-tuned model on these; 0 if there are none.
+        gain: Of the fine-tuned model, paired.
+    """
+
+    leaked: int
+    n: int
+    before: Score
+    after: Score
+    gain: Difference
+
+    def __str__(self) -> str:
+        copies = "is a copy" if self.leaked == 1 else "are copies"
+        found = f"{self.leaked} of these images {copies} of training images; without them n={self.n}"
+        if not self.n:
+            return found
+        return f"{found}, before {_score(self.before)}, after {_score(self.after)}, gain {_points(self.gain)}"
+
+
+@dataclass(frozen=True)
 class FineTuned:
     """The report of a fine-tuning.
 
+    Before and after are the frozen head and the best trained epoch, whether or not that was better than the start.
+
     Attributes:
         head: Kind of the head it started from.
-        measured_on: test, or val where there is no test part (it also stopped the training).
+        measured_on: test, or val where there is no test part (it also chose the epoch).
         n: Images there.
         before, after: Accuracy and its 95 % interval of the frozen head and of the fine-tuned model.
         gain: Of the fine-tuned model, paired.
+        without_copies: The same without copies of training images; None if there are none.
+        decision: Whether the fine-tuned model is better, by images that are not those reported, if possible.
         per_class: By name.
         agreement: Of the joined model with the head before the first step; None from scratch.
         history: The start and all epochs.
@@ -80,9 +113,11 @@ class FineTuned:
     head: str
     measured_on: str
     n: int
-    before: tuple[float, tuple[float, float]]
-    after: tuple[float, tuple[float, float]]
+    before: Score
+    after: Score
     gain: Difference
+    without_copies: WithoutCopies | None
+    decision: Decision
     per_class: dict[str, ClassChange]
     agreement: Agreement | None
     history: list[Epoch]
@@ -94,20 +129,47 @@ class FineTuned:
 
     @property
     def better(self) -> bool:
-        """Whether the gain is real: above 0 and significant."""
-        return self.gain.difference > 0 and self.gain.interval[0] > 0
+        """Whether the fine-tuned model is better: an epoch beat the start, and the gain is significant."""
+        return self.decision.better
+
+    @property
+    def caution(self) -> str:
+        """What flatters the reported gain; empty where images report it that neither chose nor decided."""
+        if self.measured_on == "val":
+            return "these images also chose the epoch and decided, which flatters the gain; add a test part"
+        if self.decision.part == "test":
+            return "these images also decided, which flatters the gain; add validation images"
+        return ""
+
+    @property
+    def verdict(self) -> str:
+        """The decision in words."""
+        start, best = self.history[0], self.history[self._best()]
+        if best is start:
+            return "no, the loss was no finite number in any epoch"
+        if not is_better(best, start):
+            return (
+                f"no epoch was better than the start (best: {best.val_accuracy:.3f}): validation accuracy "
+                f"{start.val_accuracy:.3f} and loss {start.val_loss:.3f} at the start, {best.val_accuracy:.3f} and "
+                f"{best.val_loss:.3f} in the best epoch"
+            )
+        return str(self.decision)
+
+    def _best(self) -> int:
+        return best_epoch(self.history)
 
     def __str__(self) -> str:
-        gain, (low, high) = 100 * self.gain.difference, (100 * bound for bound in self.gain.interval)
-        verdict = "better" if self.better else "worse" if self.gain.interval[1] < 0 else "no proven difference"
-        trained = [epoch for epoch in self.history if epoch.stage]
+        trained, best = len(self.history) - 1, self._best()
+        epoch = f"epoch {best} of {trained}" if best else f"no epoch of {trained} gave finite numbers"
+        caution = f"; {self.caution}" if self.caution else ""
         lines = [
             f"before: frozen backbone with {self.head}, {self.measured_on} {_score(self.before)}, n={self.n}",
-            f"after:  {len(trained)} epochs in {self.seconds:.0f} s, {self.measured_on} {_score(self.after)}",
-            f"gain:   {gain:+.1f} points ({low:+.1f} to {high:+.1f}), p = {self.gain.p:.2g}: {verdict}",
+            f"after:  {epoch}, {self.seconds:.0f} s, {self.measured_on} {_score(self.after)}",
+            f"gain:   {_points(self.gain)}{caution}",
         ]
-        if self.measured_on == "val":
-            lines.append("note:   these images also said when to stop, which flatters the gain; add a test part")
+        if self.without_copies:
+            lines.append(f"copies: {self.without_copies}")
+        lines.append(f"better: {self.verdict}")
         if self.advice:
             lines.append(f"stopped early: {self.advice}")
         lines.append(f"kept:   the {self.kept} model" + (f", {self.path}" if self.path else "; no file written"))
@@ -125,7 +187,13 @@ class FineTuned:
 
     def record(self) -> Record:
         """As JSON takes it."""
-        return {**asdict(self), "better": self.better, "path": str(self.path) if self.path else None}
+        return {
+            **asdict(self),
+            "better": self.better,
+            "verdict": self.verdict,
+            "caution": self.caution,
+            "path": str(self.path) if self.path else None,
+        }
 
     def write_history(self, path: Path) -> None:
         """Writes one line per epoch as CSV."""
@@ -149,10 +217,10 @@ class FineTuned:
         figure.savefig(path, dpi=120, format="png")
 
 
-def compared(
+def class_changes(
     frozen: np.ndarray, tuned: np.ndarray, y: np.ndarray, class_names: Sequence[str]
-) -> tuple[Difference, dict[str, ClassChange]]:
-    """The gain of the tuned model over the frozen one on the same images, over all and by class.
+) -> dict[str, ClassChange]:
+    """What the tuned model changes in each class.
 
     Args:
         frozen, tuned: (n,) predicted classes.
@@ -171,17 +239,65 @@ def compared(
             corrected=int((own & after & ~before).sum()),
             broken=int((own & before & ~after).sum()),
         )
-    return paired_accuracy(after, before), changes
+    return changes
 
 
-def score_of(right: np.ndarray) -> tuple[float, tuple[float, float]]:
+def gain_of(after: np.ndarray, before: np.ndarray, groups: np.ndarray) -> Difference:
+    """Gain in accuracy on the same images, with an interval that knows which of them belong together.
+
+    Images in groups are worth fewer than they are: whole groups are resampled, and the wider of that interval and
+    the one for independent images is given, because resampling invents no mistakes where there were none.
+
+    Args:
+        after, before: (n,) bool, which images the two models classify correctly.
+        groups: (n,) integers, equal for images that belong together.
+    """
+    alone = paired_accuracy(after, before)
+    units = len(np.unique(groups))
+    if units == len(groups) or units < 2:
+        return alone
+    answers = [np.stack([~right, right], axis=1).astype(np.float64) for right in (after, before)]
+    together = paired_differences("accuracy", answers, np.ones(len(groups), np.int64), groups=groups)(0, 1)
+    low, high = (pick(alone.interval[i], together.interval[i]) for i, pick in enumerate((min, max)))
+    return Difference(alone.difference, (low, high), max(alone.p, together.p))
+
+
+def without_copies(
+    before: np.ndarray, after: np.ndarray, groups: np.ndarray, copies: np.ndarray
+) -> WithoutCopies | None:
+    """Scores and gain on the images that are no copies; None if all of them are none.
+
+    Args:
+        before, after: (n,) bool, which images the two models classify correctly.
+        groups: (n,) integers, equal for images that belong together.
+        copies: (n,) bool, True for copies of training images.
+    """
+    if not copies.any():
+        return None
+    rest, none = ~copies, (0.0, (0.0, 1.0))
+    some = bool(rest.any())
+    return WithoutCopies(
+        leaked=int(copies.sum()),
+        n=int(rest.sum()),
+        before=score_of(before[rest]) if some else none,
+        after=score_of(after[rest]) if some else none,
+        gain=gain_of(after[rest], before[rest], groups[rest]) if some else Difference(0.0, (-1.0, 1.0), 1.0),
+    )
+
+
+def score_of(right: np.ndarray) -> Score:
     """(n,) bool -> accuracy and its 95 % interval."""
     return float(right.mean()), wilson_interval(float(right.sum()), len(right))
 
 
-def _score(score: tuple[float, tuple[float, float]]) -> str:
+def _score(score: Score) -> str:
     accuracy, (low, high) = score
     return f"accuracy {accuracy:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _points(gain: Difference) -> str:
+    points, (low, high) = 100 * gain.difference, (100 * bound for bound in gain.interval)
+    return f"{points:+.1f} points ({low:+.1f} to {high:+.1f}), p = {gain.p:.2g}"
 
 
 def require_tensorboard() -> None:

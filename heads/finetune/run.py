@@ -43,9 +43,13 @@ def fine_tune(
 ) -> FineTuned:
     """Trains a head and the upper layers of its backbone together, and keeps the result if it is better.
 
-    It starts where the head ended, which is checked; stops by validation; and is compared with the frozen
-    head on the test part. Beside the model it writes the epochs as `.history.csv` and `.history.png`. A run
-    that is killed goes on after the last finished epoch, with the same result for the same seed.
+    It starts where the head ended, which is checked, and stops by validation. Whether it is better is decided by the
+    validation images, by a test that knows that they also chose the epoch; the test images only report before and
+    after. Where validation can prove nothing, test decides too, and the report says so. Copies of training images
+    do not decide where there are enough others, and every score is given without them too.
+
+    Beside the model it writes the epochs as `.history.csv` and `.history.png`. A run that is killed goes on after the
+    last finished epoch, with the same result for the same seed.
 
     Args:
         target: Head file, or feature file, on which a head is trained first; by default the feature file in the
@@ -59,8 +63,8 @@ def fine_tune(
         stages: Several parts in turn instead of these three, "conv5:1e-5x5, all:1e-6x3": part, learning rate x epochs.
         precision: float32, bfloat16, or auto: bfloat16 on GPUs that have it natively.
         boundary_cache: off, auto, or GB that the frozen trunk's output may take on disk.
-        keep: better, always or never: when the fine-tuned model replaces the frozen one in `out`. With never
-            no model is written.
+        keep: better, always or never: when the fine-tuned model replaces the frozen one in `out`. With always it is
+            the best trained epoch, even if none was better than the start. With never no model is written.
         from_scratch: Start from random weights instead, all layers and BatchNorm included; for comparison.
         to: keras, or h5 for the legacy format.
         out: The model, .keras or .h5; by default the feature file's name with `.finetuned.keras`.

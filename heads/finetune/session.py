@@ -17,12 +17,14 @@ from onepass.heads.finetune.boundary import BoundaryCost, BoundaryInputs, bounda
 from onepass.heads.finetune.joined import Agreement, Joined, random_head, require_agreement
 from onepass.heads.finetune.model_file import load_model, save_model
 from onepass.heads.finetune.plan import TuningPlan
-from onepass.heads.finetune.result import FineTuned, compared, log_epochs, score_of
+from onepass.heads.finetune.result import FineTuned, class_changes, gain_of, log_epochs, score_of, without_copies
 from onepass.heads.finetune.sources import Sources
 from onepass.heads.finetune.splits import Parts, class_weights, start_head
 from onepass.heads.finetune.trainer import Feed, ReadInputs, Trainer, TrainingImages, scores_of
 from onepass.heads.fitting.temperature import best_inverse_temperature
+from onepass.heads.near_duplicates import leaked
 from onepass.heads.saved_head import SavedHead, head_bytes
+from onepass.heads.stats.decision import Hits, decide
 
 _CHECKED = 512
 """Validation images that the joined model is compared with the cached head on, at most."""
@@ -89,7 +91,7 @@ class Session:
         return self.sources.pixels.read(images, views if self.plan.views > 1 else None)
 
     def train(self, boundary_cache: str) -> None:
-        """Trains, and leaves the joined model in its best state, at the temperature that suits validation."""
+        """Trains, and leaves the joined model as its best epoch left it, at the temperature that suits validation."""
         y = self.file.table.labels.astype(np.int64)
         weights = class_weights(self.plan.class_weight, y[self.parts.train], self.file.class_names)
         feeds = _Feeds(self, boundary_cache)
@@ -113,6 +115,7 @@ class Session:
             self.file.fingerprint(),
             hashlib.sha256(head_bytes(self.head)).hexdigest(),
             asdict(self.plan),
+            [hashlib.sha256(part.tobytes()).hexdigest() for part in (self.parts.train, self.parts.val)],
             feeds,
             self.from_scratch,
             self.backbone.precision,
@@ -123,22 +126,38 @@ class Session:
 
     def finish(self, path: Path, keep: str, tensorboard: Path | None) -> FineTuned:
         """Compares before and after from image files, and writes what is kept."""
-        test, class_names = self.parts.test, self.file.class_names
-        x, y = self.file.read(test)
-        frozen = self.head.network if self.parts.tested_on == "test" else self.start
-        before = frozen.scores(x).argmax(axis=1)
         candidate = self.work / f"candidate{path.suffix}"
         save_model(self.joined.probabilities(of_layers=path.suffix == ".h5"), candidate, {})
-        after = scores_of(load_model(candidate), self._pixels, test, self.plan.batch_size).argmax(axis=1)
-        gain, changes = compared(before, after, y, class_names)
-        result = FineTuned(
+        result = self._compared(candidate)
+        tuned = self.state.chosen > 0 and (keep == "always" or (keep == "better" and result.better))
+        result = replace(result, kept="fine-tuned" if tuned else "frozen", path=None if keep == "never" else path)
+        self._write(result, tuned, path, tensorboard)
+        candidate.unlink(missing_ok=True)
+        self.trainer.finish()
+        if not any(self.work.iterdir()):
+            self.work.rmdir()
+        return result
+
+    def _compared(self, candidate: Path) -> FineTuned:
+        """The report, of the fine-tuned model as it is on disk; nothing is kept yet."""
+        images, part = self.parts.test, self.parts.tested_on
+        y, groups = self._labels(images), self.file.group_ids()[images]
+        frozen = (self.head.network if part == "test" else self.start).scores(self.file.read(images)[0]).argmax(axis=1)
+        tuned = self._labels_by(candidate)
+        before, after = frozen == y, tuned == y
+        val = self._validation_hits()
+        copies = val.copies if part == "val" else leaked(self.file, images, self._trained())
+        test = Hits(part, before, after[None], 0, copies, groups) if part == "test" else None
+        return FineTuned(
             head=self.head.kind,
-            measured_on=self.parts.tested_on,
-            n=len(test),
-            before=score_of(before == y),
-            after=score_of(after == y),
-            gain=gain,
-            per_class=changes,
+            measured_on=part,
+            n=len(images),
+            before=score_of(before),
+            after=score_of(after),
+            gain=gain_of(after, before, groups),
+            without_copies=without_copies(before, after, groups, copies),
+            decision=decide(val, test, improved=self.state.improved),
+            per_class=class_changes(frozen, tuned, y, self.file.class_names),
             agreement=self.agreement,
             history=self.state.history,
             advice=self.state.advice,
@@ -147,14 +166,32 @@ class Session:
             boundary=self.boundary,
             seconds=self.seconds,
         )
-        tuned = keep == "always" or (keep == "better" and result.better)
-        result = replace(result, kept="fine-tuned" if tuned else "frozen", path=None if keep == "never" else path)
-        self._write(result, tuned, path, tensorboard)
-        candidate.unlink(missing_ok=True)
-        self.trainer.finish()
-        if not any(self.work.iterdir()):
-            self.work.rmdir()
-        return result
+
+    def _labels(self, images: np.ndarray) -> np.ndarray:
+        return np.asarray(self.file.table.labels[images], np.int64)
+
+    def _labels_by(self, model: Path) -> np.ndarray:
+        """(n,) classes that the fine-tuned model names for the images reported; -1 where it gives no numbers."""
+        if not self.state.chosen:
+            return np.full(len(self.parts.test), -1)
+        scores = scores_of(load_model(model), self._pixels, self.parts.test, self.plan.batch_size)
+        return np.asarray(scores.argmax(axis=1))
+
+    def _trained(self) -> np.ndarray:
+        """Positions of the images that the fine-tuned model or the frozen head learnt from."""
+        return np.union1d(self.parts.train, np.flatnonzero(self.head.trained_in(self.file)))
+
+    def _validation_hits(self) -> Hits:
+        val = self.parts.val
+        frozen = self.start.scores(self.file.read(val)[0]).argmax(axis=1)
+        return Hits(
+            part="val",
+            frozen=frozen == self._labels(val),
+            tuned=np.array(self.trainer.hits),
+            chosen=max(self.state.chosen - 1, 0),
+            copies=leaked(self.file, val, self.parts.train),
+            groups=self.file.group_ids()[val],
+        )
 
     def _write(self, result: FineTuned, tuned: bool, path: Path, tensorboard: Path | None) -> None:
         if result.path:

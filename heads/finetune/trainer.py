@@ -25,6 +25,7 @@ from onepass.heads.finetune.joined import Joined
 from onepass.heads.finetune.plan import TuningPlan, TuningStage
 from onepass.heads.finetune.result import Epoch
 from onepass.heads.fitting.temperature import calibrated_loss
+from onepass.heads.stats.decision import best_epoch, is_better
 
 _CHECKS_BELOW_START = 3
 
@@ -72,7 +73,8 @@ class State:
     Attributes:
         stage, epoch: Finished epochs of the current stage.
         history: All epochs, the start first.
-        best: Validation loss of the best network.
+        best: Validation loss of the best network, the start included.
+        chosen: Position in the history of the best epoch; 0 while none had a finite loss.
         in_vain, below: Epochs in a row that brought nothing, and that lay below the start.
         advice: Why it ended early, and what to do; empty if it did not.
     """
@@ -81,13 +83,23 @@ class State:
     epoch: int = 0
     history: list[Epoch] = field(default_factory=list)
     best: float = float("inf")
+    chosen: int = 0
     in_vain: int = 0
     below: int = 0
     advice: str = ""
 
+    @property
+    def improved(self) -> bool:
+        """Whether an epoch was better than the start."""
+        return is_better(self.history[self.chosen], self.history[0])
+
 
 class Trainer:
-    """Trains a joined model and leaves it in its best state.
+    """Trains a joined model and leaves it as it was after its best epoch, be that better than the start or not.
+
+    Attributes:
+        state: How far it is.
+        hits: Per epoch, (m,) bool: which validation images it classified correctly.
 
     Args:
         joined: Where it starts.
@@ -110,6 +122,7 @@ class Trainer:
     ) -> None:
         self.joined, self.plan, self.images = joined, plan, images
         self.state = State()
+        self.hits: list[np.ndarray] = []
         self._checkpoint, self._fingerprint, self._progress = checkpoint, fingerprint, progress
         self._firsts = [joined.backbone.first_unfrozen(stage.unfreeze) for stage in plan.stages]
         self._variables = joined.variables_from(min(self._firsts))
@@ -130,7 +143,7 @@ class Trainer:
             with self.joined.backbone.strategy.scope(), self.joined.reduced():
                 self._train(number, stage, ready, optimizer_state)
             optimizer_state = []
-            self._set(self._best)
+            self._set(self._best if self.state.improved else self._start)
             if self.state.advice:
                 break
             self.state.stage, self.state.epoch, self.state.in_vain = number + 1, 0, 0
@@ -157,9 +170,9 @@ class Trainer:
             for variable, value in zip(optimizer.variables, optimizer_state, strict=True):
                 variable.assign(value.reshape(variable.shape))
         if not self.state.history:
-            start, accuracy = self._judged(feed)
+            start, right = self._judged(feed)
             nothing = float("nan")
-            self.state.history.append(Epoch(0, "", 0, 0.0, nothing, nothing, start, accuracy, 0.0))
+            self.state.history.append(Epoch(0, "", 0, 0.0, nothing, nothing, start, float(right.mean()), 0.0))
             self.state.best = start
         while self.state.epoch < stage.epochs and not self.state.advice and self.state.in_vain < self.plan.patience:
             self._one_epoch(number, stage, feed, optimizer)
@@ -177,7 +190,8 @@ class Trainer:
             hits, counted = hits + accuracy * weights.sum(), counted + weights.sum()
             if self._progress:
                 self._progress(state.epoch * steps + step, stage.epochs * steps, str(stage))
-        val_loss, val_accuracy = self._judged(feed)
+        val_loss, right = self._judged(feed)
+        self.hits.append(right)
         state.epoch += 1
         lr = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
         seconds = round(time.perf_counter() - began, 3)
@@ -190,19 +204,20 @@ class Trainer:
                 loss,
                 float(hits / counted),
                 val_loss,
-                val_accuracy,
+                float(right.mean()),
                 seconds,
             )
         )
         self._learn_from(state.history[-1], stage)
 
     def _learn_from(self, epoch: Epoch, stage: TuningStage) -> None:
-        """Keeps the best network, and stops what leads nowhere."""
+        """Keeps the best epoch's network, and stops what leads nowhere."""
         state, start = self.state, self.state.history[0]
-        # A lower loss is no gain to whoever counts errors, if there are more of them than at the start.
+        if (best := best_epoch(state.history)) != state.chosen:
+            state.chosen = best
+            self._best = [keras.ops.convert_to_numpy(variable) for variable in self._variables]
         if epoch.val_loss < state.best and epoch.val_accuracy >= start.val_accuracy:
             state.best, state.in_vain = epoch.val_loss, 0
-            self._best = [keras.ops.convert_to_numpy(variable) for variable in self._variables]
         else:
             state.in_vain += 1
         worse = epoch.val_accuracy < start.val_accuracy and epoch.val_loss > start.val_loss
@@ -215,14 +230,14 @@ class Trainer:
                 "try a tenth of it, or unfreeze less"
             )
 
-    def _judged(self, feed: Feed) -> tuple[float, float]:
-        """Loss at the best temperature and accuracy of the validation images."""
+    def _judged(self, feed: Feed) -> tuple[float, np.ndarray]:
+        """Loss at the best temperature, and (m,) bool: which validation images are classified correctly."""
         scores = scores_of(feed.judge, feed.inputs, self.images.val, self.plan.batch_size)
         if not np.isfinite(scores).all():
-            return float("inf"), 0.0
+            return float("inf"), np.zeros(len(scores), bool)
         y = self.images.y[self.images.val]
         weights = self.images.weights[y]
-        return calibrated_loss(scores, y, weights), float((scores.argmax(axis=1) == y).mean())
+        return calibrated_loss(scores, y, weights), scores.argmax(axis=1) == y
 
     def _optimizer(self, stage: TuningStage, steps: int) -> Optimizer:
         plan, total = self.plan, stage.epochs * steps
@@ -261,6 +276,7 @@ class Trainer:
         named = {
             "now": [keras.ops.convert_to_numpy(variable) for variable in self._variables],
             "best": self._best,
+            "hits": self.hits,
             "optimizer": [keras.ops.convert_to_numpy(variable) for variable in optimizer.variables],
         }
         arrays = {f"{kind}.{i}": np.ascontiguousarray(a) for kind, some in named.items() for i, a in enumerate(some)}
@@ -284,11 +300,11 @@ class Trainer:
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             found = facts["state"]
             state = State(**{**found, "history": [Epoch(**epoch) for epoch in found["history"]]})
-            now, best, optimizer = (_numbered(arrays, kind) for kind in ("now", "best", "optimizer"))
+            now, best, hits, optimizer = (_numbered(arrays, kind) for kind in ("now", "best", "hits", "optimizer"))
             self._set(now)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return []
-        self.state, self._best = state, best
+        self.state, self._best, self.hits = state, best, hits
         return optimizer
 
 

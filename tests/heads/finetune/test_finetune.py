@@ -1,6 +1,7 @@
 """Fine-tuning on a small network of the user's own: the start, the rules, the rescue, and what is kept."""
 
 import json
+import shutil
 import subprocess
 import zipfile
 from collections.abc import Callable
@@ -16,13 +17,16 @@ from onepass.extract.frameworks import plain_keras
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError, TrainingError
 from onepass.heads import fine_tune, train_head
+from onepass.heads.export.run import export
 from onepass.heads.finetune.boundary import boundary_cost, worth_keeping
 from onepass.heads.finetune.joined import Joined, require_agreement
-from onepass.heads.finetune.model_file import load_model, read_facts
+from onepass.heads.finetune.model_file import load_model, read_facts, tuned_model
 from onepass.heads.finetune.plan import TuningStage, stages_to_train
-from onepass.heads.finetune.result import FineTuned, compared
+from onepass.heads.finetune.result import Epoch, FineTuned, class_changes, gain_of, without_copies
 from onepass.heads.finetune.splits import Parts, start_head
+from onepass.heads.finetune.trainer import Trainer
 from onepass.heads.saved_head import SavedHead
+from onepass.heads.stats.decision import best_epoch, is_better
 from onepass.heads.training import HEADS
 from support import run_process, run_program, started, wait_for, write_folder
 
@@ -260,6 +264,7 @@ def test_what_was_interrupted_ends_as_if_it_had_not_been(at: int, features: Path
         head, out=tmp_path / "again.keras", boundary_cache="off", progress=lambda *one: steps.append(one), **plan
     )
     assert len(steps) <= 10 + 2  # of each epoch's two steps none is taken twice but those of the epoch under way
+    assert whole.decision == again.decision
     for a, b in zip(whole.history, again.history, strict=True):
         np.testing.assert_allclose(
             [a.lr, a.loss, a.val_loss, a.val_accuracy], [b.lr, b.loss, b.val_loss, b.val_accuracy], rtol=1e-5
@@ -284,6 +289,8 @@ def test_a_rate_that_destroys_the_head_is_stopped_and_the_frozen_model_kept(
     assert "try a tenth of it" in done.advice
     assert done.kept == "frozen"
     assert "stopped early" in str(done)
+    assert "better: no epoch was better than the start (best: " in str(done)
+    assert done.after[0] < done.before[0]  # of a trained epoch, not of the start
     with FeatureFile(features) as file:
         test = file.rows_of("test")
         found = load_model(tmp_path / "x.keras").predict(LabelledPixels(file).read(test), verbose=0)
@@ -292,9 +299,112 @@ def test_a_rate_that_destroys_the_head_is_stopped_and_the_frozen_model_kept(
 
 def test_a_loss_that_is_no_number_is_stopped(features: Path, logreg: SavedHead, tmp_path: Path):
     stage = TuningStage("all", 1e30, 5)
-    done = tuned(logreg, tmp_path / "x.keras", stage, optimizer="sgd", clip=1e30, schedule="constant")
+    done = tuned(logreg, tmp_path / "x.keras", stage, optimizer="sgd", clip=1e30, schedule="constant", keep="always")
     assert "the loss became" in done.advice
-    assert done.after[0] == done.before[0]  # back at the start
+    assert (done.after[0], done.kept) == (0.0, "frozen")
+    lines = str(done).splitlines()
+    assert lines[1].startswith("after:  no epoch of 1 gave finite numbers, ")
+    assert "better: no, the loss was no finite number in any epoch" in lines
+
+
+def test_always_keeps_the_best_trained_epoch_where_none_is_better_than_the_start(
+    features: Path, logreg: SavedHead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    trained = []
+
+    def learn_from(self: Trainer, epoch: Epoch, stage: TuningStage) -> None:
+        trained.append([np.array(variable) for variable in self._variables])
+        learn(self, epoch, stage)
+
+    learn = Trainer._learn_from
+    monkeypatch.setattr(Trainer, "_learn_from", learn_from)
+    stage = TuningStage("all", 1.0, 2)
+    done = tuned(logreg, tmp_path / "x.keras", stage, schedule="constant", keep="always", boundary_cache="off")
+    start, *epochs = done.history
+    best = best_epoch(done.history)
+    assert not any(is_better(epoch, start) for epoch in epochs)
+    assert f"after:  epoch {best} of 2, " in str(done)
+    assert (
+        f"better: no epoch was better than the start (best: {epochs[best - 1].val_accuracy:.3f}): validation accuracy "
+        f"{start.val_accuracy:.3f} and loss {start.val_loss:.3f} at the start, {epochs[best - 1].val_accuracy:.3f} and "
+        f"{epochs[best - 1].val_loss:.3f} in the best epoch\n"
+    ) in str(done)
+    assert (done.kept, done.better, done.decision.part) == ("fine-tuned", False, "val")
+    model = load_model(tmp_path / "x.keras")
+    written = [weight for weight in model.get_weights() if weight.ndim > 2]  # kernels of convolutions
+    wanted = [weight for weight in trained[best - 1] if weight.ndim > 2]
+    assert len(written) == len(wanted) > 1
+    for a, b in zip(written, wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
+    with FeatureFile(features) as file:
+        test = file.rows_of("test")
+        found = model.predict(LabelledPixels(file).read(test), verbose=0).argmax(axis=1)
+        assert (found == file.table.labels[test]).mean() == pytest.approx(done.after[0])
+    frozen = tuned(logreg, tmp_path / "y.keras", stage, schedule="constant", boundary_cache="off")
+    assert (frozen.kept, frozen.after) == ("frozen", done.after)
+    kernels = [weight for weight in weights_of(tmp_path / "y.keras") if weight.ndim > 2]
+    assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(kernels, written, strict=True))
+
+
+def test_scores_without_copies_stand_beside_the_raw_ones(tmp_path: Path, tiny_backbone):
+    photos = tmp_path / "photos"
+    for part, seed in (("train", 1), ("val", 2), ("test", 3)):
+        write_folder(photos / part, {"ant": 12, "bee": 11}, seed=seed)
+    for name in ("ant", "bee"):
+        for part in ("val", "test"):
+            for i, path in enumerate(sorted((photos / "train" / name).iterdir())[:2]):
+                shutil.copy(path, photos / part / name / f"again-{i}.png")
+    for part in ("val", "test"):
+        for i in range(6):  # errors that nobody can avoid
+            (photos / part / "ant" / f"{i}.png").rename(photos / part / "bee" / f"wrong-{i}.png")
+    run_extraction(photos, tiny_backbone, out=tmp_path / "photos.h5")
+    head = train_head(tmp_path / "photos.h5", head="logreg", C=0.1, tune="none", out=tmp_path / "x.head").head
+    done = tuned(head, tmp_path / "x.keras", keep="always")
+    rest = done.without_copies
+    assert (done.n, rest.leaked, rest.n) == (27, 4, 23)
+    assert (done.decision.part, done.decision.n, done.decision.copies) == ("val", 23, 0)
+    assert done.decision.errors >= 6
+    model = load_model(tmp_path / "x.keras")
+    with FeatureFile(tmp_path / "photos.h5") as file:
+        test = file.rows_of("test")
+        own = np.array([not file.table.paths[i].rsplit("/", 1)[1].startswith("again") for i in test])
+        found = model.predict(LabelledPixels(file).read(test[own]), verbose=0).argmax(axis=1)
+        after = found == file.table.labels[test[own]]
+        before = head.predict(file.read(test[own])[0]) == file.table.labels[test[own]]
+    assert (rest.before[0], rest.after[0]) == (pytest.approx(before.mean()), pytest.approx(after.mean()))
+    assert rest.gain == gain_of(after, before, np.arange(23))
+    line = next(line for line in str(done).splitlines() if line.startswith("copies: "))
+    assert line.startswith(
+        "copies: 4 of these images are copies of training images; without them n=23, before accuracy "
+    )
+    assert done.record()["without_copies"]["leaked"] == 4
+    scored = tuned_model(tmp_path / "x.keras").evaluation
+    assert scored.accuracy == done.after[0]
+    assert (scored.leak_free.leaked, scored.leak_free.accuracy) == (4, rest.after[0])
+    export(tmp_path / "x.keras", to="keras", out=tmp_path / "exported.keras")
+    assert tuned_model(tmp_path / "exported.keras").evaluation.leak_free == scored.leak_free
+
+
+def test_what_decided_stands_beside_the_numbers(features: Path, kept: dict[str, FineTuned]):
+    done = kept["keras"]
+    decision = done.decision
+    test_decided = replace(done, decision=replace(decision, part="test", able=True, epochs=1))
+    assert (
+        str(test_decided)
+        .splitlines()[2]
+        .endswith("; these images also decided, which flatters the gain; add validation images")
+    )
+    no_test = replace(done, measured_on="val")
+    assert (
+        str(no_test)
+        .splitlines()[2]
+        .endswith("; these images also chose the epoch and decided, which flatters the gain; add a test part")
+    )
+    assert no_test.record()["caution"] == no_test.caution
+    assert replace(done, decision=replace(decision, part="val")).record()["caution"] == ""
+    facts = read_facts(Path(done.path))["report"]
+    assert facts["verdict"] == done.verdict
+    assert facts["decision"]["part"] == decision.part
 
 
 LOADED_ALONE = """
@@ -413,13 +523,51 @@ def test_a_validation_part_is_taken_from_training_in_whole_groups(tmp_path: Path
         )
 
 
+def test_a_validation_part_that_is_too_small_is_joined_by_training_images_if_that_helps(tmp_path: Path, tiny_backbone):
+    write_folder(tmp_path / "photos" / "train", {"ant": 21, "bee": 21}, seed=1)
+    write_folder(tmp_path / "photos" / "val", {"ant": 2, "bee": 2}, seed=2)
+    run_extraction(tmp_path / "photos", tiny_backbone, out=tmp_path / "x.h5")
+    with FeatureFile(tmp_path / "x.h5") as file, pytest.MonkeyPatch.context() as patch:
+        given = Parts.of(file)
+        assert not given.drawn  # 4 and a fifth of 42 are too few as well
+        assert set(given.val) == set(file.rows_of("val"))
+        patch.setattr("onepass.heads.finetune.splits.ENOUGH", 12)
+        joined = Parts.of(file)
+        assert joined.drawn
+        assert set(file.rows_of("val")) < set(joined.val)
+        assert len(joined.val) in (12, 13)
+        assert set(joined.train) == set(file.rows_of("train")) - set(joined.val)
+        assert (joined.test == joined.val).all()
+        patch.setattr("onepass.heads.finetune.splits.ENOUGH", 4)
+        assert not Parts.of(file).drawn
+
+
+def test_images_in_groups_give_a_wider_interval():
+    before = np.arange(60) >= 12
+    after = np.arange(60) >= 6
+    alone, together = (gain_of(after, before, groups) for groups in (np.arange(60), np.arange(60) // 6))
+    assert together.difference == alone.difference == pytest.approx(0.1)
+    assert together.interval[0] <= 0 < alone.interval[0]
+    assert together.p > 0.05 >= alone.p
+    assert gain_of(before, before, np.arange(60) // 6).interval[1] > 0.01  # nothing changed, and little is known
+    assert gain_of(after, before, np.zeros(60, int)) == alone  # one group cannot be resampled
+
+
+def test_where_all_images_are_copies_nothing_is_left_to_score():
+    every = np.ones(5, bool)
+    found = without_copies(every, every, np.arange(5), every)
+    assert (found.n, found.before, found.gain.interval) == (0, (0.0, (0.0, 1.0)), (-1.0, 1.0))
+    assert str(found) == "5 of these images are copies of training images; without them n=0"
+    assert without_copies(every, every, np.arange(5), ~every) is None
+
+
 def test_the_report_counts_what_was_corrected_and_broken():
     y = np.repeat([0, 1], 50)
     frozen, wrong = y.copy(), 1 - y
     frozen[:10] = wrong[:10]
     better = y.copy()
     better[60] = wrong[60]
-    gain, changes = compared(frozen, better, y, ("ant", "bee"))
+    gain, changes = gain_of(better == y, frozen == y, np.arange(100)), class_changes(frozen, better, y, ("ant", "bee"))
     assert gain.difference == pytest.approx(0.09)
     assert gain.p == pytest.approx(2 * (1 + 11) / 2**11)  # sign test: 10 against 1
     assert (changes["ant"].corrected, changes["ant"].broken, changes["ant"].before) == (10, 0, 0.8)
@@ -512,6 +660,9 @@ def test_the_command_reports_and_keeps_what_is_better(features: Path, tmp_path: 
     assert found["path"] == "photos.finetuned.keras"
     assert found["kept"] == "fine-tuned"
     assert found["agreement"]["flips"] == 0
+    assert found["better"] == found["decision"]["better"]
+    assert found["decision"]["part"] in ("val", "test")
+    assert found["without_copies"] is None
     assert {path.name for path in tmp_path.iterdir()} == {
         "photos.logreg.head",
         "photos.finetuned.keras",
@@ -522,6 +673,7 @@ def test_the_command_reports_and_keeps_what_is_better(features: Path, tmp_path: 
     again = run_program("fine-tune", "photos.logreg.head", "--epochs", "1", "--unfreeze", "3", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[0].startswith("before: frozen backbone with logreg, test accuracy")
+    assert [line.partition(":")[0] for line in again.stdout.splitlines()[1:5]] == ["after", "gain", "better", "kept"]
     assert "corrected" in again.stdout
 
 
