@@ -22,7 +22,6 @@ from onepass.heads.finetune.sources import Sources
 from onepass.heads.finetune.splits import Parts, class_weights, start_head
 from onepass.heads.finetune.trainer import Feed, ReadInputs, Trainer, TrainingImages, scores_of
 from onepass.heads.fitting.temperature import best_inverse_temperature
-from onepass.heads.near_duplicates import leaked
 from onepass.heads.saved_head import SavedHead, head_bytes
 from onepass.heads.stats.decision import Hits, decide
 
@@ -146,7 +145,7 @@ class Session:
         tuned = self._labels_by(candidate)
         before, after = frozen == y, tuned == y
         val = self._validation_hits()
-        copies = val.copies if part == "val" else leaked(self.file, images, self._trained())
+        copies = val.copies if part == "val" else self.file.leaked(images, self._trained())
         test = Hits(part, before, after[None], 0, copies, groups) if part == "test" else None
         return FineTuned(
             head=self.head.kind,
@@ -189,7 +188,7 @@ class Session:
             frozen=frozen == self._labels(val),
             tuned=np.array(self.trainer.hits),
             chosen=max(self.state.chosen - 1, 0),
-            copies=leaked(self.file, val, self.parts.train),
+            copies=self.file.leaked(val, self.parts.train),
             groups=self.file.group_ids()[val],
         )
 
