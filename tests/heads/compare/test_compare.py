@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def test_the_table_is_ordered_and_ends_with_the_answer(photos: Path):
     lines = str(found).splitlines()
     assert lines[0] == "accuracy on test, n=108"
     assert lines[-1] == found.answer()
+    assert lines[1].split("  ")[-1] == "points to best (joint 95 %)"
     assert f"the cheapest is {found.cheapest.name} (" in lines[-1] or lines[-1].startswith(found.test.best)
 
 
@@ -279,9 +281,46 @@ def test_the_answer_reads_well():
         line("knn", 0.909, 0.1, 16_000_000),
     ]
     none = Difference(0.0, (-0.01, 0.01), 1.0)
-    gaps = {"svm": none, "logreg": none, "mlp:256": none, "knn": Difference(-0.021, (-0.03, -0.012), 0.0001)}
-    test = Comparison(("svm", "logreg", "mlp:256", "knn"), "svm", ("svm", "logreg", "mlp:256"), gaps, {})
-    found = HeadsComparison("test, n=500", "accuracy", scores, test)
-    assert found.answer() == (
-        "svm, logreg and mlp:256 tie; the cheapest is logreg (0.4 s, 33 kB); knn is worse by 2.1 points (1.2 to 3.0)"
-    )
+    gaps = {"svm": none, "logreg": none, "mlp:256": none, "knn": Difference(-0.021, (-0.0417, -0.0003), 0.0001)}
+    names, detectable = ("svm", "logreg", "mlp:256", "knn"), {"logreg": 0.0289, "mlp:256": 0.036, "knn": 0.05}
+    test = Comparison(names, "svm", names[:3], gaps, {}, detectable)
+    found = HeadsComparison("test, n=500", 500, "accuracy", scores, test)
+    end = "; the cheapest is logreg (0.4 s, 33 kB); knn is worse by 2.1 points (0.03 to 4.2)"
+    told = "svm, logreg and mlp:256 cannot be told apart with 500 images"
+    seen = "would have been seen in four of five cases"
+    assert found.answer() == f"{told}; a difference of 2.9 to 3.6 points, depending on the head, {seen}{end}"
+    one = replace(found, test=replace(test, detectable={"logreg": 0.0289, "mlp:256": 0.0291}))
+    assert one.answer() == f"{told}; a difference of 2.9 points {seen}{end}"
+    few = replace(found, test=replace(test, detectable={"logreg": 0.5, "mlp:256": math.inf}))
+    assert few.answer() == f"{told}, too few to see any difference in four of five cases{end}"
+    alike = replace(found, test=replace(test, detectable={"logreg": 0.0, "mlp:256": 0.0}))
+    assert alike.answer() == told + end
+    assert [row[3] for row in found.rows()] == [
+        "points to best (joint 95 %)", "best", "0.0 (-1.0 to 1.0)", "0.0 (-1.0 to 1.0)", "-2.1 (-4.2 to -0.03)",
+    ]  # fmt: skip
+    loss = replace(found, metric="log-loss", test=replace(test, detectable={"logreg": 0.0289, "mlp:256": 0.036}))
+    assert f"; a difference of 0.029 to 0.036, depending on the head, {seen}; " in loss.answer()
+    assert loss.answer().endswith("; knn is worse by 0.021 (0.0003 to 0.042)")
+    assert loss.rows()[0][3] == "to best (joint 95 %)"
+
+
+def test_the_table_of_nine_heads_fits_80_columns():
+    from onepass.heads import HEADS
+    from onepass.heads.compare.report import HeadScore
+    from onepass.heads.stats.intervals import Difference
+    from onepass.heads.stats.multiple_comparison import Comparison
+
+    names = [f"{head}:256" if head == "mlp" else head for head in HEADS]
+    scores = [
+        HeadScore(name, name, "f.h5", {}, 0.9, (0.811, 0.987), 0.123, 0.012, 0.888, 123.4, 1234.0, 16_000_000)
+        for name in names
+    ]
+    gaps = {name: Difference(-0.123, (-0.2345, 0.0123), 0.1) for name in names}
+    test = Comparison(tuple(names), names[0], tuple(names), gaps, {}, dict.fromkeys(names[1:], 0.07))
+    *table, answer = str(HeadsComparison("test, n=153", 153, "balanced", scores, test)).splitlines()
+    assert len(names) == 9
+    assert max(len(line) for line in table) <= 95
+    without = [replace(score, leak_free=None) for score in scores]
+    *table, answer = str(HeadsComparison("test, n=153", 153, "balanced", without, test)).splitlines()
+    assert max(len(line) for line in table) <= 80
+    assert "cannot be told apart with 153 images" in answer
