@@ -211,14 +211,21 @@ class _Judge:
         return compare_all(names, self._paired(entries, some), higher_is_better=HIGHER_IS_BETTER[self.metric])
 
     def _paired(self, entries: list[_Entry], some: np.ndarray | None) -> PairedTest:
+        share = self.metric != "log-loss"
         if self.rounds.folds:
-            return corrected_t_test([self._per_round(entry) for entry in entries], test_share=self.rounds.test_share)
+            return corrected_t_test(
+                [self._per_round(entry) for entry in entries],
+                test_share=self.rounds.test_share,
+                fold_images=self.rounds.images / self.rounds.folds if share else None,
+            )
         if len(entries[0].results) == 1:
             kept = slice(None) if some is None else some
             groups = None if self.groups is None else self.groups[kept]
             probabilities = [entry.results[0].probabilities[kept] for entry in entries]
             return paired_test(self.metric, probabilities, self.y[0][kept], groups=groups)
-        return paired_bootstrap_test([self._resampled(entry, some, resamples_for(len(entries))) for entry in entries])
+        return paired_bootstrap_test(
+            [self._resampled(entry, some, resamples_for(len(entries))) for entry in entries], share=share
+        )
 
     def _resampled(self, entry: _Entry, some: np.ndarray | None, resamples: int = RESAMPLES) -> Resampled:
         """The mean over seeds of the scores on the same resamples."""

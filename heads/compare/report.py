@@ -113,7 +113,7 @@ class HeadsComparison:
         known = [gap for gap in detectable if gap > 0]
         if not known:
             return ""
-        if math.isinf(max(known)):
+        if math.isinf(max(known)) or (self.metric in _SHARES and max(known) > 1):
             return ", too few to see any difference in four of five cases"
         low, high = self._number(min(known)), self._number(max(known))
         unit = " points" if self.metric in _SHARES else ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onepass.features.errors import OptionError, TrainingError
-from onepass.heads.stats.detectable import POWER
+from onepass.heads.stats.detectable import POWER, detectable_shift, more_discordant
 from onepass.heads.stats.intervals import ALPHA, Difference, wilson_interval
 from onepass.heads.stats.metrics import metric, scorer
 from onepass.heads.stats.multiple_comparison import PairedTest
@@ -97,11 +97,11 @@ def draws(units: int, resamples: int, *, seed: int, batch: int) -> Iterator[np.n
         yield np.bincount(picks.ravel(), minlength=size * units).reshape(size, units).astype(np.float64)
 
 
-def paired_bootstrap_test(heads: Sequence[Resampled]) -> PairedTest:
-    """Prepares heads that were scored on the same resamples for `compare_all`."""
+def paired_bootstrap_test(heads: Sequence[Resampled], *, share: bool) -> PairedTest:
+    """Prepares heads scored on the same resamples for `compare_all`; `share` as in `detectable_difference`."""
     return PairedTest(
         lambda i, j, alpha: paired_difference(heads[i], heads[j], alpha=alpha),
-        lambda i, j, alpha: detectable_difference(heads[i], heads[j], alpha=alpha),
+        lambda i, j, alpha: detectable_difference(heads[i], heads[j], share=share, alpha=alpha),
     )
 
 
@@ -142,17 +142,29 @@ def paired_difference(first: Resampled, second: Resampled, *, alpha: float = ALP
     return Difference(gap, (low, high), p)
 
 
-def detectable_difference(first: Resampled, second: Resampled, *, alpha: float) -> float:
+def detectable_difference(first: Resampled, second: Resampled, *, share: bool, alpha: float) -> float:
     """Smallest true difference that `paired_difference` at alpha finds in four of five cases.
 
-    Half the interval, and as much again as four of five estimates stay above: the normal quantile of 0.8
-    times the standard deviation of the resampled differences. They are taken to vary as much whatever the difference.
+    Half the interval, and what four of five estimates stay above: the normal quantile of 0.8 times
+    the standard deviation of the resampled differences.
+
+    Args:
+        first: One head.
+        second: The other, on the same resamples.
+        share: Whether the score is a share of images, whose differences vary more the larger they are; other
+            scores' are taken to vary as much whatever they are.
+        alpha: Two-sided level.
     """
     from scipy.special import ndtri
 
     gap, moves = _gap(first, second, alpha)
     low, high = paired_difference(first, second, alpha=alpha).interval
-    return max(high - gap, gap - low) + float(ndtri(POWER)) * float(np.std(moves))
+    spread = float(np.std(moves))
+    if spread == 0:
+        return 0.0
+    shift = max(high - gap, gap - low) / spread + float(ndtri(POWER))
+    size = min(first.size, second.size)
+    return detectable_shift(shift, lambda true: spread**2 + (more_discordant(true) / size if share else 0.0))
 
 
 def _gap(first: Resampled, second: Resampled, alpha: float) -> tuple[float, np.ndarray]:

@@ -6,27 +6,49 @@ from collections.abc import Sequence
 import numpy as np
 
 from onepass.features.errors import OptionError, TrainingError
-from onepass.heads.stats.detectable import detectable_t
+from onepass.heads.stats.detectable import detectable_shift, more_discordant, shift_of_t
 from onepass.heads.stats.intervals import ALPHA, Difference
 from onepass.heads.stats.multiple_comparison import PairedTest
 
 
-def corrected_t_test(scores: Sequence[np.ndarray], *, test_share: float) -> PairedTest:
-    """Prepares heads for `compare_all`: (J,) scores of each, one per fold and repeat."""
+def corrected_t_test(
+    scores: Sequence[np.ndarray], *, test_share: float, fold_images: float | None = None
+) -> PairedTest:
+    """Prepares heads for `compare_all`: (J,) scores of each, one per fold and repeat.
+
+    `test_share` and `fold_images` as in `corrected_detectable`.
+    """
     return PairedTest(
         lambda i, j, alpha: corrected_resampled_t(scores[i] - scores[j], test_share=test_share, alpha=alpha),
-        lambda i, j, alpha: corrected_detectable(scores[i] - scores[j], test_share=test_share, alpha=alpha),
+        lambda i, j, alpha: corrected_detectable(
+            scores[i] - scores[j], test_share=test_share, fold_images=fold_images, alpha=alpha
+        ),
     )
 
 
-def corrected_detectable(differences: np.ndarray, *, test_share: float, alpha: float) -> float:
+def corrected_detectable(
+    differences: np.ndarray, *, test_share: float, alpha: float, fold_images: float | None = None
+) -> float:
     """Smallest true difference that `corrected_resampled_t` at alpha finds in four of five cases.
 
-    By the noncentral t distribution, the standard error being taken as the one estimated; 0 where
-    all differences are equal. Arguments and errors as there.
+    By the noncentral t distribution, from the variance that the differences show; 0 where all of them are equal.
+
+    Args:
+        differences: (J,) as there.
+        test_share: As there.
+        alpha: Two-sided level.
+        fold_images: Test images of a fold where the score is a share of them, whose differences vary more the
+            larger they are; None for other scores.
     """
     _, error, _ = _corrected_mean(differences, test_share, alpha)
-    return detectable_t(error, len(differences) - 1, alpha=alpha)
+    if error == 0:
+        return 0.0
+    factor = 1 / len(differences) + test_share / (1 - test_share)
+
+    def variance(gap: float) -> float:
+        return error**2 + (factor * more_discordant(gap) / fold_images if fold_images else 0.0)
+
+    return detectable_shift(shift_of_t(len(differences) - 1, alpha=alpha), variance)
 
 
 def corrected_resampled_t(differences: np.ndarray, *, test_share: float, alpha: float = ALPHA) -> Difference:

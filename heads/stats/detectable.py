@@ -53,24 +53,15 @@ def mcnemar_power(difference: float, psi: float, n: int, *, alpha: float) -> flo
     return float(binom.pmf(counts, n, psi) @ found)
 
 
-def detectable_mean(variance: Callable[[float], float], *, alpha: float) -> float:
-    """Smallest true difference that a normal test of a mean at alpha finds in four of five cases.
+def more_discordant(difference: float) -> float:
+    """By how much a true difference raises the variance of one image's difference above that of equally good heads."""
+    return max(difference / 2 - difference**2, 0.0)
+
+
+def shift_of_t(df: int, *, alpha: float) -> float:
+    """Noncentrality at which a t test at alpha finds a difference in four of five cases.
 
     Args:
-        variance: True difference, a fraction -> variance of the estimated one.
-        alpha: Two-sided level.
-    """
-    from scipy.special import ndtr, ndtri
-
-    critical = float(-ndtri(alpha / 2))
-    return _smallest(lambda gap: float(ndtr(gap / math.sqrt(variance(gap)) - critical)), 1.0)
-
-
-def detectable_t(error: float, df: int, *, alpha: float) -> float:
-    """Smallest true difference that a t test at alpha finds in four of five cases, from the noncentral t distribution.
-
-    Args:
-        error: Standard error of the difference, >= 0.
         df: Degrees of freedom, >= 1.
         alpha: Two-sided level.
     """
@@ -78,7 +69,20 @@ def detectable_t(error: float, df: int, *, alpha: float) -> float:
     from scipy.stats import nct
 
     critical = float(stdtrit(df, 1 - alpha / 2))
-    return error * _smallest(lambda shift: float(nct.sf(critical, df, shift)), 4 * critical + 10)
+    return _smallest(lambda shift: float(nct.sf(critical, df, shift)), 4 * critical + 10)
+
+
+def detectable_shift(shift: float, variance: Callable[[float], float]) -> float:
+    """True difference that is so many of its standard errors.
+
+    Args:
+        shift: How many.
+        variance: True difference -> variance of the estimated one.
+    """
+    gap = shift * math.sqrt(variance(0.0))
+    for _ in range(50):
+        gap = shift * math.sqrt(variance(min(gap, 1.0)))
+    return gap
 
 
 def _smallest(power: Callable[[float], float], largest: float) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 
 from onepass.features.errors import TrainingError
 from onepass.heads.stats.bootstrap import effective_size, paired_bootstrap_test, resample, resamples_for
-from onepass.heads.stats.detectable import detectable_accuracy, detectable_mean
+from onepass.heads.stats.detectable import POWER, detectable_accuracy, detectable_shift, more_discordant
 from onepass.heads.stats.intervals import ALPHA, Difference
 from onepass.heads.stats.multiple_comparison import PairedTest
 
@@ -171,7 +171,8 @@ def paired_test(
         return _accuracy_test(right) if name == "accuracy" else _balanced_test(right, y)
     count = resamples_for(len(probabilities)) if resamples is None else resamples
     return paired_bootstrap_test(
-        [resample(name, p, y, resamples=count, seed=seed, groups=groups) for p in probabilities]
+        [resample(name, p, y, resamples=count, seed=seed, groups=groups) for p in probabilities],
+        share=name != "log-loss",
     )
 
 
@@ -183,13 +184,15 @@ def _accuracy_test(right: list[np.ndarray]) -> PairedTest:
 
 
 def _balanced_test(right: list[np.ndarray], y: np.ndarray) -> PairedTest:
+    from scipy.special import ndtri
+
     size = effective_size("balanced", y, classes=int(y.max()) + 1)
 
     def detectable(i: int, j: int, alpha: float) -> float:
         _, centre, variance = _balanced(right[i], right[j], y)
         at_zero = variance + centre**2 / size
-        # The share of images that tell the heads apart grows as in `detectable_accuracy`.
-        return detectable_mean(lambda gap: at_zero + max(gap / 2 - gap**2, 0.0) / size, alpha=alpha)
+        shift = _quantile(alpha) + float(ndtri(POWER))
+        return detectable_shift(shift, lambda gap: at_zero + more_discordant(gap) / size)
 
     return PairedTest(lambda i, j, alpha: paired_balanced(right[i], right[j], y, alpha=alpha), detectable)
 

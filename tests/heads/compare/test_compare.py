@@ -61,7 +61,7 @@ def test_the_table_is_ordered_and_ends_with_the_answer(photos: Path):
     lines = str(found).splitlines()
     assert lines[0] == "accuracy on test, n=108"
     assert lines[-1] == found.answer()
-    assert lines[1].split("  ")[-1] == "points to best (joint 95 %)"
+    assert lines[1].endswith("  points to best (joint 95 %)")
     assert f"the cheapest is {found.cheapest.name} (" in lines[-1] or lines[-1].startswith(found.test.best)
 
 
@@ -201,6 +201,9 @@ def test_a_learning_curve_grows_and_ends_in_a_forecast(photos: Path):
     assert list(curve.sizes) == [15, 30, 63, 129, 162]
     assert curve.scores[-1] == pytest.approx(found.scores[0].score)
     assert "twice the images: " in str(found)
+    low, high = curve.doubled_interval
+    assert 0 <= low <= curve.doubled <= high <= 1
+    assert f"these test images will show {curve.doubled:.3f} ({low:.3f} to {high:.3f})" in str(found)
 
 
 def test_copies_of_training_images_are_scored_apart(tmp_path: Path, rng: np.random.Generator):
@@ -305,7 +308,7 @@ def test_the_answer_reads_well():
 
 
 def test_the_table_of_nine_heads_fits_80_columns():
-    from onepass.heads import HEADS
+    from onepass.heads.training import HEADS
     from onepass.heads.compare.report import HeadScore
     from onepass.heads.stats.intervals import Difference
     from onepass.heads.stats.multiple_comparison import Comparison

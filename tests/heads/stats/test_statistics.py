@@ -15,7 +15,7 @@ from onepass.heads.stats.bootstrap import (
     resamples_for,
 )
 from onepass.heads.stats.cross_validation_tests import corrected_interval, corrected_resampled_t, corrected_t_test
-from onepass.heads.stats.detectable import detectable_accuracy, detectable_mean, detectable_t, mcnemar_power
+from onepass.heads.stats.detectable import detectable_accuracy, detectable_shift, mcnemar_power, shift_of_t
 from onepass.heads.stats.intervals import Difference
 from onepass.heads.stats.metrics import HIGHER_IS_BETTER, METRICS, metric
 from onepass.heads.stats.multiple_comparison import PairedTest, compare_all
@@ -502,10 +502,12 @@ def test_a_detectable_difference_is_found_in_four_of_five_cases():
     assert detectable_accuracy(15, 153, alpha=0.05) < found < detectable_accuracy(30, 153, alpha=0.05 / 36)
     assert detectable_accuracy(1, 5, alpha=0.05 / 36) == np.inf
     assert detectable_accuracy(0, 153, alpha=0.05) < 0.08
-    normal = detectable_mean(lambda gap: 0.02**2, alpha=0.05)
-    assert normal == pytest.approx(0.02 * (norm.isf(0.025) + norm.ppf(0.8)), abs=2e-4)
-    assert detectable_t(0.02, 10_000, alpha=0.05) == pytest.approx(normal, rel=0.01)
-    shift = detectable_t(1.0, 9, alpha=0.01)
+    normal = norm.isf(0.025) + norm.ppf(0.8)
+    assert shift_of_t(10_000, alpha=0.05) == pytest.approx(normal, rel=0.01)
+    assert detectable_shift(normal, lambda gap: 0.02**2 + gap**2 / 100) == pytest.approx(
+        0.02 * normal / np.sqrt(1 - normal**2 / 100)
+    )
+    shift = shift_of_t(9, alpha=0.01)
     assert nct.sf(t.isf(0.005, 9), 9, shift) == pytest.approx(0.8, abs=0.001)
 
 
