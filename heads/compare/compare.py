@@ -65,7 +65,7 @@ def compare_heads(
 
     >>> print(compare_heads("photos.h5", heads="logreg,knn"))
     accuracy on test, n=24
-    head    accuracy  95 % interval   log loss  calibration error  fit s  us/image  size
+    head    accuracy  95 % interval   points to best (joint 95 %)
     ...
     ... cannot be told apart with 24 images; ...; the cheapest is ...
 

@@ -67,9 +67,10 @@ class _Curves:
 def forecast_gain(sizes: np.ndarray, right: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> Forecast:
     """Forecasts the accuracy that twice the training images would add, and what will then be measured.
 
-    From repeated subsets of one set `forecast_doubled` gives the gain and what the same test images will show;
-    see there. Otherwise the gain is that of the best fit, and too small by 0.1 to 0.5 points where
-    the error falls without a floor, because best fits to noisy scores level off.
+    From repeated subsets of one set `forecast_doubled` gives the gain and what the same test images will show; see
+    there. The interval of the gain is then the hull of its own and the one below. Otherwise the gain is that of the
+    best fit, and too small by 0.1 to 0.5 points where the error falls without a floor, because best fits to noisy
+    scores level off.
 
     For the interval of the gain the error is taken to fall as a + b m^-c with a, b >= 0 and 0.02 <= c <= 2. For each
     c of a grid a and b are a weighted least squares problem with a closed form, so the best fit is found for certain.
@@ -124,6 +125,8 @@ def forecast_gain(sizes: np.ndarray, right: np.ndarray, *, resamples: int = 2000
     ends = np.quantile(_fit(drawn, shares, weights).gains(), [0.025, 0.975])
     if without.misfit[0] - best.misfit[0] <= _AS_GOOD:
         ends[1] = max(ends[1], np.quantile(_fit(drawn, shares, weights, floor=False).gains(), 0.975))
+    if doubled:
+        ends = np.array([min(ends[0], doubled.gain_interval[0]), max(ends[1], doubled.gain_interval[1])])
     scores = tuple(float(score) for score in 1 - errors)
     return Forecast(
         sizes=tuple(int(size) for size in sizes),
