@@ -145,27 +145,29 @@ class HeadsComparison:
         return [quality + costs for quality, costs in zip(self._qualities(), self._costs(), strict=True)]
 
     def _qualities(self) -> list[list[str]]:
-        leaky = any(score.leak_free is not None for score in self.scores)
         unit = "points to best" if self.metric in _SHARES else "to best"
-        lines = [["head", self.metric, "95 % interval", f"{unit} (joint 95 %)", *["without copies"] * leaky]]
+        lines = [["head", self.metric, "95 % interval", f"{unit} (joint 95 %)"]]
         for score in self.scores:
             low, high = score.interval
-            without = [f"{score.leak_free:.3f}" if score.leak_free is not None else "-"] * leaky
-            interval, gap = f"{low:.3f} to {high:.3f}", self._to_best(score.name)
-            lines.append([score.name, f"{score.score:.3f}", interval, gap, *without])
+            lines.append([score.name, f"{score.score:.3f}", f"{low:.3f} to {high:.3f}", self._to_best(score.name)])
         return lines
 
     def _costs(self) -> list[list[str]]:
-        return [["log loss", "calibration error", "fit s", "us/image", "size"]] + [
-            [
-                f"{score.log_loss:.3f}",
-                f"{score.calibration_error:.3f}",
-                f"{score.fit_seconds:.1f}",
-                f"{score.predict_microseconds:.0f}",
-                _size(score.head_bytes),
-            ]
-            for score in self.scores
-        ]
+        leaky = any(score.leak_free is not None for score in self.scores)
+        lines = [["without copies"] * leaky + ["log loss", "calibration error", "fit s", "us/image", "size"]]
+        for score in self.scores:
+            without = [f"{score.leak_free:.3f}" if score.leak_free is not None else "-"] * leaky
+            lines.append(
+                [
+                    *without,
+                    f"{score.log_loss:.3f}",
+                    f"{score.calibration_error:.3f}",
+                    f"{score.fit_seconds:.1f}",
+                    f"{score.predict_microseconds:.0f}",
+                    _size(score.head_bytes),
+                ]
+            )
+        return lines
 
     def __str__(self) -> str:
         lines = [f"{self.metric} on {self.measured_on}"]

@@ -220,7 +220,7 @@ def test_copies_of_training_images_are_scored_apart(tmp_path: Path, rng: np.rand
     knn = next(score for score in found.scores if score.name == "knn")
     assert knn.leak_free < knn.score
     assert "of training images; without: " in str(found)
-    assert "without copies" in str(found).splitlines()[1]
+    assert "without copies" in str(found).split("\n\n")[1].splitlines()[0]
     trained = train_head(path, head="knn", out=tmp_path / "x.head").head.evaluation
     assert trained.leak_free.accuracy == knn.leak_free
     assert load_head(tmp_path / "x.head").evaluation == trained
@@ -322,8 +322,6 @@ def test_the_table_of_nine_heads_fits_80_columns():
     test = Comparison(tuple(names), names[0], tuple(names), gaps, {}, dict.fromkeys(names[1:], 0.07))
     *table, answer = str(HeadsComparison("test, n=153", 153, "balanced", scores, test)).splitlines()
     assert len(names) == 9
-    assert max(len(line) for line in table) <= 95
-    without = [replace(score, leak_free=None) for score in scores]
-    *table, answer = str(HeadsComparison("test, n=153", 153, "balanced", without, test)).splitlines()
     assert max(len(line) for line in table) <= 80
+    assert table[-11].startswith("head      without copies  log loss")
     assert "cannot be told apart with 153 images" in answer
