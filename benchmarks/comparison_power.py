@@ -13,15 +13,16 @@ rows of a feature file stand for all images there are; sets of n are drawn from 
 benchmarks/results/comparison-power.json.
 """
 
+import json
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from common import versions, write_result
+from common import RESULTS, versions, write_result
 
 from onepass.features import FeatureFile
 from onepass.heads.fitting.folds import assign_folds
@@ -44,18 +45,20 @@ detectable_of = lru_cache(None)(detectable_accuracy)
 def main(
     runs: Annotated[int, typer.Option(help="Simulated comparisons per setting.")] = 1000,
     features: Annotated[Path | None, typer.Option(help="Feature file for `rows`.")] = None,
+    parts: Annotated[str, typer.Option(help="What to measure anew; the rest of the file stays.")] = "null,stated,folds",
     name: Annotated[str, typer.Option(help="Of the result file.")] = "comparison-power",
 ) -> None:
-    result: dict[str, Any] = {
-        "runs": runs,
-        "heads": HEADS,
-        "versions": versions("onepass", "numpy", "scipy"),
-        "null": list(null(runs)),
-        "stated": list(stated(runs)),
-        "folds": across_folds(max(runs // 10, 20)),
-    }
+    path = RESULTS / f"{name}.json"
+    result: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    result |= {"runs": runs, "heads": HEADS, "versions": versions("onepass", "numpy", "scipy")}
+    if "null" in parts:
+        result["null"] = list(null(runs))
+    if "stated" in parts:
+        result["stated"] = list(stated(runs))
+    if "folds" in parts:
+        result["folds"] = across_folds(max(runs // 10, 20))
     if features:
-        result["rows"] = {"features": features.stem, "pairs": list(of_rows(features, runs))}
+        result["rows"] = {"features": features.stem, **by_ratio(list(of_rows(features, runs)))}
     write_result(name, result)
 
 
@@ -136,6 +139,17 @@ def of_rows(path: Path, runs: int) -> Iterator[dict[str, Any]]:
             facts = {"pair": f"{first} {second}", "n": n, "true_points": 100 * gap}
             if 0.4 <= gap / np.mean(numbers) <= 1.8:
                 yield shown(facts | {"stated_points": 100 * float(np.mean(numbers)), "seen": float(np.mean(seen))})
+
+
+def by_ratio(pairs: list[dict[str, Any]]) -> dict[str, Any]:
+    """How often the better head was told, by true difference over stated one."""
+    ratios = np.array([pair["true_points"] / pair["stated_points"] for pair in pairs])
+    seen, edges = np.array([pair["seen"] for pair in pairs]), (0.6, 0.8, 0.9, 1.1, 1.25, 1.5)
+    shares = {}
+    for low, high in pairwise(edges):
+        some = (ratios >= low) & (ratios < high)
+        shares[f"{low} to {high}"] = {"pairs": int(some.sum()), "seen": round(float(seen[some].mean()), 3)}
+    return {"seen_by_true_over_stated": shares, "pairs": pairs}
 
 
 def held_out_answers(path: Path) -> dict[str, np.ndarray]:
