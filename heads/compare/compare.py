@@ -18,11 +18,18 @@ from onepass.heads.compare.resampling import Round, Rounds, held_out_part, repea
 from onepass.heads.compare.run_cache import FitRequest, FitResult, RunCache, fit_and_score
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.pca import SharedComponents
-from onepass.heads.stats.bootstrap import Resampled, bootstrap_interval, paired_difference, resample
-from onepass.heads.stats.cross_validation_tests import corrected_interval, corrected_resampled_t
+from onepass.heads.stats.bootstrap import (
+    RESAMPLES,
+    Resampled,
+    bootstrap_interval,
+    paired_bootstrap_test,
+    resample,
+    resamples_for,
+)
+from onepass.heads.stats.cross_validation_tests import corrected_interval, corrected_t_test
 from onepass.heads.stats.metrics import HIGHER_IS_BETTER, calibration_error, metric
-from onepass.heads.stats.multiple_comparison import Comparison, compare_all
-from onepass.heads.stats.paired_tests import paired_differences
+from onepass.heads.stats.multiple_comparison import Comparison, PairedTest, compare_all
+from onepass.heads.stats.paired_tests import paired_test
 from onepass.heads.training import train_head
 
 
@@ -58,9 +65,9 @@ def compare_heads(
 
     >>> print(compare_heads("photos.h5", heads="logreg,knn"))
     accuracy on test, n=24
-    head    accuracy  95 % interval   log loss  calibration error  fit s  us/image  size
+    head    accuracy  95 % interval   points to best (joint 95 %)
     ...
-    ... tie; the cheapest is ...
+    ... cannot be told apart with 24 images; ...; the cheapest is ...
 
     Args:
         features: A feature file, or several of the same images; by default the one in the current folder.
@@ -154,6 +161,7 @@ class _Judge:
         apart = self._test(ordered, clean) if copies.any() and clean.sum() > 1 and not self.rounds.folds else None
         return HeadsComparison(
             measured_on=self.rounds.measured_on,
+            images=self.rounds.images,
             metric=self.metric,
             scores=scores,
             test=self._test(ordered, None),
@@ -200,30 +208,31 @@ class _Judge:
 
     def _test(self, entries: list[_Entry], some: np.ndarray | None) -> Comparison:
         names = [entry.candidate.name for entry in entries]
-        better = HIGHER_IS_BETTER[self.metric]
+        return compare_all(names, self._paired(entries, some), higher_is_better=HIGHER_IS_BETTER[self.metric])
+
+    def _paired(self, entries: list[_Entry], some: np.ndarray | None) -> PairedTest:
+        share = self.metric != "log-loss"
         if self.rounds.folds:
-            per_round = [self._per_round(entry) for entry in entries]
-            share = self.rounds.test_share
-            return compare_all(
-                names,
-                lambda i, j: corrected_resampled_t(per_round[i] - per_round[j], test_share=share),
-                higher_is_better=better,
+            return corrected_t_test(
+                [self._per_round(entry) for entry in entries],
+                test_share=self.rounds.test_share,
+                fold_images=self.rounds.images / self.rounds.folds if share else None,
             )
         if len(entries[0].results) == 1:
             kept = slice(None) if some is None else some
             groups = None if self.groups is None else self.groups[kept]
             probabilities = [entry.results[0].probabilities[kept] for entry in entries]
-            differences = paired_differences(self.metric, probabilities, self.y[0][kept], groups=groups)
-            return compare_all(names, differences, higher_is_better=better)
-        heads = [self._resampled(entry, some) for entry in entries]
-        return compare_all(names, lambda i, j: paired_difference(heads[i], heads[j]), higher_is_better=better)
+            return paired_test(self.metric, probabilities, self.y[0][kept], groups=groups)
+        return paired_bootstrap_test(
+            [self._resampled(entry, some, resamples_for(len(entries))) for entry in entries], share=share
+        )
 
-    def _resampled(self, entry: _Entry, some: np.ndarray | None) -> Resampled:
+    def _resampled(self, entry: _Entry, some: np.ndarray | None, resamples: int = RESAMPLES) -> Resampled:
         """The mean over seeds of the scores on the same resamples."""
         kept = slice(None) if some is None else some
         groups = None if self.groups is None else self.groups[kept]
         each = [
-            resample(self.metric, result.probabilities[kept], self.y[0][kept], groups=groups)
+            resample(self.metric, result.probabilities[kept], self.y[0][kept], resamples=resamples, groups=groups)
             for result in entry.results
         ]
         values = np.mean([one.values for one in each], axis=0)

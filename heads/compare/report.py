@@ -59,6 +59,7 @@ class HeadsComparison:
 
     Attributes:
         measured_on: Which images, in words.
+        images: How many images, each counted once.
         metric: One of `METRICS`.
         scores: The best first.
         test: The paired tests.
@@ -70,6 +71,7 @@ class HeadsComparison:
     """
 
     measured_on: str
+    images: int
     metric: str
     scores: list[HeadScore]
     test: Comparison
@@ -85,39 +87,78 @@ class HeadsComparison:
         return min((score for score in self.scores if score.name in self.test.ties), key=lambda score: score.cost)
 
     def answer(self) -> str:
-        """The comparison in one sentence."""
-        return self._answer(self.test)
+        """The comparison in one sentence.
 
-    def _answer(self, test: Comparison) -> str:
+        Its intervals are those of the table: all of them hold together with 95 % probability, and one leaves out 0
+        exactly where the sentence calls a head worse.
+        """
+        return self._answer(self.test, self.images)
+
+    def _answer(self, test: Comparison, images: int) -> str:
         tied = [score for score in self.scores if score.name in test.ties]
         cheapest = min(tied, key=lambda score: score.cost)
         price = f"{cheapest.name} ({cheapest.fit_seconds:.1f} s, {_size(cheapest.head_bytes)})"
         names = [score.name for score in tied]
-        parts = [f"{_listed(names)} tie; the cheapest is {price}" if len(names) > 1 else f"{price} is the best"]
+        if len(names) > 1:
+            seen = self._seen([test.detectable[name] for name in names if name in test.detectable])
+            parts = [f"{_listed(names)} cannot be told apart with {images} images{seen}", f"the cheapest is {price}"]
+        else:
+            parts = [f"{price} is the best"]
         worse = [score.name for score in self.scores if score.name not in test.ties]
         parts += [f"{name} is worse by {self._amount(test.to_best[name])}" for name in worse]
         return "; ".join(parts)
 
+    def _seen(self, detectable: list[float]) -> str:
+        """The difference that the test would have found, as the end of a sentence; one number or a range over heads."""
+        known = [gap for gap in detectable if gap > 0]
+        if not known:
+            return ""
+        if math.isinf(max(known)) or (self.metric in _SHARES and max(known) > 1):
+            return ", too few to see any difference in four of five cases"
+        low, high = self._number(min(known)), self._number(max(known))
+        unit = " points" if self.metric in _SHARES else ""
+        amount = f"{high}{unit}" if low == high else f"{low} to {high}{unit}, depending on the head,"
+        return f"; a difference of {amount} would have been seen in four of five cases"
+
     def _amount(self, gap: Difference) -> str:
         """A difference to the best as a positive number, in points for shares."""
         low, high = sorted(abs(end) for end in gap.interval)
-        if self.metric in _SHARES:
-            return f"{100 * abs(gap.difference):.1f} points ({100 * low:.1f} to {100 * high:.1f})"
-        return f"{abs(gap.difference):.3f} ({low:.3f} to {high:.3f})"
+        unit = " points" if self.metric in _SHARES else ""
+        return f"{self._number(abs(gap.difference))}{unit} ({self._number(low)} to {self._number(high)})"
+
+    def _number(self, value: float) -> str:
+        """In points for shares; what is not 0 does not read as 0."""
+        shown = f"{100 * value:.1f}" if self.metric in _SHARES else f"{value:.3f}"
+        if float(shown) == 0:
+            return f"{100 * value if self.metric in _SHARES else value:.1g}" if abs(value) > 1e-9 else shown.lstrip("-")
+        return shown
+
+    def _to_best(self, name: str) -> str:
+        if name == self.test.best:
+            return "best"
+        gap = self.test.to_best[name]
+        low, high = (self._number(end) for end in gap.interval)
+        return f"{self._number(gap.difference)} ({low} to {high})"
 
     def rows(self) -> list[list[str]]:
-        """The table as text, its heading first."""
-        heading = ["head", self.metric, "95 % interval", "log loss", "calibration error", "fit s", "us/image", "size"]
-        leaky = any(score.leak_free is not None for score in self.scores)
-        lines = [heading[:3] + ["without copies"] * leaky + heading[3:]]
+        """The table as text, its heading first: what decides, then probabilities and costs."""
+        return [quality + costs for quality, costs in zip(self._qualities(), self._costs(), strict=True)]
+
+    def _qualities(self) -> list[list[str]]:
+        unit = "points to best" if self.metric in _SHARES else "to best"
+        lines = [["head", self.metric, "95 % interval", f"{unit} (joint 95 %)"]]
         for score in self.scores:
             low, high = score.interval
+            lines.append([score.name, f"{score.score:.3f}", f"{low:.3f} to {high:.3f}", self._to_best(score.name)])
+        return lines
+
+    def _costs(self) -> list[list[str]]:
+        leaky = any(score.leak_free is not None for score in self.scores)
+        lines = [["without copies"] * leaky + ["log loss", "calibration error", "fit s", "us/image", "size"]]
+        for score in self.scores:
             without = [f"{score.leak_free:.3f}" if score.leak_free is not None else "-"] * leaky
             lines.append(
                 [
-                    score.name,
-                    f"{score.score:.3f}",
-                    f"{low:.3f} to {high:.3f}",
                     *without,
                     f"{score.log_loss:.3f}",
                     f"{score.calibration_error:.3f}",
@@ -132,7 +173,10 @@ class HeadsComparison:
         lines = [f"{self.metric} on {self.measured_on}"]
         if self.left_out:
             lines.append(f"{self.left_out} images that not every feature file has are left out")
-        lines.append(text_table(self.rows()))
+        names = [["head"], *([score.name] for score in self.scores)]
+        costs = [name + rest for name, rest in zip(names, self._costs(), strict=True)]
+        # Side by side they would not fit into 80 columns.
+        lines += [text_table(self._qualities()), "", text_table(costs), ""]
         for name, forecast in self.learning.items():
             curve = ", ".join(f"{s:.3f} with {m}" for m, s in zip(forecast.sizes, forecast.scores, strict=True))
             lines.append(f"{name}: {curve} training images; {forecast}")
@@ -140,7 +184,9 @@ class HeadsComparison:
             lines.append(f"{self.cheapest.name} is in {self.saved}")
         if self.leak_free:
             copies = "1 image is a copy" if self.copies == 1 else f"{self.copies} images are copies"
-            lines.append(f"{copies} of training images; without: {self._answer(self.leak_free)}")
+            lines.append(
+                f"{copies} of training images; without: {self._answer(self.leak_free, self.images - self.copies)}"
+            )
         return "\n".join([*lines, self.answer()])
 
     def _repr_html_(self) -> str:
@@ -150,6 +196,7 @@ class HeadsComparison:
         """The same as plain values, for JSON."""
         return {
             "measured_on": self.measured_on,
+            "images": self.images,
             "metric": self.metric,
             "higher_is_better": HIGHER_IS_BETTER[self.metric],
             "heads": [asdict(score) for score in self.scores],
@@ -173,13 +220,14 @@ class HeadsComparison:
             with open(path, "w", newline="", encoding="utf-8") as file:
                 table = csv.writer(file)
                 fields = [name for name in asdict(self.scores[0]) if name not in ("interval", "parameters")]
-                further = ["low", "high", "difference", "difference_low", "difference_high", "tied"]
+                further = ["low", "high", "difference", "difference_low", "difference_high", "tied", "detectable"]
                 table.writerow([*fields, *further])
                 for score in self.scores:
                     gap = self.test.to_best[score.name]
                     values = [getattr(score, name) for name in fields]
                     tied = score.name in self.test.ties
-                    table.writerow([*values, *score.interval, gap.difference, *gap.interval, tied])
+                    detectable = self.test.detectable.get(score.name)
+                    table.writerow([*values, *score.interval, gap.difference, *gap.interval, tied, detectable])
         except OSError as error:
             raise OptionError(
                 f"cannot write {path}: {error.strerror}. Choose another place with {opt.csv}.", path=path
@@ -191,6 +239,7 @@ def _tests(test: Comparison) -> dict[str, object]:
         "best": test.best,
         "ties": list(test.ties),
         "to_best": {name: asdict(gap) for name, gap in test.to_best.items()},
+        "detectable": {name: gap if math.isfinite(gap) else None for name, gap in test.detectable.items()},
         "adjusted_p": [{"heads": list(pair), "p": p} for pair, p in test.adjusted_p.items()],
     }
 

@@ -46,6 +46,12 @@ class Rounds:
     def test_share(self) -> float:
         return 1 / self.folds
 
+    @property
+    def images(self) -> int:
+        """How many are scored, each counted once."""
+        first = self.rounds[0]
+        return len(first.scored) + (len(first.trained) if self.folds else 0)
+
 
 def held_out_part(file: FeatureFile, images: np.ndarray, *, seeds: int) -> Rounds:
     """Trains on the training part and scores on the test part (or val where there is none), once per seed."""

@@ -3,17 +3,19 @@
 Resamples of the images (or of whole groups) are weightings of them; all are scored at once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from onepass.features.errors import OptionError, TrainingError
+from onepass.heads.stats.detectable import POWER, detectable_shift, more_discordant
 from onepass.heads.stats.intervals import ALPHA, Difference, wilson_interval
 from onepass.heads.stats.metrics import metric, scorer
+from onepass.heads.stats.multiple_comparison import PairedTest
 
 RESAMPLES = 5000
-"""By default; the smallest p is 2 / 5001, which stays significant after Holm over 125 pairs (16 heads: 120)."""
+"""By default."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,12 @@ class Resampled:
 
     def deviations(self) -> np.ndarray:
         """(<= r,) values minus score, widened for few images; undefined ones left out."""
-        return _widened(self.values - self.score, self.size)
+        return _widened(self.values - self.score, self.size, ALPHA)
+
+
+def resamples_for(heads: int) -> int:
+    """How many resamples leave five in each tail of an interval that is one of all pairs of so many heads."""
+    return max(RESAMPLES, 100 * heads * (heads - 1))
 
 
 def resample(
@@ -90,11 +97,19 @@ def draws(units: int, resamples: int, *, seed: int, batch: int) -> Iterator[np.n
         yield np.bincount(picks.ravel(), minlength=size * units).reshape(size, units).astype(np.float64)
 
 
-def paired_difference(first: Resampled, second: Resampled) -> Difference:
+def paired_bootstrap_test(heads: Sequence[Resampled], *, share: bool) -> PairedTest:
+    """Prepares heads scored on the same resamples for `compare_all`; `share` as in `detectable_difference`."""
+    return PairedTest(
+        lambda i, j, alpha: paired_difference(heads[i], heads[j], alpha=alpha),
+        lambda i, j, alpha: detectable_difference(heads[i], heads[j], share=share, alpha=alpha),
+    )
+
+
+def paired_difference(first: Resampled, second: Resampled, *, alpha: float = ALPHA) -> Difference:
     """Difference between two heads' scores from the same resamples.
 
     Two intervals are made from the resampled differences, the percentile interval and the symmetric one
-    (difference +- the 95 % quantile of |deviation|), each with the p that agrees with it,
+    (difference +- the 1 - alpha quantile of |deviation|), each with the p that agrees with it,
     (1 + count) / (1 + resamples); reported is the hull of both and the larger p. Alone, the percentile
     interval rejects too often where classes are small and the symmetric one where losses are skewed (each up to
     0.08 instead of 0.05 at 200 images and equally good heads); together they stay within 0.07, and within
@@ -102,23 +117,64 @@ def paired_difference(first: Resampled, second: Resampled) -> Difference:
     few images: up to 0.32, since a bootstrap that has seen no mistake in a class invents none; use
     `paired_balanced`. BCa intervals were worse than either, up to 0.17 in the ordinary cases.
 
+    Args:
+        first: One head.
+        second: The other, on the same resamples.
+        alpha: Of the interval, which covers 1 - alpha and leaves out 0 exactly where p <= alpha.
+
     Raises:
         ValueError: The resamples are not the same in number.
 
     Source: B. Efron, R. J. Tibshirani (1993), An Introduction to the Bootstrap, chapters 13 and 16;
     A. C. Davison, D. V. Hinkley (1997), Bootstrap Methods and their Application, chapter 4, for (1 + count).
     """
-    # Equal counts give differences that are equal but for rounding; ties must count as ties.
-    gap = round(first.score - second.score, 12)
-    moves = np.round(_widened(first.values - second.values - gap, min(first.size, second.size)), 12)
+    gap, moves = _gap(first, second, alpha)
     r = len(moves)
-    tail, both = max(1, int(ALPHA / 2 * (r + 1) + 1e-9)), max(1, int(ALPHA * (r + 1) + 1e-9))
+    tail, both = max(1, int(alpha / 2 * (r + 1) + 1e-9)), max(1, int(alpha * (r + 1) + 1e-9))
     ordered, distances = np.round(np.sort(gap + moves), 12), np.sort(np.abs(moves))
     half = float(distances[-both])
     low, high = min(float(ordered[tail - 1]), gap - half), max(float(ordered[-tail]), gap + half)
     opposite = int((ordered * np.sign(gap) <= 0).sum())
     as_far = int((distances >= abs(gap)).sum())
-    return Difference(gap, (low, high), min(1.0, max(2 * (1 + opposite), 1 + as_far) / (1 + r)))
+    p = min(1.0, max(2 * (1 + opposite), 1 + as_far) / (1 + r))
+    if p > alpha:  # where there are too few resamples for alpha
+        low, high = min(low, 0.0), max(high, 0.0)
+    return Difference(gap, (low, high), p)
+
+
+def detectable_difference(first: Resampled, second: Resampled, *, share: bool, alpha: float) -> float:
+    """Smallest true difference that `paired_difference` at alpha finds in four of five cases.
+
+    Half the interval, and what four of five estimates stay above: the normal quantile of 0.8 times
+    the standard deviation of the resampled differences.
+
+    Args:
+        first: One head.
+        second: The other, on the same resamples.
+        share: Whether the score is a share of images, whose differences vary more the larger they are; other
+            scores' are taken to vary as much whatever they are.
+        alpha: Two-sided level.
+    """
+    from scipy.special import ndtri
+
+    gap, moves = _gap(first, second, alpha)
+    low, high = paired_difference(first, second, alpha=alpha).interval
+    spread = float(np.std(moves))
+    if spread == 0:
+        return 0.0
+    shift = max(high - gap, gap - low) / spread + float(ndtri(POWER))
+    size = min(first.size, second.size)
+    return detectable_shift(shift, lambda true: spread**2 + (more_discordant(true) / size if share else 0.0))
+
+
+def _gap(first: Resampled, second: Resampled, alpha: float) -> tuple[float, np.ndarray]:
+    """Difference between two heads, and how far it lies elsewhere on each resample.
+
+    Equal counts give differences that are equal but for rounding; ties must count as ties.
+    """
+    gap = round(first.score - second.score, 12)
+    moves = _widened(first.values - second.values - gap, min(first.size, second.size), alpha)
+    return gap, np.round(moves, 12)
 
 
 def bootstrap_interval(
@@ -165,7 +221,7 @@ def effective_size(name: str, y: np.ndarray, *, classes: int) -> float:
     return len(counts) ** 2 / float((1 / counts).sum())
 
 
-def _widened(moves: np.ndarray, size: float) -> np.ndarray:
+def _widened(moves: np.ndarray, size: float, alpha: float) -> np.ndarray:
     """Deviations made wider, as t is wider than the normal; undefined ones left out.
 
     The bootstrap's variance is (n - 1) / n of the unbiased one, and its quantiles are those of a known
@@ -174,5 +230,5 @@ def _widened(moves: np.ndarray, size: float) -> np.ndarray:
     from scipy.special import ndtri, stdtrit
 
     size = max(size, 2.0)
-    factor = np.sqrt(size / (size - 1)) * stdtrit(size - 1, 1 - ALPHA / 2) / ndtri(1 - ALPHA / 2)
+    factor = np.sqrt(size / (size - 1)) * stdtrit(size - 1, 1 - alpha / 2) / ndtri(1 - alpha / 2)
     return np.asarray(moves[np.isfinite(moves)] * factor)

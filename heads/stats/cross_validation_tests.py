@@ -1,14 +1,57 @@
 """Tests and intervals for scores of (repeated) cross-validation, whose folds share most training images."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from onepass.features.errors import OptionError, TrainingError
+from onepass.heads.stats.detectable import detectable_shift, more_discordant, shift_of_t
 from onepass.heads.stats.intervals import ALPHA, Difference
+from onepass.heads.stats.multiple_comparison import PairedTest
 
 
-def corrected_resampled_t(differences: np.ndarray, *, test_share: float) -> Difference:
+def corrected_t_test(
+    scores: Sequence[np.ndarray], *, test_share: float, fold_images: float | None = None
+) -> PairedTest:
+    """Prepares heads for `compare_all`: (J,) scores of each, one per fold and repeat.
+
+    `test_share` and `fold_images` as in `corrected_detectable`.
+    """
+    return PairedTest(
+        lambda i, j, alpha: corrected_resampled_t(scores[i] - scores[j], test_share=test_share, alpha=alpha),
+        lambda i, j, alpha: corrected_detectable(
+            scores[i] - scores[j], test_share=test_share, fold_images=fold_images, alpha=alpha
+        ),
+    )
+
+
+def corrected_detectable(
+    differences: np.ndarray, *, test_share: float, alpha: float, fold_images: float | None = None
+) -> float:
+    """Smallest true difference that `corrected_resampled_t` at alpha finds in four of five cases.
+
+    By the noncentral t distribution, from the variance that the differences show; 0 where all of them are equal.
+
+    Args:
+        differences: (J,) as there.
+        test_share: As there.
+        alpha: Two-sided level.
+        fold_images: Test images of a fold where the score is a share of them, whose differences vary more the
+            larger they are; None for other scores.
+    """
+    _, error, _ = _corrected_mean(differences, test_share, alpha)
+    if error == 0:
+        return 0.0
+    factor = 1 / len(differences) + test_share / (1 - test_share)
+
+    def variance(gap: float) -> float:
+        return error**2 + (factor * more_discordant(gap) / fold_images if fold_images else 0.0)
+
+    return detectable_shift(shift_of_t(len(differences) - 1, alpha=alpha), variance)
+
+
+def corrected_resampled_t(differences: np.ndarray, *, test_share: float, alpha: float = ALPHA) -> Difference:
     """Difference between two heads whose scores come from (repeated) cross-validation.
 
     The folds' training sets overlap, so their differences vary less than those of fresh data would.
@@ -17,11 +60,12 @@ def corrected_resampled_t(differences: np.ndarray, *, test_share: float) -> Diff
 
     Where all J differences are equal there is no s. If they are 0, p is 1. Otherwise only their common
     sign remains as evidence, and p is that of the sign test, 2^(1 - J); the interval is then
-    the difference alone, extended to 0 if p > 0.05.
+    the difference alone, extended to 0 if p > alpha.
 
     Args:
         differences: (J,) score of the first head minus score of the second, one per fold and repeat.
         test_share: n_test / (n_test + n_train), above 0 and below 1; 1 / k for k folds.
+        alpha: Of the interval, which covers 1 - alpha and leaves out 0 exactly where p <= alpha.
 
     Raises:
         OptionError: `test_share` is out of range.
@@ -34,7 +78,7 @@ def corrected_resampled_t(differences: np.ndarray, *, test_share: float) -> Diff
     """
     from scipy.special import stdtr
 
-    mean, error, quantile = _corrected_mean(differences, test_share)
+    mean, error, quantile = _corrected_mean(differences, test_share, alpha)
     if error > 0:
         return Difference(
             mean,
@@ -42,7 +86,7 @@ def corrected_resampled_t(differences: np.ndarray, *, test_share: float) -> Diff
             2 * float(stdtr(len(differences) - 1, -abs(mean) / error)),
         )
     p = 1.0 if mean == 0 else 2.0 ** (1 - len(differences))
-    return Difference(mean, (min(mean, 0.0), max(mean, 0.0)) if p > ALPHA else (mean, mean), p)
+    return Difference(mean, (min(mean, 0.0), max(mean, 0.0)) if p > alpha else (mean, mean), p)
 
 
 def corrected_interval(scores: np.ndarray, *, test_share: float) -> tuple[float, float]:
@@ -51,12 +95,12 @@ def corrected_interval(scores: np.ndarray, *, test_share: float) -> tuple[float,
     It may reach beyond the range of the score, and is the mean alone where all scores are equal.
     Arguments, errors and source as in `corrected_resampled_t`; `scores` are (J,).
     """
-    mean, error, quantile = _corrected_mean(scores, test_share)
+    mean, error, quantile = _corrected_mean(scores, test_share, ALPHA)
     return mean - quantile * error, mean + quantile * error
 
 
-def _corrected_mean(values: np.ndarray, test_share: float) -> tuple[float, float, float]:
-    """Mean, its standard error (0 if all values are equal) and the t quantile of 1 - ALPHA / 2."""
+def _corrected_mean(values: np.ndarray, test_share: float, alpha: float) -> tuple[float, float, float]:
+    """Mean, its standard error (0 if all values are equal) and the t quantile of 1 - alpha / 2."""
     from scipy.special import stdtrit
 
     folds = len(values)
@@ -67,7 +111,7 @@ def _corrected_mean(values: np.ndarray, test_share: float) -> tuple[float, float
     if folds < 2:
         raise TrainingError(f"there are scores of {folds} folds; needed: at least 2 to see how they vary.", folds=folds)
     mean = float(np.mean(values))
-    quantile = float(stdtrit(folds - 1, 1 - ALPHA / 2))
+    quantile = float(stdtrit(folds - 1, 1 - alpha / 2))
     # Scores that are equal on paper differ by rounding; that is no variance.
     if np.ptp(values) <= 1e-12:
         return (0.0 if abs(mean) <= 1e-12 else mean), 0.0, quantile

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 ALPHA = 0.05
-"""A difference is called significant where p is at most this; intervals cover 1 - ALPHA."""
+"""A difference is called significant where p is at most this; intervals cover 1 - ALPHA where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,8 @@ class Difference:
 
     Attributes:
         difference: Score of the first head minus score of the second, in units of the score.
-        interval: 95 % interval of the difference, (low, high); it leaves out 0 exactly where p <= 0.05.
+        interval: (low, high) of the difference, 95 % where the test was not asked for another level alpha; it
+            leaves out 0 exactly where p <= alpha.
         p: Two-sided p value of "both are equally good", for this pair alone.
     """
 

@@ -7,6 +7,7 @@ import numpy as np
 from onepass.features.errors import OptionError, TrainingError
 from onepass.heads.stats.bootstrap import draws
 from onepass.heads.stats.intervals import wilson_interval
+from onepass.heads.stats.training_draws import forecast_doubled
 
 _EXPONENTS = np.linspace(0.02, 2, 100)
 
@@ -23,8 +24,10 @@ class Forecast:
         sizes: (s,) numbers of training images, ascending.
         scores: (s,) accuracy at each.
         intervals: (s,) 95 % Wilson interval of each, (low, high).
-        gain: Accuracy expected to be gained by doubling the largest size, as a fraction, >= 0.
+        gain: Accuracy that the mean curve gains by doubling the largest size, as a fraction, >= 0.
         gain_interval: Its 95 % interval, (low, high).
+        doubled: Accuracy expected to be measured on the same test images with twice the images; None if unknown.
+        doubled_interval: 95 % interval of what will be measured on them with one set of new images, (low, high).
     """
 
     sizes: tuple[int, ...]
@@ -32,10 +35,19 @@ class Forecast:
     intervals: tuple[tuple[float, float], ...]
     gain: float
     gain_interval: tuple[float, float]
+    doubled: float | None = None
+    doubled_interval: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         low, high = self.gain_interval
-        return f"twice the images: {100 * self.gain:+.1f} points ({100 * low:.1f} to {100 * high:.1f})"
+        gain = f"twice the images: {100 * self.gain:+.1f} points ({100 * low:.1f} to {100 * high:.1f})"
+        if self.doubled is None or self.doubled_interval is None:
+            return gain
+        low, high = self.doubled_interval
+        return (
+            f"{gain} on average over sets of new images, to decide whether collecting them pays; with one such set "
+            f"these test images will show {self.doubled:.3f} ({low:.3f} to {high:.3f}), to promise or check a result"
+        )
 
 
 @dataclass(frozen=True)
@@ -53,11 +65,16 @@ class _Curves:
 
 
 def forecast_gain(sizes: np.ndarray, right: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> Forecast:
-    """Forecasts the accuracy that twice the training images would add.
+    """Forecasts the accuracy that twice the training images would add, and what will then be measured.
 
-    The error is taken to fall as a + b m^-c with a, b >= 0 and 0.02 <= c <= 2. For each c of a grid a and b are a
-    weighted least squares problem with a closed form, so the best fit is found for certain. The interval
-    comes from resampled test images (the same ones at all sizes), refitted each time. Two terms make
+    From repeated subsets of one set `forecast_doubled` gives the gain and what the same test images will show; see
+    there. The interval of the gain is then the hull of its own and the one below. Otherwise the gain is that of the
+    best fit, and too small by 0.1 to 0.5 points where the error falls without a floor, because best fits to noisy
+    scores level off.
+
+    For the interval of the gain the error is taken to fall as a + b m^-c with a, b >= 0 and 0.02 <= c <= 2. For each
+    c of a grid a and b are a weighted least squares problem with a closed form, so the best fit is found for certain.
+    The interval comes from resampled test images (the same ones at all sizes), refitted each time. Two terms make
     it wider:
 
     - Another draw of training images would have scored differently. With repeats the variance between
@@ -70,8 +87,8 @@ def forecast_gain(sizes: np.ndarray, right: np.ndarray, *, resamples: int = 2000
     all of the error, 200 or 1000 test images, 1, 3 or 5 repeats) the interval held the true gain in 91 to
     100 % of the cases, 97 % on average. Where one test image was wrong at the largest size it fell to 60 %.
 
-    The gain is that of the learning curve, the mean over draws of new images. What one doubled set will
-    score differs from it by the luck of its draw.
+    Gain and its interval are those of the learning curve, the mean over draws of new images, for any test
+    images; what one doubled set will score differs from it by the luck of its draw, and that is in `doubled_interval`.
 
     Args:
         sizes: (s,) numbers of training images, ascending, s >= 3; well spread, such as 10, 20, 40, 80, 100 %.
@@ -103,10 +120,13 @@ def forecast_gain(sizes: np.ndarray, right: np.ndarray, *, resamples: int = 2000
     drawn = np.maximum(drawn + np.sqrt(noise) * rng.normal(size=drawn.shape), 0)
 
     best, without = (_fit_one(errors, shares, weights, floor=floor) for floor in (True, False))
-    gain = float(best.gains()[0])
+    doubled = forecast_doubled(sizes, repeats) if _subsets(repeats) else None
+    gain = doubled.gain if doubled else float(best.gains()[0])
     ends = np.quantile(_fit(drawn, shares, weights).gains(), [0.025, 0.975])
     if without.misfit[0] - best.misfit[0] <= _AS_GOOD:
         ends[1] = max(ends[1], np.quantile(_fit(drawn, shares, weights, floor=False).gains(), 0.975))
+    if doubled:
+        ends = np.array([min(ends[0], doubled.gain_interval[0]), max(ends[1], doubled.gain_interval[1])])
     scores = tuple(float(score) for score in 1 - errors)
     return Forecast(
         sizes=tuple(int(size) for size in sizes),
@@ -114,7 +134,14 @@ def forecast_gain(sizes: np.ndarray, right: np.ndarray, *, resamples: int = 2000
         intervals=tuple(wilson_interval(score * n, n) for score in scores),
         gain=gain,
         gain_interval=(min(float(ends[0]), gain), max(float(ends[1]), gain)),
+        doubled=doubled.accuracy if doubled else None,
+        doubled_interval=doubled.interval if doubled else None,
     )
+
+
+def _subsets(repeats: np.ndarray) -> bool:
+    """Whether the largest size is the same set of training images in all of several repeats."""
+    return len(repeats) > 1 and not np.ptp(repeats[:, -1], axis=0).any()
 
 
 def _noise(repeats: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -131,8 +158,7 @@ def _noise(repeats: np.ndarray, shares: np.ndarray) -> np.ndarray:
     r, s, n = repeats.shape
     if r == 1:
         return np.zeros(s)
-    subsets = not np.ptp(repeats[:, -1], axis=0).any()
-    overlap = shares if subsets else np.zeros(s)
+    overlap = shares if _subsets(repeats) else np.zeros(s)
     level = np.maximum(1 - repeats.mean(axis=(0, 2)), 1 / n)
     drawn = overlap < 1
     between = repeats.mean(axis=2).var(axis=0, ddof=1)[drawn] / (1 - overlap[drawn])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def test_the_table_is_ordered_and_ends_with_the_answer(photos: Path):
     lines = str(found).splitlines()
     assert lines[0] == "accuracy on test, n=108"
     assert lines[-1] == found.answer()
+    assert lines[1].endswith("  points to best (joint 95 %)")
     assert f"the cheapest is {found.cheapest.name} (" in lines[-1] or lines[-1].startswith(found.test.best)
 
 
@@ -199,6 +201,9 @@ def test_a_learning_curve_grows_and_ends_in_a_forecast(photos: Path):
     assert list(curve.sizes) == [15, 30, 63, 129, 162]
     assert curve.scores[-1] == pytest.approx(found.scores[0].score)
     assert "twice the images: " in str(found)
+    low, high = curve.doubled_interval
+    assert 0 <= low <= curve.doubled <= high <= 1
+    assert f"these test images will show {curve.doubled:.3f} ({low:.3f} to {high:.3f})" in str(found)
 
 
 def test_copies_of_training_images_are_scored_apart(tmp_path: Path, rng: np.random.Generator):
@@ -215,7 +220,7 @@ def test_copies_of_training_images_are_scored_apart(tmp_path: Path, rng: np.rand
     knn = next(score for score in found.scores if score.name == "knn")
     assert knn.leak_free < knn.score
     assert "of training images; without: " in str(found)
-    assert "without copies" in str(found).splitlines()[1]
+    assert "without copies" in str(found).split("\n\n")[1].splitlines()[0]
     trained = train_head(path, head="knn", out=tmp_path / "x.head").head.evaluation
     assert trained.leak_free.accuracy == knn.leak_free
     assert load_head(tmp_path / "x.head").evaluation == trained
@@ -279,9 +284,44 @@ def test_the_answer_reads_well():
         line("knn", 0.909, 0.1, 16_000_000),
     ]
     none = Difference(0.0, (-0.01, 0.01), 1.0)
-    gaps = {"svm": none, "logreg": none, "mlp:256": none, "knn": Difference(-0.021, (-0.03, -0.012), 0.0001)}
-    test = Comparison(("svm", "logreg", "mlp:256", "knn"), "svm", ("svm", "logreg", "mlp:256"), gaps, {})
-    found = HeadsComparison("test, n=500", "accuracy", scores, test)
-    assert found.answer() == (
-        "svm, logreg and mlp:256 tie; the cheapest is logreg (0.4 s, 33 kB); knn is worse by 2.1 points (1.2 to 3.0)"
-    )
+    gaps = {"svm": none, "logreg": none, "mlp:256": none, "knn": Difference(-0.021, (-0.0417, -0.0003), 0.0001)}
+    names, detectable = ("svm", "logreg", "mlp:256", "knn"), {"logreg": 0.0289, "mlp:256": 0.036, "knn": 0.05}
+    test = Comparison(names, "svm", names[:3], gaps, {}, detectable)
+    found = HeadsComparison("test, n=500", 500, "accuracy", scores, test)
+    end = "; the cheapest is logreg (0.4 s, 33 kB); knn is worse by 2.1 points (0.03 to 4.2)"
+    told = "svm, logreg and mlp:256 cannot be told apart with 500 images"
+    seen = "would have been seen in four of five cases"
+    assert found.answer() == f"{told}; a difference of 2.9 to 3.6 points, depending on the head, {seen}{end}"
+    one = replace(found, test=replace(test, detectable={"logreg": 0.0289, "mlp:256": 0.0291}))
+    assert one.answer() == f"{told}; a difference of 2.9 points {seen}{end}"
+    few = replace(found, test=replace(test, detectable={"logreg": 0.5, "mlp:256": math.inf}))
+    assert few.answer() == f"{told}, too few to see any difference in four of five cases{end}"
+    alike = replace(found, test=replace(test, detectable={"logreg": 0.0, "mlp:256": 0.0}))
+    assert alike.answer() == told + end
+    assert [row[3] for row in found.rows()] == [
+        "points to best (joint 95 %)", "best", "0.0 (-1.0 to 1.0)", "0.0 (-1.0 to 1.0)", "-2.1 (-4.2 to -0.03)",
+    ]  # fmt: skip
+    loss = replace(found, metric="log-loss", test=replace(test, detectable={"logreg": 0.0289, "mlp:256": 0.036}))
+    assert f"; a difference of 0.029 to 0.036, depending on the head, {seen}; " in loss.answer()
+    assert loss.answer().endswith("; knn is worse by 0.021 (0.0003 to 0.042)")
+    assert loss.rows()[0][3] == "to best (joint 95 %)"
+
+
+def test_the_table_of_nine_heads_fits_80_columns():
+    from onepass.heads.compare.report import HeadScore
+    from onepass.heads.stats.intervals import Difference
+    from onepass.heads.stats.multiple_comparison import Comparison
+    from onepass.heads.training import HEADS
+
+    names = [f"{head}:256" if head == "mlp" else head for head in HEADS]
+    scores = [
+        HeadScore(name, name, "f.h5", {}, 0.9, (0.811, 0.987), 0.123, 0.012, 0.888, 123.4, 1234.0, 16_000_000)
+        for name in names
+    ]
+    gaps = {name: Difference(-0.123, (-0.2345, 0.0123), 0.1) for name in names}
+    test = Comparison(tuple(names), names[0], tuple(names), gaps, {}, dict.fromkeys(names[1:], 0.07))
+    *table, answer = str(HeadsComparison("test, n=153", 153, "balanced", scores, test)).splitlines()
+    assert len(names) == 9
+    assert max(len(line) for line in table) <= 80
+    assert table[-11].startswith("head      without copies  log loss")
+    assert "cannot be told apart with 153 images" in answer

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import nnls
@@ -75,6 +77,11 @@ def test_a_head_without_mistakes_has_nothing_to_gain():
 def test_a_forecast_reads_as_a_sentence():
     values = Forecast(sizes=(10,), scores=(0.9,), intervals=((0.8, 1.0),), gain=0.0112, gain_interval=(0.0041, 0.0178))
     assert str(values) == "twice the images: +1.1 points (0.4 to 1.8)"
+    measured = replace(values, doubled=0.9123, doubled_interval=(0.8914, 0.9331))
+    assert str(measured) == (
+        "twice the images: +1.1 points (0.4 to 1.8) on average over sets of new images, to decide whether collecting "
+        "them pays; with one such set these test images will show 0.912 (0.891 to 0.933), to promise or check a result"
+    )
 
 
 def test_scores_have_wilsons_interval_and_the_seed_decides(rng: np.random.Generator):

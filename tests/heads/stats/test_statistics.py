@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy.stats import binom, binomtest, norm, t
+from scipy.stats import beta, binom, binomtest, nct, norm, t
 from sklearn.metrics import accuracy_score
 
 from onepass.features.errors import OptionError, TrainingError
@@ -12,12 +12,14 @@ from onepass.heads.stats.bootstrap import (
     effective_size,
     paired_difference,
     resample,
+    resamples_for,
 )
-from onepass.heads.stats.cross_validation_tests import corrected_interval, corrected_resampled_t
+from onepass.heads.stats.cross_validation_tests import corrected_interval, corrected_resampled_t, corrected_t_test
+from onepass.heads.stats.detectable import detectable_accuracy, detectable_shift, mcnemar_power, shift_of_t
 from onepass.heads.stats.intervals import Difference
 from onepass.heads.stats.metrics import HIGHER_IS_BETTER, METRICS, metric
-from onepass.heads.stats.multiple_comparison import compare_all, holm
-from onepass.heads.stats.paired_tests import mcnemar, paired_accuracy, paired_balanced, paired_differences
+from onepass.heads.stats.multiple_comparison import PairedTest, compare_all
+from onepass.heads.stats.paired_tests import mcnemar, paired_accuracy, paired_balanced, paired_test
 
 
 def paired_bootstrap(name: str, a: np.ndarray, b: np.ndarray, y: np.ndarray, **options) -> Difference:
@@ -125,14 +127,14 @@ def test_the_balanced_difference_is_the_mean_over_classes():
 def test_every_metric_has_its_test(name: str, rng: np.random.Generator):
     y, heads = draw_heads(rng, 60, 3)
     groups, right = np.arange(60) // 2, [p.argmax(axis=1) == y for p in heads]
-    found = paired_differences(name, heads, y)(0, 2)
+    found = paired_test(name, heads, y).difference(0, 2, 0.05)
     if name == "accuracy":
         assert found == paired_accuracy(right[0], right[2])
     elif name == "balanced":
         assert found == paired_balanced(right[0], right[2], y)
     else:
         assert found == paired_bootstrap(name, heads[0], heads[2], y)
-    grouped = paired_differences(name, heads, y, groups=groups)(0, 2)
+    grouped = paired_test(name, heads, y, groups=groups).difference(0, 2, 0.05)
     assert grouped == paired_bootstrap(name, heads[0], heads[2], y, groups=groups)
 
 
@@ -178,38 +180,28 @@ def test_impossible_folds_are_refused():
         corrected_interval(np.zeros(1), test_share=0.2)
 
 
-@pytest.mark.parametrize(
-    ("p", "adjusted"),
-    # statsmodels 0.15.0: multipletests(p, method="holm")[1]
-    [
-        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
-        ([0.001, 0.2, 0.02, 0.8, 0.012, 0.04], [0.006, 0.4, 0.08, 0.8, 0.06, 0.12]),
-        ([0.03, 0.03, 0.03], [0.09, 0.09, 0.09]),
-        ([0.9, 0.6], [1.0, 1.0]),
-        ([], []),
-    ],
-)
-def test_holm_is_statsmodels(p: list[float], adjusted: list[float]):
-    np.testing.assert_allclose(holm(np.array(p)), adjusted)
-
-
 def compare_constants(scores: list[float], p: dict[tuple[int, int], float], **options: bool):
     return compare_all(
         [f"head{i}" for i in range(len(scores))],
-        lambda i, j: Difference(scores[i] - scores[j], (0.0, 0.0), p.get((i, j), 1.0)),
+        PairedTest(
+            lambda i, j, alpha: Difference(scores[i] - scores[j], (-alpha, alpha), p.get((i, j), 1.0)),
+            lambda i, j, alpha: 10 * i + j,
+        ),
         **options,
     )
 
 
 def test_the_tie_set_holds_what_cannot_be_told_from_the_best():
-    found = compare_constants([0.7, 0.9, 0.88, 0.89], {(0, 1): 0.001, (1, 2): 0.01, (1, 3): 0.2, (0, 2): 0.04})
+    found = compare_constants([0.7, 0.9, 0.88, 0.89], {(0, 1): 0.001, (1, 2): 0.008, (1, 3): 0.2, (0, 2): 0.04})
     assert (found.best, found.ties) == ("head1", ("head1", "head3"))
     assert found.adjusted_p["head0", "head1"] == pytest.approx(0.006)
-    assert found.adjusted_p["head1", "head2"] == pytest.approx(0.05)
+    assert found.adjusted_p["head1", "head2"] == pytest.approx(0.048)
+    assert found.adjusted_p["head1", "head3"] == 1
     assert list(found.adjusted_p) == [(f"head{i}", f"head{j}") for i in range(4) for j in range(i + 1, 4)]
     assert found.to_best["head0"].difference == pytest.approx(-0.2)
-    assert found.to_best["head3"] == Difference(pytest.approx(-0.01), (0.0, 0.0), 0.2)
+    assert found.to_best["head3"] == Difference(pytest.approx(-0.01), pytest.approx((-0.05 / 6, 0.05 / 6)), 0.2)
     assert found.to_best["head1"] == Difference(0.0, (0.0, 0.0), 1.0)
+    assert found.detectable == {"head0": 1, "head2": 12, "head3": 13}
 
 
 def test_the_correction_is_for_all_pairs():
@@ -222,7 +214,8 @@ def test_the_correction_is_for_all_pairs():
 def test_a_low_loss_is_best_and_the_first_of_equals_wins():
     assert compare_constants([0.5, 0.2, 0.4], {}, higher_is_better=False).best == "head1"
     assert compare_constants([0.3, 0.1 + 0.2, 0.3], {}).best == "head0"
-    assert compare_constants([0.3], {}).ties == ("head0",)
+    alone = compare_constants([0.3], {})
+    assert (alone.ties, alone.adjusted_p, alone.detectable) == (("head0",), {}, {})
 
 
 def test_nothing_to_compare_is_refused():
@@ -372,11 +365,11 @@ def test_equally_good_heads_are_rarely_told_apart(name: str):
         y, heads = draw_heads(rng, 200, 5)
         # A bootstrap where the balanced accuracy's own test would serve, too.
         groups = np.arange(200) if name == "balanced" else None
-        difference = paired_differences(name, heads, y, resamples=1000, groups=groups)
+        difference = paired_test(name, heads, y, resamples=1000, groups=groups)
         found = compare_all(names, difference)
         wrong += sum(p <= 0.05 for p in found.adjusted_p.values())
         any_wrong += any(p <= 0.05 for p in found.adjusted_p.values())
-        alone += difference(0, 1).p <= 0.05
+        alone += difference.difference(0, 1, 0.05).p <= 0.05
     # If the rate is 0.05 at most, counts above these come up once in 1,000 times.
     assert any_wrong <= binom.ppf(0.999, parts, 0.05)
     assert wrong <= 0.05 * 10 * parts
@@ -390,7 +383,7 @@ def test_ten_points_are_nearly_always_found_with_500_images(name: str):
         y, (good, bad) = draw_heads(rng, 500, 2, signal=3.0)
         at_random = rng.random(500) < 0.15  # of these two in three become wrong: 10 points fewer
         bad = np.where(at_random[:, None], bad[rng.permutation(500)], bad)
-        difference = paired_differences(name, [good, bad], y, resamples=500)
+        difference = paired_test(name, [good, bad], y, resamples=500)
         found += compare_all(["good", "bad"], difference, higher_is_better=HIGHER_IS_BETTER[name]).ties == ("good",)
     assert found >= 19
 
@@ -439,3 +432,119 @@ def test_a_better_classifier_is_found_in_cross_validation():
     rng = np.random.default_rng(3)
     called = [corrected_resampled_t(fold_differences(rng, n=300, edge=0.4), test_share=0.2) for _ in range(20)]
     assert sum(found.p <= 0.05 and found.difference > 0 for found in called) >= 18
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 36, 0.05 / 120])
+def test_at_any_level_an_interval_of_accuracies_leaves_out_0_exactly_where_mcnemar_rejects(alpha: float):
+    n, verdicts = 60, set()
+    for discordant in range(31):
+        for first in range(discordant + 1):
+            found = paired_accuracy(*table(first, discordant - first, n), alpha=alpha)
+            low, high = found.interval
+            rejected = found.p <= alpha
+            assert rejected == (not low <= 0 <= high), (first, discordant)
+            assert low <= found.difference <= high
+            verdicts.add(rejected)
+    assert verdicts == {True, False}
+
+
+def test_where_the_exact_test_alone_rejects_the_interval_ends_where_it_does():
+    alpha = 0.05 / 36
+    low, high = paired_accuracy(*table(11, 0, 153), alpha=alpha).interval
+    share = beta.ppf(alpha / 2, 11, 1)  # Clopper and Pearson
+    assert low == pytest.approx(11 * (2 * share - 1) / 153)
+    assert high > 11 / 153
+    turned = paired_accuracy(*table(0, 11, 153), alpha=alpha).interval
+    assert turned == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 36])
+def test_the_other_intervals_agree_with_their_p_at_any_level(alpha: float):
+    rng, verdicts = np.random.default_rng(3), set()
+    for edge in np.linspace(0, 0.25, 12):
+        y, (a, b) = draw_heads(rng, 150, 2, signal=3.0)
+        b = np.where((rng.random(150) < edge)[:, None], 1 / 3, b)
+        for name in METRICS[1:]:
+            found = paired_test(name, [a, b], y, resamples=4000).difference(0, 1, alpha)
+            verdicts.add(found.p <= alpha)
+            assert (found.p <= alpha) == (not found.interval[0] <= 0 <= found.interval[1])
+        folds = corrected_t_test([rng.normal(0.3 * edge, 0.01, 10), np.zeros(10)], test_share=0.2)
+        found = folds.difference(0, 1, alpha)
+        assert (found.p <= alpha) == (not found.interval[0] <= 0 <= found.interval[1])
+    assert verdicts == {True, False}
+
+
+def test_too_few_resamples_for_the_level_call_nothing_different(rng: np.random.Generator):
+    y, (a, _) = draw_heads(rng, 200, 2, signal=4.0)
+    found = paired_difference(
+        resample("log-loss", a, y, resamples=200), resample("log-loss", 1 - a / 2, y, resamples=200), alpha=1e-4
+    )
+    assert found.p > 1e-4
+    assert found.interval[0] <= 0 <= found.interval[1]
+    assert resamples_for(2) == 5000
+    assert resamples_for(18) >= 2 * 5 * 153 / 0.05
+
+
+@pytest.mark.parametrize(("n", "psi", "alpha"), [(153, 0.1, 0.05 / 36), (60, 0.2, 0.05)])
+def test_the_power_of_mcnemars_test_is_summed_over_all_tables(n: int, psi: float, alpha: float):
+    gap, power = 0.08, 0.0
+    for discordant in range(n + 1):
+        better = np.arange(discordant + 1)
+        p = 2 * binom.cdf(discordant - better, discordant, 0.5)
+        found = (p <= alpha) & (better > discordant / 2)
+        power += binom.pmf(discordant, n, psi) * binom.pmf(better, discordant, (1 + gap / psi) / 2)[found].sum()
+    assert mcnemar_power(gap, psi, n, alpha=alpha) == pytest.approx(power, abs=1e-6)
+
+
+def test_a_detectable_difference_is_found_in_four_of_five_cases():
+    found = detectable_accuracy(15, 153, alpha=0.05 / 36)
+    assert mcnemar_power(found, 16 / 155 + found / 2, 153, alpha=0.05 / 36) == pytest.approx(0.8, abs=0.002)
+    assert detectable_accuracy(15, 153, alpha=0.05) < found < detectable_accuracy(30, 153, alpha=0.05 / 36)
+    assert detectable_accuracy(1, 5, alpha=0.05 / 36) == np.inf
+    assert detectable_accuracy(0, 153, alpha=0.05) < 0.1
+    normal = norm.isf(0.025) + norm.ppf(0.8)
+    assert shift_of_t(10_000, alpha=0.05) == pytest.approx(normal, rel=0.01)
+    assert detectable_shift(normal, lambda gap: 0.02**2 + gap**2 / 100) == pytest.approx(
+        0.02 * normal / np.sqrt(1 - normal**2 / 100)
+    )
+    shift = shift_of_t(9, alpha=0.01)
+    assert nct.sf(t.isf(0.005, 9), 9, shift) == pytest.approx(0.8, abs=0.001)
+
+
+def alike_heads(rng: np.random.Generator, n: int, heads: int, *, lost: float = 0.0) -> np.ndarray:
+    """(heads, n) right or not, at true accuracies of 0.85; the last head has `lost` less."""
+    accuracies = np.full(heads, 0.85)
+    accuracies[-1] -= lost
+    latent = np.sqrt(0.8) * rng.normal(size=n) + np.sqrt(0.2) * rng.normal(size=(heads, n))
+    return latent < norm.ppf(accuracies)[:, None]
+
+
+def probabilities_of(right: np.ndarray) -> list[np.ndarray]:
+    """Answers of two classes to images of class 0."""
+    return [np.stack([one, ~one], axis=1).astype(float) for one in right]
+
+
+def test_no_interval_of_the_family_leaves_out_0_when_nine_heads_are_equally_good():
+    rng, n, runs, names = np.random.default_rng(1), 153, 60, [f"head{i}" for i in range(9)]
+    joint, alone = 0, 0
+    for _ in range(runs):
+        test = paired_test("accuracy", probabilities_of(alike_heads(rng, n, 9)), np.zeros(n, int))
+        found = compare_all(names, test)
+        joint += any(not gap.interval[0] <= 0 <= gap.interval[1] for gap in found.to_best.values())
+        best = names.index(found.best)
+        alone += any(test.difference(*sorted((i, best)), 0.05).p <= 0.05 for i in range(9) if i != best)
+        assert all((gap.interval[0] <= 0 <= gap.interval[1]) == (k in found.ties) for k, gap in found.to_best.items())
+    assert joint <= binom.ppf(0.999, runs, 0.05)
+    assert alone > binom.ppf(0.999, runs, 0.1)
+
+
+def test_the_difference_that_is_stated_is_seen_in_four_of_five_cases():
+    rng, n, runs = np.random.default_rng(2), 153, 200
+    y, level = np.zeros(n, int), 0.05 / 36
+    stated = [
+        paired_test("accuracy", probabilities_of(alike_heads(rng, n, 2)), y).detectable(0, 1, level) for _ in range(30)
+    ]
+    lost = float(np.mean(stated))
+    worse = (alike_heads(rng, n, 2, lost=lost) for _ in range(runs))
+    seen = sum(paired_accuracy(good, bad, alpha=level).interval[0] > 0 for good, bad in worse)
+    assert 0.72 <= seen / runs <= 0.88
