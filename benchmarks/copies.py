@@ -59,7 +59,8 @@ def main(
 
 def planted(data: list[Path], network: Backbone, photos: int, cache: Path | None, sheet: Path | None) -> None:
     """Measures planted copies and real pairs of some folders."""
-    judged, figures = json.loads(JUDGED.read_text()), {}
+    judged = json.loads(JUDGED.read_text())
+    figures: dict[str, Any] = {}
     for folder in data:
         table, rows, thumbnails, sample, copies = cached(cache, network, folder, photos)
         pairs = near_duplicates(rows, thumbnails, threshold=threshold_for(network.spec), contents=table.content_hashes)

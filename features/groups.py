@@ -26,7 +26,8 @@ def group_ids(groups: Sequence[str], content_hashes: np.ndarray, copies: np.ndar
     if copies is not None:
         found.join_equal(copies)
     contents = [content if content != NO_CONTENT else b"" for content in map(np.ndarray.tobytes, content_hashes)]
-    for keys in (list(groups), contents):
+    every: tuple[Sequence[str | bytes], ...] = (groups, contents)
+    for keys in every:
         first: dict[str | bytes, int] = {}
         named = [(first.setdefault(key, image), image) for image, key in enumerate(keys) if key]
         found.join(*np.array(named, np.int64).reshape(-1, 2).T)

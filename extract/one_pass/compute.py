@@ -211,8 +211,9 @@ def _with_thumbnails(target: Target, bare: dict[bytes, list[int]], writer: RowWr
     with ThreadPoolExecutor(target.workers or os.cpu_count() or 1, thread_name_prefix="decode") as pool:
         while contents := list(islice(remaining, 256)):
             for content, found in zip(contents, pool.map(thumbnail, contents), strict=True):
-                for position in bare[content] if found is not None else ():
-                    writer.put_thumbnail(position, found)
+                if found is not None:
+                    for position in bare[content]:
+                        writer.put_thumbnail(position, found)
                 yield len(bare[content]) if found is not None else 0
 
 

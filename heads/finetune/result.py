@@ -13,7 +13,7 @@ from onepass.features.tables import Record, html_table, text_table
 from onepass.heads.finetune.joined import Agreement
 from onepass.heads.stats.decision import Decision, best_epoch, is_better
 from onepass.heads.stats.intervals import Difference, wilson_interval
-from onepass.heads.stats.paired_tests import paired_accuracy, paired_differences
+from onepass.heads.stats.paired_tests import paired_accuracy, paired_test
 
 Score = tuple[float, tuple[float, float]]
 """An accuracy and its 95 % interval."""
@@ -257,7 +257,7 @@ def gain_of(after: np.ndarray, before: np.ndarray, groups: np.ndarray) -> Differ
     if units == len(groups) or units < 2:
         return alone
     answers = [np.stack([~right, right], axis=1).astype(np.float64) for right in (after, before)]
-    together = paired_differences("accuracy", answers, np.ones(len(groups), np.int64), groups=groups)(0, 1)
+    together = paired_test("accuracy", answers, np.ones(len(groups), np.int64), groups=groups).difference(0, 1, 0.05)
     low, high = (pick(alone.interval[i], together.interval[i]) for i, pick in enumerate((min, max)))
     return Difference(alone.difference, (low, high), max(alone.p, together.p))
 
