@@ -12,6 +12,7 @@ import numpy as np
 from onepass.features import FeatureFile, only_feature_file
 from onepass.features.errors import OptionError, Parameter, TrainingError, opt
 from onepass.features.tables import plain
+from onepass.heads.audit.quick_look import QuickLook, Suggestion
 from onepass.heads.classifiers.base import Head, class_weights, require_positive
 from onepass.heads.classifiers.centroid import CentroidHead
 from onepass.heads.classifiers.knn import KNNHead
@@ -58,10 +59,12 @@ class TrainedHead:
     Attributes:
         head: The head as it is in its file.
         seconds: Duration of the fit, tuning included.
+        suggestion: Another head that would do clearly better, as far as a quick look at the training images tells.
     """
 
     head: SavedHead
     seconds: float
+    suggestion: Suggestion | None = None
 
     def __str__(self) -> str:
         head, scored = self.head, self.head.evaluation
@@ -70,6 +73,7 @@ class TrainedHead:
                 f"{head.path}: {head.kind}, {scored.measured_on} {scored}, fitted in {self.seconds:.1f} s",
                 f"parameters: {plain({name: plain(value) for name, value in head.parameters.items()})}",
                 scored.details(),
+                *([str(self.suggestion)] if self.suggestion else []),
             ]
         )
 
@@ -87,6 +91,7 @@ class TrainedHead:
             **scored,
             "seconds": round(self.seconds, 3),
             "parameters": self.head.parameters,
+            "suggestion": self.suggestion.record() if self.suggestion else None,
         }
 
 
@@ -174,18 +179,22 @@ def train_head(
         needed = estimator.memory_needed(len(rows), file.views, file.spec.width) + LEAKED_MEMORY
         with ThreadPoolExecutor(1) as pool:
 
-            def look() -> tuple[Future[np.ndarray], Future[tuple[OutOfDistribution | None, np.ndarray]]]:
+            def look() -> tuple[
+                Future[np.ndarray], Future[tuple[OutOfDistribution | None, np.ndarray]], Future[QuickLook]
+            ]:
                 copies = pool.submit(leaked, file, scored, rows)
-                return copies, pool.submit(learn_out_of_distribution, file, rows, seed=estimator.seed)
+                learned = pool.submit(learn_out_of_distribution, file, rows, seed=estimator.seed)
+                return copies, learned, pool.submit(QuickLook.at, file, rows, head=estimator)
 
             looking = look() if needed <= (memory or free_memory()) else None
             started = time.perf_counter()
             fit_on(estimator, file, rows, memory=memory)
             seconds = time.perf_counter() - started
-            copies, learned = looking or look()
+            copies, learned, others = looking or look()
             answers, labels = Answers.of(estimator, file.pieces(scored)), file.table.labels[scored]
             evaluation = score(answers, labels, file.class_names, measured_on=measured_on, copies=copies.result())
             out_of_distribution, places = learned.result()
+            suggestion = others.result().suggestion(estimator.held_out_)
         path = Path(out) if out else Path(f"{Path(features).stem}.{head}.head")
         saved = as_saved(estimator, file, rows, evaluation, path=path)
         if out_of_distribution:
@@ -193,7 +202,7 @@ def train_head(
                 out_of_distribution = out_of_distribution.with_probabilities(estimator.held_out_[places])
             saved = with_out_of_distribution(saved, out_of_distribution, file, scored, answers)
     save_head(saved)
-    return TrainedHead(saved, seconds)
+    return TrainedHead(saved, seconds, suggestion)
 
 
 def fit_on(
