@@ -86,19 +86,23 @@ def draw(
         started = time.perf_counter()
         look = QuickLook.of(lambda places: x[train[places]], classes, groups[train], kind=kind, seed=0)
         seconds = time.perf_counter() - started
-        best = look.best(head.held_out_)
-        if best.head not in right:
-            trained(best.head)
+        suggestion, versions = look.suggestion(head.held_out_), look.versions(head.held_out_)
+        for one in versions:
+            if one.head not in right:
+                trained(one.head)
+        named = suggestion or max(versions, key=lambda one: one.accuracy)
         found.append(
             {
                 "labels": labels,
                 "size": size,
                 "head": kind,
-                "suggested": look.suggestion(head.held_out_) is not None,
-                "p": best.p,
-                "held_out_gain": best.gain,
-                "gain": right[best.head] - right[kind],
+                "suggested": suggestion is not None,
+                "gain": right[named.head] - right[kind],
                 "seconds": seconds,
+                "versions": [
+                    {"p": one.p, "accuracy": one.accuracy, "lead": one.gain, "gain": right[one.head] - right[kind]}
+                    for one in versions
+                ],
             }
         )
     return found
@@ -140,8 +144,9 @@ def by_threshold(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     lines = []
     for labels in sorted({one["labels"] for one in found}):
         for alpha in (0.05, 0.01, 0.005, 0.001, 0.0001):
-            some = [one for one in found if one["labels"] == labels]
-            gains = [one["gain"] for one in some if one["p"] <= alpha and one["held_out_gain"] >= LEAST_GAIN]
+            some = [one["versions"] for one in found if one["labels"] == labels]
+            clear = [[one for one in versions if one["p"] <= alpha and one["lead"] >= LEAST_GAIN] for versions in some]
+            gains = [max(versions, key=lambda one: one["accuracy"])["gain"] for versions in clear if versions]
             false = sum(gain <= 0 for gain in gains)
             lines.append(
                 {"labels": labels, "alpha": alpha, "draws": len(some), "suggested": len(gains), "false": false}

@@ -91,7 +91,7 @@ class QuickLook:
         y: (s,) int64 their classes.
         groups: (s,) equal for images that were held out together.
         named: (head, (s,) int64 classes that it names) for each version; empty where no look was taken.
-        of: Training images in all.
+        total: Training images in all.
     """
 
     kind: str
@@ -99,7 +99,7 @@ class QuickLook:
     y: np.ndarray
     groups: np.ndarray
     named: tuple[tuple[str, np.ndarray], ...]
-    of: int
+    total: int
 
     @classmethod
     def at(cls, file: FeatureFile, rows: np.ndarray, *, head: Head) -> Self:
@@ -134,10 +134,10 @@ class QuickLook:
     ) -> Self:
         """Looks at n training images.
 
-        The folds are those that heads are tuned on, so that the trained head is compared on the same images, and was
-        fitted without the same others (knn and ridge leave one group out: even they had more), and a group is held
-        out as a whole. Of more than `most` images a sample is looked
-        at, and the quick versions are fitted on it alone: the trained head, which had all, is harder to beat then.
+        The folds are those that heads are tuned on: a group is held out as a whole, and the trained head, when it
+        was asked about an image, had seen the same others, or more (knn and ridge leave out one group at a time). Of
+        more than `most` images a sample is looked at, and the quick versions are fitted on it alone: the trained
+        head, which had all of them, is harder to beat then.
 
         Args:
             read: (s,) indices of images -> their (s, d) float32 plain rows.
@@ -158,34 +158,37 @@ class QuickLook:
         return cls(kind, places, y[places], groups[places], named, len(y))
 
     def suggestion(self, held_out: np.ndarray | None) -> Suggestion | None:
-        """A head that is clearly better than the trained one: by `LEAST_GAIN` at least, with p of `ALPHA` at most.
+        """The best of the heads that are clearly better than the trained one, if there is any.
+
+        That is, by `LEAST_GAIN` at least, with a p of `ALPHA` at most.
 
         Args:
             held_out: (n, k) what the trained head says of each training image without having seen it, see
                 `Head.held_out_`; None if nothing was held out, and then nothing is suggested.
         """
-        if held_out is None or not self.named:
+        if held_out is None:
             return None
-        best = self.best(held_out)
-        return best if best.gain >= LEAST_GAIN and best.p <= ALPHA else None
+        clear = [one for one in self.versions(held_out) if one.gain >= LEAST_GAIN and one.p <= ALPHA]
+        return max(clear, key=lambda one: one.accuracy, default=None)
 
-    def best(self, held_out: np.ndarray) -> Suggestion:
-        """The best of the quick versions, whether or not it is better than the trained head; arguments as above."""
+    def versions(self, held_out: np.ndarray) -> list[Suggestion]:
+        """Every quick version against the trained head, whether or not it is better; arguments as above."""
         now = held_out[self.places].argmax(axis=1) == self.y
-        head, labels = max(self.named, key=lambda one: int((one[1] == self.y).sum()))
-        right = labels == self.y
         # Where there is nothing to learn, some heads are right less often than by chance when rows are held out: the
         # class of what is left out is rarer in the rest. To be better than these is nothing.
-        guessed = self.y == np.bincount(self.y).argmax()
-        return Suggestion(
-            head=head,
-            accuracy=float(right.mean()),
-            instead_of=self.kind,
-            accuracy_now=float(now.mean()),
-            p=min(len(self.named) * max(self._p(right, now), self._p(right, guessed)), 1.0),
-            images=len(now),
-            of=self.of,
-        )
+        guessed = self.y == np.bincount(self.y).argmax() if len(self.y) else now
+        return [
+            Suggestion(
+                head=head,
+                accuracy=float(right.mean()),
+                instead_of=self.kind,
+                accuracy_now=float(now.mean()),
+                p=min(len(self.named) * max(self._p(right, now), self._p(right, guessed)), 1.0),
+                images=len(now),
+                of=self.total,
+            )
+            for head, right in ((head, labels == self.y) for head, labels in self.named)
+        ]
 
     def _p(self, right: np.ndarray, other: np.ndarray) -> float:
         """p of McNemar's test, in which a group counts once, for the answer that is right on more of its images."""
@@ -230,7 +233,7 @@ class QuickHeads:
     @property
     def squares(self) -> np.ndarray:
         """(n,) squared lengths of the rows."""
-        return self.gram.diagonal()
+        return np.asarray(self.gram.diagonal())
 
     def ridge(self, alpha: float) -> np.ndarray:
         """(n, k) held-out scores of ridge regression on +1 and -1 with a free intercept, as scikit-learn's."""
@@ -250,7 +253,7 @@ class QuickHeads:
         count = min(count, len(self.y) - int(self.held_out.sum(axis=0).max()))
         nearest = nearest_first(cosines, count)
         votes = np.eye(self.classes, dtype=np.float32)[self.y]
-        return vote_scores(np.take_along_axis(cosines, nearest, axis=1), votes[nearest], decay)
+        return np.asarray(vote_scores(np.take_along_axis(cosines, nearest, axis=1), votes[nearest], decay))
 
     def _least_squares(self, kernel: np.ndarray, penalty: float) -> np.ndarray:
         """(n, k) held-out scores of least squares on +1 and -1 with a free intercept; the kernel is overwritten.
@@ -270,7 +273,7 @@ class QuickHeads:
         scores = np.zeros_like(targets)
         for fold in self.held_out.T:
             scores[fold] = targets[fold] - np.linalg.solve(inverse[np.ix_(fold, fold)], coefficients[fold])
-        return scores
+        return np.asarray(scores)
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:
@@ -281,4 +284,4 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     if failed:
         raise np.linalg.LinAlgError(f"the matrix is not positive definite (LAPACK {failed})")
     lower = np.tril(factor)
-    return lower + np.tril(factor, -1).T
+    return np.asarray(lower + np.tril(factor, -1).T)

@@ -178,6 +178,22 @@ def test_of_many_images_and_of_wide_rows_some_are_looked_at(
     assert len(QuickLook.at(file, rows, head=head).y) == 150
 
 
+def test_of_the_heads_that_are_clearly_better_the_best_is_suggested():
+    y, groups = np.arange(1000) % 2, np.arange(1000)
+    right = {"now": groups >= 100, "sure": groups >= 80, "luckier": (groups >= 400) | (groups % 20 > 0)}
+    named = tuple((name, np.where(right[name], y, 1 - y)) for name in ("sure", "luckier"))
+    look = QuickLook("logreg", groups, y, groups, named, 1000)
+    held_out = np.eye(2)[np.where(right["now"], y, 1 - y)]
+    # 20 and 80 images more than the trained head, but the 80 are 95 against 15 that it alone gets right.
+    found = {one.head: (round(one.gain, 3), one.p <= quick_look.ALPHA) for one in look.versions(held_out)}
+    assert found == {"sure": (0.02, True), "luckier": (0.08, True)}
+    assert look.suggestion(held_out).head == "luckier"
+    pairs = QuickLook("logreg", groups, y, groups // 2, named, 1000)
+    assert pairs.versions(held_out)[0].p == 2 * 2 * 0.5**10
+    one_group = QuickLook("logreg", groups, y, groups * 0, named, 1000)
+    assert one_group.suggestion(held_out) is None
+
+
 def test_heads_of_the_same_family_are_not_looked_at(rng: np.random.Generator):
     x, y = blobs(rng, n=60)
     quick = QuickHeads.of(x, y, fold_masks(np.arange(60) % 5))
