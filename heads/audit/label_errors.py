@@ -65,7 +65,7 @@ def suspects(probabilities: np.ndarray, y: np.ndarray) -> Suspects:
     many images as are confidently seen in another class than their own are taken, those with the
     lowest probability of their own label; so the limit rises and falls with the share of wrong labels, which lowers
     all probabilities. Those for which another class has `OBVIOUS` are taken too: classes that are told apart with more
-    certainty still would hide them. Where 2 to 20 % of the labels were wrong, these were the images that cleanlab calls
+    certainty still would hide them. Where 2 to 10 % of the labels were wrong, these were the images that cleanlab calls
     by the same rule, and its default called up to twice as many in vain (benchmarks/label_errors.py).
 
     Args:
