@@ -66,7 +66,7 @@ def suspects(probabilities: np.ndarray, y: np.ndarray) -> Suspects:
     lowest probability of their own label; so the limit rises and falls with the share of wrong labels, which lowers
     all probabilities. Those for which another class has `OBVIOUS` are taken too: classes that are told apart with more
     certainty still would hide them. Where 2 to 10 % of the labels were wrong, these were the images that cleanlab calls
-    by the same rule, and its default called up to twice as many in vain (benchmarks/label_errors.py).
+    by the same rule, and its default called two to three times as many in vain (benchmarks/label_errors.py).
 
     Args:
         probabilities: (n, k) float64, out of fold; NaN for images that cannot be judged.
