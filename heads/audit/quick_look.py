@@ -16,8 +16,8 @@ from onepass.heads.inference.neighbour_table import nearest_first, vote_scores
 from onepass.heads.inference.network import standardisation
 from onepass.heads.stats.paired_tests import mcnemar
 
-MOST_IMAGES = 2500
-"""Images looked at; of more, a stratified sample. Time grows with their cube, memory with their square: 250 MB here."""
+MOST_IMAGES = 2048
+"""Images looked at; of more, a stratified sample. Time grows with their cube, memory with their square: 190 MB here."""
 MOST_VALUES = MOST_IMAGES * 2048
 """Features of all images looked at together: of wider rows, fewer images."""
 
