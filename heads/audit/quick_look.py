@@ -21,7 +21,7 @@ MOST_IMAGES = 2048
 MOST_VALUES = MOST_IMAGES * 2048
 """Features of all images looked at together: of wider rows, fewer images."""
 
-ALPHA = 0.001
+ALPHA = 0.005
 """Largest p, over all heads looked at, of a suggestion.
 
 Far below 0.05: the folds share their training images, so the test is somewhat too sure of itself, and whoever is sent
