@@ -12,7 +12,6 @@ benchmarks/results/inspection-<backbone>-<data>.json.
 
 import json
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,11 +23,8 @@ from near_duplicates import FLIP, JUDGED, KINDS, is_false, upright
 from onepass.extract import Backbone, load_backbone, run_extraction
 from onepass.extract.machine import machine
 from onepass.features import SPLITS, FeatureFile, ImageTable
-from onepass.heads import KNNHead, LDAHead, LogisticHead, RBFSVMHead
 from onepass.heads.audit.inspect import inspect
-from onepass.heads.audit.label_errors import out_of_fold, suspects
 from onepass.heads.audit.report import Inspection
-from onepass.heads.classifiers.base import Head
 
 WRONG = Path(__file__).parent / "inspection_judged.json"
 COPIES_PER_KIND = 5
@@ -60,7 +56,7 @@ def main(
         "data": data.name,
         "flips": flips,
         "machine": machine(),
-        "versions": versions("onepass", "cleanlab", "scikit-learn", "openvino", "pillow"),
+        "versions": versions("onepass", "scikit-learn", "openvino", "pillow"),
         "untouched": summary(untouched, wrong),
         "mean": mean_of(rounds),
         "rounds": rounds,
@@ -104,7 +100,6 @@ def planted_round(
         "leaked": score_leaks(folder / "planted.h5", len(copied)),
         **score_labels(found, origin, table, set(flipped.tolist()), wrong),
         "outliers": len(found.outliers),
-        "label_methods": compare_methods(folder / "planted.h5", origin, table, set(flipped.tolist()), wrong),
     }
 
 
@@ -175,41 +170,6 @@ def score_labels(
         },
         "other_labels": others,
     }
-
-
-def compare_methods(
-    path: Path, origin: dict[str, int], table: ImageTable, flipped: set[int], wrong: set[str]
-) -> dict[str, dict[str, float]]:
-    """Recall and precision of several heads' probabilities, with cleanlab and without."""
-    with FeatureFile(path) as file:
-        positions = np.flatnonzero(file.committed)
-        x, y = file.read(positions)
-        sources = [origin[file.table.paths[i]] for i in positions]
-        groups = file.group_ids()[positions]
-    methods: dict[str, Callable[[], np.ndarray]] = {
-        "lda": lambda: held_out(LDAHead(), x, y, groups),
-        "knn": lambda: held_out(KNNHead(), x, y, groups),
-        "logreg": lambda: held_out(LogisticHead(), x, y, groups),
-        "rbf-svm": lambda: held_out(RBFSVMHead(), x, y, groups),
-        "lda and knn": lambda: out_of_fold(x, y, groups),
-    }
-    truth = np.array([i in flipped for i in sources])
-    real = np.array([table.paths[i] in wrong for i in sources])
-    scores: dict[str, dict[str, float]] = {}
-    for name, make in methods.items():
-        probabilities = make()
-        for cleanlab in (True, False):
-            called = suspects(probabilities, y, cleanlab=cleanlab).positions
-            scores[f"{name}, {'cleanlab' if cleanlab else 'confidence'}"] = {
-                "recall": round(float(truth[called].sum() / truth.sum()), 4),
-                "precision": round(float((truth | real)[called].mean()), 4) if len(called) else 1.0,
-            }
-    return scores
-
-
-def held_out(head: Head, x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """(n, k) out-of-fold probabilities of one head."""
-    return np.asarray(head.fit(x, y, groups=groups).held_out_)
 
 
 def summary(found: Inspection, wrong: set[str]) -> dict[str, Any]:

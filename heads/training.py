@@ -12,6 +12,7 @@ import numpy as np
 from onepass.features import FeatureFile, only_feature_file
 from onepass.features.errors import OptionError, Parameter, TrainingError, opt
 from onepass.features.tables import plain
+from onepass.heads.audit.quick_look import QuickLook, Suggestion
 from onepass.heads.classifiers.base import Head, class_weights, require_positive
 from onepass.heads.classifiers.centroid import CentroidHead
 from onepass.heads.classifiers.knn import KNNHead
@@ -57,10 +58,12 @@ class TrainedHead:
     Attributes:
         head: The head as it is in its file.
         seconds: Duration of the fit, tuning included.
+        suggestion: Another head that would do clearly better, as far as a quick look at the training images tells.
     """
 
     head: SavedHead
     seconds: float
+    suggestion: Suggestion | None = None
 
     def __str__(self) -> str:
         head, scored = self.head, self.head.evaluation
@@ -69,6 +72,7 @@ class TrainedHead:
                 f"{head.path}: {head.kind}, {scored.measured_on} {scored}, fitted in {self.seconds:.1f} s",
                 f"parameters: {plain({name: plain(value) for name, value in head.parameters.items()})}",
                 scored.details(),
+                *([str(self.suggestion)] if self.suggestion else []),
             ]
         )
 
@@ -86,6 +90,7 @@ class TrainedHead:
             **scored,
             "seconds": round(self.seconds, 3),
             "parameters": self.head.parameters,
+            "suggestion": self.suggestion.record() if self.suggestion else None,
         }
 
 
@@ -170,21 +175,23 @@ def train_head(
         require_positive(max_images=max_images, memory=memory)
         rows = some_of(rows, file.table.labels[rows], max_images, seed=estimator.seed)
         copies = file.leaked(scored, rows)
-        # Where there is room for both, this is learned meanwhile: much of a fit keeps one processor busy.
+        # Where there is room for both, more is learned meanwhile: much of a fit keeps one processor busy.
         needed = estimator.memory_needed(len(rows), file.views, file.spec.width) + 4 * _OUT_OF_DISTRIBUTION_BYTES
         with ThreadPoolExecutor(1) as pool:
 
-            def learn() -> Future[tuple[OutOfDistribution | None, np.ndarray]]:
-                return pool.submit(learn_out_of_distribution, file, rows, seed=estimator.seed)
+            def look() -> tuple[Future[tuple[OutOfDistribution | None, np.ndarray]], Future[QuickLook]]:
+                learned = pool.submit(learn_out_of_distribution, file, rows, seed=estimator.seed)
+                return learned, pool.submit(QuickLook.at, file, rows, head=estimator)
 
-            learning = learn() if needed <= (memory or free_memory()) else None
+            looking = look() if needed <= (memory or free_memory()) else None
             started = time.perf_counter()
             fit_on(estimator, file, rows, memory=memory)
             seconds = time.perf_counter() - started
-            learned = learning or learn()
+            learned, others = looking or look()
             answers, labels = Answers.of(estimator, file.pieces(scored)), file.table.labels[scored]
             evaluation = score(answers, labels, file.class_names, measured_on=measured_on, copies=copies)
             out_of_distribution, places = learned.result()
+            suggestion = others.result().suggestion(estimator.held_out_)
         path = Path(out) if out else Path(f"{Path(features).stem}.{head}.head")
         saved = as_saved(estimator, file, rows, evaluation, path=path)
         if out_of_distribution:
@@ -192,7 +199,7 @@ def train_head(
                 out_of_distribution = out_of_distribution.with_probabilities(estimator.held_out_[places])
             saved = with_out_of_distribution(saved, out_of_distribution, file, scored, answers)
     save_head(saved)
-    return TrainedHead(saved, seconds)
+    return TrainedHead(saved, seconds, suggestion)
 
 
 def fit_on(

@@ -1,4 +1,4 @@
-"""Finds errors in a data set from its rows: copies, wrong labels, outliers, unreadable images."""
+"""Finds errors in a data set from its rows: copies, suspicious labels, outliers, unreadable images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from onepass.heads.fitting.blas import one_blas_thread
 def inspect(
     features: str | Path | FeatureFile | None = None, *, labels: bool = True, threshold: float | None = None
 ) -> Inspection:
-    """Finds what is probably wrong with a data set: copies, wrong labels, outliers and unreadable images.
+    """Finds what is probably wrong with a data set: copies, suspicious labels, outliers and unreadable images.
 
     All images that have a row are examined, of all splits.
 
@@ -78,25 +78,27 @@ def inspect(
 def _label_errors(
     x: np.ndarray, y: np.ndarray, groups: np.ndarray, images: list[InspectedImage], class_names: Sequence[str]
 ) -> tuple[list[LabelError] | None, str]:
-    """Probable label errors, and how they were decided on."""
-    from onepass.heads.audit.label_errors import cleanlab_installed, out_of_fold, suspects
+    """Labels worth a look, and how they were decided on."""
+    from onepass.heads.audit.label_errors import nearest_labels, out_of_fold, suspects
 
     present, labels = np.unique(y, return_inverse=True)
     if len(present) < 2:
         return None, "there is only one class"
     probabilities = out_of_fold(x, labels, groups)
-    cleanlab = cleanlab_installed()
-    found = suspects(probabilities, labels, cleanlab=cleanlab)
+    found = suspects(probabilities, labels)
     errors = [
         LabelError(
             image=images[i],
             suggested=class_names[present[suggested]],
             confidence=float(probabilities[i, labels[i]]),
             suggested_confidence=float(probabilities[i, suggested]),
+            nearest=len(nearest),
+            nearest_suggested=int((nearest == suggested).sum()),
+            nearest_own=int((nearest == labels[i]).sum()),
         )
-        for i, suggested in zip(*found, strict=True)
+        for i, suggested, nearest in zip(*found, nearest_labels(x, labels, groups, found.positions), strict=True)
     ]
-    return errors, "cleanlab" if cleanlab else "confidence"
+    return errors, "confident learning"
 
 
 def _counts(images: list[InspectedImage], class_names: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -62,19 +62,39 @@ class NearDuplicate:
 
 @dataclass(frozen=True)
 class LabelError:
-    """An image whose label is probably wrong.
+    """An image whose label is worth a look.
 
     Attributes:
         image: With the label that it has.
         suggested: The most probable class, by heads that were not trained on the image.
         confidence: Probability of the label that it has.
         suggested_confidence: Probability of the suggested one.
+        nearest: How many images most like it were looked at, its own group left out.
+        nearest_suggested: How many of these have the suggested label.
+        nearest_own: How many have its label.
     """
 
     image: InspectedImage
     suggested: str
     confidence: float
     suggested_confidence: float
+    nearest: int
+    nearest_suggested: int
+    nearest_own: int
+
+    @property
+    def reason(self) -> str:
+        """Why it is worth a look, in words."""
+        return (
+            f"{self.suggested} {self.suggested_confidence:.3f}, {self.image.label} {self.confidence:.3f} by heads that "
+            f"did not see it; {self.like_it}"
+        )
+
+    @property
+    def like_it(self) -> str:
+        """What the images most like it are labelled, in words."""
+        own = f"{self.nearest_own or 'none'} {self.image.label}"
+        return f"of the {self.nearest} most like it {self.nearest_suggested or 'none'} are {self.suggested}, {own}"
 
 
 @dataclass(frozen=True)
@@ -104,8 +124,8 @@ class Inspection:
         copies: Images that are exact copies of each other.
         near_duplicates: Pairs that are nearly the same picture, exact copies not counted.
         threshold: Lowest cosine of such a pair.
-        label_errors: None if labels were not checked.
-        labels_by: What decided on labels: "cleanlab" or "confidence", or why they were not checked.
+        label_errors: Images whose label is worth a look, the likeliest errors first; None if labels were not checked.
+        labels_by: What decided on labels, "confident learning", or why they were not checked.
         outliers: Images far from all others.
     """
 
@@ -128,30 +148,36 @@ class Inspection:
 
     def record(self) -> dict[str, object]:
         """The same as plain values, for JSON."""
-        return {**asdict(self), "path": str(self.path), "imbalance": round(self.imbalance, 3)}
+        labels = self.label_errors
+        return {
+            **asdict(self),
+            "path": str(self.path),
+            "imbalance": round(self.imbalance, 3),
+            "label_errors": None if labels is None else [{**asdict(one), "reason": one.reason} for one in labels],
+        }
 
     def __str__(self) -> str:
         """At most ten findings of each kind, for people."""
         sections = [_counts(self), _unreadable(self), _copies(self), _near(self), _labels(self), _outliers(self)]
         return "\n".join(line for section in sections for line in section)
 
-    def findings(self) -> Iterator[tuple[str, str, str, str, str, str]]:
-        """(kind, path, split, class, other path or suggested class or reason, value) of everything found.
+    def findings(self) -> Iterator[tuple[str, str, str, str, str, str, str]]:
+        """(kind, path, split, class, other path or suggested class, value, reason) of everything found.
 
         The value is the cosine of near duplicates, the probability of the label that an image has, and
-        the score of outliers.
+        the score of outliers. A reason is given for labels; that of unreadable images stands in the fifth place.
         """
         for skipped in self.unreadable:
-            yield "unreadable", skipped.path, "", "", skipped.reason, ""
+            yield "unreadable", skipped.path, "", "", skipped.reason, "", ""
         for group in self.copies:
             for path in group.paths[1:]:
-                yield "copy", path, "+".join(group.splits), "+".join(group.classes), group.paths[0], "1"
+                yield "copy", path, "+".join(group.splits), "+".join(group.classes), group.paths[0], "1", ""
         for pair in self.near_duplicates:
-            yield "near duplicate", *_columns(pair.image), pair.other.path, f"{pair.cosine:.4f}"
+            yield "near duplicate", *_columns(pair.image), pair.other.path, f"{pair.cosine:.4f}", ""
         for error in self.label_errors or []:
-            yield "label", *_columns(error.image), error.suggested, f"{error.confidence:.4f}"
+            yield "label", *_columns(error.image), error.suggested, f"{error.confidence:.4f}", error.reason
         for outlier in self.outliers:
-            yield "outlier", *_columns(outlier.image), "", f"{outlier.score:.2f}"
+            yield "outlier", *_columns(outlier.image), "", f"{outlier.score:.2f}", ""
 
     def write_csv(self, path: str | Path) -> None:
         """Writes one line per finding, see `findings`.
@@ -162,7 +188,7 @@ class Inspection:
         try:
             with open(path, "x", newline="", encoding="utf-8", errors="surrogateescape") as file:
                 table = csv.writer(file)
-                table.writerow(["kind", "path", "split", "class", "other", "value"])
+                table.writerow(["kind", "path", "split", "class", "other", "value", "reason"])
                 table.writerows(self.findings())
         except FileExistsError:
             raise OptionError(
@@ -217,17 +243,13 @@ def _labels(found: Inspection) -> Iterator[str]:
     if errors is None:
         yield f"labels: not looked at; {found.labels_by}"
         return
-    yield f"labels that are probably wrong: {len(errors) or 'none'}"
-    if found.labels_by == "confidence":
-        yield (
-            "  cleanlab is not installed, so only labels are listed against which another class has 0.9 or more; "
-            "`pip install 'onepass[labels]'` finds more"
-        )
+    yield f"labels worth a look, the likeliest errors first: {len(errors) or 'none'}"
     yield from _some(
         [
             str(e.image),
             f"{e.image.label} {e.confidence:.3f}",
             f"rather {e.suggested} {e.suggested_confidence:.3f}",
+            e.like_it,
         ]
         for e in errors
     )
