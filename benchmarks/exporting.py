@@ -54,7 +54,8 @@ def exported(head: Path, to: str, weights: Path | None, data: Path | None) -> di
     facts = json.loads(done.stdout)
     latency = {str(one["batch"]): one["milliseconds"] for one in facts["latency"]}
     kept = ("images", "takes", "flips", "largest", "accuracy", "before")
-    return {**{name: facts[name] for name in kept}, "milliseconds": latency, "bytes": size, "seconds": seconds}
+    told = {**{name: facts[name] for name in kept}, "ties": len(facts["ties"]), "tie_gap": facts["tie_gap"]}
+    return {**told, "milliseconds": latency, "bytes": size, "seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import PIL
 _POINT = 2.0**22
 """What Pillow multiplies weights by to round them to integers, its PRECISION_BITS = 32 - 8 - 2."""
 
-_DOWN_FIRST = int(PIL.__version__.split(".", maxsplit=1)[0]) >= 13
-"""Whether the Pillow that is installed begins with the rows where these shrink by far the most."""
+_BEFORE_13 = int(PIL.__version__.split(".", maxsplit=1)[0]) < 13
+"""Whether the Pillow that is installed resizes columns last only where images are 100 times as high as wide."""
 
 _HAMMING = 0.54000002145767211914, 0.46000000834465026855
 """Pillow writes 0.54f and 0.46f: numbers of float32."""
@@ -25,9 +25,12 @@ def resizer(resize: str, image_size: int) -> Callable[[Any], Any]:
     up integers, along one axis after the other. Here the weights are found in float64 too, and rounded alike; where
     float64 differs in its last bit between libraries, about one weight in 10**9 rounds to the other side. The sums
     are exact in float32, in any order: an integer weight is cut into three numbers of at most 8 bits, a pixel has 8,
-    and so sums of up to 512 products stay below 2**24, which is a reduction to 1/255. That holds on processors that
-    multiply in TF32 or bfloat16 too, but needs float64 for the weights: TensorFlow and ONNX have it, and cosines, of
-    which ONNX runtimes have none in float64, come from sines. --resize keras is TensorFlow's own and equal.
+    and so sums of up to 512 products stay below 2**24, which is a reduction to 1/255; where processors multiply in
+    TF32 or bfloat16 too.
+
+    TensorFlow and ONNX Runtime have the float64 that the weights need; cosines, which ONNX Runtime has in float32
+    alone, come from sines. LiteRT has no float64, and OpenVINO computes it in float32, by which a pixel in 2,000 is
+    off by one level or two; so models for these take pixels. --resize keras is TensorFlow's own and equal.
 
     Args:
         resize: squash, crop, pad or keras.
@@ -52,10 +55,8 @@ def resizer(resize: str, image_size: int) -> Callable[[Any], Any]:
         def across(images: Any) -> Any:
             return _resized(images, 2, *columns.weights(cubic))
 
-        if not _DOWN_FIRST:
-            return down(across(images))
         lost = height - rows.made, width - columns.made
-        rows_first = tf.logical_and(lost[0] > 0, lost[0] > 2 * lost[1])
+        rows_first = (lost[0] > 0) & (height > 100 * width if _BEFORE_13 else lost[0] > 2 * lost[1])
         made = tf.cond(rows_first, lambda: across(down(images)), lambda: down(across(images)))
         return tf.reshape(made, (-1, image_size, image_size, 3))
 
