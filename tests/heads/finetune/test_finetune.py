@@ -114,7 +114,7 @@ def test_agreement_is_exact_for_float32_and_by_label_below():
         r"most; needed: no label, logits within 0\.002\. Most of all differs 2: \[0\.003, 1\.003\] against "
         r"\[0\.0, 1\.0\]\. Check the rows with `onepass verify`, then train the head again\.$",
     ):
-        require_agreement(cached + [[0], [3e-3], [0]], cached, precision="float32", name=lambda i: str(i + 1))
+        require_agreement(cached + np.array([[0], [3e-3], [0]]), cached, precision="float32", name=lambda i: str(i + 1))
     assert require_agreement(cached * 1.1, cached, precision="bfloat16", name=str).flips == 0
     with pytest.raises(TrainingError, match="labels differ"):
         require_agreement(-cached, cached, precision="bfloat16", name=str)
