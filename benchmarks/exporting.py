@@ -1,9 +1,9 @@
 """Exports heads and fine-tuned models to every format, through the gate, and says what came out.
 
-    python benchmarks/exporting.py HEAD... [--weights FILE] [--data PHOTOS]
+    python benchmarks/exporting.py HEAD... [--weights FILE] [--data PHOTOS] [--to onnx,tflite] [--name exporting]
 
 Each HEAD is a head file or a .keras model that fine-tune wrote. Every export is a whole process; the model is
-proven on held-out photos from their files and removed again. Adds to benchmarks/results/exporting.json.
+proven on held-out photos from their files and removed again. Adds to benchmarks/results/NAME.json.
 """
 
 import json
@@ -26,16 +26,17 @@ def main(
     weights: Annotated[Path | None, typer.Option(help="Where the backbone's weights lie now.")] = None,
     data: Annotated[Path | None, typer.Option(help="Where the photos lie now.")] = None,
     to: Annotated[str, typer.Option(help="Formats, with commas; all by default.")] = ",".join(SUFFIXES),
+    name: Annotated[str, typer.Option(help="Of the file of results.")] = "exporting",
 ) -> None:
-    path = RESULTS / "exporting.json"
+    path = RESULTS / f"{name}.json"
     known: dict[str, Any] = json.loads(path.read_text())["exports"] if path.exists() else {}
     for head in heads:
-        for name in to.split(","):
-            found = exported(head, name, weights, data)
-            known.setdefault(head.name, {})[name] = found
-            print(head.name, name, found, flush=True)
+        for format_name in to.split(","):
+            found = exported(head, format_name, weights, data)
+            known.setdefault(head.name, {})[format_name] = found
+            print(head.name, format_name, found, flush=True)
             packages = ("onepass", "tensorflow", "keras", "openvino", "tf2onnx", "onnxruntime", "ai-edge-litert")
-            write_result("exporting", {"machine": machine(), "versions": versions(*packages), "exports": known})
+            write_result(name, {"machine": machine(), "versions": versions(*packages), "exports": known})
 
 
 def exported(head: Path, to: str, weights: Path | None, data: Path | None) -> dict[str, Any]:
@@ -54,7 +55,8 @@ def exported(head: Path, to: str, weights: Path | None, data: Path | None) -> di
     facts = json.loads(done.stdout)
     latency = {str(one["batch"]): one["milliseconds"] for one in facts["latency"]}
     kept = ("images", "takes", "flips", "largest", "accuracy", "before")
-    return {**{name: facts[name] for name in kept}, "milliseconds": latency, "bytes": size, "seconds": seconds}
+    told = {**{name: facts[name] for name in kept}, "ties": len(facts["ties"]), "tie_gap": facts["tie_gap"]}
+    return {**told, "milliseconds": latency, "bytes": size, "seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -2,14 +2,35 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import PIL
+
+_POINT = 2.0**22
+"""What Pillow multiplies weights by to round them to integers, its PRECISION_BITS = 32 - 8 - 2."""
+
+_BEFORE_13 = int(PIL.__version__.split(".", maxsplit=1)[0]) < 13
+"""Whether the Pillow that is installed resizes columns last only where images are 100 times as high as wide."""
+
+_HAMMING = 0.54000002145767211914, 0.46000000834465026855
+"""Pillow writes 0.54f and 0.46f: numbers of float32."""
 
 
 def resizer(resize: str, image_size: int) -> Callable[[Any], Any]:
-    """A function of TensorFlow that does what `read_image` does after decoding.
+    """A function of TensorFlow that gives the pixels that `read_image` gives after decoding, bit for bit.
 
-    Pillow reduces with integers of 22 bits behind the point, this with float32, so that now and then a pixel
-    comes out one level off; --resize keras is TensorFlow's own and equal.
+    Pillow finds the weights of its filter in float64, rounds them to integers of 22 bits behind the point, and adds
+    up integers, along one axis after the other. Here the weights are found in float64 too, and rounded alike; where
+    float64 differs in its last bit between libraries, about one weight in 10**9 rounds to the other side. The sums
+    are exact in float32, in any order: an integer weight is cut into three numbers of at most 8 bits, a pixel has 8,
+    and so sums of up to 512 products stay below 2**24, which is a reduction to 1/255; where processors multiply in
+    TF32 or bfloat16 too.
+
+    TensorFlow and ONNX Runtime have the float64 that the weights need; cosines, which ONNX Runtime has in float32
+    alone, come from sines. LiteRT has no float64, and OpenVINO computes it in float32, by which a pixel in 2,000 is
+    off by one level or two; so models for these take pixels. --resize keras is TensorFlow's own and equal.
 
     Args:
         resize: squash, crop, pad or keras.
@@ -24,65 +45,130 @@ def resizer(resize: str, image_size: int) -> Callable[[Any], Any]:
         return tf.image.resize(images, (image_size, image_size), method="bilinear")
 
     def by_pillow(images: Any) -> Any:
-        height, width = tf.shape(images)[1], tf.shape(images)[2]
-        shorter, longer = tf.minimum(height, width), tf.maximum(height, width)
-        cubic = (longer if resize == "pad" else shorter) < image_size
-        rows, high = _weights(tf, height, shorter, longer, cubic, resize, image_size)
-        columns, wide = _weights(tf, width, shorter, longer, cubic, resize, image_size)
-        values = tf.cast(images, tf.float32)
+        height, width = (tf.cast(tf.shape(images)[axis], tf.float64) for axis in (1, 2))
+        cubic = (tf.maximum if resize == "pad" else tf.minimum)(height, width) < image_size
+        rows, columns = _Axis.of(height, width, resize, image_size), _Axis.of(width, height, resize, image_size)
 
-        def across(values: Any) -> Any:
-            return _rounded(tf, tf.einsum("bhwc,sw->bhsc", values, columns))
+        def down(images: Any) -> Any:
+            return _resized(images, 1, *rows.weights(cubic))
 
-        def down(values: Any) -> Any:
-            return _rounded(tf, tf.einsum("bhwc,rh->brwc", values, rows))
+        def across(images: Any) -> Any:
+            return _resized(images, 2, *columns.weights(cubic))
 
-        # Pillow rounds in between, and since version 13 shrinks first what shrinks by far the most.
-        lost = tf.cast(height, tf.float32) - high, tf.cast(width, tf.float32) - wide
-        down_first = tf.logical_and(lost[0] > 0, lost[0] > 2 * lost[1])
-        return tf.cast(tf.cond(down_first, lambda: across(down(values)), lambda: down(across(values))), tf.uint8)
+        lost = height - rows.made, width - columns.made
+        rows_first = (lost[0] > 0) & (height > 100 * width if _BEFORE_13 else lost[0] > 2 * lost[1])
+        made = tf.cond(rows_first, lambda: across(down(images)), lambda: down(across(images)))
+        return tf.reshape(made, (-1, image_size, image_size, 3))
 
     return by_keras if resize == "keras" else by_pillow
 
 
-def _weights(tf: Any, n: Any, shorter: Any, longer: Any, cubic: Any, resize: str, side: int) -> tuple[Any, Any]:
-    """(side, n) share of each of n pixels along one axis in each pixel of the result, and how many n become."""
-    size = tf.cast(n, tf.float32)
-    start, taken = tf.constant(0.0), size
-    made, offset = tf.constant(float(side)), tf.constant(0.0)
-    if resize == "crop":
-        taken = tf.cast(shorter, tf.float32)
-        start = (size - taken) / 2
-    if resize == "pad":
-        made = tf.where(n == longer, float(side), tf.round(size / tf.cast(longer, tf.float32) * side))
-        offset = tf.round((side - made) / 2)
-    scale = taken / made
-    stretch = tf.maximum(scale, 1.0)
-    place = tf.range(side, dtype=tf.float32) - offset
-    centre = start + (place + 0.5) * scale
-    support = tf.where(cubic, 2.0, 1.0) * stretch
-    pixel = tf.range(size, dtype=tf.float32)
-    first = tf.floor(tf.maximum(centre - support + 0.5, 0.0))[:, None]
-    behind = tf.floor(tf.minimum(centre + support + 0.5, size))[:, None]
-    x = (pixel[None] - centre[:, None] + 0.5) / stretch
-    weights = tf.where(cubic, _bicubic(tf, x), _hamming(tf, x))
-    inside = (pixel[None] >= first) & (pixel[None] < behind) & (place >= 0)[:, None] & (place < made)[:, None]
-    weights = tf.where(inside, weights, 0.0)
-    return tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=1, keepdims=True)), made
+@dataclass(frozen=True)
+class _Axis:
+    """Which pixels of one axis become which of the result; all but `side` are scalar float64 tensors.
+
+    Attributes:
+        side: Pixels of the result.
+        n: Pixels of the image.
+        start, taken: Of the n, which are used.
+        made, offset: Of the result, which they become; the others are black.
+    """
+
+    side: int
+    n: Any
+    start: Any
+    taken: Any
+    made: Any
+    offset: Any
+
+    @classmethod
+    def of(cls, n: Any, other: Any, resize: str, side: int) -> "_Axis":
+        """The axis of n pixels of an image that has `other` pixels along its other axis."""
+        import tensorflow as tf
+
+        whole, nothing = tf.constant(float(side), tf.float64), tf.constant(0.0, tf.float64)
+        if resize == "crop":
+            taken = tf.minimum(n, other)
+            return cls(side, n, (n - taken) / 2, taken, whole, nothing)
+        if resize == "pad":
+            made = tf.where(n >= other, whole, tf.round(n / other * side))
+            return cls(side, n, nothing, n, made, tf.round((side - made) / 2))
+        return cls(side, n, nothing, n, whole, nothing)
+
+    def weights(self, cubic: Any) -> tuple[Any, Any]:
+        """What each pixel of the result is a sum of.
+
+        Args:
+            cubic: Scalar bool: Pillow's bicubic filter instead of its Hamming one.
+
+        Returns:
+            (side, t) int32 positions among the n pixels, and (side, 3, t) float32, the parts of their weights.
+        """
+        import tensorflow as tf
+
+        scale = self.taken / tf.maximum(self.made, 1)
+        stretch = tf.maximum(scale, 1)
+        support = tf.where(cubic, tf.constant(2.0, tf.float64), 1) * stretch
+        place = tf.range(self.side, dtype=tf.float64) - self.offset
+        centre = (self.start + (place + 0.5) * scale)[:, None]
+        first = tf.floor(tf.maximum(centre - support + 0.5, 0))
+        behind = tf.floor(tf.minimum(centre + support + 0.5, self.n))
+        pixel = first + tf.range(2 * tf.math.ceil(support) + 1, dtype=tf.float64)
+        x = tf.abs((pixel - centre + 0.5) * (1 / stretch))
+        inside = (pixel < behind) & ((place >= 0) & (place < self.made))[:, None]
+        weights = tf.where(inside, tf.where(cubic, _bicubic(x), _hamming(x)), 0)
+        weights = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=1, keepdims=True)) * _POINT
+        rounded = tf.sign(weights) * tf.floor(tf.abs(weights) + 0.5)
+        return tf.cast(tf.clip_by_value(pixel, 0, self.n - 1), tf.int32), _parts(rounded)
 
 
-def _hamming(tf: Any, x: Any) -> Any:
-    angle = tf.where(x == 0, 1.0, x * math.pi)
-    found = tf.sin(angle) / angle * (0.54 + 0.46 * tf.cos(angle))
-    return tf.where(x == 0, 1.0, tf.where(tf.abs(x) < 1, found, 0.0))
+def _hamming(x: Any) -> Any:
+    """Pillow's filter at distances x >= 0, with the cosine as 1 - 2 sin(angle / 2)**2."""
+    import tensorflow as tf
+
+    angle = tf.where(x > 0, x * math.pi, 1)
+    cosine = 1 - 2 * tf.square(tf.sin(angle / 2))
+    found = tf.sin(angle) / angle * (_HAMMING[0] + _HAMMING[1] * cosine)
+    return tf.where(x > 0, tf.where(x < 1, found, 0), 1)
 
 
-def _bicubic(tf: Any, x: Any) -> Any:
-    x = tf.abs(x)
+def _bicubic(x: Any) -> Any:
+    """Pillow's filter at distances x >= 0."""
+    import tensorflow as tf
+
     near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return tf.where(x < 1, near, tf.where(x < 2, far, 0.0))
+    far = (((x - 5) * x + 8) * x - 4) * -0.5
+    return tf.where(x < 1, near, tf.where(x < 2, far, 0))
 
 
-def _rounded(tf: Any, values: Any) -> Any:
-    return tf.clip_by_value(tf.floor(values + 0.5), 0.0, 255.0)
+def _parts(weights: Any) -> Any:
+    """(side, t) integers -> (side, 3, t) float32, the numbers of at most 2**7 that they are made of to base 2**8."""
+    import tensorflow as tf
+
+    high = tf.round(weights / 2**16)
+    rest = weights - high * 2**16
+    middle = tf.round(rest / 2**8)
+    return tf.cast(tf.stack([high, middle, rest - middle * 2**8], axis=1), tf.float32)
+
+
+def _resized(images: Any, axis: int, positions: Any, parts: Any) -> Any:
+    """Images with one axis resized.
+
+    The sum for a pixel is (high * 2**16 + middle * 2**8 + low + 2**21) / 2**22, rounded down. Rounding down at each
+    step gives the same, and no number on the way needs more than 24 bits.
+
+    Args:
+        images: (b, h, w, 3) uint8.
+        axis: 1 or 2.
+        positions, parts: From `_Axis.weights`.
+    """
+    import tensorflow as tf
+
+    order = (axis, 0, 3 - axis, 3)
+    pixels = tf.transpose(images, order)
+    used = tf.gather(tf.reshape(pixels, (tf.shape(pixels)[0], -1)), positions)
+    high, middle, low = tf.unstack(tf.matmul(parts, tf.cast(used, tf.float32)), axis=1)
+    carried = tf.floor((tf.floor(low / 2**8) + middle) / 2**8)
+    made = tf.cast(tf.clip_by_value(tf.floor((high + carried + 2**5) / 2**6), 0, 255), tf.uint8)
+    shape = tf.concat([tf.shape(positions)[:1], tf.shape(pixels)[1:]], axis=0)
+    return tf.transpose(tf.reshape(made, shape), np.argsort(order))

@@ -126,7 +126,8 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         network_: The fitted arrays; every prediction comes from them.
         chosen_: Parameters that were tuned or came out of training, by name.
         held_out_: (n, k) calibrated probabilities of each training image by fits that did not see it; NaN
-            where no fold could hold it out. None with tune="none".
+            where no fold could hold it out. None with tune="none", where no temperature is fitted either, and
+            probabilities are as sure as the bare fit makes them.
     """
 
     kind = ""

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -52,8 +52,11 @@ class Certificate:
         labels: n positions of their true classes.
         expected: (n, k) probabilities of the cached way, rounded to 6 digits.
         largest: Largest difference of a probability.
-        flips: Images that got another class; and
+        flips: Images that got another class, ties left out; and
         max_flips: how many were allowed.
+        ties: Positions of images that got another class because the two lie closer together than the measured
+            difference of pixels and float32 arithmetic can move them; and
+        tie_gap: how close that is, as a probability. Certificates of onepass 0.1 know no ties.
         accuracy, interval: Of the exported model on these images, with its 95 % interval; and
         before: of the cached way.
         latency: At batch sizes 1 and 32.
@@ -86,11 +89,14 @@ class Certificate:
     class_names: list[str]
     versions: dict[str, str]
     machine: dict[str, Any]
+    ties: list[int] = field(default_factory=list)
+    tie_gap: float = 0.0
 
     def __str__(self) -> str:
         low, high = self.interval
         speed = ", ".join(f"{one.milliseconds:.1f} ms for {one.batch}" for one in self.latency)
         labels = "1 label differs" if self.flips == 1 else f"{self.flips or 'no'} labels differ"
+        labels += told_ties(len(self.ties), self.tie_gap)
         return (
             f"{len(self.images)} {self.measured_on} images from their files: {labels}, probabilities by "
             f"{self.largest:.1e} at most; accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f}), {self.before:.3f} "
@@ -153,9 +159,18 @@ class Certificate:
         expected = np.array(found.expected, np.float64)
         if expected.shape != (n, k) or len(found.labels) != n or not set(found.labels) <= set(range(k)):
             raise ValueError(f"{expected.shape} probabilities for {n} images and {k} classes")
+        if not set(found.ties) <= set(range(n)) or not 0 <= found.tie_gap <= 1:
+            raise ValueError(f"ties {str(found.ties)[:40]} within {found.tie_gap}")
         if len(found.interval) != 2 or not np.isfinite(expected).all():
             raise ValueError("numbers that are not finite")
         return found
+
+
+def told_ties(count: int, gap: float) -> str:
+    """What follows the labels that differ: nothing where there are no ties."""
+    if not count:
+        return ""
+    return f" beside {count} {'tie' if count == 1 else 'ties'} of two classes within {gap:.1e}"
 
 
 def hashes_of(path: Path) -> dict[str, str]:

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -20,7 +21,7 @@ from onepass.features.errors import ExportError, OptionError, UserError, opt
 from onepass.features.tables import Record
 from onepass.heads.export.card import model_card
 from onepass.heads.export.certificate import Certificate, hashes_of
-from onepass.heads.export.equivalence import HeldOut, Proof, latencies, prove, where
+from onepass.heads.export.equivalence import HeldOut, Proof, Steps, latencies, prove
 from onepass.heads.export.export_source import ExportInputs, ExportSource, is_whole
 from onepass.heads.export.formats import Format, format_of
 from onepass.heads.export.inference_model import WholeModel
@@ -105,7 +106,7 @@ def export(
 
     Raises:
         OptionError: An option is wrong, something would be overwritten, or the head cannot be had in that format.
-        ExportError: More labels differ, or the model cannot be written or run; nothing is left behind.
+        ExportError: More labels differ, ties left out, or the model cannot be written or run; nothing is left behind.
         HeadFileError, TrainingError: It is no head and no model.
         SpecMismatchError: The feature file holds other rows.
         DataError: An image is gone or has changed.
@@ -201,9 +202,10 @@ class _Candidate:
         with running(f"the {kind.name} model in {self.precision}"):
             kind.write(self.whole, made, self.precision, sample)
             run = kind.load(made)
-            proof = prove(run, kind.takes, self.held_out)
+            steps = self.source.steps(kind.takes, self.whole, self.held_out)
+            proof = prove(run, kind.takes, self.held_out, partial(steps.explained, held_out=self.held_out))
             if len(proof.flipped) > self.may_flip:
-                raise ExportError(self._refusal(path, proof))
+                raise ExportError(self._refusal(path, proof, steps), flips=len(proof.flipped), max_flips=self.may_flip)
             speed = latencies(run, kind.takes, self.held_out)
         head, held_out = self.source.head, self.held_out
         hashes = self.source.file.table.content_hashes[held_out.positions]
@@ -221,6 +223,8 @@ class _Candidate:
             largest=proof.largest,
             flips=len(proof.flipped),
             max_flips=self.may_flip,
+            ties=proof.ties.tolist(),
+            tie_gap=proof.tie_gap,
             accuracy=proof.accuracy,
             interval=list(proof.interval),
             before=proof.before,
@@ -233,13 +237,13 @@ class _Candidate:
             machine=machine(),
         )
 
-    def _refusal(self, path: Path, proof: Proof) -> str:
+    def _refusal(self, path: Path, proof: Proof, steps: Steps) -> str:
         """Which image differs most, and where."""
         held_out, names, count = self.held_out, self.whole.class_names, len(proof.flipped)
         away = np.abs(proof.found - held_out.expected).max(axis=1)
         worst = int(proof.flipped[away[proof.flipped].argmax()])
         was, now = (names[int(p[worst].argmax())] for p in (held_out.expected, proof.found))
-        told = where(worst, held_out, proof, self.source.steps(self.kind.takes, self.whole, held_out))
+        told = steps.where(worst, held_out, proof)
         low, high = proof.interval
         return (
             f"{path} was not written: {count} of {len(held_out)} held-out images "

@@ -9,8 +9,8 @@ import numpy as np
 from onepass.extract import ImageFiles, plain_keras
 from onepass.features.errors import CertificateError, DataError, opt
 from onepass.features.tables import Record
-from onepass.heads.export.certificate import Certificate, Latency, hashes_of
-from onepass.heads.export.equivalence import HeldOut, latencies, prove
+from onepass.heads.export.certificate import Certificate, Latency, hashes_of, told_ties
+from onepass.heads.export.equivalence import NOISE, HeldOut, latencies, prove
 from onepass.heads.export.formats import format_of
 from onepass.heads.export.run import SUFFIXES, beside, running
 
@@ -24,8 +24,9 @@ class VerifiedExport:
         images: Images that were found and run; and
         missing: that were not found.
         largest: Largest difference of a probability from the cached way.
-        flips: Images that got another class than by the cached way; and
+        flips: Images that got another class than by the cached way, ties left out; and
         max_flips: how many may, in proportion where images are missing.
+        ties: Images that got another class because the two are as close as `tie_gap`; see `Certificate`.
         accuracy, interval: Of the model on these images, with its 95 % interval.
         latency: Here, and
         latency_then: when it was exported.
@@ -37,6 +38,8 @@ class VerifiedExport:
     largest: float
     flips: int
     max_flips: int
+    ties: int
+    tie_gap: float
     accuracy: float
     interval: tuple[float, float]
     latency: list[Latency]
@@ -53,7 +56,8 @@ class VerifiedExport:
         low, high = self.interval
         pairs = zip(self.latency, self.latency_then, strict=False)
         speed = [f"{now.milliseconds:.1f} ms for {now.batch} ({then.milliseconds:.1f} then)" for now, then in pairs]
-        told = f"{self.images} images: {self.flips} labels differ ({self.max_flips} may), probabilities by"
+        labels = f"{self.flips} labels differ ({self.max_flips} may){told_ties(self.ties, self.tie_gap)}"
+        told = f"{self.images} images: {labels}, probabilities by"
         lines = [
             f"{self.path}: the file that was certified",
             f"{told} {self.largest:.1e} at most; accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f})",
@@ -137,9 +141,15 @@ def verify_model(model: str | Path, certificate: Certificate, images: ImageFiles
         y=np.array(certificate.labels, np.int64)[found],
         expected=np.array(certificate.expected, np.float64)[found],
     )
+
+    def explained(some: int) -> float:
+        """As far as it was when the model was exported; what was no tie there is one here by arithmetic alone."""
+        half = certificate.tie_gap / 2
+        return half if found[some] in certificate.ties else min(half, NOISE)
+
     with plain_keras(), running(f"{path}"):
         run = kind.load(path)
-        proof = prove(run, kind.takes, held_out)
+        proof = prove(run, kind.takes, held_out, explained)
         speed = latencies(run, kind.takes, held_out)
     return VerifiedExport(
         path=path,
@@ -148,6 +158,8 @@ def verify_model(model: str | Path, certificate: Certificate, images: ImageFiles
         largest=proof.largest,
         flips=len(proof.flipped),
         max_flips=certificate.max_flips * len(found) // len(certificate.images),
+        ties=len(proof.ties),
+        tie_gap=certificate.tie_gap,
         accuracy=proof.accuracy,
         interval=proof.interval,
         latency=speed,

@@ -67,6 +67,20 @@ def test_held_out_probabilities_are_honest_and_calibrated(head: Head, rng: np.ra
 
 
 @every_head
+@pytest.mark.parametrize("n", [24, 120])
+def test_no_head_is_surer_than_its_number_of_rows_allows(head: Head, n: int, rng: np.random.Generator):
+    """Without an error among n held-out rows one in n + 2 is claimed; see `best_inverse_temperature`."""
+    x, y = blobs(rng, n=n, k=2, spread=25)
+    fitted = clone(head).fit(x, y)
+    right, wrong = fitted.held_out_[np.arange(n), y], fitted.held_out_[np.arange(n), 1 - y]
+    assert (right > wrong).all()
+    leads = np.log(right / wrong)
+    assert np.average(wrong, weights=leads) == pytest.approx(1 / (n + 2), rel=0.02)
+    assert right.mean() <= 1 - 0.98 / (n + 2)
+    assert (wrong >= 0.5 * (n + 1.0) ** -(leads.max() / leads.min())).all()
+
+
+@every_head
 def test_without_tuning_there_are_no_folds(head: Head, rng: np.random.Generator):
     x, y = blobs(rng, n=90)
     fitted = clone(head).set_params(tune="none").fit(x, y)

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -36,6 +37,7 @@ from onepass.features.errors import (
 )
 from onepass.heads import fine_tune, predict_images, train_head
 from onepass.heads.export.certificate import Certificate, hashes_of
+from onepass.heads.export.equivalence import HeldOut, prove
 from onepass.heads.export.export_source import ExportInputs
 from onepass.heads.export.formats import format_of
 from onepass.heads.export.run import Exported, export, export_model
@@ -121,7 +123,8 @@ def test_every_format_gives_from_image_files_what_the_cached_rows_gave(to: str, 
         hashes = [file.table.content_hashes[i].tobytes().hex() for i in test]
     assert (found.flips, found.max_flips, found.measured_on) == (0, 0, "test")
     assert found.images == hashes
-    assert found.largest < (0.02 if found.takes == "images" else 1e-4)
+    assert found.largest < 1e-4
+    assert found.ties == []
     np.testing.assert_allclose(found.expected, expected, atol=1e-6)
     assert found.accuracy == found.before == head.evaluation.accuracy
     assert [one.batch for one in found.latency] == [1, 32]
@@ -287,6 +290,69 @@ def test_a_wrong_head_is_caught(features: Path, head_of, tmp_path: Path, monkeyp
     with pytest.raises(ExportError, match="mostly in the head"):
         exported_model(features, head, tmp_path / "model.keras", to="keras")
     assert not list(tmp_path.iterdir())
+
+
+def nearly(sign: int) -> Callable[[Any], Any]:
+    """The resize rule with one level more or less in every second pixel."""
+    import tensorflow as tf
+
+    rule = resizer("squash", 32)
+
+    def off(images: Any) -> Any:
+        pixels = tf.cast(rule(images), tf.int32)
+        moved = pixels + sign * (tf.range(32) % 2)[None, None, :, None]
+        return tf.cast(tf.clip_by_value(moved, 0, 255), tf.uint8)
+
+    return off
+
+
+def between_two_classes(file: FeatureFile, head: SavedHead) -> tuple[SavedHead, int, int]:
+    """The head, moved until a level decides the label of some test image; which image, and the level's sign."""
+    backbone = load_trainable(head.spec, source=Source.of(head.trained_on), needed_by="the test").model
+    test = file.rows_of("test")
+    rows, images = file.read(test)[0], LabelledPixels(file)
+    for some, position in enumerate(test.tolist()):
+        scores = head.network.scores(rows[[some]])[0]
+        second, first = np.argsort(scores)[-2:]
+        for sign in (1, -1):
+            row = backbone.predict_on_batch(nearly(sign)(images.whole(position)[None]))
+            moved = head.network.scores(row)[0] - scores
+            if moved[second] - moved[first] > 1e-3:
+                bias = head.network.biases[-1].copy()
+                bias[second] += scores[first] - scores[second] - (moved[second] - moved[first]) / 2
+                return replace(head, network=replace(head.network, biases=(bias,))), some, sign
+    raise AssertionError("no image is moved by a level")
+
+
+def test_a_photo_that_a_pixel_level_moves_across_is_a_tie_and_no_flip(features: Path, head_of, tmp_path: Path):
+    with FeatureFile(features) as file, plain_keras():
+        head, some, sign = between_two_classes(file, head_of("logreg"))
+        given = replace(inputs(file, head), resizer=lambda: nearly(sign))
+        found = export_model(head, file, given, to="savedmodel", out=tmp_path / "model").certificate
+    assert (found.flips, found.max_flips) == (0, 0)
+    assert some in found.ties
+    ties = len(found.ties)
+    gap = np.ptp(np.sort(found.expected[some])[-2:])
+    assert 0 < gap < found.tie_gap < 0.1
+    told = f"beside {ties} {'tie' if ties == 1 else 'ties'} of two classes within {found.tie_gap:.1e}, probabilities by"
+    assert f"no labels differ {told}" in str(found)
+    again = verified(tmp_path / "model", features.parent / "photos")
+    assert (again.verdict, again.flips, again.ties) == ("whole", 0, ties)
+    assert f"0 labels differ (0 may) {told}" in str(again)
+    old = verified(tmp_path / "model", features.parent / "photos", ties=[], tie_gap=0.0)
+    assert (old.verdict, old.flips, old.ties) == ("drifted", ties, 0)
+
+
+def test_only_what_a_known_difference_explains_is_a_tie(features: Path):
+    expected = np.array([[0.50005, 0.49995], [0.51, 0.49], [0.50005, 0.49995], [0.9, 0.1]])
+    found = np.array([[0.49995, 0.50005], [0.49, 0.51], [0.3, 0.7], [0.9, 0.1]])
+    with FeatureFile(features) as file:
+        images = LabelledPixels(file)
+        held_out = HeldOut(images, np.arange(4), ["a", "b", "c", "d"], np.zeros(4, np.int64), expected)
+        plain = prove(lambda _: found, "pixels", held_out)
+        wide = prove(lambda _: found, "pixels", held_out, {0: 1e-4, 1: 0.011, 2: 0.011}.__getitem__)
+    assert (plain.ties.tolist(), plain.flipped.tolist(), plain.tie_gap) == ([0], [1, 2], 2e-4)
+    assert (wide.ties.tolist(), wide.flipped.tolist(), wide.tie_gap) == ([0, 1], [2], 0.022)
 
 
 def test_flips_that_are_allowed_are_written_down(features: Path, head_of, tmp_path: Path):
@@ -567,6 +633,8 @@ def test_another_file_than_the_certified_one_is_not_loaded(exported: Path, featu
         lambda facts: facts.update(latency=[{"batch": 1}]),
         lambda facts: facts.update(interval=[0.5]),
         lambda facts: facts.update(files=["a"]),
+        lambda facts: facts.update(ties=[99]),
+        lambda facts: facts.update(tie_gap=1.5),
         lambda facts: facts.update(versions={"onepass": 1}),
     ],
 )

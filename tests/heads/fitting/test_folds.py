@@ -64,6 +64,49 @@ def test_weights_count_as_repetitions(rng: np.random.Generator):
     times = rng.integers(1, 4, 50)
     repeated = np.repeat(np.arange(50), times)
     assert np.isclose(log_loss(scores, y, times), log_loss(scores[repeated], y[repeated]))
-    assert np.isclose(
-        best_inverse_temperature(scores, y, times), best_inverse_temperature(scores[repeated], y[repeated]), rtol=1e-3
-    )
+
+
+def test_weights_of_any_size_leave_the_temperature_and_uneven_ones_lower_it(rng: np.random.Generator):
+    scores, y = separated(rng, n=50, k=3)
+    even = best_inverse_temperature(scores, y)
+    assert np.isclose(best_inverse_temperature(scores, y, np.full(50, 0.1)), even)
+    alike = np.tile(scores[:1], (50, 1))
+    uneven = np.where(np.arange(50) < 2, 1.0, 1e-9)  # two rows and next to nothing
+    two = best_inverse_temperature(alike[:2], np.full(2, y[0]))
+    assert np.isclose(best_inverse_temperature(alike, np.full(50, y[0]), uneven), two, rtol=1e-3)
+
+
+def separated(rng: np.random.Generator, n: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(n, k) scores of which the largest is that of the class."""
+    y = np.arange(n) % k
+    scores = rng.normal(size=(n, k))
+    scores[np.arange(n), y] = scores.max(axis=1) + rng.uniform(0.5, 3, n)
+    return scores, y
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(2, 400), st.integers(2, 30), st.floats(-9, 9), st.floats(0.01, 100))
+def test_rows_that_lead_alike_get_the_probability_that_their_number_allows(n: int, k: int, shift: float, lead: float):
+    y = np.arange(n) % k
+    scores = shift + lead * np.eye(k)[y]
+    p = softmax(best_inverse_temperature(scores, y) * scores)[np.arange(n), y]
+    np.testing.assert_allclose(1 - p, 1 / (n + 2), rtol=1e-3)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(2, 400), st.integers(2, 12), st.integers(0, 10**6), st.floats(-3, 6))
+def test_rows_without_an_error_are_claimed_to_have_one_in_n_plus_2(n: int, k: int, seed: int, size: float):
+    scores, y = separated(np.random.default_rng(seed), n, k)
+    scores *= 10**size  # what the scores are measured in does not matter
+    p = softmax(best_inverse_temperature(scores, y) * scores)
+    own = (np.arange(n), y)
+    leads, wrong = scores[own][:, None] - scores, p.copy()
+    wrong[own] = 0
+    weighed = (wrong * leads).sum(axis=1)
+    assert np.isclose(weighed.sum(), leads.sum() / (k - 1) / (n + 2), rtol=1e-2)
+    h = weighed / wrong.sum(axis=1)
+    assert np.average(1 - p[own], weights=h) >= 0.99 / (n + 2)
+
+
+def test_scores_that_do_not_differ_are_left_alone():
+    assert best_inverse_temperature(np.ones((4, 3)), np.array([0, 1, 2, 0])) == 1
