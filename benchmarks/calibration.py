@@ -67,8 +67,9 @@ def drawn(rows: Rows, count: int, seed: int) -> Rows:
 def compared(kind: str, train: Rows, test: Rows, seed: int) -> dict[str, float]:
     """Of the test rows at both temperatures; and the largest logarithm of odds on them."""
     head = make_head(kind, seed=seed).fit(train[0], train[1], groups=train[2])
-    held_out = ~np.isnan(head.held_out_).any(axis=1)
-    scores, y = np.log(np.maximum(head.held_out_[held_out], 1e-300)), train[1][held_out]
+    told = np.asarray(head.held_out_)
+    held_out = ~np.isnan(told).any(axis=1)
+    scores, y = np.log(np.maximum(told[held_out], 1e-300)), train[1][held_out]
     best = minimize_scalar(lambda t: log_loss(scores * np.exp(t), y), bounds=(-8, 8), method="bounded").x
     facts = {"held_out_accuracy": float((scores.argmax(axis=1) == y).mean())}
     for name, network in (("before", head.network_.scaled(float(np.exp(best)))), ("after", head.network_)):

@@ -61,8 +61,8 @@ def main(
             "by_threshold": by_threshold(found),
         }
         write_result(f"quick-look-{path.stem}", result)
-        for line in result["own_split"] + result["table"] + result["by_threshold"]:
-            print(json.dumps(line))
+        for part in ("own_split", "table", "by_threshold"):
+            print(json.dumps(result[part], indent=1))
 
 
 def draw(
@@ -137,7 +137,7 @@ def relabelled(x: np.ndarray, y: np.ndarray, labels: str, generator: np.random.G
         return generator.permutation(y)
     if labels == "linear":
         probabilities = LogisticHead(C=0.01, tune="none").fit(x, y).predict_proba(x)
-        return (probabilities.cumsum(axis=1) > generator.random((len(y), 1))).argmax(axis=1)
+        return np.asarray((probabilities.cumsum(axis=1) > generator.random((len(y), 1))).argmax(axis=1))
     return y
 
 
