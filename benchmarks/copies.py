@@ -176,9 +176,10 @@ def found(
     all_rows = np.concatenate([rows, copied_rows])
     all_thumbnails = np.concatenate([thumbnails, copied_thumbnails])
     nothing, threshold = np.zeros_like(all_thumbnails), threshold_for(network.spec)
+    noise = np.random.default_rng(0).normal(size=all_rows.shape)
     groups = {
         "rows": copy_groups(lambda: [all_rows], nothing, threshold=threshold),
-        "thumbnails": copy_groups(lambda: [all_rows], all_thumbnails, threshold=1.1),
+        "thumbnails": copy_groups(lambda: [noise], all_thumbnails, threshold=threshold),
         "either": copy_groups(lambda: [all_rows], all_thumbnails, threshold=threshold),
     }
     return {way: int((group[sample] == group[len(rows) :]).sum()) for way, group in groups.items()}

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from onepass.features.contents import seen_before
-from onepass.features.copies import copy_groups, threshold_for
+from onepass.features.copies import SIMILAR, copy_groups, threshold_for
 from onepass.features.errors import FeatureFileError, OnepassWarning, OptionError
 from onepass.features.header import damaged, is_feature_file, open_descriptor, read_header
 from onepass.features.layout import Extent
 from onepass.features.splits import SPLITS, content_split, rows_to_score
 from onepass.features.table import ImageTable
 from onepass.features.tables import html_table
-from onepass.features.thumbnails import LEAST, SIDE
+from onepass.features.thumbnails import DETAIL, LEAST, SIDE
 
 if TYPE_CHECKING:
     import pandas
@@ -264,7 +264,7 @@ class FeatureFile:
 
     def copies_digest(self, copies: np.ndarray) -> bytes:
         """SHA-256 of copies with all that they hang on: flags and checksums of rows and thumbnails, the rule."""
-        found = hashlib.sha256(f"whitened {threshold_for(self.spec)}, thumbnails {LEAST}".encode())
+        found = hashlib.sha256(f"whitened {threshold_for(self.spec)} {SIMILAR}, thumbnails {LEAST} {DETAIL}".encode())
         for name in ("committed", "checksums", "thumbnail_checksums"):
             found.update(self.stored(name).tobytes())
         found.update(copies.astype("<i4").tobytes())

@@ -6,7 +6,7 @@ from PIL import Image, ImageOps
 
 import onepass.features.thumbnails as module
 from onepass.extract.pixels.decode import decode
-from onepass.features.thumbnails import LEAST, alike, correlations
+from onepass.features.thumbnails import DETAIL, LEAST, alike, correlations, cropped
 from support import picture
 
 
@@ -19,9 +19,22 @@ def smooth(rng: np.random.Generator, n: int) -> np.ndarray:
     return np.stack([np.asarray(picture(rng, (24, 24)).convert("L")) for _ in range(n)])
 
 
+def details(a: np.ndarray) -> np.ndarray:
+    x, y = np.mgrid[:24, :24].reshape(2, -1) / 12 - 1
+    terms = np.stack([x**i * y**j for i in range(5) for j in range(5 - i)], axis=1)
+    return np.asarray(a.ravel() - terms @ np.linalg.lstsq(terms, a.ravel().astype(float))[0])
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
 def brute(a: np.ndarray, b: np.ndarray) -> float:
-    turned = [np.rot90(way, quarter) for way in (b, b.T) for quarter in range(4)]
-    return max(float(np.corrcoef(a.ravel(), one.ravel())[0, 1]) for one in turned)
+    found = []
+    for turned in [np.rot90(way, quarter) for way in (b, b.T) for quarter in range(4)]:
+        detail = correlation(details(a), details(turned))
+        found.append(detail if detail < DETAIL else correlation(a, turned))
+    return max(found)
 
 
 def test_correlations_are_those_of_numpy_over_all_eight_ways(rng: np.random.Generator):
@@ -90,3 +103,32 @@ def test_a_thumbnail_shows_the_whole_image_whatever_is_cut_off(resize: str):
     thumbnail = decode(jpeg(image), image_size=64, resize=resize).thumbnail
     assert thumbnail[:, :5].min() > 250
     assert thumbnail[:, 8:].max() < 5
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.15])
+def test_a_part_of_a_picture_is_told_from_other_pictures(rng: np.random.Generator, share: float, mirrored: bool):
+    images = [picture(rng, (600, 450)) for _ in range(8)]
+
+    def part(image: Image.Image) -> bytes:
+        x, y = int(image.width * share * rng.random()), int(image.height * share * rng.random())
+        some = image.crop((x, y, x + int(image.width * (1 - share)), y + int(image.height * (1 - share))))
+        return jpeg(ImageOps.mirror(some) if mirrored else some)
+
+    files = [*map(jpeg, images), *map(part, images)]
+    every = np.stack([decode(data, image_size=96, resize="squash", views=()).thumbnail for data in files])
+    place = np.arange(8)
+    assert cropped(every, place, place + 8).all()
+    assert cropped(every, place + 8, place).all()
+    assert not cropped(every, place, (place + 1) % 8 + 8).any()
+
+
+def test_one_light_on_one_ground_makes_no_copies(rng: np.random.Generator):
+    light = np.add.outer(np.arange(24), np.arange(24)) * 3.0
+    thumbnails = np.stack([light + smooth(rng, 1)[0] / 16 for _ in range(6)]).astype(np.uint8)
+    first, second = np.triu_indices(6, 1)
+    whole = [correlation(thumbnails[i], thumbnails[j]) for i, j in zip(first, second, strict=True)]
+    assert min(whole) > LEAST
+    assert (correlations(thumbnails, first, second) < LEAST).all()
+    turned = np.concatenate([thumbnails, np.rot90(thumbnails, 1, (1, 2))])
+    assert (correlations(turned, np.arange(6), np.arange(6, 12)) >= LEAST).all()
