@@ -70,6 +70,8 @@ def test_extract_reports_what_it_did(make_folder: MakeFolder, tiny_file: Path, t
         "views": 1,
         "computed_rows": 9,
         "duplicates": [],
+        "near_copies": 0,
+        "thumbnails": 0,
         "groups": 0,
         "overlapping_groups": [],
         "row_dtype": "float32",

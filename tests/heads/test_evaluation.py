@@ -62,3 +62,22 @@ def test_labels_are_matched_by_name():
     np.testing.assert_array_equal(match_labels(np.array([0, 1, 1]), ("dog", "ant"), ("ant", "bee", "dog")), [2, 0, 0])
     with pytest.raises(TrainingError, match="have the class 'fox', which the head does not know; it knows ant, bee. "):
         match_labels(np.array([1]), ("ant", "fox"), ("ant", "bee"))
+
+
+def test_a_class_without_images_has_no_scores_and_a_small_one_comes_with_a_warning():
+    names = tuple(f"c{i}" for i in range(8))
+    y = np.repeat(np.arange(7), [12, 3, 9, 1, 2, 10, 4])
+    found = score(Answers(y, None), y, names)
+    lines = found.details().splitlines()
+    assert lines[8].split() == ["c7", "0", "-", "-", "-"]
+    assert lines[-1] == (
+        "fewer than 10 images of c1, c2, c3, c4, c6 and 1 more: what a line says of such a class hangs on single images"
+    )
+    y = np.repeat(np.arange(2), 10)
+    assert len(score(Answers(y, None), y, ("a", "b")).details().splitlines()) == 3
+
+
+def test_the_score_without_copies_says_where_none_is_left():
+    y = np.array([0, 1])
+    found = score(Answers(y, None), y, ("a", "b"), copies=np.array([True, True]))
+    assert str(found.leak_free) == "2 of these images are copies of training images; without them none is left to score"
