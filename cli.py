@@ -343,7 +343,7 @@ def inspect_command(
     csv: Csv = None,
     as_json: Json = False,
 ) -> None:
-    """Find duplicates, likely label errors, outliers and unreadable images."""
+    """Find duplicates, labels worth a look, outliers and unreadable images."""
     options = _given(locals(), "csv")
     from onepass import inspect
 
