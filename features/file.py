@@ -364,10 +364,11 @@ class FeatureFile:
         return rows.astype(np.float32, copy=False), self.table.labels[positions].astype(np.int64)
 
     def fingerprint(self) -> str:
-        """SHA-256, hexadecimal, that changes with any row, label, path, split or group of the file."""
+        """SHA-256, hexadecimal, that changes with any row, label, path, split, group or copy in the file."""
         found = hashlib.sha256("".join(self._header.attributes.values()).encode(errors="surrogateescape"))
         for name in ("committed", "checksums"):
             found.update(self.stored(name).tobytes())
+        found.update(self.copies.astype("<i8").tobytes())
         return found.hexdigest()
 
     def pieces(self, positions: np.ndarray) -> Iterator[np.ndarray]:

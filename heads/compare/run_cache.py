@@ -19,7 +19,7 @@ from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.saved_head import head_bytes
 from onepass.heads.training import as_saved, fit_on, make_head
 
-_VERSION = 1
+_VERSION = 2
 _TIMED_ROWS = 256
 
 

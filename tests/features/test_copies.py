@@ -223,3 +223,14 @@ def test_many_rows_are_folded_and_copies_still_found(rng: np.random.Generator, m
     found = copy_groups(lambda: np.array_split(rows, 3), no_thumbnails(rows), threshold=0.7)
     assert found[200:220].tolist() == list(range(20))
     assert len(np.unique(found)) == 380
+
+
+def test_the_fingerprint_changes_with_what_is_known_of_copies(tmp_path: Path, rng: np.random.Generator):
+    path = tmp_path / "f.h5"
+    thumbnails = rng.integers(0, 256, (50, 24, 24), np.uint8)
+    with written(path, pooled_rows(rng, 50, width=60), make_table(50), thumbnails) as file:
+        before = file.fingerprint()
+    with RowWriter(path) as writer:
+        writer.put_thumbnail(20, np.rot90(thumbnails[21]))
+    with FeatureFile(path) as file:
+        assert file.fingerprint() != before
