@@ -190,4 +190,4 @@ def _waves(count: int) -> np.ndarray:
     """(count, 24) float32: the cosines of the discrete cosine transform, of length 1."""
     waves = np.cos(np.pi / SIDE * np.arange(count)[:, None] * (np.arange(SIDE) + 0.5)) * np.sqrt(2 / SIDE)
     waves[0] /= np.sqrt(2)
-    return waves.astype(np.float32)
+    return np.asarray(waves, np.float32)

@@ -60,6 +60,10 @@ class ClassChange:
     corrected: int
     broken: int
 
+    def shares(self) -> tuple[str, str]:
+        """Both shares in words; nothing is known of a class without images."""
+        return (f"{self.before:.3f}", f"{self.after:.3f}") if self.n else ("-", "-")
+
 
 @dataclass(frozen=True)
 class WithoutCopies:
@@ -177,7 +181,7 @@ class FineTuned:
 
     def _rows(self) -> list[list[str]]:
         lines = [
-            [name, str(one.n), f"{one.before:.3f}", f"{one.after:.3f}", str(one.corrected), str(one.broken)]
+            [name, str(one.n), *one.shares(), str(one.corrected), str(one.broken)]
             for name, one in self.per_class.items()
         ]
         return [["class", "n", "before", "after", "corrected", "broken"], *lines]

@@ -761,3 +761,8 @@ def test_killed_for_good_it_goes_on_and_ends_the_same(features: Path, logreg: Sa
     assert run_program("fine-tune", *args, "--out", "again.keras", cwd=tmp_path).returncode == 0
     for a, b in zip(weights_of(tmp_path / "whole.keras"), weights_of(tmp_path / "again.keras"), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_class_without_images_has_no_shares():
+    changes = class_changes(np.array([0, 1]), np.array([0, 0]), np.array([0, 0]), ("a", "b"))
+    assert (changes["a"].shares(), changes["b"].shares()) == (("0.500", "1.000"), ("-", "-"))
