@@ -4,6 +4,7 @@ Rows find what a network sees as alike, thumbnails what pixels say is alike; eac
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -37,8 +38,6 @@ WIDEST, NARROWEST = 4096, 512
 """Rows wider than the first are folded to it; where there are very many rows, further, but not below the second."""
 DIRECTIONS = 500_000_000
 """Bytes of all whitened rows from which on these are folded."""
-COPIES_MEMORY = 1_000_000_000
-"""Bytes that `copy_groups` takes at most below a quarter of a million images."""
 
 
 class Pairs(NamedTuple):
@@ -115,8 +114,8 @@ def near_duplicates(
 def copy_groups(pieces: Pieces, thumbnails: np.ndarray, *, threshold: float) -> np.ndarray:
     """Numbers images so that copies of one picture have one number, copies of copies included.
 
-    Memory grows with the images alone, whatever the number of copies: `COPIES_MEMORY` at most below a quarter of
-    a million images. Time grows with the square of their number.
+    Memory grows with the images, a gigabyte at most below a quarter of a million, and not with the pairs. Time grows
+    with the square of the images.
 
     Args:
         pieces: The rows of n images, plain views.
@@ -133,10 +132,7 @@ def copy_groups(pieces: Pieces, thumbnails: np.ndarray, *, threshold: float) -> 
     """
     groups = Groups(len(thumbnails))
     for first, second in pictures.alike(thumbnails):
-        for start in range(0, len(first), 2**16):
-            i, j = groups.apart(first[start : start + 2**16], second[start : start + 2**16])
-            same = pictures.correlations(thumbnails, i, j) >= pictures.LEAST
-            groups.join(i[same], j[same])
+        _join(groups, first, second, lambda i, j: pictures.correlations(thumbnails, i, j) >= pictures.LEAST)
     if len(thumbnails) > 1:
         widest = max(NARROWEST, DIRECTIONS // (4 * len(thumbnails)))
         whitening = Whitening.of(pieces(), widest=widest)
@@ -145,9 +141,21 @@ def copy_groups(pieces: Pieces, thumbnails: np.ndarray, *, threshold: float) -> 
         for rows in pieces():
             directions[done : done + len(rows)] = whitening(rows)
             done += len(rows)
-        for i, j, _ in _same_rows(directions, thumbnails, threshold):
-            groups.join(i, j)
+        for i, j, cosines in _alike(directions, _similar(directions, threshold)):
+            sure = cosines >= threshold
+            groups.join(i[sure], j[sure])
+            _join(groups, i[~sure], j[~sure], partial(pictures.cropped, thumbnails))
     return groups.of
+
+
+def _join(
+    groups: Groups, first: np.ndarray, second: np.ndarray, same: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> None:
+    """Joins those of some pairs that are the same, and asks only about pairs that are not together yet."""
+    for start in range(0, len(first), 2**12):
+        i, j = groups.apart(first[start : start + 2**12], second[start : start + 2**12])
+        found = same(i, j)
+        groups.join(i[found], j[found])
 
 
 def _alike(directions: np.ndarray, threshold: float) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -160,12 +168,16 @@ def _alike(directions: np.ndarray, threshold: float) -> Iterator[tuple[np.ndarra
         yield start + i, start + j, np.minimum(found[i, j], 1.0)
 
 
+def _similar(directions: np.ndarray, threshold: float) -> float:
+    """Cosine from which on thumbnails are asked; so high that chance gives at most one in a million pairs."""
+    return min(threshold, max(SIMILAR, float(np.sqrt(2 * np.log(1e6) / directions.shape[1]))))
+
+
 def _same_rows(
     directions: np.ndarray, thumbnails: np.ndarray, threshold: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Pairs of images with rows alike, or similar enough where thumbnails agree; as `_alike`."""
-    by_chance = float(np.sqrt(2 * np.log(1e6) / directions.shape[1]))  # one in a million pairs
-    for first, second, cosines in _alike(directions, min(threshold, max(SIMILAR, by_chance))):
+    for first, second, cosines in _alike(directions, _similar(directions, threshold)):
         same = cosines >= threshold
         open_ones = np.flatnonzero(~same)
         same[open_ones] = pictures.cropped(thumbnails, first[open_ones], second[open_ones])

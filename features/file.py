@@ -232,7 +232,7 @@ class FeatureFile:
         """(n,) int64: equal for copies of one picture, the lowest position among them; see `copy_groups`.
 
         `extract` keeps them in the file. Where they are not there, or were found among other rows than the file has
-        now, they are searched here, which takes `COPIES_MEMORY` and seconds to minutes.
+        now, they are searched here, which takes seconds to minutes; see `copy_groups`.
 
         Raises:
             FeatureFileError: A row's bytes have changed.
