@@ -12,6 +12,10 @@ from typing import Any, TextIO, TypeAlias
 
 from onepass.features.errors import BackboneError, UserError, opt
 
+# onnxruntime from 1.29 on leaves a device id and queued events in the user's home as soon as it is imported,
+# by whatever package; so this is set before any of them is.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 # Keras and TensorFlow have no types of use to a checker; these names say what is meant.
 KerasModel: TypeAlias = Any
 KerasLayer: TypeAlias = Any

@@ -44,7 +44,7 @@ from onepass.heads.export.run import Exported, export, export_model
 from onepass.heads.export.verify import verify_model
 from onepass.heads.finetune.model_file import as_head, load_model, logits_of, require_place, tuned_model
 from onepass.heads.saved_head import SavedHead
-from support import FAST_NETS, run_program, write_folder
+from support import FAST_NETS, run_process, run_program, write_folder
 
 FORMATS = ("keras", "h5", "savedmodel", "onnx", "openvino", "tflite")
 KINDS = ("logreg", "svm", "rbf-svm", "ridge", "lda", "knn", "centroid", "mlp", "linear")
@@ -708,3 +708,23 @@ def test_all_errors_are_the_users(tmp_path: Path):
     )
     assert issubclass(ExportError, UserError)
     assert format_of("keras").runtime == "keras"
+
+
+QUIET = """
+import numpy as np, onnx
+from onepass.heads.export.formats import Onnx
+helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+values = [helper.make_tensor_value_info(name, kind, [1]) for name in ("images", "y")]
+graph = helper.make_graph([helper.make_node("Relu", ["images"], ["y"])], "g", values[:1], values[1:])
+onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), "relu.onnx")
+from pathlib import Path
+assert Onnx().load(Path("relu.onnx"))(np.ones(1, np.float32)) == 1
+"""
+
+
+def test_onnxruntime_leaves_nothing_in_the_users_home(tmp_path: Path):
+    home = tmp_path / "home"
+    home.mkdir()
+    done = run_process("python", "-c", QUIET, cwd=tmp_path, HOME=str(home), XDG_CACHE_HOME=str(home / "cache"))
+    assert done.returncode == 0, done.stderr
+    assert list(home.rglob("*")) == []
