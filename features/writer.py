@@ -80,9 +80,12 @@ class RowWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        with self._raw, _disk_errors(self.path):
-            os.fsync(self._raw.fileno())  # the flags of the last batch, before anybody relies on them
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self._raw:
+            with _disk_errors(self.path):
+                os.fsync(self._raw.fileno())  # the flags of the last batch, before anybody relies on them
+            if kind is None:
+                self._require_in_place()
 
     def commit(self, places: Iterable[tuple[int, int]], rows: Iterable[np.ndarray]) -> None:
         """Stores rows durably: they reach the disk before the flags that vouch for them.
@@ -92,9 +95,10 @@ class RowWriter:
             rows: As many arrays of (d,) float32.
 
         Raises:
-            FeatureFileError: The disk is full or fails. Rows committed before stay committed.
+            FeatureFileError: The disk is full or fails, or the file was replaced. Rows committed before stay committed.
             RowRangeError: A row holds a number that the file's float16 cannot; none of these rows is stored.
         """
+        self._require_in_place()
         stored = list(places)
         encoded = [self._encode(place, row) for place, row in zip(stored, rows, strict=True)]
         with _disk_errors(self.path):
@@ -212,6 +216,22 @@ class RowWriter:
             reason = known.get((path, table.content_hashes[position].tobytes()))
             if reason and not flags[position, 0]:
                 self.skip(position, reason)
+
+    def _require_in_place(self) -> None:
+        """Refuses to go on where the file's name belongs to another file now, or to none.
+
+        Raises:
+            FeatureFileError: It does.
+        """
+        here = os.fstat(self._raw.fileno())
+        with contextlib.suppress(FileNotFoundError):
+            now = self.path.stat()
+            if (now.st_dev, now.st_ino) == (here.st_dev, here.st_ino):
+                return
+        raise FeatureFileError(
+            f"{self.path} was replaced or deleted while this run wrote into it, so its rows are in no file now. "
+            "Let one program at a time write there, and run the same command again."
+        )
 
     def _put(self, name: str, place: tuple[int, ...], data: bytes) -> None:
         extent: Extent = self._extents[name]

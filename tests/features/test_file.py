@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import zlib
@@ -375,3 +376,20 @@ def test_without_pandas_there_is_no_data_frame(feature_file: Path, monkeypatch: 
     with FeatureFile(feature_file) as file, pytest.raises(OptionError) as caught:
         file.to_pandas()
     assert str(caught.value) == "to_pandas needs pandas, which is not installed. Run: pip install pandas."
+
+
+@pytest.mark.parametrize("how", ["replaced", "deleted"])
+def test_rows_are_not_written_into_a_file_that_is_no_longer_there(feature_file: Path, how: str):
+    message = (
+        f"{feature_file} was replaced or deleted while this run wrote into it, so its rows are in no file now. Let one "
+        "program at a time write there, and run the same command again.$"
+    )
+    writer = RowWriter(feature_file)
+    writer.commit([(0, 0)], np.ones((1, 6), np.float32))
+    copy = feature_file.with_name("copy.h5")
+    shutil.copy(feature_file, copy)
+    copy.replace(feature_file) if how == "replaced" else feature_file.unlink()
+    with pytest.raises(FeatureFileError, match=message):
+        writer.commit([(1, 0)], np.ones((1, 6), np.float32))
+    with pytest.raises(FeatureFileError, match=message), writer:
+        pass
