@@ -158,13 +158,13 @@ def fill_disk_after(calls: int, patched: pytest.MonkeyPatch) -> None:
 
 
 def test_a_small_file_system_that_is_really_full(make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path):
-    """A tmpfs of 100 kB; skipped where mounting is not allowed."""
+    """A tmpfs of 300 kB; skipped where mounting is not allowed."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if (
         shutil.which("mount") is None
         or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)],
+            ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)],
             capture_output=True,
             check=False,
             timeout=PATIENCE,
