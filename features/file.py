@@ -21,7 +21,7 @@ from onepass.features.layout import Extent
 from onepass.features.splits import SPLITS, content_split, rows_to_score
 from onepass.features.table import ImageTable
 from onepass.features.tables import html_table
-from onepass.features.thumbnails import DETAIL, LEAST, SIDE
+from onepass.features.thumbnails import RULE, SIDE
 
 if TYPE_CHECKING:
     import pandas
@@ -229,7 +229,7 @@ class FeatureFile:
 
     @cached_property
     def copies(self) -> np.ndarray:
-        """(n,) int64: equal for copies of one picture, the lowest position among them; see `copy_groups`.
+        """(n,) int64: equal for copies of one picture, the lowest position among them.
 
         `extract` keeps them in the file. Where they are not there, or were found among other rows than the file has
         now, they are searched here, which takes seconds to minutes; see `copy_groups`.
@@ -264,7 +264,7 @@ class FeatureFile:
 
     def copies_digest(self, copies: np.ndarray) -> bytes:
         """SHA-256 of copies with all that they hang on: flags and checksums of rows and thumbnails, the rule."""
-        found = hashlib.sha256(f"whitened {threshold_for(self.spec)} {SIMILAR}, thumbnails {LEAST} {DETAIL}".encode())
+        found = hashlib.sha256(f"rows {threshold_for(self.spec)} {SIMILAR}, thumbnails {RULE}".encode())
         for name in ("committed", "checksums", "thumbnail_checksums"):
             found.update(self.stored(name).tobytes())
         found.update(copies.astype("<i4").tobytes())

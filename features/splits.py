@@ -1,4 +1,4 @@
-"""Train and test sides drawn from the content of each image or the name of its group, so that they never move."""
+"""Train and test sides drawn from the content of each image or the name of its group; a feature file remembers them."""
 
 import hashlib
 import warnings

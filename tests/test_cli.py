@@ -72,6 +72,7 @@ def test_extract_reports_what_it_did(make_folder: MakeFolder, tiny_file: Path, t
         "duplicates": [],
         "near_copies": 0,
         "thumbnails": 0,
+        "without_thumbnail": 0,
         "groups": 0,
         "overlapping_groups": [],
         "row_dtype": "float32",

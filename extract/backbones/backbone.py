@@ -179,7 +179,7 @@ class Backbone:
             return decode(data, image_size=spec.image_size, resize=spec.resize, views=views, augmentation=recipe)
 
         def readable() -> Iterator[tuple[tuple[Key, int], np.ndarray]]:
-            for key, future in _ahead(files, decoded, threads, ahead=threads + (3 * threads + 8) // max(len(views), 1)):
+            for key, future in _ahead(files, decoded, threads, ahead=threads + (3 * threads + 8) // len(views)):
                 try:
                     pixels, thumbnail = future.result()
                 except UnreadableImageError as error:

@@ -200,9 +200,7 @@ def _with_thumbnails(target: Target, bare: dict[bytes, list[int]], writer: RowWr
     def thumbnail(content: bytes) -> np.ndarray | None:
         file = target.root / target.paths[_readable(target.root, target.paths, bare[content])]
         try:
-            data = read_bytes(file)
-            if hashlib.sha256(data).digest() != content:
-                return None
+            data = _unchanged(file, content)
             return decode(data, image_size=spec.image_size, resize=spec.resize, views=()).thumbnail
         except UnreadableImageError:
             return None
@@ -227,9 +225,22 @@ def _readable(root: Path, paths: Sequence[str], where: list[int]) -> int:
 def _holds(path: Path, content: bytes) -> bool:
     """True if a file can be read and is what it was, so that a failure to decode it is final."""
     try:
-        return hashlib.sha256(path.read_bytes()).digest() == content
-    except OSError:
+        _unchanged(path, content)
+        return True
+    except UnreadableImageError:
         return False
+
+
+def _unchanged(path: Path, content: bytes) -> bytes:
+    """The bytes of a file that is what it was.
+
+    Raises:
+        UnreadableImageError: It cannot be read, or is another one now.
+    """
+    data = read_bytes(path)
+    if hashlib.sha256(data).digest() != content:
+        raise UnreadableImageError("no longer the file whose content was recorded")
+    return data
 
 
 class _Committer:

@@ -33,7 +33,8 @@ class Extraction:
         skipped: Files without a row, with the reason.
         duplicates: Images that are exact copies of each other.
         near_copies: Images that show the same picture as another one, but are not equal to it byte for byte.
-        thumbnails: Images of an older file that were read again for the thumbnail that they lacked.
+        thumbnails: Images that had their rows and were read again for the thumbnail that they lacked.
+        without_thumbnail: Images that have rows but still no thumbnail, because their file is not what it was.
         groups: Number of groups that have a name; other images are groups of their own.
         overlapping_groups: Groups that lie in more than one split, because the folders say so.
         row_dtype: float32 or float16: what rows are stored as.
@@ -57,6 +58,7 @@ class Extraction:
     duplicates: list[DuplicateGroup]
     near_copies: int
     thumbnails: int
+    without_thumbnail: int
     groups: int
     overlapping_groups: list[OverlappingGroup]
     row_dtype: str
@@ -87,6 +89,7 @@ class Extraction:
             "duplicates": [asdict(group) for group in self.duplicates],
             "near_copies": self.near_copies,
             "thumbnails": self.thumbnails,
+            "without_thumbnail": self.without_thumbnail,
             "groups": self.groups,
             "overlapping_groups": [asdict(group) for group in self.overlapping_groups],
             "row_dtype": self.row_dtype,
@@ -125,6 +128,11 @@ class Extraction:
             lines.append(f"{self.near_copies} further {are} of another (`onepass inspect {self.path}` lists them)")
         if self.thumbnails:
             lines.append(f"{self.thumbnails} images were read again, for thumbnails that the file lacked")
+        if self.without_thumbnail:
+            lines.append(
+                f"images whose file is no longer what their row was computed from: {self.without_thumbnail}. Copies of "
+                "them that were turned or made grey are not found; extract again with rehash"
+            )
         if self.overlapping_groups:
             lines.append(describe_overlapping_groups(self.overlapping_groups))
         if self.drawn_split and self.groups:
@@ -150,6 +158,7 @@ def report(job: Job, done: Computed, *, drift: Drift | None, seconds: float) -> 
         groups, row_dtype = len(file.table.group_names()), file.row_dtype
         images = int(file.committed.sum())
         near = _near_copies(file)
+        without_thumbnail = int((file.flags[:, 0] & ~file.thumbnailed()).sum())
     if bare := [name for name, count in classes.items() if count == 0]:
         raise DataError(
             f"no image of {', '.join(bare)} could be read ({len(skipped)} skipped; `onepass info {path}` lists them). "
@@ -168,6 +177,7 @@ def report(job: Job, done: Computed, *, drift: Drift | None, seconds: float) -> 
         duplicates=duplicates,
         near_copies=near,
         thumbnails=done.thumbnails,
+        without_thumbnail=without_thumbnail,
         groups=groups,
         overlapping_groups=overlapping,
         row_dtype=row_dtype,

@@ -36,8 +36,7 @@ def out_of_fold(x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> np.ndarray:
 
     They are the mean of two heads that err differently: LDA, which knows the shape of the classes, and
     nearest neighbours, which know the neighbourhood. Where 5 % of the labels were wrong, the mean gave fewer
-    false alarms than either and found about as many (benchmarks/label_errors.py), as did a kernel SVM that
-    took four times as long.
+    false alarms than either and found about as many (benchmarks/label_errors.py).
 
     Args:
         x: (n, d) rows.

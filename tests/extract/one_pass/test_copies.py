@@ -117,4 +117,5 @@ def test_image_files_that_cannot_be_read_again_keep_their_rows(photos: Path, tin
     image.write_bytes(b"x" * image.stat().st_size)
     os.utime(image, ns=(times, times))
     done = run_extraction(photos, tiny_backbone, out=path)
-    assert (done.computed, done.thumbnails, len(done.skipped)) == (0, 0, 0)
+    assert (done.computed, done.thumbnails, done.without_thumbnail, len(done.skipped)) == (0, 0, 1, 0)
+    assert "images whose file is no longer what their row was computed from: 1. Copies of them" in str(done)
