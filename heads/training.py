@@ -11,6 +11,7 @@ import numpy as np
 
 from onepass.features import FeatureFile, only_feature_file
 from onepass.features.errors import OptionError, Parameter, TrainingError, opt
+from onepass.features.names import shown
 from onepass.features.tables import plain
 from onepass.heads.audit.quick_look import QuickLook, Suggestion
 from onepass.heads.classifiers.base import Head, class_weights, require_positive
@@ -69,7 +70,7 @@ class TrainedHead:
         head, scored = self.head, self.head.evaluation
         return "\n".join(
             [
-                f"{head.path}: {head.kind}, {scored.measured_on} {scored}, fitted in {self.seconds:.1f} s",
+                f"{shown(head.path)}: {head.kind}, {scored.measured_on} {scored}, fitted in {self.seconds:.1f} s",
                 f"parameters: {plain({name: plain(value) for name, value in head.parameters.items()})}",
                 scored.details(),
                 *([str(self.suggestion)] if self.suggestion else []),
