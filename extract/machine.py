@@ -1,9 +1,11 @@
-"""What machine this is, for records of what was computed or measured on it."""
+"""What machine this is, for records of what was computed on it, and where its user keeps caches."""
 
 import os
 import platform
 from pathlib import Path
 from typing import Any
+
+from platformdirs import user_cache_path
 
 
 def processor() -> str:
@@ -18,3 +20,10 @@ def processor() -> str:
 def machine() -> dict[str, Any]:
     """Processor and number of cores."""
     return {"processor": processor(), "cores": os.cpu_count()}
+
+
+def cache_folder() -> Path:
+    """Where converted backbones lie: $ONEPASS_CACHE, or the system's folder for caches."""
+    if chosen := os.environ.get("ONEPASS_CACHE"):
+        return Path(chosen)
+    return user_cache_path("onepass")
