@@ -10,10 +10,11 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer import Argument, Option
+from typer.core import TyperCommand, TyperGroup
 
 _SETTINGS: dict[str, Any] = {"rich_markup_mode": "rich", "pretty_exceptions_enable": False, "add_completion": False}
 _EXIT_CODES = {"whole": 0, "damaged": 3, "incomplete": 4, "drifted": 5, "unproven": 6}
@@ -23,7 +24,46 @@ _FLAGS = {"takes_bytes": "bytes"}
 _SHOWN = 20
 """Skipped images that are named."""
 
+
+class _OneStyle:
+    """Shows Typer's own errors of usage as all others: one message on stderr, exit code 2."""
+
+    def main(self, *args: Any, **options: Any) -> NoReturn:
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})  # type: ignore[misc]
+        except Exception as error:
+            if not hasattr(error, "format_message"):
+                raise
+            if type(error).__name__ != "NoArgsIsHelpError":  # which has printed the help
+                typer.echo(f"error: {_usage(error)}", err=True)
+            code = 2
+        sys.exit(code or 0)
+
+
+def _usage(error: Any) -> str:
+    """An error of Typer's in our words."""
+    text, parameter = error.format_message().strip().rstrip("."), getattr(error, "param", None)
+    if text.startswith("Invalid value") and parameter:
+        number = {"integer": "a whole number", "number": "a number", "float": "a number"}
+        needed = next((words for name, words in number.items() if name in text), text.partition(": ")[2])
+        text = f"{parameter.opts[0]} needs {needed}"
+    elif text.startswith("Missing argument") and parameter:
+        text = f"{parameter.metavar or parameter.name.upper()} is missing"
+    context = error.ctx or None
+    help_on = f" `{context.command_path} --help` says what there is." if context else ""
+    return f"{text[:1].lower() if text[1:2].islower() else text[:1]}{text[1:]}{'' if text[-1] == '?' else '.'}{help_on}"
+
+
+class _Command(_OneStyle, TyperCommand):
+    pass
+
+
+class _Group(_OneStyle, TyperGroup):
+    pass
+
+
 app = typer.Typer(
+    cls=_Group,
     help="One pass of a frozen, pretrained backbone over your images; then heads in seconds.",
     no_args_is_help=True,
     **_SETTINGS,
@@ -78,9 +118,9 @@ def _command(name: str, epilog: str) -> Callable[[Callable[..., None]], Callable
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         guarded = _guarded(function)
-        app.command(name, epilog=epilog)(guarded)
+        app.command(name, cls=_Command, epilog=epilog)(guarded)
         if name in _ALONE:
-            _ALONE[name].command(epilog=epilog)(guarded)
+            _ALONE[name].command(cls=_Command, epilog=epilog)(guarded)
         return guarded
 
     return register
@@ -215,7 +255,7 @@ def train_head_command(
     """
     options = _given(locals())
     from onepass import train_head
-    from onepass.heads.classifiers.base import require_positive
+    from onepass.heads.head_options import require_positive
 
     if memory is not None:
         require_positive(memory=memory)  # of GB, before they become bytes: nan and inf do not
@@ -258,6 +298,7 @@ def compare_heads_command(
     Run again after an interruption, it continues; finished trainings are kept beside the feature file.
     """
     options = _given(locals(), "csv")
+    _require_csv(csv)
     from onepass import compare_heads
 
     with _progress("comparing", unit="trainings") as report:
@@ -345,6 +386,7 @@ def inspect_command(
 ) -> None:
     """Find duplicates, labels worth a look, outliers and unreadable images."""
     options = _given(locals(), "csv")
+    _require_csv(csv)
     from onepass import inspect
 
     with _progress("inspecting", total=False):
@@ -564,6 +606,13 @@ def backbones_command(
     with _progress("building the network", total=False) if stages else contextlib.nullcontext():
         found = backbones(stages)
     _show(found, as_json)
+
+
+def _require_csv(path: Path | None) -> None:
+    from onepass.features import require_place
+
+    if path:
+        require_place(path, option="csv")
 
 
 def _given(values: dict[str, Any], *others: str) -> dict[str, Any]:

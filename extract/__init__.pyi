@@ -1,10 +1,14 @@
 from .backbones.backbone import Backbone as Backbone
 from .backbones.catalogue import CATALOGUE as CATALOGUE
+from .backbones.known_parts import require_part as require_part
 from .backbones.listing import Backbones as Backbones
 from .backbones.listing import Stages as Stages
 from .backbones.load import load_backbone as load_backbone
 from .backbones.load import load_backbone_for as load_backbone_for
 from .backbones.options import Source as Source
+from .backbones.options import check_choices as check_choices
+from .backbones.options import check_running as check_running
+from .backbones.trainable import TRAINING_PRECISIONS as TRAINING_PRECISIONS
 from .backbones.trainable import TrainableBackbone as TrainableBackbone
 from .backbones.trainable import load_trainable as load_trainable
 from .backbones.trainable import trainable_within as trainable_within

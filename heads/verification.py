@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from onepass.extract import Verification
+from onepass.extract import Verification, check_running
 from onepass.extract import verify as verify_features
 from onepass.features import only_feature_file
 from onepass.features.errors import OptionError, opt
@@ -35,6 +35,7 @@ def verify(
     >>> verify("photos.resnet50.h5").verdict  # doctest: +SKIP
     'whole'
     """
+    check_running(engine=engine, data=data, weights=weights)
     if file is not None and (certificate or looks_exported(Path(file))):
         return verify_export(file, certificate, data=data)
     if data:

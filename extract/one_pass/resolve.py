@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from onepass.extract.backbones.backbone import BATCH_SIZE, Backbone
+from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.quantisation import calibrated
 from onepass.extract.data.folders import Folders, FolderScan, image_folders, scan_folder
 from onepass.extract.data.groups import GroupRule, Groups
@@ -16,6 +17,7 @@ from onepass.extract.pixels.views import Augmentation, view_recipe
 from onepass.features import FeatureFile, Spec
 from onepass.features.errors import FeatureFileError, OptionError, opt
 from onepass.features.layout import ROW_DTYPES, keeps_precision
+from onepass.features.places import require_place
 from onepass.features.spec import require_equal_specs
 
 DEFAULT_AUGMENT = "classic"
@@ -176,6 +178,32 @@ def output_path(data: Folders, backbone: str, out: str | Path | None) -> Path:
         return path.resolve() if path.is_symlink() else path  # or the link would be replaced, not the file
     names = "+".join(folder.resolve().name or "images" for folder in image_folders(data)[0])
     return Path(f"{names[:150]}.{backbone}.h5")
+
+
+def require_possible(data: Folders, backbone: str, options: PassOptions, resize: str) -> None:
+    """Refuses what needs neither a backbone nor an image to be refused.
+
+    Args:
+        data: The image folder, or several.
+        backbone: As for `load_backbone`.
+        options: As the user gave them.
+        resize: The resize rule.
+
+    Raises:
+        DataError: There is no such folder.
+        OptionError: The options do not go with each other, or with the file that is there.
+        OutputError: The feature file's folder may not be written.
+        FeatureFileError: That file, or one to be reused, is missing or cannot be read.
+    """
+    _groups(None, options)
+    image_folders(data)
+    path = output_path(data, BackboneName.parse(backbone).label, options.out)
+    require_place(path)
+    for base in options.base:
+        with FeatureFile(base):
+            pass
+    with FeatureFile(path) if path.exists() else contextlib.nullcontext() as old:
+        require_views(resize, range(_views(old, options).count))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from onepass.extract.backbones.options import check_running
 from onepass.extract.data.folders import Folders, image_folders, scan_folder
 from onepass.extract.one_pass.compute import Missing, Progress, Target, compute_missing, share_rows
 from onepass.extract.one_pass.golden_check import check_golden
@@ -93,6 +94,7 @@ def repair(
     >>> print(repair("pets.mine.h5"))
     pets.mine.h5: nothing to repair
     """
+    check_running(engine=engine, workers=workers, data=data, weights=weights)
     path = only_feature_file() if path is None else Path(path)
     path = path.resolve() if path.is_symlink() else path
     FeatureFile(path).close()  # a missing file or a damaged header ends here

@@ -15,7 +15,7 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from onepass.extract import machine, plain_keras, quiet_stderr
+from onepass.extract import check_running, machine, plain_keras, quiet_stderr
 from onepass.features import FeatureFile
 from onepass.features.errors import ExportError, OptionError, UserError, opt
 from onepass.features.tables import Record
@@ -113,7 +113,10 @@ def export(
 
     >>> export("photos.resnet50.mlp.head", to="onnx")  # doctest: +SKIP
     """
+    _check_options(to, **{name: value for name, value in options.items() if name != "out"})
+    check_running(workers=workers, data=data, weights=weights)
     head = model if isinstance(model, SavedHead) else _opened(Path(model))
+    _checked_place(head, to, options.get("out"))
     with FeatureFile(features or training_file(head)) as file:
         folders = [Path(data)] if isinstance(data, str | Path) else [Path(folder) for folder in data]
         inputs = ExportInputs.of(head, file, data=folders, weights=weights, workers=workers)
@@ -142,8 +145,8 @@ def export_model(
         file: The feature file of its training, or another of the same rows.
         inputs: The network and the images.
     """
-    path = _checked_place(head, to, out)
     _check_options(to, precision, takes_bytes, max_flips)
+    path = _checked_place(head, to, out)
     kind = format_of(to, takes_bytes=takes_bytes)
     head.require_rows_of(file)
     file.require_complete()
@@ -289,8 +292,6 @@ def running(what: str) -> Iterator[None]:
 
 def _checked_place(head: SavedHead, to: str, out: str | Path | None) -> Path:
     """Where the model goes; refuses to overwrite anything."""
-    if to not in SUFFIXES:
-        raise OptionError(f"{opt.to} is {to!r}; needed: one of {', '.join(SUFFIXES)}.")
     stem = head.path.stem + (".exported" if is_whole(head) and head.path.suffix == SUFFIXES[to] else "")
     path = Path(out) if out else Path(f"{stem}{SUFFIXES[to] or '.savedmodel'}")
     if not path.name:
@@ -329,7 +330,11 @@ def _parts(path: Path, to: str) -> list[Path]:
     return [*weights, path, beside(path, ".md"), beside(path, ".certificate.json")]
 
 
-def _check_options(to: str, precision: str, takes_bytes: bool, max_flips: int | None) -> None:
+def _check_options(
+    to: str, precision: str = "float32", takes_bytes: bool = False, max_flips: int | None = None
+) -> None:
+    if to not in SUFFIXES:
+        raise OptionError(f"{opt.to} is {to!r}; needed: one of {', '.join(SUFFIXES)}.", to=to)
     if precision not in PRECISIONS[to]:
         able = [name for name, known in PRECISIONS.items() if precision in known]
         raise OptionError(

@@ -8,11 +8,12 @@ from typing import TypedDict, Unpack, overload
 
 import numpy as np
 
-from onepass.extract import Backbone, find_images, load_backbone
+from onepass.extract import Backbone, check_running, find_images, load_backbone, require_drawable
 from onepass.features import SkippedImage
 from onepass.features.errors import OptionError, UnreadableImageError, opt
 from onepass.features.tables import Record, html_table
 from onepass.heads.finetune.model_file import as_head, is_whole_model, logits_of
+from onepass.heads.inference.out_of_distribution import require_alpha
 from onepass.heads.saved_head import SavedHead, load_head
 
 
@@ -187,6 +188,7 @@ def ready(head: str | Path | SavedHead, options: PredictOptions) -> tuple[SavedH
     given: Record = dict(options)
     of_backbone: Record = {name: given.pop(name) for name in BackboneOptions.__annotations__ if name in given}
     settings = Settings(**given)
+    check_running(engine=of_backbone.get("engine"), workers=settings.workers, weights=of_backbone.get("weights"))
     return *load_classifier(head, **of_backbone), settings
 
 
@@ -250,6 +252,9 @@ class Settings:
                 f"{opt.augment} needs {opt.views}, how many views of each image to average, such as {opt.views(8)}.",
                 augment=self.augment,
             )
+        require_drawable(self.augment, fixed=True)
+        if self.unknown is not None:
+            require_alpha(self.unknown)
 
 
 def answers(head: SavedHead, backbone: Backbone, images: Iterable[Path], settings: Settings) -> Iterator[Answer]:

@@ -7,9 +7,10 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from onepass.extract import rows_of_folder
+from onepass.extract import check_running, rows_of_folder
 from onepass.features import FeatureFile, SkippedImage, only_feature_file
 from onepass.features.errors import OptionError, opt
+from onepass.features.splits import require_part_name
 from onepass.features.tables import Record, text_table
 from onepass.heads.evaluation import Answers, Classifier, Evaluation, evaluate_rows, match_labels, score
 from onepass.heads.predict.classify import BackboneOptions
@@ -101,6 +102,8 @@ def evaluate(
     """
     if rows is not None:
         return _on_rows(head, target, rows, trained)
+    require_part_name(split)
+    check_running(engine=options.get("engine"), workers=options.get("workers"), weights=options.get("weights"))
     if isinstance(head, str | Path):
         head = load_head(head)
     if not isinstance(head, SavedHead):

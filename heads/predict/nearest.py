@@ -7,8 +7,9 @@ from typing import Unpack, overload
 
 import numpy as np
 
+from onepass.extract import check_running
 from onepass.features import SPLITS, FeatureFile
-from onepass.features.errors import HeadFileError, OptionError, opt
+from onepass.features.errors import HeadFileError, OptionError, UnreadableImageError, opt
 from onepass.features.tables import Record, html_table, text_table
 from onepass.heads.inference.neighbour_table import nearest_first, unit_length
 from onepass.heads.predict.classify import BackboneOptions
@@ -95,8 +96,11 @@ def nearest(
     >>> print(nearest("pets.head", "more/0.png", k=1))
     dogs/0.png  dogs  train  1.000
     """
-    saved = head if isinstance(head, SavedHead) else load_head(head)
     _require_count(k)
+    check_running(engine=options.get("engine"), weights=options.get("weights"))
+    if not Path(image).is_file():
+        raise UnreadableImageError(f"{image} cannot be read: no such file or directory", path=image)
+    saved = head if isinstance(head, SavedHead) else load_head(head)
     with FeatureFile(features or training_file(saved)) as file:
         row = saved.load_backbone(**options).rows_of([image])[0]
         return Nearest(str(image), nearest_images(saved, row, file, k=k))

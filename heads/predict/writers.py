@@ -4,6 +4,7 @@ import contextlib
 import csv
 import itertools
 import json
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from typing import IO, Any, Self, Unpack
 from onepass.extract import find_images, watch_folder
 from onepass.features import SkippedImage
 from onepass.features.errors import OptionError, OutputError, UnreadableImageError, opt
+from onepass.features.places import require_place
 from onepass.features.tables import Record
 from onepass.heads.predict.classify import (
     Answer,
@@ -150,6 +152,7 @@ def write_predictions(
     """
     if watch and Path(out).suffix in (".json", ".parquet"):
         raise OptionError(f"{opt.watch} has no end, which .json and .parquet need; write .csv or .jsonl.", out=out)
+    require_answers(out)
     later = watch_folder(Path(watch)) if watch else ()
     saved, backbone, settings = ready(head, options)
     classify = partial(answers, saved, backbone, settings=settings)
@@ -193,6 +196,30 @@ def open_answers(target: str, *, ranks: int, unknown: bool) -> AnswerWriter:
     Raises:
         OptionError: Another ending, a file that exists, or a place that cannot be written.
     """
+    bare, kind = require_answers(target)
+    writer = _WRITERS[kind]
+    if bare:
+        return writer(sys.stdout, columns(ranks, unknown=unknown))
+    try:
+        text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+        file = open(target, "xb") if kind == "parquet" else open(target, "x", **text)  # type: ignore[call-overload]
+    except FileExistsError:
+        raise _exists(target) from None
+    except OSError as error:
+        raise OptionError(f"cannot write {target}: {error.strerror}. Choose another place with {opt.out}.") from None
+    return writer(file, columns(ranks, unknown=unknown))
+
+
+def require_answers(target: str) -> tuple[bool, str]:
+    """Refuses, before anything is computed, a place that answers cannot be written to.
+
+    Returns:
+        Whether it is stdout, and the name of the format.
+
+    Raises:
+        OptionError: As `open_answers`.
+        OutputError: The folder may not be written.
+    """
     bare = target in _WRITERS
     kind = target if bare else Path(target).suffix.lower().removeprefix(".")
     if kind not in _WRITERS or (kind == "text" and not bare):
@@ -204,21 +231,15 @@ def open_answers(target: str, *, ranks: int, unknown: bool) -> AnswerWriter:
         if bare:
             raise OptionError("Parquet is no text for stdout; give a file name that ends in .parquet.")
         _require_parquet()
-    writer = _WRITERS[kind]
-    if bare:
-        return writer(sys.stdout, columns(ranks, unknown=unknown))
-    try:
-        text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-        file = open(target, "xb") if kind == "parquet" else open(target, "x", **text)  # type: ignore[call-overload]
-    except FileExistsError:
-        raise OptionError(
-            f"{target} exists and is not overwritten. Choose another name with {opt.out}, or delete it."
-        ) from None
-    except FileNotFoundError:
-        raise OptionError(f"the folder of {opt.out(target)} does not exist.") from None
-    except OSError as error:
-        raise OptionError(f"cannot write {target}: {error.strerror}. Choose another place with {opt.out}.") from None
-    return writer(file, columns(ranks, unknown=unknown))
+    if not bare:
+        if os.path.lexists(target):
+            raise _exists(target)
+        require_place(target)
+    return bare, kind
+
+
+def _exists(target: str) -> OptionError:
+    return OptionError(f"{target} exists and is not overwritten. Choose another name with {opt.out}, or delete it.")
 
 
 class _Lines(AnswerWriter):

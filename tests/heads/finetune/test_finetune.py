@@ -18,6 +18,7 @@ from onepass.extract.frameworks import plain_keras
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError, TrainingError
 from onepass.heads import fine_tune, train_head
+from onepass.heads.classifiers.kinds import HEADS
 from onepass.heads.export.run import export
 from onepass.heads.finetune.boundary import boundary_cost, worth_keeping
 from onepass.heads.finetune.joined import Joined, require_agreement
@@ -28,7 +29,6 @@ from onepass.heads.finetune.splits import Parts, start_head
 from onepass.heads.finetune.trainer import Trainer
 from onepass.heads.saved_head import SavedHead
 from onepass.heads.stats.decision import best_epoch, is_better
-from onepass.heads.training import HEADS
 from support import run_process, run_program, started, wait_for, write_folder
 
 FOLDABLE = ("logreg", "svm", "ridge", "lda", "centroid", "mlp", "linear")
