@@ -2,13 +2,16 @@
 
 import contextlib
 import functools
+import inspect
 import io
 import json
 import math
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -16,7 +19,7 @@ import typer
 from typer import Argument, Option
 from typer.core import TyperCommand, TyperGroup
 
-_SETTINGS: dict[str, Any] = {"rich_markup_mode": "rich", "pretty_exceptions_enable": False, "add_completion": False}
+_SETTINGS: dict[str, Any] = {"rich_markup_mode": "rich", "pretty_exceptions_enable": False}
 _EXIT_CODES = {"whole": 0, "damaged": 3, "incomplete": 4, "drifted": 5, "unproven": 6}
 _FLAGS = {"takes_bytes": "bytes"}
 """Parameters of the library that are spelled otherwise here."""
@@ -113,6 +116,20 @@ ClassWeight = Annotated[str | None, Option(help="balanced, or weights by class: 
 Csv = Annotated[Path | None, Option(help="Also write the result to this CSV file.", metavar="FILE")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from onepass import versions
+
+        print(versions())
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, Option("--version", help="Print all versions that matter.", is_eager=True, callback=_print_version)
+]
+Verbose = Annotated[bool, Option("--verbose", "-v", help="Print decisions, phases and how long they took.")]
+
+
 def _command(name: str, epilog: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Registers a command, under `onepass` and where it is a program of its own."""
 
@@ -127,13 +144,17 @@ def _command(name: str, epilog: str) -> Callable[[Callable[..., None]], Callable
 
 
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Turns what a user can put right into one message on stderr: exit code 1, or 2 for wrong usage."""
+    """Turns what a user can put right into one message on stderr: exit code 1, or 2 for wrong usage.
+
+    Adds the options that every command has.
+    """
 
     @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
+    def run(*args: Any, verbose: bool = False, version: bool = False, **kwargs: Any) -> None:  # noqa: ARG001
+        from onepass.extract import decisions_shown
         from onepass.features import OnepassWarning, OptionError, UserError
 
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), decisions_shown() if verbose else contextlib.nullcontext():
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("always", OnepassWarning)
@@ -141,13 +162,25 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             try:
                 command(*args, **kwargs)
             except UserError as error:
+                if verbose:
+                    traceback.print_exception(error)
                 typer.echo(f"error: {error.spelled(_flag)}", err=True)
                 raise typer.Exit(2 if isinstance(error, OptionError) else 1) from None
             except KeyboardInterrupt:
                 typer.echo("interrupted; what was finished is kept. Run the same command again to continue.", err=True)
                 raise typer.Exit(130) from None
 
+    every = {"verbose": Verbose, "version": Version}
+    added = [Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=kind) for name, kind in every.items()]
+    own = inspect.signature(command)
+    run.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {**command.__annotations__, **every}
     return run
+
+
+@app.callback()
+def _every_command(version: Version = False) -> None:
+    pass
 
 
 @_command("extract", "Example: extract --backbone resnet50 photos/")
@@ -158,9 +191,7 @@ def extract_command(
     ] = None,
     weights: Weights = None,
     image_size: Annotated[int | None, Option(help="Side of the input in pixels; the network's by default.")] = None,
-    resize: Annotated[
-        str | None, Option(help="squash (default), crop, pad, or keras: as image_dataset_from_directory.")
-    ] = None,
+    resize: Annotated[str | None, Option(help="squash (default), crop, pad, or keras: as Keras's data sets.")] = None,
     pooling: Annotated[str | None, Option(help="avg (default), max or flatten.")] = None,
     precision: Annotated[
         str | None, Option(help="float32, bfloat16, int8, or auto (default): bfloat16 where it is native.")
@@ -175,11 +206,9 @@ def extract_command(
     group_pattern: Annotated[
         str | None, Option(help="Or a pattern whose first parentheses match the group in the path.", metavar="REGEX")
     ] = None,
-    row_dtype: Annotated[
-        str | None, Option(help="float32 (default) or float16: half the disk, rounded to 3 digits.")
-    ] = None,
+    row_dtype: Annotated[str | None, Option(help="float32 (default) or float16: half the disk, 3 digits.")] = None,
     base: Annotated[
-        list[Path] | None, Option(help="Feature file whose rows are reused. May be repeated.", metavar="FILE")
+        list[Path] | None, Option(help="Feature file to take rows from. May be repeated.", metavar="FILE")
     ] = None,
     rehash: Annotated[
         bool | None, Option("--rehash", help="Read every image to see whether it changed, not only size and time.")
@@ -212,16 +241,12 @@ def extract_command(
 def train_head_command(
     features: Features = None,
     head: Annotated[
-        str | None, Option(help="logreg (default), svm, rbf-svm, ridge, lda, knn, centroid, mlp or linear.")
+        str | None, Option(help="logreg (default), svm, rbf-svm, ridge, lda, knn, centroid, mlp, linear.")
     ] = None,
     class_weight: ClassWeight = None,
     max_images: Annotated[int | None, Option(help="Train on at most so many images.")] = None,
-    memory: Annotated[
-        float | None, Option(help="GB that may be used; mlp and linear then read the file in pieces.")
-    ] = None,
-    seed: Annotated[
-        int | None, Option(help="Seed of the folds, the initial weights and the order of the rows.")
-    ] = None,
+    memory: Annotated[float | None, Option(help="GB that may be used; mlp and linear then read in pieces.")] = None,
+    seed: Annotated[int | None, Option(help="Seed of folds, initial weights and the order of the rows.")] = None,
     out: Annotated[Path | None, Option(help="Head file; FEATURES.HEAD.head in this folder by default.")] = None,
     tune: Tune = None,
     time_limit: TimeLimit = None,
@@ -229,9 +254,7 @@ def train_head_command(
     gamma: Annotated[float | None, _single(help="rbf-svm: width of the kernel.")] = None,
     alpha: Annotated[float | None, _single(help="ridge: penalty.")] = None,
     shrinkage: Annotated[float | None, _single(help="lda: shrinkage of the covariance, up to 1.")] = None,
-    shrink: Annotated[
-        float | None, _single(help="centroid: standard errors that class means move to the overall mean.")
-    ] = None,
+    shrink: Annotated[float | None, _single(help="centroid: standard errors that class means move inwards.")] = None,
     neighbours: Annotated[int | None, _single(help="knn: number of neighbours.")] = None,
     decay: Annotated[float | None, _single(help="knn: cosine over which a vote loses a factor e.")] = None,
     hidden: Annotated[str | None, _nets(help="Units of the hidden layers, such as 256,128; 0 for none (mlp).")] = None,
@@ -241,9 +264,7 @@ def train_head_command(
     optimizer: Annotated[str | None, _nets(help="adam, adamw, sgd, rmsprop, nadam or lion.")] = None,
     lr: Annotated[float | None, _nets(help="Learning rate.")] = None,
     weight_decay: Annotated[float | None, _nets(help="Decay of the weights.")] = None,
-    label_smoothing: Annotated[
-        float | None, _nets(help="Fraction of each label that is spread over all classes.")
-    ] = None,
+    label_smoothing: Annotated[float | None, _nets(help="Share of each label spread over all classes.")] = None,
     epochs: Annotated[int | None, _nets(help="Passes over the rows, at most.")] = None,
     batch_size: Annotated[int | None, _nets(help="Rows per step.")] = None,
     patience: Annotated[int | None, _nets(help="Epochs without progress after which training stops.")] = None,
@@ -261,7 +282,7 @@ def train_head_command(
         require_positive(memory=memory)  # of GB, before they become bytes: nan and inf do not
         options["memory"] = math.ceil(memory * 1e9)
 
-    with _progress(f"training {head or 'the head'}", total=False):
+    with _progress(f"training {head or 'the head'}"):
         done = train_head(**options)
     _show(done, as_json)
 
@@ -273,13 +294,9 @@ def compare_heads_command(
     ] = None,
     heads: Annotated[str | None, Option(help="all (default), or names with commas: logreg,svm,mlp:256x128.")] = None,
     cv: Annotated[str | None, Option(help="Folds x repeats outside the test part, such as 5x2.", metavar="FxR")] = None,
-    split: Annotated[
-        bool | None, Option("--split", help="Train on train, score on test, which is the default.")
-    ] = None,
+    split: Annotated[bool | None, Option("--split", help="Train on train, score on test: the default.")] = None,
     metric: Annotated[str | None, Option(help="accuracy (default), balanced, macro-f1, log-loss or auroc.")] = None,
-    seeds: Annotated[
-        int | None, Option(help="Trainings per head with different folds and weights; scores are averaged.")
-    ] = None,
+    seeds: Annotated[int | None, Option(help="Trainings per head with other folds and weights; averaged.")] = None,
     tune: Tune = None,
     time_limit: TimeLimit = None,
     class_weight: ClassWeight = None,
@@ -313,17 +330,13 @@ def fine_tune_command(
     target: Annotated[
         Path | None, Argument(help="Head file, or feature file; by default the feature file in this folder.")
     ] = None,
-    head: Annotated[
-        str | None, Option(help="Head to train first if the target is a feature file (logreg by default).")
-    ] = None,
+    head: Annotated[str | None, Option(help="Head to train first on a feature file (logreg by default).")] = None,
     unfreeze: Annotated[
         str | None, Option(help="Number of layers, stage (see `onepass backbones --stages`), layer, all or auto.")
     ] = None,
     lr: Annotated[float | None, Option(help="Highest learning rate (1e-4 by default).")] = None,
     epochs: Annotated[int | None, Option(help="Passes over the images, at most (10 by default).")] = None,
-    stages: Annotated[
-        str | None, Option(help="Several parts in turn, PART:RATExEPOCHS: conv5:1e-5x5, all:1e-6x3.")
-    ] = None,
+    stages: Annotated[str | None, Option(help="Several parts, PART:RATExEPOCHS: conv5:1e-5x5, all:1e-6x3.")] = None,
     augment: Augment = None,
     views: Annotated[int | None, Option(help="Fixed views per image instead of new ones each epoch.")] = None,
     keep: Annotated[
@@ -341,9 +354,7 @@ def fine_tune_command(
     layer_decay: Annotated[float | None, _optimization(help="Factor on the rate per stage away from the head.")] = None,
     clip: Annotated[float | None, _optimization(help="Largest norm of the gradient.")] = None,
     weight_decay: Annotated[float | None, _optimization(help="Decay of the weights (adamw).")] = None,
-    label_smoothing: Annotated[
-        float | None, _optimization(help="Fraction of each label that is spread over all classes.")
-    ] = None,
+    label_smoothing: Annotated[float | None, _optimization(help="Share of each label spread over all classes.")] = None,
     class_weight: ClassWeight = None,
     train_batchnorm: Annotated[
         bool | None, _optimization("--train-batchnorm", help="Let BatchNorm learn; small batches ruin it.")
@@ -358,7 +369,7 @@ def fine_tune_command(
         str | None, _running(help="float32, bfloat16, or auto (default): bfloat16 on GPUs that have it.")
     ] = None,
     boundary_cache: Annotated[
-        str | None, _running(help="off, auto, or GB of disk for the output of the frozen part.")
+        str | None, _running(help="off, auto, or GB of disk for the frozen part's output.")
     ] = None,
     workers: Workers = None,
     as_json: Json = False,
@@ -378,9 +389,7 @@ def fine_tune_command(
 @_command("inspect", "Example: onepass inspect photos.resnet50.h5 --csv findings.csv")
 def inspect_command(
     features: Features = None,
-    labels: Annotated[
-        bool | None, Option("--labels/--no-labels", help="Look for wrong labels, which takes longest.")
-    ] = None,
+    labels: Annotated[bool | None, Option("--labels/--no-labels", help="Look for wrong labels, which is slow.")] = None,
     csv: Csv = None,
     as_json: Json = False,
 ) -> None:
@@ -389,7 +398,7 @@ def inspect_command(
     _require_csv(csv)
     from onepass import inspect
 
-    with _progress("inspecting", total=False):
+    with _progress("inspecting"):
         found = inspect(**options)
     if csv:
         found.write_csv(csv)
@@ -399,9 +408,7 @@ def inspect_command(
 @_command("predict", "Example: onepass predict photos.resnet50.mlp.head new.jpg more/ --out new.csv")
 def predict_command(
     head: Annotated[Path, Argument(help="Head file, or .keras model that fine-tune wrote.", metavar="HEAD")],
-    images: Annotated[
-        list[Path] | None, Argument(help="Image files and folders of them; - reads their names from stdin.")
-    ] = None,
+    images: Annotated[list[Path] | None, Argument(help="Image files and folders; - reads names from stdin.")] = None,
     out: Annotated[
         str | None, Option(help="File that ends in .csv, .json, .jsonl or .parquet; or csv, json, jsonl for stdout.")
     ] = None,
@@ -412,9 +419,7 @@ def predict_command(
         float | None,
         Option(help="Call images unknown that fit no class, at most this fraction of each class.", metavar="ALPHA"),
     ] = None,
-    watch: Annotated[
-        Path | None, Option(help="Continue with every image that appears in this folder, until Ctrl-C.")
-    ] = None,
+    watch: Annotated[Path | None, Option(help="Go on with images that appear in this folder, until Ctrl-C.")] = None,
     strict: Annotated[bool, Option("--strict", help="Exit with 1 if any image could not be read.")] = False,
     accept_drift: AcceptDrift = None,
     weights: Moved = None,
@@ -439,7 +444,7 @@ def predict_command(
 
     # What goes to stdout is progress enough, and would run through the bar.
     to_file = out is not None and bool(Path(out).suffix)
-    with _progress("predicting", total=False) if to_file else contextlib.nullcontext() as report:
+    with _progress("predicting") if to_file else contextlib.nullcontext() as report:
         done = write_predictions(**options, images=_named(images or []), progress=report)
     if to_file:
         print(done)
@@ -467,7 +472,7 @@ def nearest_command(
     options = _given(locals())
     from onepass import nearest
 
-    with _progress("preparing the backbone", total=False):
+    with _progress("preparing the backbone"):
         found = nearest(**options)
     _show(found, as_json)
 
@@ -478,9 +483,7 @@ def evaluate_command(
     target: Annotated[
         Path | None, Argument(help="Feature file (by default the one in this folder) or folder of images.")
     ] = None,
-    split: Annotated[
-        str | None, Option(help="train, val, test, all, unseen, or auto (default): what was held out.")
-    ] = None,
+    split: Annotated[str | None, Option(help="train, val, test, all, unseen, or auto (default): held out.")] = None,
     accept_drift: AcceptDrift = None,
     weights: Moved = None,
     engine: Engine = None,
@@ -503,9 +506,7 @@ def export_command(
     precision: Annotated[
         str | None, Option(help="Weights in float32 (default); float16 or int8 for openvino and tflite.")
     ] = None,
-    takes_bytes: Annotated[
-        bool | None, Option("--bytes", help="A savedmodel that takes encoded JPEG and PNG files.")
-    ] = None,
+    takes_bytes: Annotated[bool | None, Option("--bytes", help="A savedmodel that takes JPEG and PNG files.")] = None,
     max_flips: Annotated[
         int | None, Option(help="Held-out images that may change their label; 0, or 2 % at reduced precision.")
     ] = None,
@@ -523,7 +524,7 @@ def export_command(
     options = _given(locals())
     from onepass import export
 
-    with _progress("exporting", total=False):
+    with _progress("exporting"):
         done = export(**options)
     _show(done, as_json)
 
@@ -534,11 +535,9 @@ def verify_command(
         Path | None, Argument(help="Feature file (by default the one in this folder), or exported model.")
     ] = None,
     certificate: Annotated[
-        Path | None, Argument(help="Certificate of an exported model; by default the one beside it.")
+        Path | None, Argument(help="Certificate of an exported model, by default beside it.")
     ] = None,
-    data: Annotated[
-        list[Path] | None, Option(help="Where the images of a certificate are; below this folder by default.")
-    ] = None,
+    data: Annotated[list[Path] | None, Option(help="Where a certificate's images are; below here by default.")] = None,
     golden: Annotated[bool | None, Option("--golden/--no-golden", help="Recompute the golden rows.")] = None,
     weights: Moved = None,
     engine: Engine = None,
@@ -551,7 +550,7 @@ def verify_command(
     options = _given(locals())
     from onepass import verify
 
-    with _progress("verifying", total=False):
+    with _progress("verifying"):
         found = verify(**options)
     _show(found, as_json)
     raise typer.Exit(_EXIT_CODES[found.verdict])
@@ -603,9 +602,50 @@ def backbones_command(
     """List every backbone with its input size and the width of its rows, or the stages of one."""
     from onepass import backbones
 
-    with _progress("building the network", total=False) if stages else contextlib.nullcontext():
+    with _progress("building the network") if stages else contextlib.nullcontext():
         found = backbones(stages)
     _show(found, as_json)
+
+
+@_command("doctor", "Example: onepass doctor --offline")
+def doctor_command(
+    offline: Annotated[bool | None, Option("--offline", help="Do not ask whether weights can be reached.")] = None,
+    gpu: Annotated[bool | None, Option("--gpu", help="Ask TensorFlow for GPUs, which takes seconds.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look what of this machine and installation can be used, and say what to do about the rest.
+
+    Sends one request for the size of a file with weights, to where Keras downloads them from, and nothing else.
+    """
+    options = _given(locals())
+    from onepass import doctor
+
+    with _progress("looking around"):
+        found = doctor(**options)
+    _show(found, as_json)
+    if not found.healthy:
+        raise typer.Exit(1)
+
+
+@_command("cache", "Example: onepass cache --clear networks --older 30")
+def cache_command(
+    folder: Annotated[
+        Path | None, Argument(help="Where to look for what lies beside feature files; this folder by default.")
+    ] = None,
+    clear: Annotated[
+        str | None, Option(help="Remove networks, int8, boundaries, comparisons, all.", metavar="KIND")
+    ] = None,
+    older: Annotated[float | None, Option(help="Remove only what is older than so many days.", metavar="DAYS")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show converted networks, boundary caches and comparison results, or remove them.
+
+    What a running process has open stays. int8 networks can be made again only from the images they were made with.
+    """
+    options = _given(locals())
+    from onepass import cache
+
+    _show(cache(**options), as_json)
 
 
 def _require_csv(path: Path | None) -> None:
@@ -637,27 +677,10 @@ def _named(paths: Sequence[Path]) -> Iterator[Path]:
             yield path
 
 
-@contextlib.contextmanager
-def _progress(what: str, *, total: bool = True, unit: str = "images") -> Iterator[Callable[..., None] | None]:
-    """A bar with rate and time left on stderr, or nothing where that is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+def _progress(what: str, unit: str = "images") -> contextlib.AbstractContextManager[Callable[..., None]]:
+    from onepass.extract import progress_shown
 
-    columns = [SpinnerColumn(), TextColumn("{task.description}")]
-    if total:
-        columns += [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None, rate="")
-
-        def report(done: int, of: int | None, name: str = "") -> None:
-            speed = bar.tasks[0].speed
-            rate = f"{speed:.1f} {unit}/s" if speed else ""
-            bar.update(task, description=f"{what} {name}".strip(), completed=done, total=of, rate=rate)
-
-        yield report
+    return progress_shown(what, unit=unit)
 
 
 def _show(result: Any, as_json: bool, *, all_skipped: bool = False) -> None:

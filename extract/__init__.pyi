@@ -5,6 +5,8 @@ from .backbones.listing import Backbones as Backbones
 from .backbones.listing import Stages as Stages
 from .backbones.load import load_backbone as load_backbone
 from .backbones.load import load_backbone_for as load_backbone_for
+from .backbones.openvino_cache import cache_folder as cache_folder
+from .backbones.openvino_cache import stored_networks as stored_networks
 from .backbones.options import Source as Source
 from .backbones.options import check_choices as check_choices
 from .backbones.options import check_running as check_running
@@ -15,6 +17,9 @@ from .backbones.trainable import trainable_within as trainable_within
 from .data.folders import check_folder as check_folder
 from .data.watch import find_images as find_images
 from .data.watch import watch_folder as watch_folder
+from .doctor import Diagnosis as Diagnosis
+from .doctor import doctor as doctor
+from .doctor import versions as versions
 from .frameworks import KerasLayer as KerasLayer
 from .frameworks import KerasModel as KerasModel
 from .frameworks import KerasModule as KerasModule
@@ -26,6 +31,7 @@ from .frameworks import import_nncf as import_nncf
 from .frameworks import import_openvino as import_openvino
 from .frameworks import plain_keras as plain_keras
 from .frameworks import quiet_stderr as quiet_stderr
+from .machine import free_memory as free_memory
 from .machine import machine as machine
 from .one_pass.estimate import Estimate as Estimate
 from .one_pass.estimate import plan as plan
@@ -40,6 +46,8 @@ from .pixels.image_files import LabelledPixels as LabelledPixels
 from .pixels.random_layers import random_layers as random_layers
 from .pixels.random_layers import require_drawable as require_drawable
 from .pixels.resize_graph import resizer as resizer
+from .terminal import decisions_shown as decisions_shown
+from .terminal import progress_shown as progress_shown
 from .upkeep.repair import Repair as Repair
 from .upkeep.repair import repair as repair
 from .upkeep.verify import Verification as Verification

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onepass.extract import free_memory
 from onepass.features import FeatureFile, only_feature_file
 from onepass.features.errors import TrainingError
 from onepass.features.places import require_place
+from onepass.features.progress import log, phase
 from onepass.features.tables import plain
 from onepass.heads.evaluation import Answers, Evaluation, score
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.folds import assign_folds
-from onepass.heads.fitting.memory import free_memory, require_memory, some_of
+from onepass.heads.fitting.memory import require_memory, some_of
 from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.fitting.row_chunks import FileRows
 from onepass.heads.head_options import head_options, require_known_classes, require_positive, require_two_classes
@@ -157,12 +159,17 @@ def train_head(
 
             looking = look() if needed <= (memory or free_memory()) else None
             started = time.perf_counter()
-            fit_on(estimator, file, rows, memory=memory)
+            log.info("%d training images, %d of %s; %.2g GB needed", len(rows), len(scored), measured_on, needed / 1e9)
+            with phase(f"fitting {head}"):
+                fit_on(estimator, file, rows, memory=memory)
             seconds = time.perf_counter() - started
+            log.info("chosen: %s", plain(estimator.chosen_))
             learned, others = looking or look()
-            answers, labels = Answers.of(estimator, file.pieces(scored)), file.table.labels[scored]
+            with phase(f"scoring on {measured_on}"):
+                answers, labels = Answers.of(estimator, file.pieces(scored)), file.table.labels[scored]
             evaluation = score(answers, labels, file.class_names, measured_on=measured_on, copies=copies)
-            out_of_distribution, places = learned.result()
+            with phase("learning what is unknown"):
+                out_of_distribution, places = learned.result()
             suggestion = others.result().suggestion(estimator.held_out_)
         saved = as_saved(estimator, file, rows, evaluation, path=path)
         if out_of_distribution:

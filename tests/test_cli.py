@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -17,7 +18,7 @@ from onepass.heads import load_head
 from support import PATIENCE, MakeFolder, run_process, run_program, started, wait_for, write_folder
 
 PROGRAMS = ["extract", "train-head", "compare-heads", "fine-tune"]
-COMMANDS = [*PROGRAMS, "inspect", "predict", "nearest", "evaluate", "info", "backbones"]
+COMMANDS = [*PROGRAMS, "inspect", "predict", "nearest", "evaluate", "info", "backbones", "doctor", "cache"]
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +341,7 @@ def test_backbones_lists_the_stages_of_one(tmp_path: Path, tiny_file: Path):
 
 @pytest.mark.parametrize(("command", "code", "message"), [
     (["extract", "nowhere"], 1, "error: nowhere is not there; needed: a folder of images.\n"),
-    (["extract", "photos", "--backbone", "resnet5"], 1, "error: unknown backbone 'resnet5'. Did you mean resnet50?"),
+    (["extract", "photos", "--backbone", "resnet5"], 2, "error: unknown backbone 'resnet5'. Did you mean resnet50?"),
     (["extract", "photos", "--pooling", "sum"], 2, "error: --pooling is 'sum'; needed: one of avg, max, flatten.\n"),
     (["train-head", "--head", "svm", "--hidden", "3"], 2, "error: --hidden does not go with --head svm; it belongs"),
     (["train-head", "--head", "mlp", "--hidden", "x"], 2, "error: --hidden is 'x'; needed: units of each layer, such"),
@@ -357,7 +358,7 @@ def test_backbones_lists_the_stages_of_one(tmp_path: Path, tiny_file: Path):
     (["onepass", "info", "photos/cats/0.png"], 1, "error: photos/cats/0.png cannot be read as a feature file: "),
     (["onepass", "evaluate", "photos.tiny.svm.head", "no.h5"], 1, "error: there is no feature file no.h5. Make one"),
     (["onepass", "evaluate", "photos.tiny.svm.head", "photos", "--split", "dev"], 2, "error: --split is 'dev'; needed"),
-    (["extract"], 2, "Usage: extract"),
+    (["extract"], 2, "error: DATA is missing. `extract --help` says what there is.\n"),
 ])  # fmt: skip
 def test_mistakes_end_in_one_message_and_an_exit_code(work: Path, command: list[str], code: int, message: str):
     done = run_program(*command, cwd=work)
@@ -365,6 +366,51 @@ def test_mistakes_end_in_one_message_and_an_exit_code(work: Path, command: list[
     assert done.stderr.startswith(message)
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("program", ["onepass", *PROGRAMS])
+def test_every_program_tells_the_versions_that_matter(program: str, tmp_path: Path):
+    done = run_program(program, "--version", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = dict(line.split() for line in done.stdout.splitlines())
+    assert list(told) == [
+        "onepass", "Python", "keras", "tensorflow", "openvino", "numpy", "scikit-learn", "h5py", "pillow",
+    ]  # fmt: skip
+    assert told["Python"] == platform.python_version()
+
+
+def test_verbose_tells_phases_and_where_an_error_came_from(work: Path):
+    done = run_program("train-head", "--head", "ridge", "--verbose", cwd=work)
+    lines = done.stderr.splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines)
+    told = [line[9:] for line in lines]
+    assert "fitting ridge ..." in told
+    assert any(re.fullmatch(r"fitting ridge: \d+\.\d s", line) for line in told)
+    assert any(line.startswith("chosen: alpha ") for line in told)
+    failed = run_program("train-head", "none.h5", "-v", cwd=work).stderr.splitlines()
+    assert failed[0] == "Traceback (most recent call last):"
+    assert failed[-1] == "error: there is no feature file none.h5. Make one with: extract DATA"
+
+
+@pytest.mark.parametrize(("program", "typed", "offered"), [
+    ("onepass", "onepass tra", ["train-head"]),
+    ("onepass", "onepass train-head --act", ["--activation"]),
+    ("extract", "extract --res", ["--resize"]),
+    ("fine-tune", "fine-tune --optim", ["--optimizer"]),
+])  # fmt: skip
+def test_the_shell_completes_commands_and_options(program: str, typed: str, offered: list[str], tmp_path: Path):
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
+    done = run_program(program, cwd=tmp_path, **{variable: "complete_bash"}, **words)
+    assert (done.returncode, done.stdout.split()) == (0, offered)
+
+
+@pytest.mark.parametrize("program", ["onepass", *PROGRAMS])
+def test_every_program_gives_the_script_for_the_shell(program: str, tmp_path: Path):
+    variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
+    done = run_program(program, cwd=tmp_path, **{variable: "source_bash"})
+    assert f"{variable}=complete_bash" in done.stdout
+    assert done.stdout.splitlines()[-1].endswith(f" {program}")
 
 
 def test_only_true_and_false_are_spelled_as_switches():

@@ -27,6 +27,7 @@ from onepass.extract.pixels.decode import (
     pixel_dtype,
 )
 from onepass.features.errors import BackboneError, OptionError, opt
+from onepass.features.progress import log, phase
 from onepass.features.spec import Spec, require_equal_specs
 
 
@@ -82,6 +83,7 @@ def load_backbone(
     pixels = pixel_dtype(resize)
     engine = choose_engine(engine, precision)
     precision = choose_precision(precision, engine)
+    log.info("engine %s, precision %s, %d px, resize %s, pooling %s", engine, precision, size, resize, pooling)
 
     def spec(facts: BuiltBackbone | CompiledBackbone) -> Spec:
         return Spec(
@@ -260,10 +262,13 @@ def _converted(source: Source, size: int, pooling: str, pixels: str) -> Compiled
     label = BackboneName.parse(source.name).label
     key = compiled.cache_key(label, _weights_source(source), size, pooling, pixels)
     if found := compiled.find_by_key(key):
+        log.info("converted network found in %s", found.folder)
         return found
-    built = build_backbone(source.name, weights=source.weights, image_size=size, pooling=pooling, pixels=pixels)
+    with phase(f"building {label}"):
+        built = build_backbone(source.name, weights=source.weights, image_size=size, pooling=pooling, pixels=pixels)
     facts = CompiledBackbone(Path(), label, built.weights_hash, size, pooling, built.width, pixels)
-    return compiled.store_converted(key, built.model, facts)
+    with phase(f"converting {label}"):
+        return compiled.store_converted(key, built.model, facts)
 
 
 def _weights_source(source: Source) -> str:

@@ -18,6 +18,7 @@ from onepass.features import FeatureFile, Spec
 from onepass.features.errors import FeatureFileError, OptionError, opt
 from onepass.features.layout import ROW_DTYPES, keeps_precision
 from onepass.features.places import require_place
+from onepass.features.progress import log, phase
 from onepass.features.spec import require_equal_specs
 
 DEFAULT_AUGMENT = "classic"
@@ -233,11 +234,13 @@ def resolve(data: Folders, backbone: Backbone, options: PassOptions) -> Iterator
         rule = _groups(old, options)
         require_views(backbone.spec.resize, range(axis.count))
         _require_specs(old, bases, backbone.spec)
-        scan = _scan(data, old, options, rule)
+        with phase("reading the images' hashes"):
+            scan = _scan(data, old, options, rule)
         like = next(iter((*([old] if old else []), *bases)), None)
         ready = calibrated_for(backbone, scan, like)
         _require_specs(old, bases, ready.spec)
         row_dtype = options.row_dtype or (old.row_dtype if old else "float32")
+        log.info("rows of %s, %d views, stored as %s", ready.spec, axis.count, row_dtype)
         yield Job(path, data, ready, scan, axis, row_dtype, rule, options, old, bases)
 
 

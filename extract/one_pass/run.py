@@ -20,6 +20,7 @@ from onepass.extract.one_pass.report import Extraction, report
 from onepass.extract.one_pass.resolve import Job, PassOptions, PassSettings, output_path, require_possible, resolve
 from onepass.features import FeatureFile
 from onepass.features.lock import writer_lock
+from onepass.features.progress import log, phase
 from onepass.features.writer import RowWriter, write_feature_file
 
 
@@ -87,6 +88,7 @@ def run_extraction(
             if not rows.drift.accepted:
                 record_drift(path, rows)
         missing = Missing.of(path, retry=options.rehash)
+        log.info("%d images to compute, %d in the folder, into %s", len(missing.images), len(job.scan.table), path)
         if missing.images:
             share_rows(path, missing)
             missing = Missing.of(path, retry=options.rehash)
@@ -111,8 +113,12 @@ def prepared(
         name = BUNDLED if backbone is None else str(backbone)
         check_backbone(name, **own)
         require_possible(data, name, options, own.get("resize", "squash"))
-    check_folder(data, groups=options.groups, group_pattern=options.group_pattern)
-    return options, backbone if isinstance(backbone, Backbone) else load_backbone(name, **own)
+    with phase("looking through the folder"):
+        check_folder(data, groups=options.groups, group_pattern=options.group_pattern)
+    if isinstance(backbone, Backbone):
+        return options, backbone
+    with phase(f"preparing {name}"):
+        return options, load_backbone(name, **own)
 
 
 def _target(job: Job) -> Target:

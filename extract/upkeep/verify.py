@@ -12,6 +12,7 @@ from onepass.features import FeatureFile
 from onepass.features.drift import Drift
 from onepass.features.errors import UserError
 from onepass.features.integrity import Integrity, check_file
+from onepass.features.progress import phase
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,15 @@ def verify(path: str | Path, *, golden: bool = True, weights: str | None = None,
     Raises:
         FeatureFileError: It is no feature file.
     """
-    integrity = check_file(Path(path))
+    with phase("checking every checksum"):
+        integrity = check_file(Path(path))
     if not golden or integrity.header_damaged:
         return Verification(integrity, None)
     with FeatureFile(path) as file:
         try:
-            backbone = backbone_of_file(file, weights=weights, engine=engine)
-            return Verification(integrity, check_golden(file, backbone, accept=True))
+            with phase("computing the golden rows again"):
+                backbone = backbone_of_file(file, weights=weights, engine=engine)
+                return Verification(integrity, check_golden(file, backbone, accept=True))
         except UserError as error:
             return Verification(integrity, None, str(error))
 

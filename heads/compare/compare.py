@@ -10,6 +10,7 @@ import numpy as np
 from onepass.features import FeatureFile, only_feature_file
 from onepass.features.errors import OptionError, opt
 from onepass.features.places import require_place
+from onepass.features.progress import log, phase
 from onepass.features.tables import Record
 from onepass.heads.compare.candidates import Candidate, candidates_of
 from onepass.heads.compare.common_images import common_images
@@ -113,7 +114,8 @@ def compare_heads(
         run = _Runner(files, images.positions, len(candidates) * len(rounds.rounds), progress)
         entries = [_Entry(one, [run(one, at) for at in rounds.rounds]) for one in _together(candidates)]
         judged = _Judge(files[0], first, rounds, metric)
-        found = replace(judged.comparison(entries, paths), left_out=images.left_out)
+        with phase("testing which differ"):
+            found = replace(judged.comparison(entries, paths), left_out=images.left_out)
         if learning_curve:
             best = [one for one in candidates if one.name in _leaders(found)]
             found = replace(found, learning=learning_curves(files[0], first, best, run))
@@ -143,6 +145,7 @@ class _Runner:
         options = {**candidate.options, "seed": at.seed}
         request = FitRequest(candidate.head, options, positions[at.trained], positions[at.scored])
         result = cache.get(request)
+        log.info("%s, seed %d: %s", candidate.name, at.seed, "trained before" if result else "training")
         if result is None:
             result = fit_and_score(cache.file, request, self.shared)
             cache.put(request, result)
@@ -285,4 +288,5 @@ def _save(
     with FeatureFile(paths[chosen.file]) as file:
         test = len(file.rows_of("test"))
         parts = ("train", "val") if test and len(file.rows_of("val")) else ("train",)
-    return train_head(paths[chosen.file], head=chosen.head, parts=parts, out=out, **chosen.options).head.path
+    with phase(f"training {chosen.name} on {' and '.join(parts)}"):
+        return train_head(paths[chosen.file], head=chosen.head, parts=parts, out=out, **chosen.options).head.path

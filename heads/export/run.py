@@ -18,6 +18,7 @@ import numpy as np
 from onepass.extract import check_running, machine, plain_keras, quiet_stderr
 from onepass.features import FeatureFile
 from onepass.features.errors import ExportError, OptionError, UserError, opt
+from onepass.features.progress import phase
 from onepass.features.tables import Record
 from onepass.heads.export.card import model_card
 from onepass.heads.export.certificate import Certificate, hashes_of
@@ -151,8 +152,9 @@ def export_model(
     head.require_rows_of(file)
     file.require_complete()
     with plain_keras(), _safe_names():
-        source = ExportSource.of(head, file, inputs)
-        candidate = _Candidate(source, source.whole(to), *source.held_out(), kind, precision, max_flips)
+        with phase(f"building {head.spec.backbone}"):
+            source = ExportSource.of(head, file, inputs)
+            candidate = _Candidate(source, source.whole(to), *source.held_out(), kind, precision, max_flips)
         try:
             with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as name:
                 made = Path(name) / path.name
@@ -203,13 +205,16 @@ class _Candidate:
         kind = self.kind
         sample = self.source.sample() if self.precision == "int8" else np.empty(0)
         with running(f"the {kind.name} model in {self.precision}"):
-            kind.write(self.whole, made, self.precision, sample)
-            run = kind.load(made)
+            with phase(f"writing {kind.name} in {self.precision}"):
+                kind.write(self.whole, made, self.precision, sample)
+                run = kind.load(made)
             steps = self.source.steps(kind.takes, self.whole, self.held_out)
-            proof = prove(run, kind.takes, self.held_out, partial(steps.explained, held_out=self.held_out))
+            with phase(f"running it on {len(self.held_out)} images"):
+                proof = prove(run, kind.takes, self.held_out, partial(steps.explained, held_out=self.held_out))
             if len(proof.flipped) > self.may_flip:
                 raise ExportError(self._refusal(path, proof, steps), flips=len(proof.flipped), max_flips=self.may_flip)
-            speed = latencies(run, kind.takes, self.held_out)
+            with phase("measuring its speed"):
+                speed = latencies(run, kind.takes, self.held_out)
         head, held_out = self.source.head, self.held_out
         hashes = self.source.file.table.content_hashes[held_out.positions]
         return Certificate(

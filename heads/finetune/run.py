@@ -14,6 +14,7 @@ from onepass.extract import (
 )
 from onepass.features import FeatureFile, only_feature_file
 from onepass.features.errors import HeadFileError, OptionError, TrainingError, opt
+from onepass.features.progress import phase
 from onepass.features.tables import Record
 from onepass.heads.finetune.boundary import require_limit
 from onepass.heads.finetune.joined import require_layered, require_layers
@@ -112,7 +113,8 @@ def fine_tune(
         file.require_complete()
         _check_against(file, plan, option="unfreeze" if stages is None else "stages")
         if saved is None:
-            saved = train_head(features, head=head).head
+            with phase(f"training {head} first"):
+                saved = train_head(features, head=head).head
         require_layers(saved.network)
         saved.require_rows_of(file)
         sources = Sources.of(file, saved, plan, origin)

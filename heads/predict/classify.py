@@ -11,6 +11,7 @@ import numpy as np
 from onepass.extract import Backbone, check_running, find_images, load_backbone, require_drawable
 from onepass.features import SkippedImage
 from onepass.features.errors import OptionError, UnreadableImageError, opt
+from onepass.features.progress import phase
 from onepass.features.tables import Record, html_table
 from onepass.heads.finetune.model_file import as_head, is_whole_model, logits_of
 from onepass.heads.inference.out_of_distribution import require_alpha
@@ -189,7 +190,8 @@ def ready(head: str | Path | SavedHead, options: PredictOptions) -> tuple[SavedH
     of_backbone: Record = {name: given.pop(name) for name in BackboneOptions.__annotations__ if name in given}
     settings = Settings(**given)
     check_running(engine=of_backbone.get("engine"), workers=settings.workers, weights=of_backbone.get("weights"))
-    return *load_classifier(head, **of_backbone), settings
+    with phase("preparing the backbone"):
+        return *load_classifier(head, **of_backbone), settings
 
 
 def load_classifier(head: str | Path | SavedHead, **options: Unpack[BackboneOptions]) -> tuple[SavedHead, Backbone]:
