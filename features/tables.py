@@ -23,30 +23,68 @@ def text_table(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def fitted_table(rows: Sequence[Sequence[str]], *, width: int = 80, column: int = 0) -> str:
-    """`text_table` with the cells of one column shortened in their middle where lines would be too wide.
+WIDTH = 80
+"""Characters of a line that every terminal shows."""
 
-    >>> print(fitted_table([["name", "n"], ["a_long_name_of_a_class", "12"]], width=14))
-    name        n
+
+def fitted_table(rows: Sequence[Sequence[str]], *, width: int = WIDTH, column: int = 0) -> str:
+    """`text_table` that is no wider than a terminal, if that can be.
+
+    Where it is, the words of its heading are put below each other, and then the cells of one column shortened in
+    their middle, as long as they stay different.
+
+    Args:
+        rows: The heading first.
+        width: Characters.
+        column: The one whose cells may be shortened.
+
+    >>> print(fitted_table([["name", "log loss"], ["a_long_name_of_a_class", "12"]], width=16))
+                log
+    name        loss
     a_lon…class  12
     """
-    table = text_table(rows)
-    excess = max((len(line) for line in table.splitlines()), default=0) - width
-    if excess <= 0:
-        return table
-    most = max(max(len(row[column]) for row in rows) - excess, 8)
-    return text_table([[*row[:column], shortened(row[column], most), *row[column + 1 :]] for row in rows])
+    if _width(rows) <= width:
+        return text_table(rows)
+    rows = [*_stacked(rows), *rows[1:]]
+    excess = _width(rows) - width
+    if excess > 0:
+        cells = _shortened([row[column] for row in rows], max(max(len(row[column]) for row in rows) - excess, 8))
+        rows = [[*row[:column], cell, *row[column + 1 :]] for row, cell in zip(rows, cells, strict=True)]
+    return text_table(rows)
 
 
-def shortened(text: str, most: int) -> str:
-    """A text with its middle left out where it is longer than `most` characters.
+def _width(rows: Sequence[Sequence[str]]) -> int:
+    return max((len(line) for line in text_table(rows).splitlines()), default=0)
+
+
+def _stacked(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The heading as lines, broken between words where it is wider than what stands below."""
+    broken = []
+    for i, heading in enumerate(rows[0]):
+        below = max((len(row[i]) for row in rows[1:] if i < len(row)), default=0)
+        words = heading.replace("/", "/ ")
+        broken.append(textwrap.wrap(words, max(below, *map(len, words.split()), 1), break_on_hyphens=False) or [""])
+    most = max(map(len, broken))
+    return [[lines[i - most + len(lines)] if i >= most - len(lines) else "" for lines in broken] for i in range(most)]
+
+
+def _shortened(cells: Sequence[str], most: int) -> list[str]:
+    for share in (0.5, 0.75, 0.25):
+        found = [shortened(cell, most, share) for cell in cells]
+        if len(set(found)) == len(set(cells)):
+            return found
+    return list(cells)
+
+
+def shortened(text: str, most: int, share: float = 0.5) -> str:
+    """A text with its middle left out where it is longer than `most` characters; a share of those are its beginning.
 
     >>> shortened("photos/2026/cats/0001.jpg", 15)
     'photos/…001.jpg'
     """
     if len(text) <= most:
         return text
-    end = (most - 1) // 2
+    end = round((most - 1) * (1 - share))
     return f"{text[: most - 1 - end]}…{text[len(text) - end :]}"
 
 

@@ -410,7 +410,7 @@ def test_every_program_gives_the_script_for_the_shell(program: str, tmp_path: Pa
     variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
     done = run_program(program, cwd=tmp_path, **{variable: "source_bash"})
     assert f"{variable}=complete_bash" in done.stdout
-    assert done.stdout.splitlines()[-1].endswith(f" {program}")
+    assert done.stdout.strip().endswith(f"_completion {program}")
 
 
 def test_only_true_and_false_are_spelled_as_switches():

@@ -88,7 +88,7 @@ def run_extraction(
             if not rows.drift.accepted:
                 record_drift(path, rows)
         missing = Missing.of(path, retry=options.rehash)
-        log.info("%d images to compute, %d in the folder, into %s", len(missing.images), len(job.scan.table), path)
+        log.info("%d images to compute, %d in the folder, into %s", missing.images, len(job.scan.table), path)
         if missing.images:
             share_rows(path, missing)
             missing = Missing.of(path, retry=options.rehash)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from onepass.features.errors import OptionError, opt
-from onepass.features.tables import html_table, text_table
+from onepass.features.tables import fitted_table, html_table
 from onepass.heads.stats.intervals import Difference
 from onepass.heads.stats.metrics import HIGHER_IS_BETTER
 from onepass.heads.stats.multiple_comparison import Comparison
@@ -154,7 +154,7 @@ class HeadsComparison:
 
     def _costs(self) -> list[list[str]]:
         leaky = any(score.leak_free is not None for score in self.scores)
-        lines = [["without copies"] * leaky + ["log loss", "calibration error", "fit s", "us/image", "size"]]
+        lines = [["without copies"] * leaky + ["log loss", "calib. error", "fit s", "us/image", "size"]]
         for score in self.scores:
             without = [f"{score.leak_free:.3f}" if score.leak_free is not None else "-"] * leaky
             lines.append(
@@ -176,7 +176,7 @@ class HeadsComparison:
         names = [["head"], *([score.name] for score in self.scores)]
         costs = [name + rest for name, rest in zip(names, self._costs(), strict=True)]
         # Side by side they would not fit into 80 columns.
-        lines += [text_table(self._qualities()), "", text_table(costs), ""]
+        lines += [fitted_table(self._qualities()), "", fitted_table(costs), ""]
         for name, forecast in self.learning.items():
             curve = ", ".join(f"{s:.3f} with {m}" for m, s in zip(forecast.sizes, forecast.scores, strict=True))
             lines.append(f"{name}: {curve} training images; {forecast}")
