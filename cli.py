@@ -88,7 +88,9 @@ _search, _nets, _single, _optimization, _running = (
 # Options that several commands share. None stands for the library's default everywhere.
 Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout.")]
 Features = Annotated[Path | None, Argument(help="Feature file; by default the one in this folder.")]
-HeadFile = Annotated[Path, Argument(help="Head file that train-head wrote.", metavar="HEAD")]
+HeadFile = Annotated[
+    Path, Argument(help="Head file, fine-tuned or exported model, or certificate of one.", metavar="HEAD")
+]
 Weights = Annotated[
     str | None, _running(help="imagenet (default), or a .weights.h5 or legacy .h5 file.", metavar="FILE")
 ]
@@ -153,12 +155,13 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, verbose: bool = False, version: bool = False, **kwargs: Any) -> None:  # noqa: ARG001
         from onepass.extract import decisions_shown
         from onepass.features import OnepassWarning, OptionError, UserError
+        from onepass.features.names import shown
 
         with warnings.catch_warnings(), decisions_shown() if verbose else contextlib.nullcontext():
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("always", OnepassWarning)
-                warnings.showwarning = lambda message, *_, **__: typer.echo(str(message), err=True)
+                warnings.showwarning = lambda message, *_, **__: typer.echo(shown(str(message)), err=True)
             try:
                 command(*args, **kwargs)
             except UserError as error:
@@ -235,6 +238,8 @@ def extract_command(
     with _progress("extracting") as report:
         done = run_extraction(**options, progress=report)
     _show(done, as_json)
+    if done.undone:
+        raise typer.Exit(1)
 
 
 @_command("train-head", "Example: train-head --head mlp --hidden 256,128")
@@ -407,7 +412,7 @@ def inspect_command(
 
 @_command("predict", "Example: onepass predict photos.resnet50.mlp.head new.jpg more/ --out new.csv")
 def predict_command(
-    head: Annotated[Path, Argument(help="Head file, or .keras model that fine-tune wrote.", metavar="HEAD")],
+    head: HeadFile,
     images: Annotated[list[Path] | None, Argument(help="Image files and folders; - reads names from stdin.")] = None,
     out: Annotated[
         str | None, Option(help="File that ends in .csv, .json, .jsonl or .parquet; or csv, json, jsonl for stdout.")
@@ -501,7 +506,7 @@ def evaluate_command(
 
 @_command("export", "Example: onepass export photos.resnet50.mlp.head --to onnx")
 def export_command(
-    model: Annotated[Path, Argument(help="Head file, or model that fine-tune wrote.", metavar="HEAD")],
+    model: HeadFile,
     to: Annotated[str, Option(help="keras, h5, savedmodel, onnx, openvino or tflite.")],
     precision: Annotated[
         str | None, Option(help="Weights in float32 (default); float16 or int8 for openvino and tflite.")
@@ -532,7 +537,7 @@ def export_command(
 @_command("verify", "Exit codes: 0 whole, 3 damaged, 4 incomplete, 5 drifted, 6 golden rows not checked.")
 def verify_command(
     file: Annotated[
-        Path | None, Argument(help="Feature file (by default the one in this folder), or exported model.")
+        Path | None, Argument(help="Feature file (by default the one in this folder), head, model or certificate.")
     ] = None,
     certificate: Annotated[
         Path | None, Argument(help="Certificate of an exported model, by default beside it.")
@@ -543,7 +548,7 @@ def verify_command(
     engine: Engine = None,
     as_json: Json = False,
 ) -> None:
-    """Check every checksum, flag and count of a feature file, and whether this machine computes its rows.
+    """Check what lies in a file, and whether this machine computes what it stands for: its golden rows.
 
     For an exported model: run the images of its certificate again, and compare.
     """
@@ -580,12 +585,12 @@ def repair_command(
 @_command("info", "Example: onepass info photos.resnet50.h5")
 def info_command(
     file: Annotated[
-        Path | None, Argument(help="Feature file or head file; by default the feature file in this folder.")
+        Path | None, Argument(help="Any file of onepass; by default the feature file in this folder.")
     ] = None,
     summary: Annotated[bool | None, Option("--summary", help="Show a head as Keras's model.summary().")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a feature file or a head file holds and where it came from."""
+    """Show what a file holds and where it came from."""
     options = _given(locals())
     from onepass import info
 
@@ -670,11 +675,10 @@ def _flag(name: str, *value: object) -> str:
 
 def _named(paths: Sequence[Path]) -> Iterator[Path]:
     """The paths, and for - those that stand on stdin, one per line."""
+    from onepass.extract import listed_names
+
     for path in paths:
-        if str(path) == "-" and sys.stdin:
-            yield from (Path(name) for line in sys.stdin if (name := line.rstrip("\r\n")))
-        else:
-            yield path
+        yield from listed_names(sys.stdin.buffer) if str(path) == "-" and sys.stdin else (path,)
 
 
 def _progress(what: str, unit: str = "images") -> contextlib.AbstractContextManager[Callable[..., None]]:
@@ -685,19 +689,23 @@ def _progress(what: str, unit: str = "images") -> contextlib.AbstractContextMana
 
 def _show(result: Any, as_json: bool, *, all_skipped: bool = False) -> None:
     """Prints a result of the library: as JSON, or in its own words with what was skipped on stderr."""
+    from onepass.features.names import shown_in
+
     if as_json:
-        print(json.dumps(result.record(), indent=1))
+        print(json.dumps(shown_in(result.record()), indent=1))
     else:
         print(result)
         _print_skipped(getattr(result, "skipped", ()), all_of_them=all_skipped)
 
 
 def _print_skipped(skipped: Sequence[Any], *, all_of_them: bool = False) -> None:
-    shown = skipped if all_of_them else skipped[:_SHOWN]
-    for image in shown:
-        typer.echo(f"skipped {image.path}: {image.reason}", err=True)
-    if len(shown) < len(skipped):
-        typer.echo(f"... and {len(skipped) - len(shown)} more; --json lists them all", err=True)
+    from onepass.features.names import shown
+
+    named = skipped if all_of_them else skipped[:_SHOWN]
+    for image in named:
+        typer.echo(f"skipped {shown(image.path)}: {shown(image.reason)}", err=True)
+    if len(named) < len(skipped):
+        typer.echo(f"... and {len(skipped) - len(named)} more; --json lists them all", err=True)
 
 
 def _run(program: typer.Typer, name: str) -> None:

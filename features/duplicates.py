@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from onepass.features.file import FeatureFile
+from onepass.features.names import shown
 from onepass.features.splits import SPLITS
 
 
@@ -40,11 +41,12 @@ def describe_duplicates(groups: list[DuplicateGroup]) -> str:
     text = f"{copies} {'image is an exact copy' if copies == 1 else 'images are exact copies'} of another"
     across = [group for group in groups if len(group.splits) > 1]
     if across:
-        text += (
-            f"; {len(across)} of {len(groups)} groups in more than one split, such as {' = '.join(across[0].paths[:3])}"
-        )
+        text += f"; {len(across)} of {len(groups)} groups in more than one split, such as {_named(across[0])}"
     unclear = [group for group in groups if len(group.classes) > 1]
     if unclear:
-        first = " = ".join(unclear[0].paths[:3])
-        text += f"; {len(unclear)} of {len(groups)} groups in more than one class, such as {first}"
+        text += f"; {len(unclear)} of {len(groups)} groups in more than one class, such as {_named(unclear[0])}"
     return text
+
+
+def _named(group: DuplicateGroup) -> str:
+    return " = ".join(map(shown, group.paths[:3]))

@@ -6,6 +6,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from onepass.features.names import shown
+
+LINE = "\ue003"
+"""A new line in a message; any other would be part of a name, and is escaped."""
+
 # A parameter in a message: its name and, if there is one, its value between characters that no text of a user holds.
 _PARAMETER = re.compile("\ue000(\\w+)(?:\ue001(.*?))?\ue002", re.DOTALL)
 
@@ -46,7 +51,8 @@ class UserError(Exception):
     """Something the user can put right; the message says what was found, what was needed, what to do.
 
     Args:
-        message: Complete sentences; parameters are named by `opt`.
+        message: Complete sentences; parameters are named by `opt`. What names bring along of control characters is
+            escaped (see `names.shown`), so that a message is one line but for `LINE`.
         **facts: The values behind the message, each an attribute of the error.
 
     >>> error = OptionError(f"{opt.views} is 0; needed: 1 to 1000, such as {opt.views(8)}.", views=0)
@@ -67,7 +73,7 @@ class UserError(Exception):
             name, value = found.groups()
             return parameter(name) if value is None else parameter(name, ast.literal_eval(value))
 
-        return _PARAMETER.sub(spell, self.message)
+        return shown(_PARAMETER.sub(spell, self.message)).replace(LINE, "\n")
 
 
 class OnepassWarning(UserWarning):
@@ -124,6 +130,10 @@ class UnknownBackboneError(BackboneError, OptionError):
 
 class WeightsError(BackboneError):
     """Pretrained weights could not be downloaded, read, or do not fit the backbone."""
+
+
+class FileKindError(UserError):
+    """A file is of another kind than a command reads."""
 
 
 class HeadFileError(UserError):

@@ -8,6 +8,7 @@ import numpy as np
 from onepass.features.errors import DamagedHeaderError
 from onepass.features.file import FeatureFile
 from onepass.features.layout import PER_IMAGE, entry_checksums
+from onepass.features.names import shown
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Damage:
 
     def __str__(self) -> str:
         view = f", view {self.view}" if self.view else ""
-        return f"{self.part} of image {self.position}, {self.image}{view}" if self.image else self.part
+        return f"{self.part} of image {self.position}, {shown(self.image)}{view}" if self.image else self.part
 
 
 @dataclass(frozen=True)

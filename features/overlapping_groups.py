@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onepass.features.names import shown
 from onepass.features.splits import SPLITS
 from onepass.features.table import ImageTable
 
@@ -36,7 +37,7 @@ def find_overlapping_groups(table: ImageTable) -> list[OverlappingGroup]:
 
 def describe_overlapping_groups(found: list[OverlappingGroup]) -> str:
     """One line on the groups that lie in more than one split."""
-    first = f"{found[0].group} in {' and '.join(found[0].splits)}"
+    first = f"{shown(found[0].group)} in {' and '.join(found[0].splits)}"
     if len(found) == 1:
         return f"1 group lies in more than one split: {first}"
     return f"{len(found)} groups lie in more than one split, such as {first}"

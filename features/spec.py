@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from textwrap import indent
 from typing import Any, Self
 
-from onepass.features.errors import FeatureFileError, SpecMismatchError
+from onepass.features.errors import LINE, FeatureFileError, SpecMismatchError
 from onepass.features.tables import text_table
 
 _CHOICES = {
@@ -106,9 +106,9 @@ def require_equal_specs(left: Spec, right: Spec, *, left_name: str, right_name: 
     if "weights_hash" in differing and left.weights != right.weights:
         differing = {"weights": (left.weights, right.weights), **differing}
     rows = [("", left_name, right_name), *((name, _short(a), _short(b)) for name, (a, b) in differing.items())]
-    table = indent(text_table(rows), "  ")
+    table = indent(text_table(rows), "  ").replace("\n", LINE)
     raise SpecMismatchError(
-        f"{left_name} holds {left}; {right_name} needs {right}. They differ in:\n{table}\n{remedy}",
+        f"{left_name} holds {left}; {right_name} needs {right}. They differ in:{LINE}{table}{LINE}{remedy}",
         differences=differing,
     )
 

@@ -5,17 +5,20 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from onepass.features.names import safe_lines, shown
+
 Record = dict[str, Any]
 """Plain values by name, as JSON takes them."""
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as lines with aligned columns; rows may differ in length.
+    """Rows of cells as lines with aligned columns; rows may differ in length, and names are escaped (see `shown`).
 
     >>> print(text_table([["class", "n"], ["cats", "12"]]))
     class  n
     cats   12
     """
+    rows = [[shown(cell) for cell in row] for row in rows]
     columns = max((len(row) for row in rows), default=0)
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(columns)]
     return "\n".join(
@@ -105,10 +108,10 @@ def html_table(rows: Sequence[Sequence[str]], *, title: str = "") -> str:
     '<table><tr><th>class</th></tr><tr><td>cats &amp; dogs</td></tr></table>'
     """
     lines = [
-        "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>"
+        "<tr>" + "".join(f"<{tag}>{escape(shown(cell))}</{tag}>" for cell in row) + "</tr>"
         for tag, row in zip(["th"] + ["td"] * len(rows), rows, strict=False)
     ]
-    caption = f"<caption>{escape(title)}</caption>" if title else ""
+    caption = f"<caption>{escape(safe_lines(title))}</caption>" if title else ""
     return f"<table>{caption}{''.join(lines)}</table>"
 
 

@@ -1,4 +1,4 @@
-"""What a feature file or a head file holds, and where it came from."""
+"""What any file that onepass writes holds, and where it came from."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,10 +14,15 @@ from onepass.features import (
     only_feature_file,
 )
 from onepass.features.duplicates import describe_duplicates
-from onepass.features.errors import OptionError, opt
+from onepass.features.errors import FileKindError, OptionError, opt
+from onepass.features.names import Lines, shown
 from onepass.features.overlapping_groups import describe_overlapping_groups
 from onepass.features.tables import Record, html_table, plain, text_table
-from onepass.heads.saved_head import SavedHead, is_head, load_head
+from onepass.heads.export.certificate import ENDING, Certificate, beside
+from onepass.heads.file_kinds import WHOLE, FileKind, file_kind
+from onepass.heads.finetune.model_file import read_facts, tuned_model
+from onepass.heads.predict.exported import certificate_of
+from onepass.heads.saved_head import SavedHead, load_head
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Info:
     skipped: tuple[SkippedImage, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.title}\n{text_table(self.rows)}".rstrip()
+        return f"{shown(self.title)}\n{text_table(self.rows)}".rstrip()
 
     def _repr_html_(self) -> str:
         return html_table([["", ""], *self.rows], title=self.title)
@@ -58,30 +63,78 @@ class Summary:
 
     def record(self) -> dict[str, str]:
         """The same as plain values, for JSON."""
-        return {"summary": self.text}
+        return {"summary": Lines(self.text)}
 
 
 def info(file: str | Path | None = None, *, summary: bool = False) -> Info | Summary:
-    """Says what a feature file or a head file holds and where it came from.
+    """Says what a file holds and where it came from: a feature file, head, model or certificate.
 
     Args:
         file: By default the feature file in the current folder.
         summary: A head as `model.summary()` of Keras shows it instead.
 
     Raises:
+        FileKindError: It is no file that onepass writes.
         OptionError: A summary is asked for of a file that is no head.
-        FeatureFileError, HeadFileError: The file cannot be read.
+        UserError: The file is damaged.
 
     >>> info("photos.resnet50.h5")  # doctest: +SKIP
     """
     path = Path(file) if file is not None else only_feature_file()
-    if path.is_file() and is_head(path):
+    kind = file_kind(path)
+    if kind is FileKind.HEAD:
         head = load_head(path)
         return _summary(head) if summary else _of_head(head)
     if summary:
-        raise OptionError(f"{opt.summary} is for head files; {path} is none.", file=path)
-    with FeatureFile(path) as opened:
-        return _of_features(opened)
+        raise OptionError(f"{opt.summary} is for head files; {path} is {kind}.", file=path)
+    if kind in (FileKind.FEATURES, FileKind.MISSING):  # opening it says that it is missing
+        with FeatureFile(path) as opened:
+            return _of_features(opened)
+    if kind is FileKind.CERTIFICATE:
+        return _of_certificate(path, Certificate.read(path))
+    if kind in WHOLE:
+        return _of_model(path, kind)
+    raise FileKindError(f"{path} is {kind}; needed: a feature file, a head, a model or a certificate.", file=path)
+
+
+def _of_certificate(path: Path, proven: Certificate) -> Info:
+    model = path.with_name(path.name.removesuffix(ENDING))
+    facts = {"file": str(path), "kind": FileKind.CERTIFICATE.value, "model": str(model), **proven.record()}
+    return Info(f"{path}: {FileKind.CERTIFICATE}", facts, [["model", str(model)], *_proven(proven)])
+
+
+def _proven(proven: Certificate) -> list[list[str]]:
+    return [
+        ["format", f"{proven.to} in {proven.precision}, takes {proven.takes}"],
+        ["made of", f"{proven.head}, on {proven.spec}"],
+        ["classes", ", ".join(proven.class_names)],
+        ["proven on", str(proven)],
+        ["versions", plain(proven.versions)],
+        ["machine", plain(proven.machine)],
+    ]
+
+
+def _of_model(path: Path, kind: FileKind) -> Info:
+    """A fine-tuned or exported model, by the facts in it or by the certificate beside it."""
+    certified = beside(path, ENDING)
+    proven = Certificate.read(certified) if certified.exists() else None
+    if path.suffix not in (".keras", ".h5"):
+        proven = proven or certificate_of(path)
+        return Info(f"{path}: {kind}", {**_of_certificate(certified, proven).facts, "file": str(path)}, _proven(proven))
+    model = tuned_model(path)
+    scored = model.evaluation
+    facts = {**read_facts(path), "file": str(path), "kind": kind.value, "bytes": path.stat().st_size}
+    facts.pop("seen", None)
+    rows = [
+        ["classes", ", ".join(model.class_names)],
+        ["pixels and backbone", str(model.spec)],
+        ["parameters", plain(model.parameters)],
+        ["trained on", f"{len(model.seen)} images"],
+        *([["proven on", str(proven)]] if proven else []),
+        *([["without copies", str(scored.leak_free)]] if scored.leak_free else []),
+        *_provenance(model.trained_on),
+    ]
+    return Info(f"{path}: {kind}, {scored.measured_on} {scored}", facts, rows)
 
 
 def _summary(head: SavedHead) -> Summary:

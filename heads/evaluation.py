@@ -8,6 +8,7 @@ import numpy as np
 
 from onepass.features import FeatureFile
 from onepass.features.errors import TrainingError, opt
+from onepass.features.names import shown
 from onepass.features.tables import html_table, text_table
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.stats.intervals import wilson_interval
@@ -114,7 +115,7 @@ class Evaluation:
         few = [name for name, one in self.per_class.items() if one.n < FEW]
         if not few:
             return []
-        named = ", ".join(few[:5]) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
+        named = ", ".join(map(shown, few[:5])) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
         return [f"fewer than {FEW} images of {named}: what a line says of such a class hangs on single images"]
 
     def _repr_html_(self) -> str:

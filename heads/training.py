@@ -12,6 +12,7 @@ import numpy as np
 from onepass.extract import free_memory
 from onepass.features import FeatureFile, only_feature_file
 from onepass.features.errors import TrainingError
+from onepass.features.names import shown
 from onepass.features.places import require_place
 from onepass.features.progress import log, phase
 from onepass.features.tables import plain
@@ -51,7 +52,7 @@ class TrainedHead:
         head, scored = self.head, self.head.evaluation
         return "\n".join(
             [
-                f"{head.path}: {head.kind}, {scored.measured_on} {scored}, fitted in {self.seconds:.1f} s",
+                f"{shown(head.path)}: {head.kind}, {scored.measured_on} {scored}, fitted in {self.seconds:.1f} s",
                 f"parameters: {plain({name: plain(value) for name, value in head.parameters.items()})}",
                 scored.details(),
                 *([str(self.suggestion)] if self.suggestion else []),

@@ -22,7 +22,7 @@ from onepass.extract import verify
 from onepass.features import FeatureFile
 from onepass.features.errors import UserError
 from onepass.heads.export.certificate import Certificate
-from onepass.heads.finetune.model_file import is_model, tuned_model
+from onepass.heads.finetune.model_file import tuned_model
 from onepass.heads.saved_head import load_head
 
 MEMORY, SECONDS = 3 * 2**30, 20
@@ -101,7 +101,6 @@ def use_certificate(path: Path) -> None:
 
 
 def use_model(path: Path) -> None:
-    is_model(path)
     assert len(tuned_model(path).class_names) > 1
 
 

@@ -101,7 +101,7 @@ multiprocessing.Process.start = lambda self: asked.append(("process", self))
 
 
 def run_program(
-    *command: str, cwd: Path, stdin: str | None = None, **environment: str
+    *command: str, cwd: Path, stdin: str | bytes | None = None, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Runs a command (extract, train-head, compare-heads, fine-tune, onepass) as its program does, in this process.
 

@@ -82,6 +82,19 @@ class Backbone:
         """
         return decode_image(data, image_size=self.spec.image_size, resize=self.spec.resize)
 
+    def decoded(self, data: bytes, views: Sequence[int], augmentation: Augmentation | None) -> Decoded:
+        """The bytes of an image file as what the engine takes, for each of some views; see `decode`.
+
+        Raises:
+            UnreadableImageError: With the reason.
+        """
+        spec = self.spec
+        return decode(data, image_size=spec.image_size, resize=spec.resize, views=views, augmentation=augmentation)
+
+    def spare(self, threads: int) -> int:
+        """Decoded images that may wait for the engine, beside one per thread."""
+        return 3 * threads + 8
+
     def rows(self, images: np.ndarray) -> np.ndarray:
         """Rows of images already decoded and resized.
 
@@ -175,11 +188,10 @@ class Backbone:
                 raise UnreadableImageError(
                     f"no longer the file whose content was recorded; extract again with {opt.rehash}"
                 )
-            spec = self.spec
-            return decode(data, image_size=spec.image_size, resize=spec.resize, views=views, augmentation=recipe)
+            return self.decoded(data, views, recipe)
 
         def readable() -> Iterator[tuple[tuple[Key, int], np.ndarray]]:
-            for key, future in _ahead(files, decoded, threads, ahead=threads + (3 * threads + 8) // len(views)):
+            for key, future in _ahead(files, decoded, threads, ahead=threads + self.spare(threads) // len(views)):
                 try:
                     pixels, thumbnail = future.result()
                 except UnreadableImageError as error:

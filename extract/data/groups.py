@@ -13,6 +13,7 @@ from onepass.extract.data.group_table import read_table, two_groups
 from onepass.features import ImageTable
 from onepass.features.errors import DataError, OptionError, opt
 from onepass.features.groups import NO_CONTENT
+from onepass.features.names import spellings
 
 Groups = str | Path | Mapping[str, str]
 """A CSV file with the columns path and group, or the same as a mapping."""
@@ -101,7 +102,8 @@ class GroupRule:
         found: dict[str, str] = {}
         unknown = []
         for name, group in self.table.items():
-            matching = [name] if name in there else named.get(name, [])
+            candidates = ([one] if one in there else named.get(one, []) for one in spellings(name))
+            matching = next(filter(None, candidates), [])
             if len(matching) > 1:
                 raise DataError(
                     f"{self.name} names {name}, which is {_some(matching, 'file')}. Needed: the path from {root} on, "

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from onepass.features import SkippedImage
 from onepass.features.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", "")
@@ -40,6 +41,30 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
         for file in (walk_files(path) if os.path.isdir(path) else [path])  # noqa: PTH112 (which never raises)
         if file == path or file.suffix.lower() in IMAGE_SUFFIXES
     )
+
+
+def named_images(paths: Iterable[Path]) -> Iterator[Path | SkippedImage]:
+    """Like `find_images`, but nothing that was named is passed over in silence.
+
+    Yields:
+        Image files; what is none by its name, or a folder without any, as a `SkippedImage` with the reason.
+    """
+    for path in paths:
+        if not os.path.isdir(path):  # noqa: PTH112 (which never raises)
+            yield path
+            continue
+        found = False
+        for file in walk_files(path):
+            is_image = file.suffix.lower() in IMAGE_SUFFIXES
+            found = found or is_image
+            yield file if is_image else SkippedImage(str(file), not_an_image(file))
+        if not found:
+            yield SkippedImage(str(path), "a folder without images")
+
+
+def not_an_image(path: Path) -> str:
+    """Why a file is not read."""
+    return f"not an image by its name ({path.suffix})"
 
 
 def watch_folder(folder: Path, *, interval: float = 1.0) -> Iterator[list[Path]]:

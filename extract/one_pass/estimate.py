@@ -19,6 +19,7 @@ from onepass.extract.one_pass.run import ExtractionSettings, prepared
 from onepass.extract.pixels.decode import decode, read_bytes
 from onepass.features.errors import DataError, UnreadableImageError
 from onepass.features.layout import ROW_DTYPES
+from onepass.features.names import shown
 from onepass.features.progress import duration, phase
 from onepass.features.thumbnails import SIDE
 
@@ -69,7 +70,7 @@ class Estimate:
         views = f" x {self.views} views" if self.views > 1 else ""
         return "\n".join(
             [
-                f"{self.path}: {self.images} images{views}, {self.to_compute} to compute",
+                f"{shown(self.path)}: {self.images} images{views}, {self.to_compute} to compute",
                 f"time    {duration(self.seconds)} at {self.rate:.1f} views/s",
                 f"disk    {self.disk / 1e6:,.1f} MB",
                 f"memory  {self.memory / 1e6:,.0f} MB",

@@ -1,6 +1,6 @@
-"""Rows of labelled images for one use, such as scoring a head; they go into no file."""
+"""Rows of labelled images for one use, such as scoring a head; they go into no feature file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +8,11 @@ import numpy as np
 
 from onepass.extract.backbones.backbone import Backbone
 from onepass.extract.data.folders import scan_folder
-from onepass.features import SkippedImage, rows_to_score
+from onepass.extract.pixels.image_files import image_root
+from onepass.features import FeatureFile, ImageTable, SkippedImage, rows_to_score
 from onepass.features.errors import DataError
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def rows_of_folder(
     class_names: tuple[str, ...],
     seed: int = 0,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> FolderRows:
     """Computes the rows of labelled images for one use, such as scoring a head.
 
@@ -65,18 +68,72 @@ def rows_of_folder(
             "Rename the class folders, or train a head on these images."
         )
     chosen, part = rows_to_score(table.splits, table.content_hashes, part, drawn=scan.drawn, seen=seen)
-    reasons: dict[int, str] = {}
-    files = [(int(i), scan.root / table.paths[i]) for i in chosen]
-    rows: dict[int, np.ndarray] = {}
-    for position, views in backbone.stream(files, on_skip=reasons.__setitem__, workers=workers):
-        rows[position] = views[0]
+    return _computed(table, scan.root, chosen, part, backbone, workers, progress)[0]
+
+
+def rows_of_images(
+    file: FeatureFile,
+    positions: np.ndarray,
+    backbone: Backbone,
+    *,
+    part: str,
+    data: Sequence[Path] = (),
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[FolderRows, np.ndarray]:
+    """Computes the rows of images of a feature file by another backbone than that of the file.
+
+    Args:
+        file: What knows the images; its rows are not read.
+        positions: (n,) of the images.
+        backbone: What computes the rows.
+        part: What to call these images.
+        data: Where the image folders lie now; by default where they were.
+        workers: Decoding threads.
+        progress: Called with (images done, images to do).
+
+    Returns:
+        The rows, and the (m,) positions of the images that could be read and are still what they were.
+
+    Raises:
+        DataError: The image folder is gone.
+    """
+    return _computed(file.table, image_root(file, data), positions, part, backbone, workers, progress, verify=True)
+
+
+def _computed(
+    table: ImageTable,
+    root: Path,
+    positions: np.ndarray,
+    part: str,
+    backbone: Backbone,
+    workers: int | None,
+    progress: Progress | None,
+    *,
+    verify: bool = False,
+) -> tuple[FolderRows, np.ndarray]:
+    """Each content is computed once; images of one content share its row, or the reason why it has none."""
+    keys = {int(i): _key(table, int(i)) for i in np.sort(positions)}
+    files = {key: table.file(i, root) for i, key in keys.items()}
+    reasons: dict[bytes, str] = {}
+    rows: dict[bytes, np.ndarray] = {}
+    stream = backbone.stream(files.items(), on_skip=reasons.__setitem__, workers=workers, verify=verify)
+    for key, views in stream:
+        rows[key] = views[0]
         if progress:
             progress(len(rows), len(files))
-    order = sorted(rows)
-    return FolderRows(
-        x=np.array([rows[i] for i in order], np.float32).reshape(len(order), backbone.spec.width),
-        y=table.labels[order].astype(np.int64),
+    read = np.array([i for i, key in keys.items() if key in rows], np.int64)
+    found = FolderRows(
+        x=np.array([rows[keys[int(i)]] for i in read], np.float32).reshape(len(read), backbone.spec.width),
+        y=table.labels[read].astype(np.int64),
         class_names=table.class_names,
         part=part,
-        skipped=[SkippedImage(table.paths[i], reasons[i]) for i in sorted(reasons)],
+        skipped=[SkippedImage(table.paths[i], reasons[key]) for i, key in keys.items() if key in reasons],
     )
+    return found, read
+
+
+def _key(table: ImageTable, position: int) -> bytes:
+    """The content of an image; of one that was not read, its path."""
+    content = table.content_hashes[position]
+    return content.tobytes() if content.any() else table.paths[position].encode(errors="surrogateescape")

@@ -14,6 +14,7 @@ from onepass.features.drift import Drift
 from onepass.features.duplicates import DuplicateGroup, describe_duplicates, find_duplicates
 from onepass.features.errors import DataError
 from onepass.features.groups import group_ids
+from onepass.features.names import shown
 from onepass.features.overlapping_groups import describe_overlapping_groups
 
 
@@ -31,6 +32,7 @@ class Extraction:
         reused: Images whose row was there already, or belongs to an image of the same content.
         dropped: Contents that the file had rows of and that are no longer in the folder.
         skipped: Files without a row, with the reason.
+        undone: Those of them that can still get one: their files changed or vanished while the pass ran.
         duplicates: Images that are exact copies of each other.
         near_copies: Images that show the same picture as another one, but are not equal to it byte for byte.
         thumbnails: Images that had their rows and were read again for the thumbnail that they lacked.
@@ -55,6 +57,7 @@ class Extraction:
     reused: int
     dropped: int
     skipped: list[SkippedImage]
+    undone: list[SkippedImage]
     duplicates: list[DuplicateGroup]
     near_copies: int
     thumbnails: int
@@ -86,6 +89,7 @@ class Extraction:
             "dropped": self.dropped,
             "skipped": len(self.skipped),
             "skipped_images": [asdict(image) for image in self.skipped],
+            "undone": len(self.undone),
             "duplicates": [asdict(group) for group in self.duplicates],
             "near_copies": self.near_copies,
             "thumbnails": self.thumbnails,
@@ -103,15 +107,18 @@ class Extraction:
         }
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{name} {count}" for name, count in self.classes.items())
+        counts = ", ".join(f"{shown(name)} {count}" for name, count in self.classes.items())
         views = f" x {self.views} views" if self.views > 1 else ""
         lines = [
-            f"{self.path}: {self.images} images{views}, {len(self.classes)} classes ({counts})",
+            f"{shown(self.path)}: {self.images} images{views}, {len(self.classes)} classes ({counts})",
             (
                 f"{self.computed} computed, {self.reused} reused, {len(self.skipped)} skipped in {self.seconds:.1f} s "
                 f"({self.images_per_second:.1f} images/s, {self.engine} {self.precision})"
             ),
         ]
+        if self.undone:
+            gone = "changed or vanished while the pass ran; run the same command again"
+            lines.append(f"NOT DONE: {len(self.undone)} of the images {gone}")
         if self.dropped:
             lines.append(f"rows dropped, because their images are no longer in the folder: {self.dropped}")
         if cost := self.quantisation:
@@ -125,7 +132,9 @@ class Extraction:
             lines.append(describe_duplicates(self.duplicates))
         if self.near_copies:
             are = "image shows the picture" if self.near_copies == 1 else "images show the pictures"
-            lines.append(f"{self.near_copies} further {are} of another (`onepass inspect {self.path}` lists them)")
+            lines.append(
+                f"{self.near_copies} further {are} of another (`onepass inspect {shown(self.path)}` lists them)"
+            )
         if self.thumbnails:
             lines.append(f"{self.thumbnails} images were read again, for thumbnails that the file lacked")
         if self.without_thumbnail:
@@ -174,6 +183,7 @@ def report(job: Job, done: Computed, *, drift: Drift | None, seconds: float) -> 
         computed_rows=done.rows,
         reused=images - done.computed,
         skipped=skipped,
+        undone=done.left,
         duplicates=duplicates,
         near_copies=near,
         thumbnails=done.thumbnails,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,7 @@ from onepass.extract.one_pass.copies import keep_copies
 from onepass.extract.one_pass.golden_check import check_joining_rows, record_drift
 from onepass.extract.one_pass.report import Extraction, report
 from onepass.extract.one_pass.resolve import Job, PassOptions, PassSettings, output_path, require_possible, resolve
-from onepass.features import FeatureFile
+from onepass.features import FeatureFile, OnepassWarning
 from onepass.features.lock import writer_lock
 from onepass.features.progress import log, phase
 from onepass.features.writer import RowWriter, write_feature_file
@@ -45,7 +46,11 @@ def extract_features(
     >>> extract_features("photos/", "resnet50", views=8)  # doctest: +SKIP
     PosixPath('photos.resnet50.h5')
     """
-    return run_extraction(data, backbone, progress=progress, **settings).path
+    done = run_extraction(data, backbone, progress=progress, **settings)
+    if done.undone:
+        told = f"{len(done.undone)} of the images changed or vanished while the pass ran; extract again"
+        warnings.warn(told, OnepassWarning, stacklevel=2)
+    return done.path
 
 
 def run_extraction(

@@ -159,9 +159,7 @@ class LabelledPixels(ImageFiles):
         augmentation: str | None = None,
         workers: int | None = None,
     ) -> None:
-        root = image_folders(list(data))[1] if data else Path(str(file.provenance.get("data")))
-        if not root.is_dir():
-            raise DataError(f"the images of {file.path} are not in {root} any more. Say where with {opt.data}.")
+        root = image_root(file, data)
         table, spec = file.table, file.spec
         super().__init__(
             lambda image: table.file(image, root),
@@ -171,3 +169,19 @@ class LabelledPixels(ImageFiles):
             augmentation=augmentation,
             workers=workers,
         )
+
+
+def image_root(file: FeatureFile, data: Sequence[Path] = ()) -> Path:
+    """The folder that the paths of a feature file's images are relative to.
+
+    Args:
+        file: The feature file.
+        data: Where the image folders lie now; by default where they were.
+
+    Raises:
+        DataError: It is gone.
+    """
+    root = image_folders(list(data))[1] if data else Path(str(file.provenance.get("data")))
+    if not root.is_dir():
+        raise DataError(f"the images of {file.path} are not in {root} any more. Say where with {opt.data}.")
+    return root

@@ -17,6 +17,7 @@ from onepass.features import FeatureFile, ImageTable, SkippedImage, only_feature
 from onepass.features.errors import DataError, FeatureFileError, opt
 from onepass.features.integrity import Integrity, check_file
 from onepass.features.lock import writer_lock
+from onepass.features.names import shown
 from onepass.features.writer import RowWriter, write_feature_file
 
 DROPPED = "its row was damaged or missing and was dropped by repair"
@@ -53,9 +54,9 @@ class Repair:
 
     def __str__(self) -> str:
         if not self.damage and not self.missing:
-            return f"{self.path}: nothing to repair"
+            return f"{shown(self.path)}: nothing to repair"
         return (
-            f"{self.path}: {self.damage} damaged, {self.missing} missing; {self.computed} images computed, "
+            f"{shown(self.path)}: {self.damage} damaged, {self.missing} missing; {self.computed} images computed, "
             f"{self.dropped} dropped, {len(self.left)} still to do"
         )
 

@@ -12,6 +12,7 @@ from onepass.features import FeatureFile
 from onepass.features.drift import Drift
 from onepass.features.errors import UserError
 from onepass.features.integrity import Integrity, check_file
+from onepass.features.names import shown
 from onepass.features.progress import phase
 
 
@@ -57,7 +58,7 @@ class Verification:
     def __str__(self) -> str:
         found = self.integrity
         lines = [
-            f"{found.path}: {self.verdict}",
+            f"{shown(found.path)}: {self.verdict}",
             (
                 f"{found.committed} of {found.images} images complete and intact, {found.pending} to do, "
                 f"{found.skipped} skipped"
@@ -71,7 +72,7 @@ class Verification:
         if found.header_damaged:
             lines.append("Nothing in it can be believed: delete it and extract again.")
         elif self.verdict in ("damaged", "incomplete"):
-            lines.append(f"Repair it with: onepass repair {found.path}")
+            lines.append(f"Repair it with: onepass repair {shown(found.path)}")
         return "\n".join(lines)
 
 

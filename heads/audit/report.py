@@ -11,6 +11,7 @@ import numpy as np
 from onepass.features import DuplicateGroup, SkippedImage
 from onepass.features.duplicates import describe_duplicates
 from onepass.features.errors import OptionError
+from onepass.features.names import shown
 from onepass.features.tables import text_table
 from onepass.features.thumbnails import LEAST
 
@@ -33,7 +34,7 @@ class InspectedImage:
     label: str
 
     def __str__(self) -> str:
-        return f"{self.path} ({self.split})"
+        return f"{shown(self.path)} ({self.split})"
 
 
 @dataclass(frozen=True)
@@ -186,10 +187,10 @@ class Inspection:
             OptionError: The file exists already or cannot be written.
         """
         try:
-            with open(path, "x", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            with open(path, "x", newline="", encoding="utf-8") as file:
                 table = csv.writer(file)
                 table.writerow(["kind", "path", "split", "class", "other", "value", "reason"])
-                table.writerows(self.findings())
+                table.writerows(map(shown, line) for line in self.findings())
         except FileExistsError:
             raise OptionError(
                 f"{path} exists and is not overwritten. Choose another name, or delete it.", path=path
@@ -205,7 +206,8 @@ def _columns(image: InspectedImage) -> tuple[str, str, str]:
 def _counts(found: Inspection) -> Iterator[str]:
     classes = list(next(iter(found.counts.values())))
     images = sum(sum(counts.values()) for counts in found.counts.values())
-    yield f"{found.path}: {images} images, {len(classes)} classes, the largest {found.imbalance:.1f} times the smallest"
+    largest = f"the largest {found.imbalance:.1f} times the smallest"
+    yield f"{shown(found.path)}: {images} images, {len(classes)} classes, {largest}"
     if found.pending:
         one = found.pending == 1
         yield (

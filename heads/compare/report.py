@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from onepass.features.errors import OptionError, opt
+from onepass.features.names import shown
 from onepass.features.tables import fitted_table, html_table
 from onepass.heads.stats.intervals import Difference
 from onepass.heads.stats.metrics import HIGHER_IS_BETTER
@@ -181,7 +182,7 @@ class HeadsComparison:
             curve = ", ".join(f"{s:.3f} with {m}" for m, s in zip(forecast.sizes, forecast.scores, strict=True))
             lines.append(f"{name}: {curve} training images; {forecast}")
         if self.saved:
-            lines.append(f"{self.cheapest.name} is in {self.saved}")
+            lines.append(f"{self.cheapest.name} is in {shown(self.saved)}")
         if self.leak_free:
             copies = "1 image is a copy" if self.copies == 1 else f"{self.copies} images are copies"
             lines.append(

@@ -14,6 +14,12 @@ from onepass.features.tables import Record
 from onepass.heads.schema import require_kinds
 
 FORMAT, VERSION = "onepass-certificate", 1
+SUFFIXES = {"keras": ".keras", "h5": ".h5", "savedmodel": "", "onnx": ".onnx", "openvino": ".xml", "tflite": ".tflite"}
+"""Format -> ending of its file; a savedmodel is a folder."""
+
+ENDING = ".certificate.json"
+"""What follows a model's whole name."""
+
 TAKES = ("pixels", "images", "bytes")
 RESIZES = ("squash", "crop", "pad", "keras")
 _LARGEST_SIDE = 2048
@@ -64,6 +70,9 @@ class Certificate:
         class_names: In the order of the probabilities.
         versions: Of everything that took part.
         machine: Processor and cores.
+        trained_on: Where the training rows came from, as in a head file; and
+        seen: first 8 bytes of the SHA-256 of every training image, hexadecimal, one behind the other. Certificates of
+            onepass 0.1 know neither.
     """
 
     to: str
@@ -91,6 +100,8 @@ class Certificate:
     machine: dict[str, Any]
     ties: list[int] = field(default_factory=list)
     tie_gap: float = 0.0
+    trained_on: dict[str, Any] = field(default_factory=dict)
+    seen: str = ""
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -161,6 +172,9 @@ class Certificate:
             raise ValueError(f"{expected.shape} probabilities for {n} images and {k} classes")
         if not set(found.ties) <= set(range(n)) or not 0 <= found.tie_gap <= 1:
             raise ValueError(f"ties {str(found.ties)[:40]} within {found.tie_gap}")
+        bytes.fromhex(found.seen)
+        if len(found.seen) % 16:
+            raise ValueError("half a hash of a training image")
         if len(found.interval) != 2 or not np.isfinite(expected).all():
             raise ValueError("numbers that are not finite")
         return found
@@ -186,3 +200,38 @@ def hashes_of(path: Path) -> dict[str, str]:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def beside(path: Path, ending: str) -> Path:
+    """Where something about a model lies: behind its whole name."""
+    return path.with_name(path.name + ending)
+
+
+def require_certified(path: Path, certificate: Certificate) -> None:
+    """Refuses a model that is not the one a certificate is about.
+
+    Raises:
+        CertificateError: It is missing, cannot be read, or differs.
+    """
+    if certificate.to not in SUFFIXES:
+        raise CertificateError(
+            f"the certificate is of a format {certificate.to!r}; needed: one of {', '.join(SUFFIXES)}. It is damaged, "
+            "or of a newer onepass."
+        )
+    if not path.exists():
+        raise CertificateError(f"there is no model {path}. `onepass export` writes one.")
+    try:
+        if not (path.is_dir() or path.is_file()):
+            raise OSError(0, "neither a file nor a folder")
+        here = hashes_of(path)
+    except OSError as error:
+        raise CertificateError(f"{path} may not be read: {error.strerror}.") from None
+    # A file may have been renamed; what lies in a folder may not.
+    renamed = certificate.to != "savedmodel" and sorted(here.values()) == sorted(certificate.files.values())
+    if here != certificate.files and not renamed:
+        names = sorted(here.keys() | certificate.files.keys())
+        differing = [name for name in names if here.get(name) != certificate.files.get(name)]
+        raise CertificateError(
+            f"{path} is not the model that was certified, so it was not loaded: {differing[0]} differs. Export it "
+            "again, or give the certificate that lies beside it."
+        )

@@ -24,7 +24,7 @@ NOISE = 1e-4
 _ALIKE = 1.0
 """Mean difference of pixels, of 255 levels, up to which two ways of reading a file count as the same picture."""
 
-_ENCODED = (b"\xff\xd8\xff", b"\x89PNG")
+ENCODED = (b"\xff\xd8\xff", b"\x89PNG")
 """How JPEG and PNG files begin."""
 
 
@@ -58,7 +58,7 @@ class HeldOut:
             return np.stack([self.images.whole(position) for position in positions.tolist()])
         files = [self.images.data(position) for position in positions.tolist()]
         for i, file in zip(some, files, strict=True):
-            if not file.startswith(_ENCODED):
+            if not file.startswith(ENCODED):
                 raise ExportError(
                     f"{self.paths[i]} is neither JPEG nor PNG, which is all that a model of encoded files reads. Leave "
                     f"{opt.takes_bytes} out."

@@ -3,18 +3,21 @@
 To be used within `plain_keras()`. What a format needs beyond TensorFlow is imported when it is asked for.
 """
 
+import contextlib
+import io
 import json
+import warnings
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from onepass.extract import Tensor, import_nncf, import_openvino
-from onepass.features.errors import OptionError
+from onepass.extract import Tensor, import_nncf, import_openvino, quiet_stderr
+from onepass.features.errors import ExportError, OptionError, UserError
 from onepass.heads.export.equivalence import Runtime
 from onepass.heads.export.inference_model import WholeModel
 from onepass.heads.finetune.model_file import load_model, save_model
@@ -256,3 +259,24 @@ def _needed(module: str, name: str) -> Any:
         raise OptionError(
             f'{name} needs {error.name.replace("_", "-")}, which is not installed. Run: pip install "onepass[{name}]".'
         ) from None
+
+
+@contextlib.contextmanager
+def running(what: str) -> Iterator[None]:
+    """Other people's converters and runtimes: kept quiet, and whatever they raise becomes one error.
+
+    Raises:
+        ExportError: Naming what failed.
+    """
+    try:
+        with quiet_stderr(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                yield
+            except UserError:
+                raise
+            except Exception as error:
+                reason = (str(error).strip().splitlines() or [""])[0][:300]
+                raise ExportError(f"{what} cannot be had: {type(error).__name__}: {reason}") from error
+    except ExportError as error:
+        raise error from None

@@ -1,12 +1,9 @@
 """From a head to a model file in a given format, kept only if it was proven from image files."""
 
-import contextlib
-import io
 import os
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -15,23 +12,22 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from onepass.extract import check_running, machine, plain_keras, quiet_stderr
+from onepass.extract import check_running, machine, plain_keras
 from onepass.features import FeatureFile
-from onepass.features.errors import ExportError, OptionError, UserError, opt
+from onepass.features.errors import ExportError, OptionError, opt
+from onepass.features.names import shown
 from onepass.features.progress import phase
 from onepass.features.tables import Record
 from onepass.heads.export.card import model_card
-from onepass.heads.export.certificate import Certificate, hashes_of
+from onepass.heads.export.certificate import ENDING, SUFFIXES, Certificate, beside, hashes_of
 from onepass.heads.export.equivalence import HeldOut, Proof, Steps, latencies, prove
 from onepass.heads.export.export_source import ExportInputs, ExportSource, is_whole
-from onepass.heads.export.formats import Format, format_of
+from onepass.heads.export.formats import Format, format_of, running
 from onepass.heads.export.inference_model import WholeModel
-from onepass.heads.finetune.model_file import is_whole_model, tuned_model
+from onepass.heads.file_kinds import FileKind, classifier_file
+from onepass.heads.finetune.model_file import tuned_model
 from onepass.heads.predict.nearest import training_file
 from onepass.heads.saved_head import SavedHead, load_head
-
-SUFFIXES = {"keras": ".keras", "h5": ".h5", "savedmodel": "", "onnx": ".onnx", "openvino": ".xml", "tflite": ".tflite"}
-"""Format -> ending of its file; a savedmodel is a folder."""
 
 _ALL = ("float32", "float16", "int8")
 PRECISIONS = {**dict.fromkeys(SUFFIXES, ("float32",)), "openvino": _ALL, "tflite": _ALL}
@@ -55,12 +51,12 @@ class Exported:
     certificate: Certificate
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.certificate}"
+        return f"{shown(self.path)}: {self.certificate}"
 
     def record(self) -> Record:
         """As JSON takes it, without what is said of single images."""
         facts = self.certificate.record()
-        del facts["expected"], facts["labels"]
+        del facts["expected"], facts["labels"], facts["seen"]
         return {"path": str(self.path), **facts, "images": len(facts["images"])}
 
 
@@ -116,7 +112,7 @@ def export(
     """
     _check_options(to, **{name: value for name, value in options.items() if name != "out"})
     check_running(workers=workers, data=data, weights=weights)
-    head = model if isinstance(model, SavedHead) else _opened(Path(model))
+    head = model if isinstance(model, SavedHead) else _opened(model)
     _checked_place(head, to, options.get("out"))
     with FeatureFile(features or training_file(head)) as file:
         folders = [Path(data)] if isinstance(data, str | Path) else [Path(folder) for folder in data]
@@ -124,8 +120,17 @@ def export(
         return export_model(head, file, inputs, to=to, **options)
 
 
-def _opened(path: Path) -> SavedHead:
-    return tuned_model(path) if is_whole_model(path) else load_head(path)
+def _opened(model: str | Path) -> SavedHead:
+    path, kind = classifier_file(model)
+    if kind is FileKind.HEAD:
+        return load_head(path)
+    if path.suffix not in (".keras", ".h5"):
+        raise ExportError(
+            f"{path} is an exported model in a format that cannot be turned into another. Export the head file, or the "
+            "model that fine-tune wrote, instead.",
+            path=path,
+        )
+    return tuned_model(path)
 
 
 def export_model(
@@ -159,7 +164,7 @@ def export_model(
             with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as name:
                 made = Path(name) / path.name
                 certificate = candidate.proven(made, path)
-                certificate.write(beside(made, ".certificate.json"))
+                certificate.write(beside(made, ENDING))
                 card = model_card(head, certificate, path.name)
                 beside(made, ".md").write_text(card, encoding="utf-8", errors="backslashreplace")
                 _keep(made.parent, _parts(path, to))
@@ -243,6 +248,8 @@ class _Candidate:
             class_names=list(head.class_names),
             versions={name: version(name) for name in (*_PACKAGES, kind.runtime)},
             machine=machine(),
+            trained_on=head.trained_on,
+            seen=head.seen.tobytes().hex(),
         )
 
     def _refusal(self, path: Path, proof: Proof, steps: Steps) -> str:
@@ -267,32 +274,6 @@ def _safe_names() -> Any:
     import tensorflow as tf
 
     return tf.name_scope("onepass")
-
-
-def beside(path: Path, ending: str) -> Path:
-    """Where something about a model lies: behind its whole name."""
-    return path.with_name(path.name + ending)
-
-
-@contextlib.contextmanager
-def running(what: str) -> Iterator[None]:
-    """Other people's converters and runtimes: kept quiet, and whatever they raise becomes one error.
-
-    Raises:
-        ExportError: Naming what failed.
-    """
-    try:
-        with quiet_stderr(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                yield
-            except UserError:
-                raise
-            except Exception as error:
-                reason = (str(error).strip().splitlines() or [""])[0][:300]
-                raise ExportError(f"{what} cannot be had: {type(error).__name__}: {reason}") from error
-    except ExportError as error:
-        raise error from None
 
 
 def _checked_place(head: SavedHead, to: str, out: str | Path | None) -> Path:
@@ -332,7 +313,7 @@ def _keep(folder: Path, parts: list[Path]) -> None:
 def _parts(path: Path, to: str) -> list[Path]:
     """All that lies where a model is, the certificate last: with it the model is complete."""
     weights = [path.with_suffix(".bin")] if to == "openvino" else []
-    return [*weights, path, beside(path, ".md"), beside(path, ".certificate.json")]
+    return [*weights, path, beside(path, ".md"), beside(path, ENDING)]
 
 
 def _check_options(

@@ -8,11 +8,11 @@ import numpy as np
 
 from onepass.extract import ImageFiles, plain_keras
 from onepass.features.errors import CertificateError, DataError, opt
+from onepass.features.names import shown
 from onepass.features.tables import Record
-from onepass.heads.export.certificate import Certificate, Latency, hashes_of, told_ties
+from onepass.heads.export.certificate import ENDING, Certificate, Latency, beside, require_certified, told_ties
 from onepass.heads.export.equivalence import NOISE, HeldOut, latencies, prove
-from onepass.heads.export.formats import format_of
-from onepass.heads.export.run import SUFFIXES, beside, running
+from onepass.heads.export.formats import format_of, running
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class VerifiedExport:
         labels = f"{self.flips} labels differ ({self.max_flips} may){told_ties(self.ties, self.tie_gap)}"
         told = f"{self.images} images: {labels}, probabilities by"
         lines = [
-            f"{self.path}: the file that was certified",
+            f"{shown(self.path)}: the file that was certified",
             f"{told} {self.largest:.1e} at most; accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f})",
             ", ".join(speed),
         ]
@@ -90,23 +90,12 @@ def verify_export(
     >>> verify_export("photos.resnet50.mlp.onnx").verdict  # doctest: +SKIP
     'whole'
     """
-    proven = Certificate.read(Path(certificate) if certificate else certificate_beside(Path(model)))
+    proven = Certificate.read(Path(certificate) if certificate else beside(Path(model), ENDING))
     folders = [Path(data)] if isinstance(data, str | Path) else [Path(folder) for folder in data]
     files, found = ImageFiles.found_in(
         folders or [Path()], proven.content_hashes, image_size=proven.image_size, resize=proven.resize
     )
     return verify_model(model, proven, files, found)
-
-
-def certificate_beside(model: Path) -> Path:
-    """Where the certificate of a model lies."""
-    return beside(model, ".certificate.json")
-
-
-def looks_exported(path: Path) -> bool:
-    """True for what `export` writes: by its ending, as a folder, or by the certificate beside it."""
-    exported = path.suffix in (".keras", ".onnx", ".xml", ".tflite") or path.is_dir()
-    return exported or certificate_beside(path).is_file()
 
 
 def verify_model(model: str | Path, certificate: Certificate, images: ImageFiles, found: np.ndarray) -> VerifiedExport:
@@ -125,7 +114,7 @@ def verify_model(model: str | Path, certificate: Certificate, images: ImageFiles
         ExportError: The model cannot be loaded or run here.
     """
     path = Path(model)
-    _require_same(path, certificate)
+    require_certified(path, certificate)
     if not len(found):
         raise DataError(
             f"none of the {len(certificate.images)} images that {path} was certified with is here. Name the folders "
@@ -165,28 +154,3 @@ def verify_model(model: str | Path, certificate: Certificate, images: ImageFiles
         latency=speed,
         latency_then=certificate.latency,
     )
-
-
-def _require_same(path: Path, certificate: Certificate) -> None:
-    if certificate.to not in SUFFIXES:
-        raise CertificateError(
-            f"the certificate is of a format {certificate.to!r}; needed: one of {', '.join(SUFFIXES)}. It is damaged, "
-            "or of a newer onepass."
-        )
-    if not path.exists():
-        raise CertificateError(f"there is no model {path}. `onepass export` writes one.")
-    try:
-        if not (path.is_dir() or path.is_file()):
-            raise OSError(0, "neither a file nor a folder")
-        here = hashes_of(path)
-    except OSError as error:
-        raise CertificateError(f"{path} may not be read: {error.strerror}.") from None
-    # A file may have been renamed; what lies in a folder may not.
-    renamed = certificate.to != "savedmodel" and sorted(here.values()) == sorted(certificate.files.values())
-    if here != certificate.files and not renamed:
-        names = sorted(here.keys() | certificate.files.keys())
-        differing = [name for name in names if here.get(name) != certificate.files.get(name)]
-        raise CertificateError(
-            f"{path} is not the model that was certified, so it was not loaded: {differing[0]} differs. Export it "
-            "again, or give the certificate that lies beside it."
-        )

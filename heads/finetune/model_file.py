@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import NoneType
 
+import h5py
 import numpy as np
 
 from onepass.extract import Backbone, KerasModel, import_keras, quiet_stderr
@@ -38,7 +39,7 @@ def require_place(path: Path) -> None:
         OptionError: The name has another ending, or a file that is no model of `fine-tune` has it: a feature file, say.
     """
     require_writable(path, endings=[f".{name}" for name in FORMATS])
-    if path.exists() and (not is_model(path) or "kind" in read_facts(path)):  # which only export writes
+    if path.exists() and not _made_by_fine_tune(path):
         raise OptionError(
             f"{path} exists and is no model that fine-tune wrote; it is left alone. Choose another name with {opt.out}."
         )
@@ -63,8 +64,6 @@ def save_model(model: KerasModel, path: Path, facts: Record) -> None:
                 with zipfile.ZipFile(beside, "a") as archive:
                     archive.writestr(FACTS, json.dumps(facts))
             else:
-                import h5py
-
                 with h5py.File(beside, "a") as file:
                     file.attrs[FACTS] = json.dumps(facts)
     except OSError as error:
@@ -78,9 +77,7 @@ def read_facts(path: Path) -> Record:
         TrainingError: The file holds none.
     """
     try:
-        if path.suffix == ".h5":
-            import h5py
-
+        if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
                 return dict(json.loads(file.attrs[FACTS]))
         with zipfile.ZipFile(path) as archive:
@@ -91,17 +88,12 @@ def read_facts(path: Path) -> Record:
         raise TrainingError(f"{path} is no model that fine-tune or export wrote.") from None
 
 
-def is_whole_model(path: Path) -> bool:
-    """True for what fine-tune and export write for Keras; a head file may have any name."""
-    return path.suffix == ".keras" or (path.suffix == ".h5" and is_model(path))
-
-
-def is_model(path: Path) -> bool:
-    """True if fine-tune wrote the file."""
+def _made_by_fine_tune(path: Path) -> bool:
     try:
-        return "spec" in read_facts(path)
+        facts = read_facts(path)
     except TrainingError:
         return False
+    return "spec" in facts and "kind" not in facts  # which only export writes
 
 
 def load_model(path: Path) -> KerasModel:
@@ -128,8 +120,6 @@ def _require_no_lambda(path: Path) -> None:
     Raises:
         TrainingError: It holds one, or no model at all.
     """
-    import h5py
-
     try:
         with h5py.File(path, "r") as file:
             config = json.loads(file.attrs["model_config"])
@@ -150,10 +140,8 @@ def logits_of(path: Path) -> Record:
     """What `extract.load_backbone` takes to give the logits of a model as rows.
 
     Raises:
-        TrainingError: The file is no model that fine-tune wrote, is a legacy one, or lacks what is needed.
+        TrainingError: The file is no model that fine-tune or export wrote, or lacks what is needed.
     """
-    if path.suffix != ".keras":
-        raise TrainingError(f"{path} is in the legacy format, which only Keras reads. Predict with a .keras file.")
     facts = read_facts(path)
     with _known(path):
         spec = facts["spec"]
@@ -178,7 +166,6 @@ def tuned_model(path: Path) -> SavedHead:
         k = len(classes)
         if not 2 <= k <= _MOST_CLASSES:
             raise ValueError(f"{k} classes")
-        zeros, ones = np.zeros(k, np.float32), np.ones(k, np.float32)
         kept = "after" if report["kept"] == "fine-tuned" else "before"
         right, interval = report[kept]
         leak_free = _leak_free(report.get("without_copies"), kept)
@@ -190,7 +177,7 @@ def tuned_model(path: Path) -> SavedHead:
         seen = np.frombuffer(bytes.fromhex(facts.get("seen", "")), np.uint8).reshape(-1, 8)
         return SavedHead(
             kind=str(facts.get("kind", "fine-tuned")),
-            network=DenseNetwork(zeros, ones, (np.eye(k, dtype=np.float32),), (zeros,)),
+            network=DenseNetwork.identity(k),
             class_names=classes,
             spec=Spec.from_json(json.dumps(facts["spec"])),
             parameters=plan,
@@ -224,7 +211,19 @@ def as_head(path: Path, backbone: Backbone) -> SavedHead:
     with _known(path):
         if backbone.spec.width != len(found.class_names):
             raise ValueError(f"{backbone.spec.width} logits for {len(found.class_names)} classes")
-        return replace(found, spec=backbone.spec, golden=backbone.golden_rows()[None])
+        # The environments are those of the feature file, which say nothing of the model: so its golden rows are tried.
+        origin = {**found.trained_on, "environments": []}
+        return replace(found, spec=backbone.spec, trained_on=origin, golden=_golden(read_facts(path), backbone))
+
+
+def _golden(facts: Record, backbone: Backbone) -> np.ndarray:
+    """(1, g, k) float32 logits of the built-in test images, as they were; models of onepass 0.1 keep none."""
+    if "golden" not in facts:
+        return backbone.golden_rows()[None]
+    golden = np.array(facts["golden"], np.float32)[None]
+    if golden.shape[2:] != (backbone.spec.width,) or not np.isfinite(golden).all():
+        raise ValueError(f"golden rows of shape {golden.shape}")
+    return golden
 
 
 @contextlib.contextmanager

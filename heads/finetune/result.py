@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.features.errors import OptionError, opt
+from onepass.features.names import shown
 from onepass.features.tables import Record, html_table, text_table
 from onepass.heads.finetune.joined import Agreement
 from onepass.heads.stats.decision import Decision, best_epoch, is_better
@@ -176,7 +177,7 @@ class FineTuned:
         lines.append(f"better: {self.verdict}")
         if self.advice:
             lines.append(f"stopped early: {self.advice}")
-        lines.append(f"kept:   the {self.kept} model" + (f", {self.path}" if self.path else "; no file written"))
+        lines.append(f"kept:   the {self.kept} model" + (f", {shown(self.path)}" if self.path else "; no file written"))
         return "\n".join([*lines, text_table(self._rows())])
 
     def _rows(self) -> list[list[str]]:

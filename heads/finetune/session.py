@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onepass.extract import decode_image, golden_images
 from onepass.features import FeatureFile
 from onepass.features.errors import FeatureFileError, TrainingError, opt
 from onepass.features.progress import log, phase
@@ -203,7 +204,7 @@ class Session:
             if not tuned:
                 self.trainer.reset()
                 joined = Joined.of(self.backbone, self.head.network)
-            save_model(joined.probabilities(of_layers=path.suffix == ".h5"), path, self._facts(result))
+            save_model(joined.probabilities(of_layers=path.suffix == ".h5"), path, self._facts(result, joined))
         try:
             result.write_history(path.with_suffix(".history.csv"))
             result.draw_history(path.with_suffix(".history.png"))
@@ -212,19 +213,27 @@ class Session:
         except OSError as error:
             raise TrainingError(f"cannot write the history beside {path}: {error}. The model is written.") from None
 
-    def _facts(self, result: FineTuned) -> Record:
+    def _facts(self, result: FineTuned, joined: Joined) -> Record:
         return {
             "format": "onepass-model",
             "version": 1,
             "class_names": list(self.file.class_names),
             "spec": asdict(self.file.spec),
-            "logits": self.joined.layers[-1].name,
+            "logits": joined.layers[-1].name,
+            **({"golden": self._golden_logits(joined)} if self.backbone.precision == "float32" else {}),
             "plan": {**asdict(self.plan), "precision": self.backbone.precision},
             "report": result.record(),
             "trained_on": self.head.trained_on,
             "seen": self.file.table.content_hashes[self.parts.train][:, :8].tobytes().hex(),
             "versions": {name: version(name) for name in ("onepass", "keras", "tensorflow")},
         }
+
+    def _golden_logits(self, joined: Joined) -> list[list[float]]:
+        """Logits of the built-in test images, to see later whether the model still computes the same."""
+        spec = self.file.spec
+        pixels = [decode_image(data, image_size=spec.image_size, resize=spec.resize) for data in golden_images()]
+        logits: list[list[float]] = np.asarray(joined.logits.predict_on_batch(np.stack(pixels)), np.float64).tolist()
+        return logits
 
 
 class _Feeds:

@@ -8,13 +8,21 @@ from typing import TypedDict, Unpack, overload
 
 import numpy as np
 
-from onepass.extract import Backbone, check_running, find_images, load_backbone, require_drawable
+from onepass.extract import Backbone, check_running, load_backbone, named_images, require_drawable
 from onepass.features import SkippedImage
 from onepass.features.errors import OptionError, UnreadableImageError, opt
+from onepass.features.names import shown
 from onepass.features.progress import phase
 from onepass.features.tables import Record, html_table
-from onepass.heads.finetune.model_file import as_head, is_whole_model, logits_of
+from onepass.heads.file_kinds import FileKind, classifier_file
+from onepass.heads.finetune.model_file import as_head, logits_of, tuned_model
 from onepass.heads.inference.out_of_distribution import require_alpha
+from onepass.heads.predict.exported import (
+    certificate_of,
+    certified_head,
+    exported_classifier,
+    legacy_classifier,
+)
 from onepass.heads.saved_head import SavedHead, load_head
 
 
@@ -33,8 +41,8 @@ class Prediction:
     unknown: bool | None = None
 
     def __str__(self) -> str:
-        named = "  ".join(f"{name} {probability:.3f}" for name, probability in self.top)
-        return f"{self.path}  {f'unknown ({named})' if self.unknown else named}"
+        named = "  ".join(f"{shown(name)} {probability:.3f}" for name, probability in self.top)
+        return f"{shown(self.path)}  {f'unknown ({named})' if self.unknown else named}"
 
     def record(self) -> Record:
         """The same as plain values, for JSON."""
@@ -133,7 +141,7 @@ def predict(
     """Classifies images with a trained head or a fine-tuned model, which bring their backbone along.
 
     Args:
-        head: Head file, `.keras` model that `fine_tune` or `export` wrote, or what `load_head` returned.
+        head: Head file, model that `fine_tune` or `export` wrote, its certificate, or what `load_head` returned.
         images: Image files and folders of them.
         **options: See `PredictionOptions` and `BackboneOptions`.
 
@@ -181,7 +189,7 @@ def predict_stream(
     ['new.png', 'more/0.png']
     """
     saved, backbone, settings = ready(head, options)
-    return answers(saved, backbone, find_images(map(Path, images)), settings)
+    return answers(saved, backbone, named_images(map(Path, images)), settings)
 
 
 def ready(head: str | Path | SavedHead, options: PredictOptions) -> tuple[SavedHead, Backbone, "Settings"]:
@@ -195,23 +203,40 @@ def ready(head: str | Path | SavedHead, options: PredictOptions) -> tuple[SavedH
 
 
 def load_classifier(head: str | Path | SavedHead, **options: Unpack[BackboneOptions]) -> tuple[SavedHead, Backbone]:
-    """A head with its backbone, from a head file or from a whole model, which is its own backbone.
+    """A head with its backbone: a head file, a fine-tuned or exported model, or what certifies one.
 
     Raises:
         OptionError: Weights are given for a whole model.
-        HeadFileError, TrainingError: It is no head and no model.
+        HeadFileError, TrainingError, CertificateError: It is no head and no model, or damaged.
+        ExportError: The runtime of an exported model cannot load it.
         BackboneError, WeightsError, SpecMismatchError, DriftError: The backbone cannot be had as it was.
     """
-    if isinstance(head, SavedHead) or not is_whole_model(Path(head)):
-        saved = head if isinstance(head, SavedHead) else load_head(head)
+    if isinstance(head, SavedHead):
+        return head, head.load_backbone(**options)
+    path, kind = classifier_file(head)
+    if kind is FileKind.HEAD:
+        saved = load_head(path)
         return saved, saved.load_backbone(**options)
     if options.get("weights"):
-        raise OptionError(
-            f"{opt.weights} does not go with a fine-tuned model, which brings its own weights.", head=head
-        )
-    path = Path(head)
-    backbone = load_backbone(**logits_of(path), engine=options.get("engine", "auto"))
-    return as_head(path, backbone), backbone
+        raise OptionError(f"{opt.weights} does not go with a whole model, which brings its own weights.", head=head)
+    if path.suffix == ".keras":
+        backbone = load_backbone(**logits_of(path), engine=options.get("engine", "auto"))
+        found = as_head(path, backbone)
+        found.check_rows_of(backbone, accept_drift=options.get("accept_drift", False))
+        return found, backbone
+    if path.suffix == ".h5":
+        return legacy_classifier(path)
+    return exported_classifier(path)
+
+
+def describe_classifier(head: str | Path | SavedHead) -> SavedHead:
+    """What is known of a head or a whole model, without loading what computes; errors as `load_classifier`."""
+    if isinstance(head, SavedHead):
+        return head
+    path, kind = classifier_file(head)
+    if kind is FileKind.HEAD:
+        return load_head(path)
+    return tuned_model(path) if path.suffix in (".keras", ".h5") else certified_head(path, certificate_of(path))
 
 
 def predict_images(
@@ -259,8 +284,10 @@ class Settings:
             require_alpha(self.unknown)
 
 
-def answers(head: SavedHead, backbone: Backbone, images: Iterable[Path], settings: Settings) -> Iterator[Answer]:
-    """`predict_images` for checked settings and a checked backbone."""
+def answers(
+    head: SavedHead, backbone: Backbone, images: Iterable[Path | SkippedImage], settings: Settings
+) -> Iterator[Answer]:
+    """`predict_images` for checked settings and a checked backbone; what is skipped already stays in its place."""
     is_unknown = None if settings.unknown is None else head.unknown_at(settings.unknown)
 
     def classify(path: Path, rows: np.ndarray) -> Prediction:
@@ -278,7 +305,7 @@ def answers(head: SavedHead, backbone: Backbone, images: Iterable[Path], setting
 
 
 def _in_order(
-    images: Iterable[Path],
+    images: Iterable[Path | SkippedImage],
     stream: Callable[..., Iterator[tuple[int, np.ndarray]]],
     classify: Callable[[Path, np.ndarray], Prediction],
 ) -> Iterator[Answer]:
@@ -287,9 +314,12 @@ def _in_order(
     paths: dict[int, Path] = {}
 
     def numbered() -> Iterator[tuple[int, Path]]:
-        for position, path in enumerate(images):
-            paths[position] = path
-            yield position, path
+        for position, image in enumerate(images):
+            if isinstance(image, SkippedImage):
+                ready[position] = image
+            else:
+                paths[position] = image
+                yield position, image
 
     def skip(position: int, reason: str) -> None:
         ready[position] = SkippedImage(str(paths.pop(position)), reason)

@@ -7,13 +7,15 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from onepass.extract import check_running, rows_of_folder
+from onepass.extract import Backbone, check_running, rows_of_folder, rows_of_images
 from onepass.features import FeatureFile, SkippedImage, only_feature_file
-from onepass.features.errors import OptionError, opt
+from onepass.features.errors import FileKindError, OptionError, opt
+from onepass.features.names import shown
 from onepass.features.splits import require_part_name
 from onepass.features.tables import Record, text_table
 from onepass.heads.evaluation import Answers, Classifier, Evaluation, evaluate_rows, match_labels, score
-from onepass.heads.predict.classify import BackboneOptions
+from onepass.heads.file_kinds import FileKind, classifier_file, file_kind
+from onepass.heads.predict.classify import BackboneOptions, load_classifier
 from onepass.heads.saved_head import SavedHead, load_head
 
 Progress = Callable[[int, int], None]
@@ -41,7 +43,7 @@ class EvaluationReport(Evaluation):
         rows = [["", *self.per_class], *([name, *map(str, row)] for name, row in self._by_class())]
         return "\n".join(
             [
-                f"{self.head} on {self.target} ({self.measured_on}): {super().__str__()}",
+                f"{shown(self.head)} on {shown(self.target)} ({self.measured_on}): {super().__str__()}",
                 self.details(),
                 "",
                 "confusion (rows: true class, columns: predicted)",
@@ -83,8 +85,10 @@ def evaluate(
     """Scores a head on labelled images, with a 95 % interval, and without copies of training images.
 
     Args:
-        head: Head file, what `load_head` returned, or any fitted classifier, which needs `rows`.
-        target: Feature file, or folder of class folders; by default the feature file in the current folder.
+        head: Head file, model that `fine_tune` or `export` wrote, its certificate, what `load_head` returned, or any
+            fitted classifier, which needs `rows`.
+        target: Feature file, or folder of class folders; by default the feature file in the current folder. A model
+            runs on the image files that a feature file knows.
         split: train, val, test, all, unseen, or auto: what was held out.
         rows: (n,) positions of the images of a feature file to score, instead of a split.
         trained: (m,) positions of the images that a classifier was trained on, to look for copies of them.
@@ -105,16 +109,58 @@ def evaluate(
     require_part_name(split)
     check_running(engine=options.get("engine"), workers=options.get("workers"), weights=options.get("weights"))
     if isinstance(head, str | Path):
-        head = load_head(head)
+        path, kind = classifier_file(head)
+        if kind is not FileKind.HEAD:
+            return _of_model(path, target, split, options)
+        head = load_head(path)
     if not isinstance(head, SavedHead):
         raise OptionError(f"a {type(head).__name__} is scored on rows of a feature file; needed: {opt.rows}.")
     if isinstance(target, FeatureFile):
         return _on_file(head, target, split)
-    path = Path(target) if target is not None else only_feature_file()
-    if path.is_dir():
-        return _on_folder(head, path, split, options)
-    with FeatureFile(path) as file:
+    on = _target(target)
+    if on.is_dir():
+        backbone = head.load_backbone(**_of_backbone(options))
+        return _on_folder(head, backbone, on, split, options)
+    with FeatureFile(on) as file:
         return _on_file(head, file, split)
+
+
+def _of_backbone(options: EvaluationOptions) -> Any:
+    return {name: value for name, value in options.items() if name in BackboneOptions.__annotations__}
+
+
+def _target(target: str | Path | None) -> Path:
+    """The feature file or folder to score on.
+
+    Raises:
+        FileKindError: It is another kind of file.
+    """
+    path = Path(target) if target is not None else only_feature_file()
+    kind = file_kind(path)
+    if kind in (FileKind.FEATURES, FileKind.FOLDER, FileKind.MISSING):
+        return path  # whoever opens it says that it is missing
+    raise FileKindError(
+        f"{path} is {kind}; needed to score on: a feature file, or a folder of class folders.", path=path
+    )
+
+
+def _of_model(path: Path, target: Any, split: str, options: EvaluationOptions) -> EvaluationReport:
+    """A fine-tuned or exported model, from image files: of a folder, or those that a feature file knows."""
+    if not isinstance(target, FeatureFile):
+        on = _target(target)
+        if not on.is_dir():
+            with FeatureFile(on) as file:
+                return _of_model(path, file, split, options)
+        return _on_folder(*load_classifier(path, **_of_backbone(options)), on, split, options)
+    model, backbone = load_classifier(path, **_of_backbone(options))
+    positions, part = target.rows_to_score(split, seen=model.seen)
+    found, read = rows_of_images(
+        target, positions, backbone, part=part, workers=options.get("workers"), progress=options.get("progress")
+    )
+    labels = match_labels(found.y, found.class_names, model.class_names)
+    copies = model.copies_in(target, read)
+    scored = score(Answers.of(model, [found.x]), labels, model.class_names, measured_on=part, copies=copies)
+    return EvaluationReport.of(scored, head=str(path), target=str(target.path), skipped=found.skipped)
 
 
 def _on_rows(head: Any, target: Any, rows: np.ndarray, trained: np.ndarray | None) -> Evaluation:
@@ -136,15 +182,16 @@ def _on_file(head: SavedHead, file: FeatureFile, split: str) -> EvaluationReport
     return EvaluationReport.of(scored, head=str(head.path), target=str(file.path))
 
 
-def _on_folder(head: SavedHead, folder: Path, split: str, options: EvaluationOptions) -> EvaluationReport:
-    own: Any = {name: options[name] for name in BackboneOptions.__annotations__ if name in options}  # type: ignore[literal-required]
+def _on_folder(
+    head: SavedHead, backbone: Backbone, folder: Path, split: str, options: EvaluationOptions
+) -> EvaluationReport:
     found = rows_of_folder(
         folder,
-        head.load_backbone(**own),
+        backbone,
         part=split,
         seen=head.seen,
         class_names=head.class_names,
-        seed=int(head.trained_on.get("seed", 0)),
+        seed=int(head.trained_on.get("seed") or 0),
         workers=options.get("workers"),
         progress=options.get("progress"),
     )

@@ -1,19 +1,21 @@
 """The training images most like an image: the plainest explanation of a prediction."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Unpack, overload
 
 import numpy as np
 
-from onepass.extract import check_running
+from onepass.extract import backbone_of_file, check_running
 from onepass.features import SPLITS, FeatureFile
 from onepass.features.errors import HeadFileError, OptionError, UnreadableImageError, opt
+from onepass.features.names import shown
 from onepass.features.tables import Record, html_table, text_table
 from onepass.heads.inference.neighbour_table import nearest_first, unit_length
-from onepass.heads.predict.classify import BackboneOptions
-from onepass.heads.saved_head import SavedHead, load_head
+from onepass.heads.inference.network import DenseNetwork
+from onepass.heads.predict.classify import BackboneOptions, describe_classifier
+from onepass.heads.saved_head import SavedHead
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,12 @@ class Nearest(Sequence[Neighbour]):
     Attributes:
         image: What they are like.
         neighbours: At most as many as were asked for.
+        by: Feature file and backbone whose rows were compared, where these are not the model's own; else "".
     """
 
     image: str
     neighbours: list[Neighbour]
+    by: str = ""
 
     @overload
     def __getitem__(self, place: int) -> Neighbour: ...
@@ -59,7 +63,7 @@ class Nearest(Sequence[Neighbour]):
         return [[one.path, one.label, one.split, f"{one.cosine:.3f}"] for one in self]
 
     def __str__(self) -> str:
-        return text_table(self._rows())
+        return "\n".join([text_table(self._rows()), *([f"by the rows of {shown(self.by)}"] if self.by else [])])
 
     def _repr_html_(self) -> str:
         return html_table([["image", "class", "split", "cosine"], *self._rows()], title=f"most like {self.image}")
@@ -79,8 +83,11 @@ def nearest(
 ) -> Nearest:
     """Names the training images that are most like an image.
 
+    Of a fine-tuned or exported model no rows of the training images are kept; images are compared by the rows that its
+    training began with, or by those of `features`: extracted with the model itself as backbone, they show its own view.
+
     Args:
-        head: Head file, or what `load_head` returned.
+        head: Head file, model that `fine_tune` or `export` wrote, its certificate, or what `load_head` returned.
         image: Image file.
         k: How many to name.
         features: Feature file of the training, if it is not where it was.
@@ -100,10 +107,37 @@ def nearest(
     check_running(engine=options.get("engine"), weights=options.get("weights"))
     if not Path(image).is_file():
         raise UnreadableImageError(f"{image} cannot be read: no such file or directory", path=image)
-    saved = head if isinstance(head, SavedHead) else load_head(head)
+    saved = describe_classifier(head)
     with FeatureFile(features or training_file(saved)) as file:
-        row = saved.load_backbone(**options).rows_of([image])[0]
-        return Nearest(str(image), nearest_images(saved, row, file, k=k))
+        if not _is_whole(saved):
+            row = saved.load_backbone(**options).rows_of([image])[0]
+            return Nearest(str(image), nearest_images(saved, row, file, k=k))
+        backbone = backbone_of_file(file, weights=options.get("weights"), engine=options.get("engine", "auto"))
+        row = backbone.rows_of([image])[0]
+        found = nearest_images(_on_rows_of(saved, file), row, file, k=k)
+        return Nearest(str(image), found, by=f"{file.path}, {file.spec.backbone}")
+
+
+def _is_whole(head: SavedHead) -> bool:
+    """True for a fine-tuned or exported model, which takes images and no rows of a feature file."""
+    return not head.golden.size
+
+
+def _on_rows_of(model: SavedHead, file: FeatureFile) -> SavedHead:
+    """A whole model as a head on the rows of a feature file, standardised over its training images there."""
+    n, total, squares = 0, np.zeros(file.spec.width), np.zeros(file.spec.width)
+    for rows in file.pieces(np.flatnonzero(model.trained_in(file))):
+        n += len(rows)
+        total += rows.sum(axis=0, dtype=np.float64)
+        squares += np.square(rows, dtype=np.float64).sum(axis=0)
+    mean = total / max(n, 1)
+    scale = np.sqrt(np.maximum(squares / max(n, 1) - np.square(mean), 0))
+    network = replace(
+        DenseNetwork.identity(file.spec.width),
+        mean=mean.astype(np.float32),
+        scale=np.where(scale > 0, scale, 1).astype(np.float32),
+    )
+    return replace(model, network=network, spec=file.spec)
 
 
 def nearest_images(head: SavedHead, row: np.ndarray, file: FeatureFile, *, k: int = 5) -> list[Neighbour]:

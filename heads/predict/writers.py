@@ -8,15 +8,16 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, Unpack
 
-from onepass.extract import find_images, watch_folder
+from onepass.extract import named_images, watch_folder
 from onepass.features import SkippedImage
 from onepass.features.errors import OptionError, OutputError, UnreadableImageError, opt
+from onepass.features.names import shown, shown_in
 from onepass.features.places import require_place
 from onepass.features.tables import Record
 from onepass.heads.predict.classify import (
@@ -117,7 +118,7 @@ class Written:
     def __str__(self) -> str:
         if not Path(self.out).suffix:
             return ""
-        return f"{self.out}: {self.predicted} images predicted, {len(self.skipped)} skipped"
+        return f"{shown(self.out)}: {self.predicted} images predicted, {len(self.skipped)} skipped"
 
 
 def write_predictions(
@@ -156,7 +157,7 @@ def write_predictions(
     later = watch_folder(Path(watch)) if watch else ()
     saved, backbone, settings = ready(head, options)
     classify = partial(answers, saved, backbone, settings=settings)
-    batches = itertools.chain([classify(find_images(map(Path, images)))], map(classify, later))
+    batches = itertools.chain([classify(named_images(map(Path, images)))], map(classify, later))
     ranks = min(settings.top, len(saved.class_names))
     interrupted = False
     with open_answers(out, ranks=ranks, unknown=settings.unknown is not None) as writer:
@@ -201,7 +202,7 @@ def open_answers(target: str, *, ranks: int, unknown: bool) -> AnswerWriter:
     if bare:
         return writer(sys.stdout, columns(ranks, unknown=unknown))
     try:
-        text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+        text = {"encoding": "utf-8", "newline": ""}
         file = open(target, "xb") if kind == "parquet" else open(target, "x", **text)  # type: ignore[call-overload]
     except FileExistsError:
         raise _exists(target) from None
@@ -256,7 +257,7 @@ class _Json(AnswerWriter):
     def _write(self, answer: Answer) -> None:
         if isinstance(answer, Prediction):
             start = '{"predictions": [' if self.predicted == 1 else ","
-            self._file.write(f"{start}\n{json.dumps(answer.record())}")
+            self._file.write(f"{start}\n{json.dumps(_record(answer))}")
             self._file.flush()
 
     def finish(self) -> None:
@@ -303,12 +304,7 @@ class _Parquet(AnswerWriter):
         self._rows: list[Record] = []
 
     def _write(self, answer: Answer) -> None:
-        # Names that are no UTF-8 cannot be kept in Parquet as they are.
-        row = {
-            name: value.encode(errors="surrogateescape").decode(errors="replace") if isinstance(value, str) else value
-            for name, value in _row(answer).items()
-        }
-        self._rows.append(row)
+        self._rows.append(_row(answer))
         if len(self._rows) == _GROUP:
             self._flush()
 
@@ -333,20 +329,19 @@ _WRITERS: dict[str, type[AnswerWriter]] = {
 }
 
 
-def _record(answer: Answer) -> Record:
-    if isinstance(answer, Prediction):
-        return answer.record()
-    return {"path": answer.path, "reason": answer.reason}
+def _record(answer: Answer) -> Any:
+    """An answer as JSON takes it, names escaped."""
+    return shown_in(answer.record() if isinstance(answer, Prediction) else asdict(answer))
 
 
 def _row(answer: Answer) -> Record:
-    """An answer by the names of `columns`."""
+    """An answer by the names of `columns`, names escaped."""
     if isinstance(answer, SkippedImage):
-        return {"path": answer.path, "skipped": answer.reason}
-    row: Record = {"path": answer.path}
+        return {"path": shown(answer.path), "skipped": shown(answer.reason)}
+    row: Record = {"path": shown(answer.path)}
     for rank, (name, probability) in enumerate(answer.top, start=1):
         ending = "" if rank == 1 else f"_{rank}"
-        row |= {f"class{ending}": name, f"probability{ending}": probability}
+        row |= {f"class{ending}": shown(name), f"probability{ending}": probability}
     return row if answer.unknown is None else {**row, "unknown": answer.unknown}
 
 

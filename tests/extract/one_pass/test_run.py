@@ -9,10 +9,10 @@ from PIL import Image
 from onepass.extract import Backbone, Extraction, extract_features, load_backbone
 from onepass.extract.one_pass.resolve import output_path
 from onepass.extract.one_pass.run import run_extraction
-from onepass.features import FeatureFile
+from onepass.features import FeatureFile, OnepassWarning
 from onepass.features.errors import DataError, FeatureFileError, LockedError, OptionError, SpecMismatchError, UserError
 from onepass.features.lock import writer_lock
-from support import MakeFolder, flip_bit, picture, run_process
+from support import MakeFolder, flip_bit, picture, run_process, run_program
 
 
 def run(data: Path, backbone: Backbone, out: Path, **options: object) -> Extraction:
@@ -281,6 +281,34 @@ def test_a_file_replaced_while_it_is_read_gets_no_row(
     assert [(s.path, s.reason) for s in done.skipped] == [
         ("cats/0.png", "no longer the file whose content was recorded; extract again with rehash")
     ]
+
+
+def test_images_that_vanish_or_change_meanwhile_are_no_success(
+    make_folder: MakeFolder, tiny_backbone: Backbone, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = make_folder({"cats": 6, "dogs": 6})
+    from onepass.extract.one_pass import resolve as prepare_module
+
+    scan = prepare_module.scan_folder
+
+    def scan_then_lose(*args: object, **options: object):
+        result = scan(*args, **options)
+        (data / "cats" / "0.png").unlink(missing_ok=True)
+        picture(np.random.default_rng(7)).save(data / "dogs" / "0.png")
+        return result
+
+    monkeypatch.setattr(prepare_module, "scan_folder", scan_then_lose)
+    done = run_program("extract", str(data), "--backbone", str(tiny_file), "--out", "f.h5", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "NOT DONE: 2 of the images changed or vanished while the pass ran; run the same command again" in done.stdout
+    (data / "cats" / "0.png").write_bytes((data / "cats" / "1.png").read_bytes() + b"x")
+    with pytest.warns(OnepassWarning, match="1 of the images changed or vanished while the pass ran; extract again"):
+        extract_features(data, str(tiny_file), out=tmp_path / "g.h5")
+    monkeypatch.undo()
+    again = run_program("extract", str(data), "--backbone", str(tiny_file), "--out", "f.h5", cwd=tmp_path)
+    assert again.returncode == 0
+    assert "11 images" in again.stdout
+    assert "NOT DONE" not in again.stdout
 
 
 def test_a_damaged_row_is_computed_again(make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path):
