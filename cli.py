@@ -196,9 +196,7 @@ def extract_command(
     image_size: Annotated[int | None, Option(help="Side of the input in pixels; the network's by default.")] = None,
     resize: Annotated[str | None, Option(help="squash (default), crop, pad, or keras: as Keras's data sets.")] = None,
     pooling: Annotated[str | None, Option(help="avg (default), max or flatten.")] = None,
-    precision: Annotated[
-        str | None, Option(help="float32, bfloat16, int8, or auto (default): bfloat16 where it is native.")
-    ] = None,
+    precision: Annotated[str | None, Option(help="float32, bfloat16, int8, or auto: bfloat16 where native.")] = None,
     engine: Engine = None,
     views: Annotated[int | None, Option(help="Views per image: the plain image and seeded variants.")] = None,
     augment: Augment = None,
@@ -211,7 +209,7 @@ def extract_command(
     ] = None,
     row_dtype: Annotated[str | None, Option(help="float32 (default) or float16: half the disk, 3 digits.")] = None,
     base: Annotated[
-        list[Path] | None, Option(help="Feature file to take rows from. May be repeated.", metavar="FILE")
+        list[Path] | None, Option(help="Feature file to take rows from; repeatable.", metavar="FILE")
     ] = None,
     rehash: Annotated[
         bool | None, Option("--rehash", help="Read every image to see whether it changed, not only size and time.")
@@ -246,7 +244,7 @@ def extract_command(
 def train_head_command(
     features: Features = None,
     head: Annotated[
-        str | None, Option(help="logreg (default), svm, rbf-svm, ridge, lda, knn, centroid, mlp, linear.")
+        str | None, Option(help="logreg (default), svm, rbf-svm, ridge, lda, knn, centroid, mlp, linear")
     ] = None,
     class_weight: ClassWeight = None,
     max_images: Annotated[int | None, Option(help="Train on at most so many images.")] = None,
@@ -332,9 +330,7 @@ def compare_heads_command(
 
 @_command("fine-tune", "Example: fine-tune photos.resnet50.logreg.head --unfreeze conv5 --lr 1e-4")
 def fine_tune_command(
-    target: Annotated[
-        Path | None, Argument(help="Head file, or feature file; by default the feature file in this folder.")
-    ] = None,
+    target: Annotated[Path | None, Argument(help="Head file or feature file; by default the latter in here.")] = None,
     head: Annotated[str | None, Option(help="Head to train first on a feature file (logreg by default).")] = None,
     unfreeze: Annotated[
         str | None, Option(help="Number of layers, stage (see `onepass backbones --stages`), layer, all or auto.")
@@ -344,9 +340,7 @@ def fine_tune_command(
     stages: Annotated[str | None, Option(help="Several parts, PART:RATExEPOCHS: conv5:1e-5x5, all:1e-6x3.")] = None,
     augment: Augment = None,
     views: Annotated[int | None, Option(help="Fixed views per image instead of new ones each epoch.")] = None,
-    keep: Annotated[
-        str | None, Option(help="When the result replaces the frozen model: better (default), always or never.")
-    ] = None,
+    keep: Annotated[str | None, Option(help="Replace the frozen model when better (default), always, never.")] = None,
     from_scratch: Annotated[
         bool | None, Option("--from-scratch", help="Train the network from random weights instead, to compare.")
     ] = None,
@@ -371,11 +365,9 @@ def fine_tune_command(
     weights: Moved = None,
     engine: Engine = None,
     precision: Annotated[
-        str | None, _running(help="float32, bfloat16, or auto (default): bfloat16 on GPUs that have it.")
+        str | None, _running(help="float32, bfloat16, or auto: bfloat16 on GPUs that have it.")
     ] = None,
-    boundary_cache: Annotated[
-        str | None, _running(help="off, auto, or GB of disk for the frozen part's output.")
-    ] = None,
+    boundary_cache: Annotated[str | None, _running(help="off, auto, or GB on disk for the frozen part.")] = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -455,6 +447,8 @@ def predict_command(
         print(done)
     if not as_json:
         _print_skipped(done.skipped)
+    if to_file or (out is None and not as_json):
+        _print_next(done)
     if done.interrupted and not watch:
         typer.echo(f"interrupted after {done.predicted} predictions", err=True)
         raise typer.Exit(130)
@@ -485,9 +479,7 @@ def nearest_command(
 @_command("evaluate", "Example: onepass evaluate photos.resnet50.mlp.head new_photos/")
 def evaluate_command(
     head: HeadFile,
-    target: Annotated[
-        Path | None, Argument(help="Feature file (by default the one in this folder) or folder of images.")
-    ] = None,
+    target: Annotated[Path | None, Argument(help="Feature file (by default the one here) or image folder.")] = None,
     split: Annotated[str | None, Option(help="train, val, test, all, unseen, or auto (default): held out.")] = None,
     accept_drift: AcceptDrift = None,
     weights: Moved = None,
@@ -508,9 +500,7 @@ def evaluate_command(
 def export_command(
     model: HeadFile,
     to: Annotated[str, Option(help="keras, h5, savedmodel, onnx, openvino or tflite.")],
-    precision: Annotated[
-        str | None, Option(help="Weights in float32 (default); float16 or int8 for openvino and tflite.")
-    ] = None,
+    precision: Annotated[str | None, Option(help="float32 (default); float16, int8 for openvino and tflite.")] = None,
     takes_bytes: Annotated[bool | None, Option("--bytes", help="A savedmodel that takes JPEG and PNG files.")] = None,
     max_flips: Annotated[
         int | None, Option(help="Held-out images that may change their label; 0, or 2 % at reduced precision.")
@@ -539,9 +529,7 @@ def verify_command(
     file: Annotated[
         Path | None, Argument(help="Feature file (by default the one in this folder), head, model or certificate.")
     ] = None,
-    certificate: Annotated[
-        Path | None, Argument(help="Certificate of an exported model, by default beside it.")
-    ] = None,
+    certificate: Annotated[Path | None, Argument(help="Certificate of a model, by default beside it.")] = None,
     data: Annotated[list[Path] | None, Option(help="Where a certificate's images are; below here by default.")] = None,
     golden: Annotated[bool | None, Option("--golden/--no-golden", help="Recompute the golden rows.")] = None,
     weights: Moved = None,
@@ -584,9 +572,7 @@ def repair_command(
 
 @_command("info", "Example: onepass info photos.resnet50.h5")
 def info_command(
-    file: Annotated[
-        Path | None, Argument(help="Any file of onepass; by default the feature file in this folder.")
-    ] = None,
+    file: Annotated[Path | None, Argument(help="Any file of onepass; by default the feature file here.")] = None,
     summary: Annotated[bool | None, Option("--summary", help="Show a head as Keras's model.summary().")] = None,
     as_json: Json = False,
 ) -> None:
@@ -599,9 +585,7 @@ def info_command(
 
 @_command("backbones", "Example: onepass backbones --json")
 def backbones_command(
-    stages: Annotated[
-        str | None, Option(help="List the stages of this one, a name or .keras file, instead.", metavar="NAME")
-    ] = None,
+    stages: Annotated[str | None, Option(help="List the stages of this one or .keras file.", metavar="NAME")] = None,
     as_json: Json = False,
 ) -> None:
     """List every backbone with its input size and the width of its rows, or the stages of one."""
@@ -634,12 +618,8 @@ def doctor_command(
 
 @_command("cache", "Example: onepass cache --clear networks --older 30")
 def cache_command(
-    folder: Annotated[
-        Path | None, Argument(help="Where to look for what lies beside feature files; this folder by default.")
-    ] = None,
-    clear: Annotated[
-        str | None, Option(help="Remove networks, int8, boundaries, comparisons, all.", metavar="KIND")
-    ] = None,
+    folder: Annotated[Path | None, Argument(help="Folder of feature files; this one by default.")] = None,
+    clear: Annotated[str | None, Option(help="networks, int8, boundaries, comparisons, all.", metavar="KIND")] = None,
     older: Annotated[float | None, Option(help="Remove only what is older than so many days.", metavar="DAYS")] = None,
     as_json: Json = False,
 ) -> None:
@@ -696,6 +676,12 @@ def _show(result: Any, as_json: bool, *, all_skipped: bool = False) -> None:
     else:
         print(result)
         _print_skipped(getattr(result, "skipped", ()), all_of_them=all_skipped)
+        _print_next(result)
+
+
+def _print_next(result: Any) -> None:
+    if following := getattr(result, "next_command", ""):
+        typer.echo(f"Next: {following}", err=True)
 
 
 def _print_skipped(skipped: Sequence[Any], *, all_of_them: bool = False) -> None:

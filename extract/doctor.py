@@ -15,7 +15,7 @@ from onepass.extract.backbones.engines import choose_engine, choose_precision
 from onepass.extract.backbones.openvino_cache import cache_folder
 from onepass.extract.frameworks import import_keras, quiet_stderr
 from onepass.extract.machine import free_memory, instruction_sets, processor, usable_cores
-from onepass.features.tables import Record, html_table, text_table, wrapped
+from onepass.features.tables import Record, command_line, facts_table, html_table, text_table
 
 PACKAGES = ("onepass", "keras", "tensorflow", "openvino", "numpy", "scikit-learn", "h5py", "pillow")
 """Distributions whose versions matter."""
@@ -67,10 +67,14 @@ class Diagnosis:
         return all(one.works for one in self.findings)
 
     def __str__(self) -> str:
-        width = max(len(one.name) for one in self.findings)
-        lines = [wrapped(f"{one.name.ljust(width)}  {one.told()}", indent=width + 2) for one in self.findings]
         faults = [one.name for one in self.findings if not one.works]
-        return "\n".join([*lines, f"will not work: {', '.join(faults)}" if faults else "everything works"])
+        table = facts_table([[one.name, one.told()] for one in self.findings])
+        return "\n".join([table, f"will not work: {', '.join(faults)}" if faults else "everything works"])
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed."""
+        return command_line("extract", "FOLDER")
 
     def _repr_html_(self) -> str:
         return html_table([["", "", "to do"], *([one.name, one.value, one.advice] for one in self.findings)])

@@ -1,8 +1,11 @@
 """How results show themselves: as plain values, as aligned text, and as HTML for notebooks."""
 
+import os
+import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from onepass.features.names import safe_lines, shown
@@ -30,30 +33,50 @@ WIDTH = 80
 """Characters of a line that every terminal shows."""
 
 
-def fitted_table(rows: Sequence[Sequence[str]], *, width: int = WIDTH, column: int = 0) -> str:
+def fitted_table(
+    rows: Sequence[Sequence[str]], *, width: int = WIDTH, columns: Sequence[int] = (0,), heading: bool = True
+) -> str:
     """`text_table` that is no wider than a terminal, if that can be.
 
-    Where it is, the words of its heading are put below each other, and then the cells of one column shortened in
+    Where it is, the words of its heading are put below each other, and then the cells of some columns shortened in
     their middle, as long as they stay different.
 
     Args:
-        rows: The heading first.
+        rows: The heading first, if there is one.
         width: Characters.
-        column: The one whose cells may be shortened.
+        columns: Those whose cells may be shortened.
+        heading: Whether there is one.
 
     >>> print(fitted_table([["name", "log loss"], ["a_long_name_of_a_class", "12"]], width=16))
                 log
     name        loss
-    a_lon…class  12
+    a_lon…lass  12
     """
+    rows = [[shown(cell) for cell in row] for row in rows]
     if _width(rows) <= width:
         return text_table(rows)
-    rows = [*_stacked(rows), *rows[1:]]
-    excess = _width(rows) - width
-    if excess > 0:
-        cells = _shortened([row[column] for row in rows], max(max(len(row[column]) for row in rows) - excess, 8))
-        rows = [[*row[:column], cell, *row[column + 1 :]] for row, cell in zip(rows, cells, strict=True)]
+    head = _stacked(rows) if heading else []
+    rows = [*head, *rows[len(head) > 0 :]]
+    for i, column in enumerate(columns):
+        if (excess := _width(rows) - width) > 0:
+            share = -(-excess // (len(columns) - i))
+            longest = max(len(row[column]) for row in rows)
+            cells = _shortened([row[column] for row in rows], max(longest - share, 8))
+            rows = [[*row[:column], cell, *row[column + 1 :]] for row, cell in zip(rows, cells, strict=True)]
     return text_table(rows)
+
+
+def facts_table(rows: Sequence[Sequence[str]], *, width: int = WIDTH) -> str:
+    """Names and values, one below the other, with long values wrapped in a column of their own.
+
+    >>> print(facts_table([["classes", "cats, dogs, emus"], ["rows", "12"]], width=20))
+    classes  cats, dogs,
+             emus
+    rows     12
+    """
+    indent = max((len(shown(row[0])) for row in rows), default=0) + 2
+    lines = [f"{shown(name).ljust(indent)}{shown(value)}" for name, value in rows]
+    return "\n".join(wrapped(line, indent=indent, width=width) if len(line) > width else line for line in lines)
 
 
 def _width(rows: Sequence[Sequence[str]]) -> int:
@@ -126,3 +149,20 @@ def plain(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
     return str(value)
+
+
+def command_line(*words: object) -> str:
+    """A command as it is typed into a shell; a path that begins with a dash is no option then.
+
+    >>> command_line("onepass", "predict", Path("my pets.head"), "IMAGES")
+    "onepass predict 'my pets.head' IMAGES"
+    """
+    paths = (f"./{word}" if isinstance(word, Path) and str(word)[0] == "-" else str(word) for word in words)
+    return " ".join(map(_quoted, paths))
+
+
+def _quoted(word: str) -> str:
+    if shown(word) == word:
+        return shlex.quote(word)
+    escaped = (chr(byte) if 31 < byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(escaped)}'"

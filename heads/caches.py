@@ -12,7 +12,7 @@ import psutil
 
 from onepass.extract import cache_folder, stored_networks
 from onepass.features.errors import DataError, OptionError, opt
-from onepass.features.tables import Record, fitted_table, html_table
+from onepass.features.tables import Record, command_line, fitted_table, html_table
 
 KINDS = ("networks", "int8", "boundaries", "comparisons")
 """networks are made again when they are needed; int8 ones only from the images that they were calibrated on."""
@@ -73,6 +73,12 @@ class Caches:
         """Size of all that is there."""
         return sum(one.bytes for one in self.kept)
 
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed; nothing where nothing is kept."""
+        largest = max(self.kept, key=lambda one: one.bytes, default=None)
+        return command_line("onepass", "cache", self.below, "--clear", largest.kind) if largest else ""
+
     def _rows(self) -> list[list[str]]:
         return [["for", "kind", "what", "size", "age"], *(one.row() for one in self.kept)]
 
@@ -80,7 +86,7 @@ class Caches:
         lines = [f"networks in {self.folder}", f"the others below {self.below}"]
         if self.cut:
             lines.append(f"only {_MOST_FOLDERS:,} folders were looked into; name one further down")
-        lines += [fitted_table(self._rows())] if self.kept else []
+        lines += [fitted_table(self._rows(), columns=(0, 2))] if self.kept else []
         if self.cleared:
             lines.append(f"{len(self.cleared)} removed, {_size(sum(one.bytes for one in self.cleared))}")
         return "\n".join([*lines, f"{len(self.kept)} kept, {_size(self.bytes)}"])

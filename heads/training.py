@@ -15,8 +15,8 @@ from onepass.features.errors import TrainingError
 from onepass.features.names import shown
 from onepass.features.places import require_place
 from onepass.features.progress import log, phase
-from onepass.features.tables import plain
-from onepass.heads.evaluation import Answers, Evaluation, score
+from onepass.features.tables import command_line, plain
+from onepass.heads.evaluation import MATRIX, Answers, Evaluation, score
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.folds import assign_folds
 from onepass.heads.fitting.memory import require_memory, some_of
@@ -55,12 +55,20 @@ class TrainedHead:
                 f"{shown(head.path)}: {head.kind}, {scored.measured_on} {scored}, fitted in {self.seconds:.1f} s",
                 f"parameters: {plain({name: plain(value) for name, value in head.parameters.items()})}",
                 scored.details(),
+                *(["", scored.confusions(), ""] if len(scored.per_class) <= MATRIX else []),
                 *([str(self.suggestion)] if self.suggestion else []),
             ]
         )
 
     def _repr_html_(self) -> str:
         return self.head.evaluation._repr_html_()
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed: train the head that would do better, or predict."""
+        if self.suggestion:
+            return command_line("train-head", self.head.trained_on["features"], "--head", self.suggestion.head)
+        return command_line("onepass", "predict", self.head.path, "IMAGES")
 
     def record(self) -> dict[str, object]:
         """The same as plain values, for JSON."""

@@ -86,7 +86,10 @@ def test_extract_reports_what_it_did(make_folder: MakeFolder, tiny_file: Path, t
     again = run_program("extract", "photos/", "--backbone", str(tiny_file), cwd=tmp_path)
     assert again.stdout.splitlines()[0] == "photos.tiny.h5: 9 images, 2 classes (cats 5, dogs 4)"
     assert again.stdout.splitlines()[1].startswith("0 computed, 9 reused, 1 skipped in ")
-    assert again.stderr == "skipped cats/bad.jpg: not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are read)\n"
+    assert again.stderr == (
+        "skipped cats/bad.jpg: not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are read)\n"
+        "Next: train-head photos.tiny.h5\n"
+    )
 
 
 def test_the_bundled_backbone_is_the_default(make_folder: MakeFolder, tmp_path: Path):
@@ -250,7 +253,8 @@ def test_nearest_names_training_images_with_their_classes(work: Path):
     assert found[0].keys() == {"path", "label", "split", "cosine"}
     assert all(n["path"].split("/")[0] == n["label"] for n in found)
     plain = run_program("onepass", "nearest", "photos.tiny.svm.head", "photos/dogs/1.png", cwd=work)
-    assert len(plain.stdout.splitlines()) == 5
+    assert plain.stdout.splitlines()[0].split() == ["image", "class", "split", "cosine"]
+    assert len(plain.stdout.splitlines()) == 6
     done = run_program("onepass", "nearest", "photos.tiny.svm.head", "photos/cats/bad.jpg", cwd=work)
     assert done.stderr == (
         "error: photos/cats/bad.jpg cannot be read: not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are read)\n"
@@ -413,6 +417,33 @@ def test_every_program_gives_the_script_for_the_shell(program: str, tmp_path: Pa
     assert done.stdout.strip().endswith(f"_completion {program}")
 
 
+@pytest.mark.parametrize(("command", "following"), [
+    (["train-head", "--head", "ridge", "--out", "my ridge.head"], "onepass predict 'my ridge.head' IMAGES"),
+    (["compare-heads", "--heads", "ridge", "--tune", "none"], "train-head photos.tiny.h5 --head ridge"),
+    (["onepass", "inspect", "--no-labels"], "onepass inspect photos.tiny.h5 --csv findings.csv"),
+    (["onepass", "predict", "photos.tiny.svm.head", "photos/cats"], "onepass nearest photos.tiny.svm.head IMAGE"),
+    (["onepass", "nearest", "photos.tiny.svm.head", "photos/cats/0.png"], "onepass inspect photos.tiny.h5"),
+    (["onepass", "evaluate", "photos.tiny.svm.head"], "onepass export photos.tiny.svm.head --to onnx"),
+    (["onepass", "verify", "photos.tiny.h5", "--no-golden"], "train-head photos.tiny.h5"),
+    (["onepass", "repair"], "onepass verify photos.tiny.h5"),
+    (["onepass", "info"], "train-head photos.tiny.h5"),
+    (["onepass", "info", "photos.tiny.svm.head"], "onepass predict photos.tiny.svm.head IMAGES"),
+    (["onepass", "backbones"], "extract FOLDER --backbone efficientnet_lite0"),
+    (["onepass", "doctor", "--offline"], "extract FOLDER"),
+])  # fmt: skip
+def test_every_command_ends_with_the_next_one(work: Path, command: list[str], following: str):
+    done = run_program(*command, cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == f"Next: {following}"
+    assert "Next: " not in run_program(*command, "--json", cwd=work).stderr
+
+
+def test_train_head_shows_who_is_taken_for_whom(work: Path):
+    lines = run_program("train-head", "--head", "ridge", cwd=work).stdout.splitlines()
+    at = lines.index("confusion (rows: true class, columns: predicted)")
+    assert [line.split()[0] for line in lines[at + 1 : at + 4]] == ["cats", "cats", "dogs"]
+
+
 def test_only_true_and_false_are_spelled_as_switches():
     message = f"{opt.max_flips(0)}, {opt.max_flips(1)}, {opt.accept_drift(True)}, {opt.labels(False)}"
     assert OptionError(message).spelled(_flag) == "--max-flips 0, --max-flips 1, --accept-drift, --no-labels"
@@ -435,7 +466,7 @@ def test_ctrl_c_keeps_the_rows_and_says_how_to_continue(make_folder: MakeFolder,
 
 def test_a_pipe_gets_no_control_codes_and_no_noise(work: Path):
     done = run_program("train-head", "--head", "mlp", "--epochs", "2", cwd=work)
-    assert done.stderr == ""
+    assert re.fullmatch(r"Next: .*\n", done.stderr)
     assert "\x1b" not in done.stdout
     assert os.linesep in done.stdout
 

@@ -18,6 +18,7 @@ from onepass.features.errors import DataError, FeatureFileError, opt
 from onepass.features.integrity import Integrity, check_file
 from onepass.features.lock import writer_lock
 from onepass.features.names import shown
+from onepass.features.tables import command_line
 from onepass.features.writer import RowWriter, write_feature_file
 
 DROPPED = "its row was damaged or missing and was dropped by repair"
@@ -47,6 +48,11 @@ class Repair:
     def skipped(self) -> tuple[SkippedImage, ...]:
         """The same as `left`, by the name that all results have."""
         return self.left
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed."""
+        return command_line("onepass", "verify", self.path)
 
     def record(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""

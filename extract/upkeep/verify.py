@@ -14,6 +14,7 @@ from onepass.features.errors import UserError
 from onepass.features.integrity import Integrity, check_file
 from onepass.features.names import shown
 from onepass.features.progress import phase
+from onepass.features.tables import command_line
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,14 @@ class Verification:
         if self.drift and not self.drift.accepted:
             return "drifted"
         return "unproven" if self.not_checked else "whole"
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed; nothing where it must be extracted anew."""
+        path = self.integrity.path
+        if self.verdict in ("damaged", "incomplete"):
+            return "" if self.integrity.header_damaged else command_line("onepass", "repair", path)
+        return command_line("train-head", path)
 
     def record(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""

@@ -17,7 +17,7 @@ from onepass.features import FeatureFile
 from onepass.features.errors import ExportError, OptionError, opt
 from onepass.features.names import shown
 from onepass.features.progress import phase
-from onepass.features.tables import Record
+from onepass.features.tables import Record, command_line
 from onepass.heads.export.card import model_card
 from onepass.heads.export.certificate import ENDING, SUFFIXES, Certificate, beside, hashes_of
 from onepass.heads.export.equivalence import HeldOut, Proof, Steps, latencies, prove
@@ -52,6 +52,11 @@ class Exported:
 
     def __str__(self) -> str:
         return f"{shown(self.path)}: {self.certificate}"
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed."""
+        return command_line("onepass", "verify", self.path)
 
     def record(self) -> Record:
         """As JSON takes it, without what is said of single images."""

@@ -207,7 +207,7 @@ class Session:
             save_model(joined.probabilities(of_layers=path.suffix == ".h5"), path, self._facts(result, joined))
         try:
             result.write_history(path.with_suffix(".history.csv"))
-            result.draw_history(path.with_suffix(".history.png"))
+            result.draw_history(path.with_suffix(".history.png"), validated=len(self.parts.val))
             if tensorboard:
                 log_epochs(result.history, tensorboard)
         except OSError as error:

@@ -19,7 +19,7 @@ from onepass.features import SkippedImage
 from onepass.features.errors import OptionError, OutputError, UnreadableImageError, opt
 from onepass.features.names import shown, shown_in
 from onepass.features.places import require_place
-from onepass.features.tables import Record
+from onepass.features.tables import Record, command_line
 from onepass.heads.predict.classify import (
     Answer,
     Prediction,
@@ -108,12 +108,14 @@ class Written:
         predicted: Images classified.
         skipped: Images that could not be read, with the reason.
         interrupted: True if Ctrl-C or SIGTERM ended it; all answers up to then are written.
+        next_command: What to do next, as it is typed.
     """
 
     out: str
     predicted: int
     skipped: list[SkippedImage]
     interrupted: bool = False
+    next_command: str = ""
 
     def __str__(self) -> str:
         if not Path(self.out).suffix:
@@ -167,7 +169,8 @@ def write_predictions(
             interrupted = True
     if not (writer.predicted or watch or interrupted):
         raise UnreadableImageError(none_readable(writer.skipped), skipped=writer.skipped)
-    return Written(out, writer.predicted, writer.skipped, interrupted)
+    following = command_line("onepass", "nearest", saved.path, "IMAGE") if writer.predicted else ""
+    return Written(out, writer.predicted, writer.skipped, interrupted, following)
 
 
 def write_answers(
