@@ -13,7 +13,7 @@ from onepass.features import DuplicateGroup, SkippedImage
 from onepass.features.duplicates import describe_duplicates
 from onepass.features.errors import OptionError
 from onepass.features.names import shown
-from onepass.features.tables import WIDTH, command_line, fitted_table
+from onepass.features.tables import WIDTH, command_line, fitted_table, text_table
 from onepass.features.thumbnails import LEAST
 
 SHOWN = 10
@@ -229,7 +229,7 @@ def _counts(found: Inspection) -> Iterator[str]:
 
 def _unreadable(found: Inspection) -> Iterator[str]:
     yield f"unreadable: {len(found.unreadable) or 'none'}"
-    yield from _some(([image.path, image.reason] for image in found.unreadable), columns=(0, 1))
+    yield from _some([image.path, image.reason] for image in found.unreadable)
 
 
 def _copies(found: Inspection) -> Iterator[str]:
@@ -246,7 +246,7 @@ def _near(found: Inspection) -> Iterator[str]:
     yield (f"near duplicates ({limits}): {len(pairs)} pairs, {splits} across splits, {classes} across classes")
     harmful_first = sorted(pairs, key=lambda pair: (not pair.across_classes, not pair.across_splits))
     found_pairs = ([f"{pair.cosine:.3f}", pair.found_by, str(pair.image), str(pair.other)] for pair in harmful_first)
-    yield from _some(found_pairs, columns=(2, 3), breaks=(3,))
+    yield from _some(found_pairs, (3,))
 
 
 def _labels(found: Inspection) -> Iterator[str]:
@@ -264,19 +264,19 @@ def _labels(found: Inspection) -> Iterator[str]:
         ]
         for e in errors
     ]
-    yield from _some(told, breaks=(1, 3))
+    yield from _some(told, (1, 3))
 
 
 def _outliers(found: Inspection) -> Iterator[str]:
     yield f"outliers: {len(found.outliers) or 'none'}"
-    yield from _some(([f"{outlier.score:.1f}", str(outlier.image)] for outlier in found.outliers), columns=(1,))
+    yield from _some([f"{outlier.score:.1f}", str(outlier.image)] for outlier in found.outliers)
 
 
-def _some(rows: Iterable[list[str]], columns: Sequence[int] = (0,), *, breaks: Sequence[int] = (1,)) -> Iterator[str]:
+def _some(rows: Iterable[list[str]], breaks: Sequence[int] = (1,)) -> Iterator[str]:
     """The first rows; where they are too wide, each is broken before some of its cells."""
     every = list(rows)
     some = every[:SHOWN]
-    table = "\n".join(_table(some, columns, heading=False))
+    table = indent(text_table(some), "  ")
     if max(map(len, table.splitlines()), default=0) > WIDTH:
         ends = [*breaks, len(some[0])]
         parts = [[row[start:end] for row in some] for start, end in pairwise((0, *ends))]
@@ -289,6 +289,6 @@ def _some(rows: Iterable[list[str]], columns: Sequence[int] = (0,), *, breaks: S
         yield f"  ... and {len(every) - SHOWN} more"
 
 
-def _table(rows: list[list[str]], columns: Sequence[int] = (0,), *, heading: bool = True) -> Iterator[str]:
+def _table(rows: list[list[str]]) -> Iterator[str]:
     if rows:
-        yield indent(fitted_table(rows, width=WIDTH - 2, columns=columns, heading=heading), "  ")
+        yield indent(fitted_table(rows, width=WIDTH - 2), "  ")
