@@ -392,7 +392,7 @@ def inspect_command(
 ) -> None:
     """Find duplicates, labels worth a look, outliers and unreadable images."""
     options = _given(locals(), "csv")
-    _require_csv(csv)
+    _require_csv(csv, fresh=True)
     from onepass import inspect
 
     with _progress("inspecting"):
@@ -439,9 +439,10 @@ def predict_command(
         options["out"] = "json"
     from onepass import write_predictions
 
-    # What goes to stdout is progress enough, and would run through the bar.
+    # What goes to a terminal is progress enough, and would run through the bar.
     to_file = out is not None and bool(Path(out).suffix)
-    with _progress("predicting") if to_file else contextlib.nullcontext() as report:
+    silent = watch or (not to_file and sys.stdout.isatty())
+    with contextlib.nullcontext() if silent else _progress("predicting") as report:
         done = write_predictions(**options, images=_named(images or []), progress=report)
     if to_file:
         print(done)
@@ -633,11 +634,11 @@ def cache_command(
     _show(cache(**options), as_json)
 
 
-def _require_csv(path: Path | None) -> None:
+def _require_csv(path: Path | None, *, fresh: bool = False) -> None:
     from onepass.features import require_place
 
     if path:
-        require_place(path, option="csv")
+        require_place(path, option="csv", fresh=fresh)
 
 
 def _given(values: dict[str, Any], *others: str) -> dict[str, Any]:

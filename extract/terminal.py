@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO, Any
 
-from onepass.features.progress import Progress, listening, told
+from onepass.features.progress import EVERY, Progress, listening, told
 
 
 @contextlib.contextmanager
@@ -25,7 +25,9 @@ def progress_shown(what: str, *, unit: str = "images") -> Iterator[Callable[...,
     progress = Progress(what, unit)
     with own_stderr() as stream, listening(progress):
         watched = sys.stderr.isatty()
-        with _bar(progress, stream) if watched else told(progress, partial(print, file=stream, flush=True)):
+        with (
+            _bar(progress, stream) if watched else told(progress, partial(print, file=stream, flush=True), every=EVERY)
+        ):
             yield progress.report
 
 

@@ -41,7 +41,8 @@ class Progress(logging.Handler):
         super().__init__(logging.INFO)
         self._what, self._unit, self._clock = what, unit, clock
         self._phases: list[tuple[str, float]] = [("", clock())]
-        self.done, self.of, self._name = 0, None, ""
+        self.done, self._name = 0, ""
+        self.of: int | None = None
         self._first: tuple[int, float] | None = None
 
     def report(self, done: int, of: int | None, name: str = "") -> None:

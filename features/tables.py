@@ -152,13 +152,18 @@ def plain(value: object) -> str:
 
 
 def command_line(*words: object) -> str:
-    """A command as it is typed into a shell; a path that begins with a dash is no option then.
+    """A command as it is typed into a shell in the current folder; a path that begins with a dash is no option then.
 
     >>> command_line("onepass", "predict", Path("my pets.head"), "IMAGES")
     "onepass predict 'my pets.head' IMAGES"
     """
-    paths = (f"./{word}" if isinstance(word, Path) and str(word)[0] == "-" else str(word) for word in words)
-    return " ".join(map(_quoted, paths))
+    return " ".join(_quoted(_from_here(word) if isinstance(word, Path) else str(word)) for word in words)
+
+
+def _from_here(path: Path) -> str:
+    if path.is_absolute() and path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return f"./{path}" if str(path)[0] == "-" else str(path)
 
 
 def _quoted(word: str) -> str:

@@ -1,6 +1,7 @@
 """Parameters of the heads, judged by their values alone, before any framework is loaded or any row is read."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from onepass.features.errors import OptionError, Parameter, opt
@@ -29,6 +30,9 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 
 LAYERED = tuple(kind for kind in PARAMETERS if kind not in ("rbf-svm", "knn"))
 """Kinds that Keras layers can compute."""
+
+_FEW = 20
+"""Classes up to which a message names them all."""
 
 USUAL_HIDDEN = (256,)
 """Units of the hidden layers of an mlp that is not told any."""
@@ -80,8 +84,13 @@ def require_known_classes(weights: ClassWeight, class_names: Sequence[str]) -> N
     if not isinstance(weights, Mapping):
         return
     if unknown := [str(name) for name in weights if name not in class_names and name not in range(len(class_names))]:
+        near = get_close_matches(unknown[0], class_names, n=1, cutoff=0.7)
+        several = (
+            f"{f'did you mean {near[0]}? ' if near else ''}There are {len(class_names)}; `onepass info` lists them."
+        )
+        known = f"the classes are {', '.join(class_names)}." if len(class_names) <= _FEW else several
         raise OptionError(
-            f"class weights name {unknown[0]!r}; the classes are {', '.join(class_names)}.",
+            f"class weights name {unknown[0]!r}; {known}",
             class_weight=dict(weights),
             classes=tuple(class_names),
         )

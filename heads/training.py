@@ -24,7 +24,7 @@ from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.fitting.row_chunks import FileRows
 from onepass.heads.head_options import head_options, require_known_classes, require_positive, require_two_classes
 from onepass.heads.inference.out_of_distribution import MOST_IMAGES, USUAL_ALPHA, OutOfDistribution
-from onepass.heads.saved_head import SavedHead, save_head
+from onepass.heads.saved_head import SavedHead, require_no_other_file, save_head
 
 if TYPE_CHECKING:
     from onepass.heads.audit.quick_look import Suggestion
@@ -67,7 +67,9 @@ class TrainedHead:
     def next_command(self) -> str:
         """What to do next, as it is typed: train the head that would do better, or predict."""
         if self.suggestion:
-            return command_line("train-head", self.head.trained_on["features"], "--head", self.suggestion.head)
+            return command_line(
+                "train-head", Path(str(self.head.trained_on["features"])), "--head", self.suggestion.head
+            )
         return command_line("onepass", "predict", self.head.path, "IMAGES")
 
     def record(self) -> dict[str, object]:
@@ -304,10 +306,12 @@ def head_path(features: str | Path, head: str, out: str | Path | None) -> Path:
 
     Raises:
         OptionError: There is no such folder, or a folder stands there.
+        HeadFileError: A file that is no head stands there.
         OutputError: The folder may not be written.
     """
     path = Path(out) if out else Path(f"{Path(features).stem}.{head}.head")
     require_place(path)
+    require_no_other_file(path)
     return path
 
 

@@ -21,6 +21,7 @@ from onepass.heads.compare.run_cache import FitRequest, FitResult, RunCache, fit
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.head_options import class_weights, require_known_classes
+from onepass.heads.saved_head import require_no_other_file
 from onepass.heads.stats.bootstrap import (
     RESAMPLES,
     Resampled,
@@ -102,6 +103,7 @@ def compare_heads(
     paths = [features] if isinstance(features, str | Path) else list(features)
     if save_best:
         require_place(out or "best.head")
+        require_no_other_file(Path(out or "best.head"))
     with ExitStack() as stack:
         files = [stack.enter_context(FeatureFile(path)) for path in paths]
         for file in files:

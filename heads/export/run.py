@@ -115,7 +115,8 @@ def export(
 
     >>> export("photos.resnet50.mlp.head", to="onnx")  # doctest: +SKIP
     """
-    _check_options(to, **{name: value for name, value in options.items() if name != "out"})
+    given: Record = {name: value for name, value in options.items() if name != "out"}
+    _check_options(to, **given)
     check_running(workers=workers, data=data, weights=weights)
     head = model if isinstance(model, SavedHead) else _opened(model)
     _checked_place(head, to, options.get("out"))

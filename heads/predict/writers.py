@@ -4,7 +4,6 @@ import contextlib
 import csv
 import itertools
 import json
-import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -208,7 +207,9 @@ def open_answers(target: str, *, ranks: int, unknown: bool) -> AnswerWriter:
         text = {"encoding": "utf-8", "newline": ""}
         file = open(target, "xb") if kind == "parquet" else open(target, "x", **text)  # type: ignore[call-overload]
     except FileExistsError:
-        raise _exists(target) from None
+        raise OptionError(
+            f"{target} exists and is not overwritten. Choose another name with {opt.out}, or delete it."
+        ) from None
     except OSError as error:
         raise OptionError(f"cannot write {target}: {error.strerror}. Choose another place with {opt.out}.") from None
     return writer(file, columns(ranks, unknown=unknown))
@@ -236,14 +237,8 @@ def require_answers(target: str) -> tuple[bool, str]:
             raise OptionError("Parquet is no text for stdout; give a file name that ends in .parquet.")
         _require_parquet()
     if not bare:
-        if os.path.lexists(target):
-            raise _exists(target)
-        require_place(target)
+        require_place(target, fresh=True)
     return bare, kind
-
-
-def _exists(target: str) -> OptionError:
-    return OptionError(f"{target} exists and is not overwritten. Choose another name with {opt.out}, or delete it.")
 
 
 class _Lines(AnswerWriter):

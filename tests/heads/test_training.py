@@ -202,10 +202,13 @@ def test_a_trained_head_prints_its_parameters_and_its_scores_per_class(feature_f
     )
     assert lines[1] == "parameters: alpha 2.0, class_weight None, seed 0, time_limit None, tune fast"
     assert lines[2] == f"log loss {scored.log_loss:.3f}, calibration error {scored.calibration_error:.3f}"
-    rows = [line.split() for line in lines[-len(scored.per_class) - 2 : -1]]
-    assert lines[-1] == (
-        "fewer than 10 images of class0, class1: what a line says of such a class hangs on single images"
-    )
+    rows = [line.split() for line in lines[3:6]]
+    assert lines[6:9] == [
+        "fewer than 10 images of class0, class1: what a line says of such a class hangs on single images",
+        "",
+        "confusion (rows: true class, columns: predicted)",
+    ]
+    assert [line.split()[0] for line in lines[9:12]] == ["class0", *scored.per_class]
     assert rows[0] == ["class", "n", "precision", "recall", "f1"]
     assert [row[0] for row in rows[1:]] == list(scored.per_class)
 
