@@ -24,10 +24,8 @@ def progress_shown(what: str, *, unit: str = "images") -> Iterator[Callable[...,
     """
     progress = Progress(what, unit)
     with own_stderr() as stream, listening(progress):
-        watched = sys.stderr.isatty()
-        with (
-            _bar(progress, stream) if watched else told(progress, partial(print, file=stream, flush=True), every=EVERY)
-        ):
+        write = partial(print, file=stream, flush=True)
+        with _bar(progress, stream) if sys.stderr.isatty() else told(progress, write, every=EVERY):
             yield progress.report
 
 

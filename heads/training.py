@@ -67,9 +67,8 @@ class TrainedHead:
     def next_command(self) -> str:
         """What to do next, as it is typed: train the head that would do better, or predict."""
         if self.suggestion:
-            return command_line(
-                "train-head", Path(str(self.head.trained_on["features"])), "--head", self.suggestion.head
-            )
+            features = Path(str(self.head.trained_on["features"]))
+            return command_line("train-head", features, "--head", self.suggestion.head)
         return command_line("onepass", "predict", self.head.path, "IMAGES")
 
     def record(self) -> dict[str, object]:
