@@ -66,7 +66,9 @@ def fine_tune(
         data: Where the images lie, if they are not where they were.
         head: Kind of the head to train first, where the target is a feature file.
         unfreeze: What trains beside the head: a number of layers, a stage (see `backbones`), a layer, all, or auto:
-            the last stages that hold three tenths of the parameters.
+            the last stages that hold three tenths of the parameters. What no part of the network can be called is
+            refused at once; a name such as conv5_block9_out, which only the network itself can tell to be none of
+            its layers, once that is built.
         lr: Highest learning rate; 1e-4 by default.
         epochs: At most so many passes over the training images; 10 by default.
         stages: Several parts in turn instead of these three, "conv5:1e-5x5, all:1e-6x3": part, learning rate x epochs.
