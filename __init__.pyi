@@ -1,10 +1,12 @@
 from .extract import BackboneFeatures as BackboneFeatures
 from .extract import Extraction as Extraction
+from .extract import doctor as doctor
 from .extract import extract_features as extract_features
 from .extract import load_backbone as load_backbone
 from .extract import plan as plan
 from .extract import repair as repair
 from .extract import run_extraction as run_extraction
+from .extract import versions as versions
 from .extract.backbones.listing import backbones as backbones
 from .features import FeatureFile as FeatureFile
 from .features import OnepassWarning as OnepassWarning
@@ -21,6 +23,7 @@ from .heads import SavedHead as SavedHead
 from .heads import SoftmaxHead as SoftmaxHead
 from .heads import SVMHead as SVMHead
 from .heads import TrainedHead as TrainedHead
+from .heads import cache as cache
 from .heads import compare_heads as compare_heads
 from .heads import evaluate as evaluate
 from .heads import fine_tune as fine_tune

@@ -2,20 +2,24 @@
 
 import contextlib
 import functools
+import inspect
 import io
 import json
 import math
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer import Argument, Option
+from typer.core import TyperCommand, TyperGroup
 
-_SETTINGS: dict[str, Any] = {"rich_markup_mode": "rich", "pretty_exceptions_enable": False, "add_completion": False}
+_SETTINGS: dict[str, Any] = {"rich_markup_mode": "rich", "pretty_exceptions_enable": False}
 _EXIT_CODES = {"whole": 0, "damaged": 3, "incomplete": 4, "drifted": 5, "unproven": 6}
 _FLAGS = {"takes_bytes": "bytes"}
 """Parameters of the library that are spelled otherwise here."""
@@ -23,7 +27,46 @@ _FLAGS = {"takes_bytes": "bytes"}
 _SHOWN = 20
 """Skipped images that are named."""
 
+
+class _OneStyle:
+    """Shows Typer's own errors of usage as all others: one message on stderr, exit code 2."""
+
+    def main(self, *args: Any, **options: Any) -> NoReturn:
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})  # type: ignore[misc]
+        except Exception as error:
+            if not hasattr(error, "format_message"):
+                raise
+            if type(error).__name__ != "NoArgsIsHelpError":  # which has printed the help
+                typer.echo(f"error: {_usage(error)}", err=True)
+            code = 2
+        sys.exit(code or 0)
+
+
+def _usage(error: Any) -> str:
+    """An error of Typer's in our words."""
+    text, parameter = error.format_message().strip().rstrip("."), getattr(error, "param", None)
+    if text.startswith("Invalid value") and parameter:
+        number = {"integer": "a whole number", "number": "a number", "float": "a number"}
+        needed = next((words for name, words in number.items() if name in text), text.partition(": ")[2])
+        text = f"{parameter.opts[0]} needs {needed}"
+    elif text.startswith("Missing argument") and parameter:
+        text = f"{parameter.metavar or parameter.name.upper()} is missing"
+    context = error.ctx or None
+    help_on = f" `{context.command_path} --help` says what there is." if context else ""
+    return f"{text[:1].lower() if text[1:2].islower() else text[:1]}{text[1:]}{'' if text[-1] == '?' else '.'}{help_on}"
+
+
+class _Command(_OneStyle, TyperCommand):
+    pass
+
+
+class _Group(_OneStyle, TyperGroup):
+    pass
+
+
 app = typer.Typer(
+    cls=_Group,
     help="One pass of a frozen, pretrained backbone over your images; then heads in seconds.",
     no_args_is_help=True,
     **_SETTINGS,
@@ -75,28 +118,46 @@ ClassWeight = Annotated[str | None, Option(help="balanced, or weights by class: 
 Csv = Annotated[Path | None, Option(help="Also write the result to this CSV file.", metavar="FILE")]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from onepass import versions
+
+        print(versions())
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, Option("--version", help="Print all versions that matter.", is_eager=True, callback=_print_version)
+]
+Verbose = Annotated[bool, Option("--verbose", "-v", help="Print decisions, phases and how long they took.")]
+
+
 def _command(name: str, epilog: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Registers a command, under `onepass` and where it is a program of its own."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         guarded = _guarded(function)
-        app.command(name, epilog=epilog)(guarded)
+        app.command(name, cls=_Command, epilog=epilog)(guarded)
         if name in _ALONE:
-            _ALONE[name].command(epilog=epilog)(guarded)
+            _ALONE[name].command(cls=_Command, epilog=epilog)(guarded)
         return guarded
 
     return register
 
 
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Turns what a user can put right into one message on stderr: exit code 1, or 2 for wrong usage."""
+    """Turns what a user can put right into one message on stderr: exit code 1, or 2 for wrong usage.
+
+    Adds the options that every command has.
+    """
 
     @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
+    def run(*args: Any, verbose: bool = False, version: bool = False, **kwargs: Any) -> None:  # noqa: ARG001
+        from onepass.extract import decisions_shown
         from onepass.features import OnepassWarning, OptionError, UserError
         from onepass.features.names import shown
 
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), decisions_shown() if verbose else contextlib.nullcontext():
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("always", OnepassWarning)
@@ -104,13 +165,25 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             try:
                 command(*args, **kwargs)
             except UserError as error:
+                if verbose:
+                    traceback.print_exception(error)
                 typer.echo(f"error: {error.spelled(_flag)}", err=True)
                 raise typer.Exit(2 if isinstance(error, OptionError) else 1) from None
             except KeyboardInterrupt:
                 typer.echo("interrupted; what was finished is kept. Run the same command again to continue.", err=True)
                 raise typer.Exit(130) from None
 
+    every = {"verbose": Verbose, "version": Version}
+    added = [Parameter(name, Parameter.KEYWORD_ONLY, default=False, annotation=kind) for name, kind in every.items()]
+    own = inspect.signature(command)
+    run.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {**command.__annotations__, **every}
     return run
+
+
+@app.callback()
+def _every_command(version: Version = False) -> None:
+    pass
 
 
 @_command("extract", "Example: extract --backbone resnet50 photos/")
@@ -121,13 +194,9 @@ def extract_command(
     ] = None,
     weights: Weights = None,
     image_size: Annotated[int | None, Option(help="Side of the input in pixels; the network's by default.")] = None,
-    resize: Annotated[
-        str | None, Option(help="squash (default), crop, pad, or keras: as image_dataset_from_directory.")
-    ] = None,
+    resize: Annotated[str | None, Option(help="squash (default), crop, pad, or keras: as Keras's data sets.")] = None,
     pooling: Annotated[str | None, Option(help="avg (default), max or flatten.")] = None,
-    precision: Annotated[
-        str | None, Option(help="float32, bfloat16, int8, or auto (default): bfloat16 where it is native.")
-    ] = None,
+    precision: Annotated[str | None, Option(help="float32, bfloat16, int8, or auto: bfloat16 where native.")] = None,
     engine: Engine = None,
     views: Annotated[int | None, Option(help="Views per image: the plain image and seeded variants.")] = None,
     augment: Augment = None,
@@ -138,11 +207,9 @@ def extract_command(
     group_pattern: Annotated[
         str | None, Option(help="Or a pattern whose first parentheses match the group in the path.", metavar="REGEX")
     ] = None,
-    row_dtype: Annotated[
-        str | None, Option(help="float32 (default) or float16: half the disk, rounded to 3 digits.")
-    ] = None,
+    row_dtype: Annotated[str | None, Option(help="float32 (default) or float16: half the disk, 3 digits.")] = None,
     base: Annotated[
-        list[Path] | None, Option(help="Feature file whose rows are reused. May be repeated.", metavar="FILE")
+        list[Path] | None, Option(help="Feature file to take rows from; repeatable.", metavar="FILE")
     ] = None,
     rehash: Annotated[
         bool | None, Option("--rehash", help="Read every image to see whether it changed, not only size and time.")
@@ -177,16 +244,12 @@ def extract_command(
 def train_head_command(
     features: Features = None,
     head: Annotated[
-        str | None, Option(help="logreg (default), svm, rbf-svm, ridge, lda, knn, centroid, mlp or linear.")
+        str | None, Option(help="logreg (default), svm, rbf-svm, ridge, lda, knn, centroid, mlp, linear")
     ] = None,
     class_weight: ClassWeight = None,
     max_images: Annotated[int | None, Option(help="Train on at most so many images.")] = None,
-    memory: Annotated[
-        float | None, Option(help="GB that may be used; mlp and linear then read the file in pieces.")
-    ] = None,
-    seed: Annotated[
-        int | None, Option(help="Seed of the folds, the initial weights and the order of the rows.")
-    ] = None,
+    memory: Annotated[float | None, Option(help="GB that may be used; mlp and linear then read in pieces.")] = None,
+    seed: Annotated[int | None, Option(help="Seed of folds, initial weights and the order of the rows.")] = None,
     out: Annotated[Path | None, Option(help="Head file; FEATURES.HEAD.head in this folder by default.")] = None,
     tune: Tune = None,
     time_limit: TimeLimit = None,
@@ -194,9 +257,7 @@ def train_head_command(
     gamma: Annotated[float | None, _single(help="rbf-svm: width of the kernel.")] = None,
     alpha: Annotated[float | None, _single(help="ridge: penalty.")] = None,
     shrinkage: Annotated[float | None, _single(help="lda: shrinkage of the covariance, up to 1.")] = None,
-    shrink: Annotated[
-        float | None, _single(help="centroid: standard errors that class means move to the overall mean.")
-    ] = None,
+    shrink: Annotated[float | None, _single(help="centroid: standard errors that class means move inwards.")] = None,
     neighbours: Annotated[int | None, _single(help="knn: number of neighbours.")] = None,
     decay: Annotated[float | None, _single(help="knn: cosine over which a vote loses a factor e.")] = None,
     hidden: Annotated[str | None, _nets(help="Units of the hidden layers, such as 256,128; 0 for none (mlp).")] = None,
@@ -206,9 +267,7 @@ def train_head_command(
     optimizer: Annotated[str | None, _nets(help="adam, adamw, sgd, rmsprop, nadam or lion.")] = None,
     lr: Annotated[float | None, _nets(help="Learning rate.")] = None,
     weight_decay: Annotated[float | None, _nets(help="Decay of the weights.")] = None,
-    label_smoothing: Annotated[
-        float | None, _nets(help="Fraction of each label that is spread over all classes.")
-    ] = None,
+    label_smoothing: Annotated[float | None, _nets(help="Share of each label spread over all classes.")] = None,
     epochs: Annotated[int | None, _nets(help="Passes over the rows, at most.")] = None,
     batch_size: Annotated[int | None, _nets(help="Rows per step.")] = None,
     patience: Annotated[int | None, _nets(help="Epochs without progress after which training stops.")] = None,
@@ -220,13 +279,13 @@ def train_head_command(
     """
     options = _given(locals())
     from onepass import train_head
-    from onepass.heads.classifiers.base import require_positive
+    from onepass.heads.head_options import require_positive
 
     if memory is not None:
         require_positive(memory=memory)  # of GB, before they become bytes: nan and inf do not
         options["memory"] = math.ceil(memory * 1e9)
 
-    with _progress(f"training {head or 'the head'}", total=False):
+    with _progress(f"training {head or 'the head'}"):
         done = train_head(**options)
     _show(done, as_json)
 
@@ -238,13 +297,9 @@ def compare_heads_command(
     ] = None,
     heads: Annotated[str | None, Option(help="all (default), or names with commas: logreg,svm,mlp:256x128.")] = None,
     cv: Annotated[str | None, Option(help="Folds x repeats outside the test part, such as 5x2.", metavar="FxR")] = None,
-    split: Annotated[
-        bool | None, Option("--split", help="Train on train, score on test, which is the default.")
-    ] = None,
+    split: Annotated[bool | None, Option("--split", help="Train on train, score on test: the default.")] = None,
     metric: Annotated[str | None, Option(help="accuracy (default), balanced, macro-f1, log-loss or auroc.")] = None,
-    seeds: Annotated[
-        int | None, Option(help="Trainings per head with different folds and weights; scores are averaged.")
-    ] = None,
+    seeds: Annotated[int | None, Option(help="Trainings per head with other folds and weights; averaged.")] = None,
     tune: Tune = None,
     time_limit: TimeLimit = None,
     class_weight: ClassWeight = None,
@@ -263,6 +318,7 @@ def compare_heads_command(
     Run again after an interruption, it continues; finished trainings are kept beside the feature file.
     """
     options = _given(locals(), "csv")
+    _require_csv(csv)
     from onepass import compare_heads
 
     with _progress("comparing", unit="trainings") as report:
@@ -274,25 +330,17 @@ def compare_heads_command(
 
 @_command("fine-tune", "Example: fine-tune photos.resnet50.logreg.head --unfreeze conv5 --lr 1e-4")
 def fine_tune_command(
-    target: Annotated[
-        Path | None, Argument(help="Head file, or feature file; by default the feature file in this folder.")
-    ] = None,
-    head: Annotated[
-        str | None, Option(help="Head to train first if the target is a feature file (logreg by default).")
-    ] = None,
+    target: Annotated[Path | None, Argument(help="Head file or feature file; by default the latter in here.")] = None,
+    head: Annotated[str | None, Option(help="Head to train first on a feature file (logreg by default).")] = None,
     unfreeze: Annotated[
         str | None, Option(help="Number of layers, stage (see `onepass backbones --stages`), layer, all or auto.")
     ] = None,
     lr: Annotated[float | None, Option(help="Highest learning rate (1e-4 by default).")] = None,
     epochs: Annotated[int | None, Option(help="Passes over the images, at most (10 by default).")] = None,
-    stages: Annotated[
-        str | None, Option(help="Several parts in turn, PART:RATExEPOCHS: conv5:1e-5x5, all:1e-6x3.")
-    ] = None,
+    stages: Annotated[str | None, Option(help="Several parts, PART:RATExEPOCHS: conv5:1e-5x5, all:1e-6x3.")] = None,
     augment: Augment = None,
     views: Annotated[int | None, Option(help="Fixed views per image instead of new ones each epoch.")] = None,
-    keep: Annotated[
-        str | None, Option(help="When the result replaces the frozen model: better (default), always or never.")
-    ] = None,
+    keep: Annotated[str | None, Option(help="Replace the frozen model when better (default), always, never.")] = None,
     from_scratch: Annotated[
         bool | None, Option("--from-scratch", help="Train the network from random weights instead, to compare.")
     ] = None,
@@ -305,9 +353,7 @@ def fine_tune_command(
     layer_decay: Annotated[float | None, _optimization(help="Factor on the rate per stage away from the head.")] = None,
     clip: Annotated[float | None, _optimization(help="Largest norm of the gradient.")] = None,
     weight_decay: Annotated[float | None, _optimization(help="Decay of the weights (adamw).")] = None,
-    label_smoothing: Annotated[
-        float | None, _optimization(help="Fraction of each label that is spread over all classes.")
-    ] = None,
+    label_smoothing: Annotated[float | None, _optimization(help="Share of each label spread over all classes.")] = None,
     class_weight: ClassWeight = None,
     train_batchnorm: Annotated[
         bool | None, _optimization("--train-batchnorm", help="Let BatchNorm learn; small batches ruin it.")
@@ -319,11 +365,9 @@ def fine_tune_command(
     weights: Moved = None,
     engine: Engine = None,
     precision: Annotated[
-        str | None, _running(help="float32, bfloat16, or auto (default): bfloat16 on GPUs that have it.")
+        str | None, _running(help="float32, bfloat16, or auto: bfloat16 on GPUs that have it.")
     ] = None,
-    boundary_cache: Annotated[
-        str | None, _running(help="off, auto, or GB of disk for the output of the frozen part.")
-    ] = None,
+    boundary_cache: Annotated[str | None, _running(help="off, auto, or GB on disk for the frozen part.")] = None,
     workers: Workers = None,
     as_json: Json = False,
 ) -> None:
@@ -342,17 +386,16 @@ def fine_tune_command(
 @_command("inspect", "Example: onepass inspect photos.resnet50.h5 --csv findings.csv")
 def inspect_command(
     features: Features = None,
-    labels: Annotated[
-        bool | None, Option("--labels/--no-labels", help="Look for wrong labels, which takes longest.")
-    ] = None,
+    labels: Annotated[bool | None, Option("--labels/--no-labels", help="Look for wrong labels, which is slow.")] = None,
     csv: Csv = None,
     as_json: Json = False,
 ) -> None:
     """Find duplicates, labels worth a look, outliers and unreadable images."""
     options = _given(locals(), "csv")
+    _require_csv(csv, fresh=True)
     from onepass import inspect
 
-    with _progress("inspecting", total=False):
+    with _progress("inspecting"):
         found = inspect(**options)
     if csv:
         found.write_csv(csv)
@@ -362,9 +405,7 @@ def inspect_command(
 @_command("predict", "Example: onepass predict photos.resnet50.mlp.head new.jpg more/ --out new.csv")
 def predict_command(
     head: HeadFile,
-    images: Annotated[
-        list[Path] | None, Argument(help="Image files and folders of them; - reads their names from stdin.")
-    ] = None,
+    images: Annotated[list[Path] | None, Argument(help="Image files and folders; - reads names from stdin.")] = None,
     out: Annotated[
         str | None, Option(help="File that ends in .csv, .json, .jsonl or .parquet; or csv, json, jsonl for stdout.")
     ] = None,
@@ -375,9 +416,7 @@ def predict_command(
         float | None,
         Option(help="Call images unknown that fit no class, at most this fraction of each class.", metavar="ALPHA"),
     ] = None,
-    watch: Annotated[
-        Path | None, Option(help="Continue with every image that appears in this folder, until Ctrl-C.")
-    ] = None,
+    watch: Annotated[Path | None, Option(help="Go on with images that appear in this folder, until Ctrl-C.")] = None,
     strict: Annotated[bool, Option("--strict", help="Exit with 1 if any image could not be read.")] = False,
     accept_drift: AcceptDrift = None,
     weights: Moved = None,
@@ -400,14 +439,17 @@ def predict_command(
         options["out"] = "json"
     from onepass import write_predictions
 
-    # What goes to stdout is progress enough, and would run through the bar.
+    # What goes to a terminal is progress enough, and would run through the bar.
     to_file = out is not None and bool(Path(out).suffix)
-    with _progress("predicting", total=False) if to_file else contextlib.nullcontext() as report:
+    silent = watch or (not to_file and sys.stdout.isatty())
+    with contextlib.nullcontext() if silent else _progress("predicting") as report:
         done = write_predictions(**options, images=_named(images or []), progress=report)
     if to_file:
         print(done)
     if not as_json:
         _print_skipped(done.skipped)
+    if to_file or (out is None and not as_json):
+        _print_next(done)
     if done.interrupted and not watch:
         typer.echo(f"interrupted after {done.predicted} predictions", err=True)
         raise typer.Exit(130)
@@ -430,7 +472,7 @@ def nearest_command(
     options = _given(locals())
     from onepass import nearest
 
-    with _progress("preparing the backbone", total=False):
+    with _progress("preparing the backbone"):
         found = nearest(**options)
     _show(found, as_json)
 
@@ -438,12 +480,8 @@ def nearest_command(
 @_command("evaluate", "Example: onepass evaluate photos.resnet50.mlp.head new_photos/")
 def evaluate_command(
     head: HeadFile,
-    target: Annotated[
-        Path | None, Argument(help="Feature file (by default the one in this folder) or folder of images.")
-    ] = None,
-    split: Annotated[
-        str | None, Option(help="train, val, test, all, unseen, or auto (default): what was held out.")
-    ] = None,
+    target: Annotated[Path | None, Argument(help="Feature file (by default the one here) or image folder.")] = None,
+    split: Annotated[str | None, Option(help="train, val, test, all, unseen, or auto (default): held out.")] = None,
     accept_drift: AcceptDrift = None,
     weights: Moved = None,
     engine: Engine = None,
@@ -463,12 +501,8 @@ def evaluate_command(
 def export_command(
     model: HeadFile,
     to: Annotated[str, Option(help="keras, h5, savedmodel, onnx, openvino or tflite.")],
-    precision: Annotated[
-        str | None, Option(help="Weights in float32 (default); float16 or int8 for openvino and tflite.")
-    ] = None,
-    takes_bytes: Annotated[
-        bool | None, Option("--bytes", help="A savedmodel that takes encoded JPEG and PNG files.")
-    ] = None,
+    precision: Annotated[str | None, Option(help="float32 (default); float16, int8 for openvino and tflite.")] = None,
+    takes_bytes: Annotated[bool | None, Option("--bytes", help="A savedmodel that takes JPEG and PNG files.")] = None,
     max_flips: Annotated[
         int | None, Option(help="Held-out images that may change their label; 0, or 2 % at reduced precision.")
     ] = None,
@@ -486,7 +520,7 @@ def export_command(
     options = _given(locals())
     from onepass import export
 
-    with _progress("exporting", total=False):
+    with _progress("exporting"):
         done = export(**options)
     _show(done, as_json)
 
@@ -496,12 +530,8 @@ def verify_command(
     file: Annotated[
         Path | None, Argument(help="Feature file (by default the one in this folder), head, model or certificate.")
     ] = None,
-    certificate: Annotated[
-        Path | None, Argument(help="Certificate of an exported model; by default the one beside it.")
-    ] = None,
-    data: Annotated[
-        list[Path] | None, Option(help="Where the images of a certificate are; below this folder by default.")
-    ] = None,
+    certificate: Annotated[Path | None, Argument(help="Certificate of a model, by default beside it.")] = None,
+    data: Annotated[list[Path] | None, Option(help="Where a certificate's images are; below here by default.")] = None,
     golden: Annotated[bool | None, Option("--golden/--no-golden", help="Recompute the golden rows.")] = None,
     weights: Moved = None,
     engine: Engine = None,
@@ -514,7 +544,7 @@ def verify_command(
     options = _given(locals())
     from onepass import verify
 
-    with _progress("verifying", total=False):
+    with _progress("verifying"):
         found = verify(**options)
     _show(found, as_json)
     raise typer.Exit(_EXIT_CODES[found.verdict])
@@ -543,9 +573,7 @@ def repair_command(
 
 @_command("info", "Example: onepass info photos.resnet50.h5")
 def info_command(
-    file: Annotated[
-        Path | None, Argument(help="Any file of onepass; by default the feature file in this folder.")
-    ] = None,
+    file: Annotated[Path | None, Argument(help="Any file of onepass; by default the feature file here.")] = None,
     summary: Annotated[bool | None, Option("--summary", help="Show a head as Keras's model.summary().")] = None,
     as_json: Json = False,
 ) -> None:
@@ -558,17 +586,59 @@ def info_command(
 
 @_command("backbones", "Example: onepass backbones --json")
 def backbones_command(
-    stages: Annotated[
-        str | None, Option(help="List the stages of this one, a name or .keras file, instead.", metavar="NAME")
-    ] = None,
+    stages: Annotated[str | None, Option(help="List the stages of this one or .keras file.", metavar="NAME")] = None,
     as_json: Json = False,
 ) -> None:
     """List every backbone with its input size and the width of its rows, or the stages of one."""
     from onepass import backbones
 
-    with _progress("building the network", total=False) if stages else contextlib.nullcontext():
+    with _progress("building the network") if stages else contextlib.nullcontext():
         found = backbones(stages)
     _show(found, as_json)
+
+
+@_command("doctor", "Example: onepass doctor --offline")
+def doctor_command(
+    offline: Annotated[bool | None, Option("--offline", help="Do not ask whether weights can be reached.")] = None,
+    gpu: Annotated[bool | None, Option("--gpu", help="Ask TensorFlow for GPUs, which takes seconds.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look what of this machine and installation can be used, and say what to do about the rest.
+
+    Sends one request for the size of a file with weights, to where Keras downloads them from, and nothing else.
+    """
+    options = _given(locals())
+    from onepass import doctor
+
+    with _progress("looking around"):
+        found = doctor(**options)
+    _show(found, as_json)
+    if not found.healthy:
+        raise typer.Exit(1)
+
+
+@_command("cache", "Example: onepass cache --clear networks --older 30")
+def cache_command(
+    folder: Annotated[Path | None, Argument(help="Folder of feature files; this one by default.")] = None,
+    clear: Annotated[str | None, Option(help="networks, int8, boundaries, comparisons, all.", metavar="KIND")] = None,
+    older: Annotated[float | None, Option(help="Remove only what is older than so many days.", metavar="DAYS")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show converted networks, boundary caches and comparison results, or remove them.
+
+    What a running process has open stays. int8 networks can be made again only from the images they were made with.
+    """
+    options = _given(locals())
+    from onepass import cache
+
+    _show(cache(**options), as_json)
+
+
+def _require_csv(path: Path | None, *, fresh: bool = False) -> None:
+    from onepass.features import require_place
+
+    if path:
+        require_place(path, option="csv", fresh=fresh)
 
 
 def _given(values: dict[str, Any], *others: str) -> dict[str, Any]:
@@ -592,27 +662,10 @@ def _named(paths: Sequence[Path]) -> Iterator[Path]:
         yield from listed_names(sys.stdin.buffer) if str(path) == "-" and sys.stdin else (path,)
 
 
-@contextlib.contextmanager
-def _progress(what: str, *, total: bool = True, unit: str = "images") -> Iterator[Callable[..., None] | None]:
-    """A bar with rate and time left on stderr, or nothing where that is no terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+def _progress(what: str, unit: str = "images") -> contextlib.AbstractContextManager[Callable[..., None]]:
+    from onepass.extract import progress_shown
 
-    columns = [SpinnerColumn(), TextColumn("{task.description}")]
-    if total:
-        columns += [BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None, rate="")
-
-        def report(done: int, of: int | None, name: str = "") -> None:
-            speed = bar.tasks[0].speed
-            rate = f"{speed:.1f} {unit}/s" if speed else ""
-            bar.update(task, description=f"{what} {name}".strip(), completed=done, total=of, rate=rate)
-
-        yield report
+    return progress_shown(what, unit=unit)
 
 
 def _show(result: Any, as_json: bool, *, all_skipped: bool = False) -> None:
@@ -624,6 +677,12 @@ def _show(result: Any, as_json: bool, *, all_skipped: bool = False) -> None:
     else:
         print(result)
         _print_skipped(getattr(result, "skipped", ()), all_of_them=all_skipped)
+        _print_next(result)
+
+
+def _print_next(result: Any) -> None:
+    if following := getattr(result, "next_command", ""):
+        typer.echo(f"Next: {following}", err=True)
 
 
 def _print_skipped(skipped: Sequence[Any], *, all_of_them: bool = False) -> None:

@@ -18,10 +18,11 @@ from scipy.optimize import minimize_scalar
 
 from onepass.extract.machine import machine
 from onepass.features import FeatureFile
+from onepass.heads.classifiers.kinds import HEADS
 from onepass.heads.fitting.temperature import log_loss
 from onepass.heads.inference.network import Network
 from onepass.heads.stats.metrics import calibration_error
-from onepass.heads.training import HEADS, make_head
+from onepass.heads.training import make_head
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Rows, classes and groups of images."""

@@ -17,9 +17,10 @@ from common import versions, write_result
 
 from onepass.extract.machine import machine
 from onepass.features import FeatureFile
+from onepass.heads.classifiers.kinds import HEADS
 from onepass.heads.fitting.folds import assign_folds
 from onepass.heads.inference.out_of_distribution import OutOfDistribution
-from onepass.heads.training import HEADS, training_parts
+from onepass.heads.training import training_parts
 
 
 def main(

@@ -1,11 +1,17 @@
 from .backbones.backbone import Backbone as Backbone
 from .backbones.catalogue import CATALOGUE as CATALOGUE
 from .backbones.golden import golden_images as golden_images
+from .backbones.known_parts import require_part as require_part
 from .backbones.listing import Backbones as Backbones
 from .backbones.listing import Stages as Stages
 from .backbones.load import load_backbone as load_backbone
 from .backbones.load import load_backbone_for as load_backbone_for
+from .backbones.openvino_cache import cache_folder as cache_folder
+from .backbones.openvino_cache import stored_networks as stored_networks
 from .backbones.options import Source as Source
+from .backbones.options import check_choices as check_choices
+from .backbones.options import check_running as check_running
+from .backbones.trainable import TRAINING_PRECISIONS as TRAINING_PRECISIONS
 from .backbones.trainable import TrainableBackbone as TrainableBackbone
 from .backbones.trainable import load_trainable as load_trainable
 from .backbones.trainable import trainable_within as trainable_within
@@ -14,6 +20,9 @@ from .data.listed import listed_names as listed_names
 from .data.watch import find_images as find_images
 from .data.watch import named_images as named_images
 from .data.watch import watch_folder as watch_folder
+from .doctor import Diagnosis as Diagnosis
+from .doctor import doctor as doctor
+from .doctor import versions as versions
 from .frameworks import KerasLayer as KerasLayer
 from .frameworks import KerasModel as KerasModel
 from .frameworks import KerasModule as KerasModule
@@ -25,6 +34,7 @@ from .frameworks import import_nncf as import_nncf
 from .frameworks import import_openvino as import_openvino
 from .frameworks import plain_keras as plain_keras
 from .frameworks import quiet_stderr as quiet_stderr
+from .machine import free_memory as free_memory
 from .machine import machine as machine
 from .one_pass.estimate import Estimate as Estimate
 from .one_pass.estimate import plan as plan
@@ -44,6 +54,8 @@ from .pixels.random_layers import random_layers as random_layers
 from .pixels.random_layers import require_drawable as require_drawable
 from .pixels.resize_graph import resizer as resizer
 from .pixels.views import Augmentation as Augmentation
+from .terminal import decisions_shown as decisions_shown
+from .terminal import progress_shown as progress_shown
 from .upkeep.repair import Repair as Repair
 from .upkeep.repair import repair as repair
 from .upkeep.verify import Verification as Verification

@@ -4,6 +4,7 @@ from onepass.features.duplicates import DuplicateGroup, find_duplicates
 from onepass.features.errors import OnepassWarning, OptionError, UserError, opt
 from onepass.features.file import FeatureFile, SkippedImage, only_feature_file
 from onepass.features.overlapping_groups import OverlappingGroup, find_overlapping_groups
+from onepass.features.places import require_place
 from onepass.features.spec import Spec
 from onepass.features.splits import SPLITS, content_split, rows_to_score
 from onepass.features.table import ImageTable
@@ -24,5 +25,6 @@ __all__ = [
     "find_overlapping_groups",
     "only_feature_file",
     "opt",
+    "require_place",
     "rows_to_score",
 ]

@@ -124,6 +124,10 @@ class BackboneError(UserError):
     """A backbone is unknown, or cannot be built or run here."""
 
 
+class UnknownBackboneError(BackboneError, OptionError):
+    """There is no backbone of this name."""
+
+
 class WeightsError(BackboneError):
     """Pretrained weights could not be downloaded, read, or do not fit the backbone."""
 

@@ -161,6 +161,18 @@ def _numbers(ids: np.ndarray, keys: list[str | bytes], seed: int) -> np.ndarray:
     return np.array([int.from_bytes(digest, "little") / 2**64 for digest in digests])
 
 
+def require_part_name(part: str) -> None:
+    """Refuses what names no images to score.
+
+    Raises:
+        OptionError: With what does.
+    """
+    if part not in ("auto", "all", "unseen", *SPLITS):
+        raise OptionError(
+            f"{opt.split} is {part!r}; needed: auto, all, unseen or one of {', '.join(SPLITS)}.", split=part
+        )
+
+
 def rows_to_score(
     splits: np.ndarray,
     content_hashes: np.ndarray,
@@ -187,8 +199,7 @@ def rows_to_score(
     Raises:
         OptionError: An unknown part.
     """
-    if part not in ("auto", "all", "unseen", *SPLITS):
-        raise OptionError(f"{opt.split} is {part!r}; needed: auto, all, unseen or one of {', '.join(SPLITS)}.")
+    require_part_name(part)
     if part == "auto":
         present = [name for name in ("test", "val") if (splits == SPLITS.index(name)).any()]
         part = "unseen" if drawn or not present else present[0]

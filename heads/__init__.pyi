@@ -1,5 +1,7 @@
 from .about import info as info
 from .audit.inspect import inspect as inspect
+from .caches import Caches as Caches
+from .caches import cache as cache
 from .classifiers.centroid import CentroidHead as CentroidHead
 from .classifiers.knn import KNNHead as KNNHead
 from .classifiers.lda import LDAHead as LDAHead

@@ -17,7 +17,7 @@ from onepass.features.duplicates import describe_duplicates
 from onepass.features.errors import FileKindError, OptionError, opt
 from onepass.features.names import Lines, shown
 from onepass.features.overlapping_groups import describe_overlapping_groups
-from onepass.features.tables import Record, html_table, plain, text_table
+from onepass.features.tables import Record, command_line, facts_table, html_table, plain
 from onepass.heads.export.certificate import ENDING, Certificate, beside
 from onepass.heads.file_kinds import WHOLE, FileKind, file_kind
 from onepass.heads.finetune.model_file import read_facts, tuned_model
@@ -42,10 +42,18 @@ class Info:
     skipped: tuple[SkippedImage, ...] = ()
 
     def __str__(self) -> str:
-        return f"{shown(self.title)}\n{text_table(self.rows)}".rstrip()
+        return f"{shown(self.title)}\n{facts_table(self.rows)}".rstrip()
 
     def _repr_html_(self) -> str:
         return html_table([["", ""], *self.rows], title=self.title)
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed: train a head on a feature file, predict with a head or a model."""
+        path = Path(str(self.facts["file"]))
+        if "committed" in self.facts:
+            return command_line("train-head", path)
+        return command_line("onepass", "predict", path, "IMAGES")
 
     def record(self) -> Record:
         """The same as plain values, for JSON."""

@@ -1,6 +1,6 @@
 """Scores of a head, each with what it was measured on and how sure it is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -9,7 +9,7 @@ import numpy as np
 from onepass.features import FeatureFile
 from onepass.features.errors import TrainingError, opt
 from onepass.features.names import shown
-from onepass.features.tables import html_table, text_table
+from onepass.features.tables import WIDTH, fitted_table, html_table, text_table
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.stats.intervals import wilson_interval
 from onepass.heads.stats.metrics import calibration_error, metric
@@ -37,6 +37,9 @@ class ClassScore:
     recall: float
     f1: float
 
+
+MATRIX = 10
+"""Classes up to which the whole confusion matrix is shown."""
 
 FEW = 10
 """Images of a class below which its line in the table comes with a warning."""
@@ -102,7 +105,27 @@ class Evaluation:
             lines.append(f"log loss {self.log_loss:.3f}, calibration error {self.calibration_error:.3f}")
         if self.leak_free:
             lines.append(str(self.leak_free))
-        return "\n".join([*lines, text_table(self._rows()), *self._warnings()])
+        return "\n".join([*lines, fitted_table(self._rows()), *self._warnings()])
+
+    def confusions(self) -> str:
+        """Who is taken for whom: a table of up to `MATRIX` classes, else the pairs most often confused."""
+        names = list(self.per_class)
+        if len(names) > MATRIX:
+            return self._most_confused(names)
+        lines = [[name, *map(str, row)] for name, row in zip(names, self.confusion, strict=True)]
+        table = text_table([["", *names], *lines])
+        if max(map(len, table.splitlines())) > WIDTH:  # then the columns have numbers, and the rows both
+            numbers = [str(number) for number, _ in enumerate(names, 1)]
+            lines = [[f"{number} {line[0]}", *line[1:]] for number, line in zip(numbers, lines, strict=True)]
+            table = fitted_table([["", *numbers], *lines])
+        return f"confusion (rows: true class, columns: predicted)\n{table}"
+
+    def _most_confused(self, names: Sequence[str]) -> str:
+        counts = np.array(self.confusion)
+        np.fill_diagonal(counts, 0)
+        pairs = [np.unravel_index(place, counts.shape) for place in np.argsort(-counts, axis=None, kind="stable")]
+        rows = [[names[i], f"taken for {names[j]}", str(counts[i, j])] for i, j in pairs[:MATRIX] if counts[i, j]]
+        return f"most often confused\n{fitted_table(rows, columns=(0, 1), heading=False)}" if rows else "confused: none"
 
     def _rows(self) -> list[list[str]]:
         scores = [

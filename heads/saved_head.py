@@ -224,14 +224,23 @@ def save_head(head: SavedHead) -> None:
         HeadFileError: The place holds something else than a head, or cannot be written.
     """
     path = head.path
-    if path.exists() and not is_head(path):
-        raise HeadFileError(f"{path} exists and is no head file; it is left alone. Choose another name with {opt.out}.")
+    require_no_other_file(path)
     try:
         # Not safetensors' own save_file, which makes files that only their owner may read.
         with replacing(path) as beside:
             beside.write_bytes(head_bytes(head))
     except (OSError, SafetensorError) as error:
         raise HeadFileError(f"cannot write {path}: {error}. Choose another place with {opt.out}.") from None
+
+
+def require_no_other_file(path: Path) -> None:
+    """Refuses to write a head where another file is.
+
+    Raises:
+        HeadFileError: There is one.
+    """
+    if path.exists() and not is_head(path):
+        raise HeadFileError(f"{path} exists and is no head file; it is left alone. Choose another name with {opt.out}.")
 
 
 def is_head(path: Path) -> bool:

@@ -1,52 +1,34 @@
 """From a feature file to a head file: fit on the training part, score on what was held out."""
 
-import inspect
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onepass.extract import free_memory
 from onepass.features import FeatureFile, only_feature_file
-from onepass.features.errors import OptionError, Parameter, TrainingError, opt
+from onepass.features.errors import TrainingError
 from onepass.features.names import shown
-from onepass.features.tables import plain
-from onepass.heads.audit.quick_look import QuickLook, Suggestion
-from onepass.heads.classifiers.base import Head, class_weights, require_positive
-from onepass.heads.classifiers.centroid import CentroidHead
-from onepass.heads.classifiers.knn import KNNHead
-from onepass.heads.classifiers.lda import LDAHead
-from onepass.heads.classifiers.linear import LogisticHead, SVMHead
-from onepass.heads.classifiers.mlp import MLPHead, SoftmaxHead
-from onepass.heads.classifiers.net_head import NetHead, hidden_units
-from onepass.heads.classifiers.rbf_svm import RBFSVMHead
-from onepass.heads.classifiers.ridge import RidgeHead
-from onepass.heads.evaluation import Answers, Evaluation, score
+from onepass.features.places import require_place
+from onepass.features.progress import log, phase
+from onepass.features.tables import command_line, plain
+from onepass.heads.evaluation import MATRIX, Answers, Evaluation, score
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.folds import assign_folds
-from onepass.heads.fitting.memory import free_memory, require_memory, some_of
+from onepass.heads.fitting.memory import require_memory, some_of
 from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.fitting.row_chunks import FileRows
+from onepass.heads.head_options import head_options, require_known_classes, require_positive, require_two_classes
 from onepass.heads.inference.out_of_distribution import MOST_IMAGES, USUAL_ALPHA, OutOfDistribution
-from onepass.heads.saved_head import SavedHead, save_head
+from onepass.heads.saved_head import SavedHead, require_no_other_file, save_head
 
-HEADS: dict[str, type[Head]] = {
-    head.kind: head
-    for head in (
-        LogisticHead,
-        SVMHead,
-        RBFSVMHead,
-        RidgeHead,
-        LDAHead,
-        KNNHead,
-        CentroidHead,
-        MLPHead,
-        SoftmaxHead,
-    )
-}
-
+if TYPE_CHECKING:
+    from onepass.heads.audit.quick_look import Suggestion
+    from onepass.heads.classifiers.base import Head
 
 _OUT_OF_DISTRIBUTION_BYTES = 2**26
 """Of the rows that out-of-distribution images are told by; learning takes four times as much."""
@@ -64,7 +46,7 @@ class TrainedHead:
 
     head: SavedHead
     seconds: float
-    suggestion: Suggestion | None = None
+    suggestion: "Suggestion | None" = None
 
     def __str__(self) -> str:
         head, scored = self.head, self.head.evaluation
@@ -73,12 +55,21 @@ class TrainedHead:
                 f"{shown(head.path)}: {head.kind}, {scored.measured_on} {scored}, fitted in {self.seconds:.1f} s",
                 f"parameters: {plain({name: plain(value) for name, value in head.parameters.items()})}",
                 scored.details(),
+                *(["", scored.confusions(), ""] if len(scored.per_class) <= MATRIX else []),
                 *([str(self.suggestion)] if self.suggestion else []),
             ]
         )
 
     def _repr_html_(self) -> str:
         return self.head.evaluation._repr_html_()
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed: train the head that would do better, or predict."""
+        if self.suggestion:
+            features = Path(str(self.head.trained_on["features"]))
+            return command_line("train-head", features, "--head", self.suggestion.head)
+        return command_line("onepass", "predict", self.head.path, "IMAGES")
 
     def record(self) -> dict[str, object]:
         """The same as plain values, for JSON."""
@@ -95,7 +86,7 @@ class TrainedHead:
         }
 
 
-def make_head(kind: str, **options: object) -> Head:
+def make_head(kind: str, **options: object) -> "Head":
     """An unfitted head by name; options that are None keep their default.
 
     Layers and class weights may be text, as on the command line.
@@ -104,26 +95,12 @@ def make_head(kind: str, **options: object) -> Head:
     (256, 128)
 
     Raises:
-        OptionError: No such head, or an option it does not have.
+        OptionError: No such head, an option it does not have, or a value out of range.
     """
-    if kind not in HEADS:
-        raise OptionError(f"unknown head {kind!r}; there are {', '.join(HEADS)}.", head=kind)
-    given = {name: value for name, value in options.items() if value is not None}
-    known = list(inspect.signature(HEADS[kind]).parameters)
-    for name in given:
-        if name not in known:
-            owners = [other for other, head in HEADS.items() if name in inspect.signature(head).parameters]
-            raise OptionError(
-                f"{Parameter(name)} does not go with {opt.head(kind)}"
-                + (f"; it belongs to {', '.join(owners)}." if owners else f"; {kind} takes {', '.join(known)}."),
-                option=name,
-                head=kind,
-            )
-    if isinstance(hidden := given.get("hidden"), str):
-        given["hidden"] = hidden_units(hidden)
-    if isinstance(weights := given.get("class_weight"), str):
-        given["class_weight"] = class_weights(weights)
-    return HEADS[kind](**given)
+    options = head_options(kind, options)
+    from onepass.heads.classifiers.kinds import HEADS
+
+    return HEADS[kind](**options)
 
 
 @one_blas_thread
@@ -168,12 +145,18 @@ def train_head(
         OptionError: An option is wrong or belongs to another head.
         HeadFileError: The head file cannot be written.
     """
-    estimator = make_head(head, **options)
+    given = head_options(head, options)
+    require_positive(max_images=max_images, memory=memory)
     features = only_feature_file() if features is None else features
+    path = head_path(features, head, out)
     with FeatureFile(features) as file:
         file.require_complete()
         rows, scored, measured_on = training_parts(file, parts)
-        require_positive(max_images=max_images, memory=memory)
+        require_known_classes(given.get("class_weight"), file.class_names)
+        require_two_classes(given.get("output"), len(file.class_names))
+        from onepass.heads.audit.quick_look import QuickLook
+
+        estimator = make_head(head, **given)
         rows = some_of(rows, file.table.labels[rows], max_images, seed=estimator.seed)
         copies = file.leaked(scored, rows)
         # Where there is room for both, more is learned meanwhile: much of a fit keeps one processor busy.
@@ -186,14 +169,18 @@ def train_head(
 
             looking = look() if needed <= (memory or free_memory()) else None
             started = time.perf_counter()
-            fit_on(estimator, file, rows, memory=memory)
+            log.info("%d training images, %d of %s; %.2g GB needed", len(rows), len(scored), measured_on, needed / 1e9)
+            with phase(f"fitting {head}"):
+                fit_on(estimator, file, rows, memory=memory)
             seconds = time.perf_counter() - started
+            log.info("chosen: %s", plain(estimator.chosen_))
             learned, others = looking or look()
-            answers, labels = Answers.of(estimator, file.pieces(scored)), file.table.labels[scored]
+            with phase(f"scoring on {measured_on}"):
+                answers, labels = Answers.of(estimator, file.pieces(scored)), file.table.labels[scored]
             evaluation = score(answers, labels, file.class_names, measured_on=measured_on, copies=copies)
-            out_of_distribution, places = learned.result()
+            with phase("learning what is unknown"):
+                out_of_distribution, places = learned.result()
             suggestion = others.result().suggestion(estimator.held_out_)
-        path = Path(out) if out else Path(f"{Path(features).stem}.{head}.head")
         saved = as_saved(estimator, file, rows, evaluation, path=path)
         if out_of_distribution:
             if estimator.held_out_ is not None:
@@ -204,13 +191,13 @@ def train_head(
 
 
 def fit_on(
-    estimator: Head,
+    estimator: "Head",
     file: FeatureFile,
     rows: np.ndarray,
     *,
     memory: int | None = None,
     shared: SharedComponents | None = None,
-) -> Head:
+) -> "Head":
     """Fits a head on all views of the images at the given positions.
 
     Args:
@@ -223,6 +210,8 @@ def fit_on(
     Raises:
         TrainingError: The rows need more, and the head cannot be trained in pieces.
     """
+    from onepass.heads.classifiers.net_head import NetHead
+
     needed, free = estimator.memory_needed(len(rows), file.views, file.spec.width), memory or free_memory()
     labels, named = file.table.labels[rows].astype(np.int64), estimator.class_weight
     if isinstance(named, Mapping):
@@ -236,7 +225,9 @@ def fit_on(
         estimator.class_weight = named
 
 
-def as_saved(estimator: Head, file: FeatureFile, rows: np.ndarray, evaluation: Evaluation, *, path: Path) -> SavedHead:
+def as_saved(
+    estimator: "Head", file: FeatureFile, rows: np.ndarray, evaluation: Evaluation, *, path: Path
+) -> SavedHead:
     """A fitted head with all that its file holds.
 
     Args:
@@ -309,6 +300,20 @@ def with_out_of_distribution(
     return replace(saved, out_of_distribution=out_of_distribution, abstention=measured)
 
 
+def head_path(features: str | Path, head: str, out: str | Path | None) -> Path:
+    """Where a head file goes: `out`, or the feature file's name with `.<head>.head` in the current folder.
+
+    Raises:
+        OptionError: There is no such folder, or a folder stands there.
+        HeadFileError: A file that is no head stands there.
+        OutputError: The folder may not be written.
+    """
+    path = Path(out) if out else Path(f"{Path(features).stem}.{head}.head")
+    require_place(path)
+    require_no_other_file(path)
+    return path
+
+
 def training_parts(file: FeatureFile, parts: Sequence[str] = ("train",)) -> tuple[np.ndarray, np.ndarray, str]:
     """Positions to train on, positions to score, and what the latter are called.
 
@@ -338,12 +343,7 @@ def by_position(
     weights: Mapping[str, float] | Mapping[int, float], class_names: tuple[str, ...], y: np.ndarray
 ) -> dict[int, float]:
     """Class weights by position in `class_names`; classes that are not named count 1."""
-    if unknown := [str(name) for name in weights if name not in class_names and name not in range(len(class_names))]:
-        raise OptionError(
-            f"class weights name {unknown[0]!r}; the classes are {', '.join(class_names)}.",
-            class_weight=dict(weights),
-            classes=class_names,
-        )
+    require_known_classes(weights, class_names)
     by_key: dict[object, float] = {key: float(weight) for key, weight in weights.items()}
     named = {name: by_key.get(name, by_key.get(i, 1.0)) for i, name in enumerate(class_names)}
     return {int(i): named[class_names[i]] for i in np.unique(y)}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onepass.extract import Verification
+from onepass.extract import Verification, check_running
 from onepass.extract import verify as verify_features
 from onepass.features import only_feature_file
 from onepass.features.drift import Drift, measure_drift
@@ -103,6 +103,7 @@ def verify(
     >>> verify("photos.resnet50.h5").verdict  # doctest: +SKIP
     'whole'
     """
+    check_running(engine=engine, data=data, weights=weights)
     path = Path(file) if file is not None else only_feature_file()
     kind = file_kind(path)
     if certificate or kind is FileKind.EXPORTED:

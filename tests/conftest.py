@@ -20,6 +20,7 @@ os.environ |= {
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 
+import onepass.extract.terminal as terminal
 from onepass.features import FeatureFile
 from onepass.features.writer import RowWriter, write_feature_file
 from support import GOLDEN, MakeFolder, make_spec, make_table, plain, write_folder
@@ -29,6 +30,12 @@ from support import GOLDEN, MakeFolder, make_spec, make_table, plain, write_fold
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Converted backbones of the tests stay out of the user's cache."""
     os.environ["ONEPASS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_progress() -> None:
+    """What a command writes does not depend on how long it takes on this machine."""
+    terminal.EVERY = 1e6
 
 
 @pytest.fixture

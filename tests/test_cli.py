@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -17,7 +18,7 @@ from onepass.heads import load_head
 from support import PATIENCE, MakeFolder, run_process, run_program, started, wait_for, write_folder
 
 PROGRAMS = ["extract", "train-head", "compare-heads", "fine-tune"]
-COMMANDS = [*PROGRAMS, "inspect", "predict", "nearest", "evaluate", "info", "backbones"]
+COMMANDS = [*PROGRAMS, "inspect", "predict", "nearest", "evaluate", "info", "backbones", "doctor", "cache"]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,10 @@ def test_extract_reports_what_it_did(make_folder: MakeFolder, tiny_file: Path, t
     again = run_program("extract", "photos/", "--backbone", str(tiny_file), cwd=tmp_path)
     assert again.stdout.splitlines()[0] == "photos.tiny.h5: 9 images, 2 classes (cats 5, dogs 4)"
     assert again.stdout.splitlines()[1].startswith("0 computed, 9 reused, 1 skipped in ")
-    assert again.stderr == "skipped cats/bad.jpg: not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are read)\n"
+    assert again.stderr == (
+        "skipped cats/bad.jpg: not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are read)\n"
+        "Next: train-head photos.tiny.h5\n"
+    )
 
 
 def test_the_bundled_backbone_is_the_default(make_folder: MakeFolder, tmp_path: Path):
@@ -250,7 +254,8 @@ def test_nearest_names_training_images_with_their_classes(work: Path):
     assert found[0].keys() == {"path", "label", "split", "cosine"}
     assert all(n["path"].split("/")[0] == n["label"] for n in found)
     plain = run_program("onepass", "nearest", "photos.tiny.svm.head", "photos/dogs/1.png", cwd=work)
-    assert len(plain.stdout.splitlines()) == 5
+    assert plain.stdout.splitlines()[0].split() == ["image", "class", "split", "cosine"]
+    assert len(plain.stdout.splitlines()) == 6
     done = run_program("onepass", "nearest", "photos.tiny.svm.head", "photos/cats/bad.jpg", cwd=work)
     assert done.stderr == (
         "error: photos/cats/bad.jpg cannot be read: not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are read)\n"
@@ -269,7 +274,9 @@ def test_info_says_how_calling_images_unknown_goes(work: Path):
     assert found["alpha"] == 0.05
     assert 0 <= found["abstained"] <= 1 - found["coverage"] + 1e-9
     plain = run_program("onepass", "info", "photos.tiny.svm.head", cwd=work).stdout
-    assert f"unknown=0.05 calls {found['abstained']:.1%} of {found['n']} held-out images unknown" in plain
+    assert f"unknown=0.05 calls {found['abstained']:.1%} of {found['n']} held-out images unknown" in " ".join(
+        plain.split()
+    )
 
 
 def test_evaluating_the_training_folder_scores_what_was_held_out_wherever_it_lies(work: Path, tmp_path: Path):
@@ -341,7 +348,7 @@ def test_backbones_lists_the_stages_of_one(tmp_path: Path, tiny_file: Path):
 
 @pytest.mark.parametrize(("command", "code", "message"), [
     (["extract", "nowhere"], 1, "error: nowhere is not there; needed: a folder of images.\n"),
-    (["extract", "photos", "--backbone", "resnet5"], 1, "error: unknown backbone 'resnet5'. Did you mean resnet50?"),
+    (["extract", "photos", "--backbone", "resnet5"], 2, "error: unknown backbone 'resnet5'. Did you mean resnet50?"),
     (["extract", "photos", "--pooling", "sum"], 2, "error: --pooling is 'sum'; needed: one of avg, max, flatten.\n"),
     (["train-head", "--head", "svm", "--hidden", "3"], 2, "error: --hidden does not go with --head svm; it belongs"),
     (["train-head", "--head", "mlp", "--hidden", "x"], 2, "error: --hidden is 'x'; needed: units of each layer, such"),
@@ -358,7 +365,7 @@ def test_backbones_lists_the_stages_of_one(tmp_path: Path, tiny_file: Path):
     (["onepass", "info", "photos/cats/0.png"], 1, "error: photos/cats/0.png is no file that onepass writes; nee"),
     (["onepass", "evaluate", "photos.tiny.svm.head", "no.h5"], 1, "error: there is no feature file no.h5. Make one"),
     (["onepass", "evaluate", "photos.tiny.svm.head", "photos", "--split", "dev"], 2, "error: --split is 'dev'; needed"),
-    (["extract"], 2, "Usage: extract"),
+    (["extract"], 2, "error: DATA is missing. `extract --help` says what there is.\n"),
 ])  # fmt: skip
 def test_mistakes_end_in_one_message_and_an_exit_code(work: Path, command: list[str], code: int, message: str):
     done = run_program(*command, cwd=work)
@@ -366,6 +373,79 @@ def test_mistakes_end_in_one_message_and_an_exit_code(work: Path, command: list[
     assert done.stderr.startswith(message)
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("program", ["onepass", *PROGRAMS])
+def test_every_program_tells_the_versions_that_matter(program: str, tmp_path: Path):
+    done = run_program(program, "--version", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = dict(line.split() for line in done.stdout.splitlines())
+    assert list(told) == [
+        "onepass", "Python", "keras", "tensorflow", "openvino", "numpy", "scikit-learn", "h5py", "pillow",
+    ]  # fmt: skip
+    assert told["Python"] == platform.python_version()
+
+
+def test_verbose_tells_phases_and_where_an_error_came_from(work: Path):
+    done = run_program("train-head", "--head", "ridge", "--verbose", cwd=work)
+    *lines, following = done.stderr.splitlines()
+    assert following.startswith("Next: ")
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines)
+    told = [line[9:] for line in lines]
+    assert "fitting ridge ..." in told
+    assert any(re.fullmatch(r"fitting ridge: \d+\.\d s", line) for line in told)
+    assert any(line.startswith("chosen: alpha ") for line in told)
+    failed = run_program("train-head", "none.h5", "-v", cwd=work).stderr.splitlines()
+    assert failed[0] == "Traceback (most recent call last):"
+    assert failed[-1] == "error: there is no feature file none.h5. Make one with: extract DATA"
+
+
+@pytest.mark.parametrize(("program", "typed", "offered"), [
+    ("onepass", "onepass tra", ["train-head"]),
+    ("onepass", "onepass train-head --act", ["--activation"]),
+    ("extract", "extract --res", ["--resize"]),
+    ("fine-tune", "fine-tune --optim", ["--optimizer"]),
+])  # fmt: skip
+def test_the_shell_completes_commands_and_options(program: str, typed: str, offered: list[str], tmp_path: Path):
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
+    done = run_program(program, cwd=tmp_path, **{variable: "complete_bash"}, **words)
+    assert (done.returncode, done.stdout.split()) == (0, offered)
+
+
+@pytest.mark.parametrize("program", ["onepass", *PROGRAMS])
+def test_every_program_gives_the_script_for_the_shell(program: str, tmp_path: Path):
+    variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
+    done = run_program(program, cwd=tmp_path, **{variable: "source_bash"})
+    assert f"{variable}=complete_bash" in done.stdout
+    assert done.stdout.strip().endswith(f"_completion {program}")
+
+
+@pytest.mark.parametrize(("command", "following"), [
+    (["train-head", "--head", "ridge", "--out", "my ridge.head"], "onepass predict 'my ridge.head' IMAGES"),
+    (["compare-heads", "--heads", "ridge", "--tune", "none"], "train-head photos.tiny.h5 --head ridge"),
+    (["onepass", "inspect", "--no-labels"], "onepass inspect photos.tiny.h5 --csv findings.csv"),
+    (["onepass", "predict", "photos.tiny.svm.head", "photos/cats"], "onepass nearest photos.tiny.svm.head IMAGE"),
+    (["onepass", "nearest", "photos.tiny.svm.head", "photos/cats/0.png"], "onepass inspect photos.tiny.h5"),
+    (["onepass", "evaluate", "photos.tiny.svm.head"], "onepass export photos.tiny.svm.head --to onnx"),
+    (["onepass", "verify", "photos.tiny.h5", "--no-golden"], "train-head photos.tiny.h5"),
+    (["onepass", "repair"], "onepass verify photos.tiny.h5"),
+    (["onepass", "info"], "train-head photos.tiny.h5"),
+    (["onepass", "info", "photos.tiny.svm.head"], "onepass predict photos.tiny.svm.head IMAGES"),
+    (["onepass", "backbones"], "extract FOLDER --backbone efficientnet_lite0"),
+    (["onepass", "doctor", "--offline"], "extract FOLDER"),
+])  # fmt: skip
+def test_every_command_ends_with_the_next_one(work: Path, command: list[str], following: str):
+    done = run_program(*command, cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == f"Next: {following}"
+    assert "Next: " not in run_program(*command, "--json", cwd=work).stderr
+
+
+def test_train_head_shows_who_is_taken_for_whom(work: Path):
+    lines = run_program("train-head", "--head", "ridge", cwd=work).stdout.splitlines()
+    at = lines.index("confusion (rows: true class, columns: predicted)")
+    assert [line.split()[0] for line in lines[at + 1 : at + 4]] == ["cats", "cats", "dogs"]
 
 
 def test_only_true_and_false_are_spelled_as_switches():
@@ -382,7 +462,10 @@ def test_ctrl_c_keeps_the_rows_and_says_how_to_continue(make_folder: MakeFolder,
         process.send_signal(signal.SIGINT)
         _, message = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert message == "interrupted; what was finished is kept. Run the same command again to continue.\n"
+    assert (
+        message.splitlines(keepends=True)[-1]
+        == "interrupted; what was finished is kept. Run the same command again to continue.\n"
+    )
     again = run_json(*command, cwd=tmp_path)
     assert again["computed"] + again["reused"] == 300
     assert 0 < again["reused"] < 300
@@ -390,7 +473,7 @@ def test_ctrl_c_keeps_the_rows_and_says_how_to_continue(make_folder: MakeFolder,
 
 def test_a_pipe_gets_no_control_codes_and_no_noise(work: Path):
     done = run_program("train-head", "--head", "mlp", "--epochs", "2", cwd=work)
-    assert done.stderr == ""
+    assert re.fullmatch(r"Next: .*\n", done.stderr)
     assert "\x1b" not in done.stdout
     assert os.linesep in done.stdout
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from onepass.features.errors import BackboneError
+from onepass.features.errors import UnknownBackboneError
 
 BUNDLED = "efficientnet_lite0"
 """The backbone whose weights come with the installation."""
@@ -122,13 +122,14 @@ def find_entry(name: str) -> CatalogueEntry:
     """Looks a backbone up by its exact name.
 
     Raises:
-        BackboneError: There is none; the message names the nearest one.
+        UnknownBackboneError: There is none; the message names the nearest one.
     """
     if name in CATALOGUE:
         return CATALOGUE[name]
     near = difflib.get_close_matches(name.lower(), CATALOGUE, n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
-    raise BackboneError(
+    raise UnknownBackboneError(
         f"unknown backbone {name!r}. {hint}`onepass backbones` lists all {len(CATALOGUE)}; "
-        "a model of your own is given as a path that ends in .keras."
+        "a model of your own is given as a path that ends in .keras.",
+        backbone=name,
     )

@@ -7,7 +7,7 @@ from typing import Any
 from onepass.extract.backbones.catalogue import BUNDLED, CATALOGUE
 from onepass.extract.backbones.stages import Stage
 from onepass.extract.backbones.trainable import list_stages
-from onepass.features.tables import html_table, text_table
+from onepass.features.tables import command_line, fitted_table, html_table, text_table
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,11 @@ class Backbones:
 
     def _repr_html_(self) -> str:
         return html_table(self._rows())
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed."""
+        return command_line("extract", "FOLDER", "--backbone", BUNDLED)
 
     def record(self) -> dict[str, dict[str, int]]:
         """The same as plain values, for JSON."""
@@ -67,7 +72,12 @@ class Stages:
                 f"{self.backbone} has no layers with the usual names, so no stages. Parts of it are named by a layer "
                 "or a number."
             )
-        return text_table(self._rows())
+        return fitted_table(self._rows(), columns=(4, 1))
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed."""
+        return command_line("fine-tune", "HEAD", "--unfreeze", self.stages[-1].name if self.stages else "auto")
 
     def _repr_html_(self) -> str:
         return html_table(self._rows(), title=self.backbone)

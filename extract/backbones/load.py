@@ -6,7 +6,7 @@ from pathlib import Path
 from onepass.extract.backbones import openvino_cache as compiled
 from onepass.extract.backbones.backbone import BATCH_SIZE, Backbone
 from onepass.extract.backbones.build import POOLINGS, BuiltBackbone, build_backbone, default_image_size
-from onepass.extract.backbones.catalogue import BUNDLED, BackboneName
+from onepass.extract.backbones.catalogue import BUNDLED, BackboneName, find_entry
 from onepass.extract.backbones.efficientnet_lite import PACKAGE
 from onepass.extract.backbones.engines import (
     ENGINES,
@@ -19,7 +19,7 @@ from onepass.extract.backbones.engines import (
     choose_strategy,
 )
 from onepass.extract.backbones.openvino_cache import CompiledBackbone, cache_folder
-from onepass.extract.backbones.options import Source, check_choices
+from onepass.extract.backbones.options import Source, check_choices, check_running
 from onepass.extract.backbones.weights import file_hash
 from onepass.extract.pixels.decode import (
     RESIZES,
@@ -27,6 +27,7 @@ from onepass.extract.pixels.decode import (
     pixel_dtype,
 )
 from onepass.features.errors import BackboneError, OptionError, opt
+from onepass.features.progress import log, phase
 from onepass.features.spec import Spec, require_equal_specs
 
 
@@ -64,20 +65,25 @@ def load_backbone(
     >>> backbone.spec.image_size, backbone.spec.width
     (32, 8)
     """
-    check_choices(resize=(resize, RESIZES), pooling=(pooling, POOLINGS))
-    check_choices(engine=(engine, ENGINES), precision=(precision, PRECISIONS))
-    if batch_size < 1:
-        raise OptionError(f"{opt.batch_size} is {batch_size}; needed: at least 1.")
+    check_backbone(
+        name,
+        weights=weights,
+        image_size=image_size,
+        resize=resize,
+        pooling=pooling,
+        precision=precision,
+        engine=engine,
+        batch_size=batch_size,
+    )
     parsed = BackboneName.parse(name)
     own = parsed.own
-    if own and weights != "imagenet":
-        raise OptionError(f"{opt.weights} does not go with a .keras file, which brings its own weights.")
     network = str(Path(parsed.network).resolve()) if own else parsed.network
     source = Source(str(BackboneName(network, parsed.layer)), _resolved(weights))
     size = _image_size(parsed, image_size)
     pixels = pixel_dtype(resize)
     engine = choose_engine(engine, precision)
     precision = choose_precision(precision, engine)
+    log.info("engine %s, precision %s, %d px, resize %s, pooling %s", engine, precision, size, resize, pooling)
 
     def spec(facts: BuiltBackbone | CompiledBackbone) -> Spec:
         return Spec(
@@ -112,6 +118,41 @@ def load_backbone(
         return TensorFlowEngine(built.model, batch_size=batch_size, strategy=strategy)
 
     return Backbone(spec(built), source, make, engine_name=engine)
+
+
+def check_backbone(
+    name: str = BUNDLED,
+    *,
+    weights: str | Path = "imagenet",
+    image_size: int | None = None,
+    resize: str = "squash",
+    pooling: str = "avg",
+    precision: str = "auto",
+    engine: str = "auto",
+    batch_size: int = BATCH_SIZE,
+) -> None:
+    """Refuses settings of `load_backbone` that are wrong whatever the network is; nothing is read or built.
+
+    Raises:
+        OptionError, UnknownBackboneError: A value is unknown, out of range, or does not go with another one.
+        BackboneError, WeightsError: The `.keras` or weights file is missing.
+    """
+    check_choices(resize=(resize, RESIZES), pooling=(pooling, POOLINGS))
+    check_choices(engine=(engine, ENGINES), precision=(precision, PRECISIONS))
+    if batch_size < 1:
+        raise OptionError(f"{opt.batch_size} is {batch_size}; needed: at least 1.", batch_size=batch_size)
+    if image_size is not None and not 8 <= image_size <= 4096:
+        raise OptionError(f"{opt.image_size} is {image_size}; needed: 8 to 4096 pixels.", image_size=image_size)
+    if precision == "int8" or engine != "auto":
+        choose_engine(engine, precision)
+    parsed = BackboneName.parse(name)
+    if not parsed.own:
+        find_entry(parsed.network)
+    elif weights != "imagenet":
+        raise OptionError(f"{opt.weights} does not go with a .keras file, which brings its own weights.")
+    elif not Path(parsed.network).is_file():
+        raise BackboneError(f"there is no backbone file {parsed.network}.", path=parsed.network)
+    check_running(weights=weights)
 
 
 def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", needed_by: str) -> Backbone:
@@ -221,10 +262,13 @@ def _converted(source: Source, size: int, pooling: str, pixels: str) -> Compiled
     label = BackboneName.parse(source.name).label
     key = compiled.cache_key(label, _weights_source(source), size, pooling, pixels)
     if found := compiled.find_by_key(key):
+        log.info("converted network found in %s", found.folder)
         return found
-    built = build_backbone(source.name, weights=source.weights, image_size=size, pooling=pooling, pixels=pixels)
+    with phase(f"building {label}"):
+        built = build_backbone(source.name, weights=source.weights, image_size=size, pooling=pooling, pixels=pixels)
     facts = CompiledBackbone(Path(), label, built.weights_hash, size, pooling, built.width, pixels)
-    return compiled.store_converted(key, built.model, facts)
+    with phase(f"converting {label}"):
+        return compiled.store_converted(key, built.model, facts)
 
 
 def _weights_source(source: Source) -> str:
@@ -237,11 +281,7 @@ def _weights_source(source: Source) -> str:
 
 
 def _image_size(name: BackboneName, image_size: int | None) -> int:
-    if image_size is None:
-        return default_image_size(name)
-    if not 8 <= image_size <= 4096:
-        raise OptionError(f"{opt.image_size} is {image_size}; needed: 8 to 4096 pixels.")
-    return image_size
+    return default_image_size(name) if image_size is None else image_size
 
 
 def _resolved(weights: str | Path) -> str:

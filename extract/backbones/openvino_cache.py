@@ -10,7 +10,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -226,3 +226,16 @@ def stem(graph: Path) -> list[str]:
         for layer in ET.parse(graph).iterfind("layers/layer")
         if layer.get("type") in _CONVOLUTIONS and layer.find("rt_info/attribute[@name='precise']") is not None
     ]
+
+
+def stored_networks() -> list[CompiledBackbone]:
+    """What lies in the cache, by what is written of it; whether it is whole is not looked at."""
+    found = []
+    for facts in sorted(cache_folder().glob(f"*/{_FACTS}")):
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            known = json.loads(facts.read_text())
+            own = {field.name: known.get(field.name) for field in fields(CompiledBackbone) if field.name in known}
+            quantised = own.pop("quantisation", None)
+            quantisation = Quantisation(**quantised) if quantised else None
+            found.append(CompiledBackbone(facts.parent, **own, quantisation=quantisation))
+    return found

@@ -1,11 +1,13 @@
 """What says which backbone is meant: a source, and the settings a user gives."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
 from onepass.extract.backbones.catalogue import BackboneName
-from onepass.features.errors import OptionError
+from onepass.extract.backbones.engines import ENGINES
+from onepass.features.errors import DataError, OptionError, Parameter, WeightsError, opt
 
 
 @dataclass(frozen=True)
@@ -49,4 +51,36 @@ def check_choices(**options: tuple[str, tuple[str, ...]]) -> None:
     """
     for name, (value, choices) in options.items():
         if value not in choices:
-            raise OptionError(f"--{name} is {value!r}; needed: one of {', '.join(choices)}.")
+            raise OptionError(f"{Parameter(name)} is {value!r}; needed: one of {', '.join(choices)}.", **{name: value})
+
+
+def check_running(
+    *,
+    engine: str | None = None,
+    workers: int | None = None,
+    data: str | Path | Sequence[str | Path] | None = None,
+    weights: str | Path | None = None,
+) -> None:
+    """Refuses what can be told of where and how something runs without reading anything; None is always right.
+
+    Args:
+        engine: openvino, tensorflow or auto.
+        workers: Decoding threads.
+        data: Image folders.
+        weights: "imagenet", or a file.
+
+    Raises:
+        OptionError: The engine is unknown, or there are no threads.
+        DataError: A folder is missing.
+        WeightsError: The file is missing.
+    """
+    if engine is not None:
+        check_choices(engine=(engine, ENGINES))
+    if workers is not None and workers < 1:
+        raise OptionError(f"{opt.workers} is {workers}; needed: at least 1.", workers=workers)
+    for folder in [data] if isinstance(data, str | Path) else data or ():
+        if not Path(folder).is_dir():
+            state = "a file" if Path(folder).exists() else "not there"
+            raise DataError(f"{folder} is {state}; needed: a folder of images.", folder=folder)
+    if weights is not None and weights != "imagenet" and not Path(weights).is_file():
+        raise WeightsError(f"there is no weights file {weights}.", path=weights)

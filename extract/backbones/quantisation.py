@@ -25,6 +25,7 @@ from onepass.extract.frameworks import import_nncf, import_openvino
 from onepass.extract.pixels.decode import read_bytes
 from onepass.features.drift import cosines
 from onepass.features.errors import BackboneError, DataError, OptionError, UnreadableImageError, opt
+from onepass.features.progress import phase
 from onepass.features.spec import Spec
 
 CALIBRATION_IMAGES = 100
@@ -77,7 +78,8 @@ def calibrated(
     if calibration and calibration != spec.calibration:
         raise BackboneError(missing_graph(wanted, needed_by))
     key = f"{converted.folder.name}-int8-{spec.calibration}"
-    found = compiled.find_by_key(key) or _quantise(key, backbone, converted, spec.calibration, ranked)
+    with phase(f"calibrating {backbone.spec.backbone} in int8"):
+        found = compiled.find_by_key(key) or _quantise(key, backbone, converted, spec.calibration, ranked)
     return on_openvino(spec, backbone.source, found)
 
 

@@ -196,7 +196,7 @@ def _starts(network: Any) -> dict[str, int]:
     starts: dict[str, int] = {}
     last_named = after_image
     for place, layer in enumerate(layers):
-        name = _stage_name(layer.name)
+        name = stage_name(layer.name)
         if name is None:
             continue
         if name not in starts:
@@ -212,7 +212,8 @@ def _starts(network: Any) -> dict[str, int]:
     return starts
 
 
-def _stage_name(layer: str) -> str | None:
+def stage_name(layer: str) -> str | None:
+    """The stage that a layer of this name tells; None if it tells none."""
     for pattern, template in _RULES:
         if match := re.match(pattern, layer):
             return match.expand(template)

@@ -7,6 +7,7 @@ import numpy as np
 from onepass.extract.data.splits import draw_splits
 from onepass.extract.one_pass.resolve import Job
 from onepass.features import FeatureFile
+from onepass.features.progress import phase
 from onepass.features.writer import RowWriter, write_feature_file
 
 
@@ -17,9 +18,10 @@ def keep_copies(job: Job) -> None:
     side keep it, unless copies of them turn out to lie on the other.
     """
     with FeatureFile(job.path) as file:
-        copies = file.copies
         if file.kept_copies() is None:
-            _put(job, copies)
+            with phase("searching for copies"):
+                _put(job, file.copies)
+        copies = file.copies
         if not job.scan.drawn:
             return
         table = file.table

@@ -20,6 +20,7 @@ from onepass.extract.pixels.decode import decode, read_bytes
 from onepass.features.errors import DataError, UnreadableImageError
 from onepass.features.layout import ROW_DTYPES
 from onepass.features.names import shown
+from onepass.features.progress import duration, phase
 from onepass.features.thumbnails import SIDE
 
 PILOT_VIEWS = 64
@@ -70,7 +71,7 @@ class Estimate:
         return "\n".join(
             [
                 f"{shown(self.path)}: {self.images} images{views}, {self.to_compute} to compute",
-                f"time    {_duration(self.seconds)} at {self.rate:.1f} views/s",
+                f"time    {duration(self.seconds)} at {self.rate:.1f} views/s",
                 f"disk    {self.disk / 1e6:,.1f} MB",
                 f"memory  {self.memory / 1e6:,.0f} MB",
                 (
@@ -107,7 +108,8 @@ def plan(
         count = min(max(8, PILOT_VIEWS // job.axis.count), len(files))
         sample = [files[i][1] for i in np.linspace(0, len(files) - 1, count).astype(int)]
         threads = options.workers or os.cpu_count() or 1
-        decode, compute, rate = _pilot(job.backbone, sample, job.axis, threads)
+        with phase(f"trying {count} images"):
+            decode, compute, rate = _pilot(job.backbone, sample, job.axis, threads)
         return Estimate(
             path=job.path,
             images=len(files),
@@ -175,10 +177,3 @@ def _ignore(_key: int, _reason: str) -> None:
 def _peak_memory() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -16,6 +16,7 @@ from onepass.features.errors import DataError
 from onepass.features.groups import group_ids
 from onepass.features.names import shown
 from onepass.features.overlapping_groups import describe_overlapping_groups
+from onepass.features.tables import command_line
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,11 @@ class Extraction:
             "drift": self.drift.record() if self.drift else None,
             "drawn_split": self.drawn_split,
         }
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed."""
+        return command_line("train-head", self.path)
 
     def __str__(self) -> str:
         counts = ", ".join(f"{shown(name)} {count}" for name, count in self.classes.items())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from onepass.extract.backbones.backbone import BATCH_SIZE, Backbone
+from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.quantisation import calibrated
 from onepass.extract.data.folders import Folders, FolderScan, image_folders, scan_folder
 from onepass.extract.data.groups import GroupRule, Groups
@@ -16,6 +17,8 @@ from onepass.extract.pixels.views import Augmentation, view_recipe
 from onepass.features import FeatureFile, Spec
 from onepass.features.errors import FeatureFileError, OptionError, opt
 from onepass.features.layout import ROW_DTYPES, keeps_precision
+from onepass.features.places import require_place
+from onepass.features.progress import log, phase
 from onepass.features.spec import require_equal_specs
 
 DEFAULT_AUGMENT = "classic"
@@ -178,6 +181,32 @@ def output_path(data: Folders, backbone: str, out: str | Path | None) -> Path:
     return Path(f"{names[:150]}.{backbone}.h5")
 
 
+def require_possible(data: Folders, backbone: str, options: PassOptions, resize: str) -> None:
+    """Refuses what needs neither a backbone nor an image to be refused.
+
+    Args:
+        data: The image folder, or several.
+        backbone: As for `load_backbone`.
+        options: As the user gave them.
+        resize: The resize rule.
+
+    Raises:
+        DataError: There is no such folder.
+        OptionError: The options do not go with each other, or with the file that is there.
+        OutputError: The feature file's folder may not be written.
+        FeatureFileError: That file, or one to be reused, is missing or cannot be read.
+    """
+    _groups(None, options)
+    image_folders(data)
+    path = output_path(data, BackboneName.parse(backbone).label, options.out)
+    require_place(path)
+    for base in options.base:
+        with FeatureFile(base):
+            pass
+    with FeatureFile(path) if path.exists() else contextlib.nullcontext() as old:
+        require_views(resize, range(_views(old, options).count))
+
+
 @contextlib.contextmanager
 def resolve(data: Folders, backbone: Backbone, options: PassOptions) -> Iterator[Job]:
     """Works out what a pass has to do; nothing is written, and whatever can be refused is refused here.
@@ -205,11 +234,13 @@ def resolve(data: Folders, backbone: Backbone, options: PassOptions) -> Iterator
         rule = _groups(old, options)
         require_views(backbone.spec.resize, range(axis.count))
         _require_specs(old, bases, backbone.spec)
-        scan = _scan(data, old, options, rule)
+        with phase("reading the images' hashes"):
+            scan = _scan(data, old, options, rule)
         like = next(iter((*([old] if old else []), *bases)), None)
         ready = calibrated_for(backbone, scan, like)
         _require_specs(old, bases, ready.spec)
         row_dtype = options.row_dtype or (old.row_dtype if old else "float32")
+        log.info("rows of %s, %d views, stored as %s", ready.spec, axis.count, row_dtype)
         yield Job(path, data, ready, scan, axis, row_dtype, rule, options, old, bases)
 
 

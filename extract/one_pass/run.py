@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from onepass.extract.backbones.backbone import Backbone
-from onepass.extract.backbones.load import load_backbone
+from onepass.extract.backbones.catalogue import BUNDLED
+from onepass.extract.backbones.load import check_backbone, load_backbone
 from onepass.extract.backbones.options import BackboneSettings
 from onepass.extract.data.folders import Folders, check_folder, image_folders
 from onepass.extract.data.groups import GroupRule
@@ -17,9 +18,10 @@ from onepass.extract.one_pass.compute import Missing, Progress, Target, compute_
 from onepass.extract.one_pass.copies import keep_copies
 from onepass.extract.one_pass.golden_check import check_joining_rows, record_drift
 from onepass.extract.one_pass.report import Extraction, report
-from onepass.extract.one_pass.resolve import Job, PassOptions, PassSettings, output_path, resolve
+from onepass.extract.one_pass.resolve import Job, PassOptions, PassSettings, output_path, require_possible, resolve
 from onepass.features import FeatureFile, OnepassWarning
 from onepass.features.lock import writer_lock
+from onepass.features.progress import log, phase
 from onepass.features.writer import RowWriter, write_feature_file
 
 
@@ -91,6 +93,7 @@ def run_extraction(
             if not rows.drift.accepted:
                 record_drift(path, rows)
         missing = Missing.of(path, retry=options.rehash)
+        log.info("%d images to compute, %d in the folder, into %s", missing.images, len(job.scan.table), path)
         if missing.images:
             share_rows(path, missing)
             missing = Missing.of(path, retry=options.rehash)
@@ -103,7 +106,7 @@ def run_extraction(
 def prepared(
     data: Folders, backbone: str | Path | Backbone | None, settings: Mapping[str, Any]
 ) -> tuple[PassOptions, Backbone]:
-    """The options of a pass and its backbone; the folder is looked at before the backbone, which takes longer.
+    """The options of a pass and its backbone; options are judged first, then the folder, then the backbone.
 
     Raises:
         UserError: An option is wrong, or folder or backbone cannot be used.
@@ -111,10 +114,16 @@ def prepared(
     own = {name: settings[name] for name in BackboneSettings.__annotations__ if settings.get(name) is not None}
     names = [field.name for field in dataclasses.fields(PassOptions)]
     options = PassOptions(**{name: settings[name] for name in names if settings.get(name) is not None})
-    check_folder(data, groups=options.groups, group_pattern=options.group_pattern)
-    if backbone is None:
-        return options, load_backbone(**own)
-    return options, load_backbone(str(backbone), **own) if isinstance(backbone, str | Path) else backbone
+    if not isinstance(backbone, Backbone):
+        name = BUNDLED if backbone is None else str(backbone)
+        check_backbone(name, **own)
+        require_possible(data, name, options, own.get("resize", "squash"))
+    with phase("looking through the folder"):
+        check_folder(data, groups=options.groups, group_pattern=options.group_pattern)
+    if isinstance(backbone, Backbone):
+        return options, backbone
+    with phase(f"preparing {name}"):
+        return options, load_backbone(name, **own)
 
 
 def _target(job: Job) -> Target:

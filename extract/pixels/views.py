@@ -85,7 +85,7 @@ class Augmentation:
         for item in text.split(","):
             name, equals, value = (part.strip() for part in item.partition("="))
             if name not in _NAMES:
-                raise OptionError(f"unknown setting {name!r} in {opt.augment}. {_hint(name)}")
+                raise OptionError(f"unknown setting {name!r} in {opt.augment}. {_hint(name)}", augment=text)
             if name in given or (name in _RECIPES and recipe):
                 raise OptionError(f"{name if name in given else 'a recipe'} stands in {opt.augment} twice: {text}")
             if name in _RECIPES:
@@ -128,6 +128,7 @@ class Augmentation:
 _NUMBERS: dict[str, float] = {"rotate": 20, "shift": 0.2, "shear": 0.2, "zoom": 0.2}
 _RECIPES: dict[str, dict[str, float]] = {"plain": {}, "classic": {"flip": True, **_NUMBERS}}
 _NAMES = (*_RECIPES, "flip", *_RANGES)
+_SETTINGS = f"classic, plain, or any of flip, {', '.join(f'{name}=' for name in _RANGES)} with commas between them"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,5 +254,5 @@ def _number(name: str, value: str) -> float:
 
 
 def _hint(name: str) -> str:
-    near = difflib.get_close_matches(name.lower(), _NAMES, n=1)
-    return f"Did you mean {near[0]}?" if near else f"There are {', '.join(_NAMES)}."
+    near = difflib.get_close_matches(name.lower(), _NAMES, n=1, cutoff=0.7)
+    return f"{f'Did you mean {near[0]}? ' if near else ''}Needed: {_SETTINGS}."

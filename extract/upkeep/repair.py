@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from onepass.extract.backbones.options import check_running
 from onepass.extract.data.folders import Folders, image_folders, scan_folder
 from onepass.extract.one_pass.compute import Missing, Progress, Target, compute_missing, share_rows
 from onepass.extract.one_pass.golden_check import check_golden
@@ -17,6 +18,7 @@ from onepass.features.errors import DataError, FeatureFileError, opt
 from onepass.features.integrity import Integrity, check_file
 from onepass.features.lock import writer_lock
 from onepass.features.names import shown
+from onepass.features.tables import command_line
 from onepass.features.writer import RowWriter, write_feature_file
 
 DROPPED = "its row was damaged or missing and was dropped by repair"
@@ -46,6 +48,11 @@ class Repair:
     def skipped(self) -> tuple[SkippedImage, ...]:
         """The same as `left`, by the name that all results have."""
         return self.left
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed."""
+        return command_line("onepass", "verify", self.path)
 
     def record(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -94,6 +101,7 @@ def repair(
     >>> print(repair("pets.mine.h5"))
     pets.mine.h5: nothing to repair
     """
+    check_running(engine=engine, workers=workers, data=data, weights=weights)
     path = only_feature_file() if path is None else Path(path)
     path = path.resolve() if path.is_symlink() else path
     FeatureFile(path).close()  # a missing file or a damaged header ends here

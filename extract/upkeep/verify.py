@@ -13,6 +13,8 @@ from onepass.features.drift import Drift
 from onepass.features.errors import UserError
 from onepass.features.integrity import Integrity, check_file
 from onepass.features.names import shown
+from onepass.features.progress import phase
+from onepass.features.tables import command_line
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,14 @@ class Verification:
         if self.drift and not self.drift.accepted:
             return "drifted"
         return "unproven" if self.not_checked else "whole"
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed; nothing where it must be extracted anew."""
+        path = self.integrity.path
+        if self.verdict in ("damaged", "incomplete"):
+            return "" if self.integrity.header_damaged else command_line("onepass", "repair", path)
+        return command_line("train-head", path)
 
     def record(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -87,13 +97,15 @@ def verify(path: str | Path, *, golden: bool = True, weights: str | None = None,
     Raises:
         FeatureFileError: It is no feature file.
     """
-    integrity = check_file(Path(path))
+    with phase("checking every checksum"):
+        integrity = check_file(Path(path))
     if not golden or integrity.header_damaged:
         return Verification(integrity, None)
     with FeatureFile(path) as file:
         try:
-            backbone = backbone_of_file(file, weights=weights, engine=engine)
-            return Verification(integrity, check_golden(file, backbone, accept=True))
+            with phase("computing the golden rows again"):
+                backbone = backbone_of_file(file, weights=weights, engine=engine)
+                return Verification(integrity, check_golden(file, backbone, accept=True))
         except UserError as error:
             return Verification(integrity, None, str(error))
 

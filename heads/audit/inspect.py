@@ -9,6 +9,7 @@ from onepass.features import SPLITS, FeatureFile, find_duplicates, only_feature_
 from onepass.features.copies import near_duplicates, threshold_for
 from onepass.features.errors import FeatureFileError
 from onepass.features.groups import Groups
+from onepass.features.progress import phase
 from onepass.heads.audit.outliers import find_outliers
 from onepass.heads.audit.report import InspectedImage, Inspection, LabelError, NearDuplicate, Outlier
 from onepass.heads.fitting.blas import one_blas_thread
@@ -47,7 +48,10 @@ def inspect(
         )
     x, y = file.read(positions)
     least = threshold_for(file.spec) if threshold is None else threshold
-    pairs = near_duplicates(x, file.thumbnails[positions], threshold=least, contents=table.content_hashes[positions])
+    with phase("searching for copies"):
+        pairs = near_duplicates(
+            x, file.thumbnails[positions], threshold=least, contents=table.content_hashes[positions]
+        )
     images = [
         InspectedImage(table.paths[i], SPLITS[table.splits[i]], table.class_names[table.labels[i]]) for i in positions
     ]
@@ -56,8 +60,10 @@ def inspect(
         groups = Groups(len(positions))
         groups.join(*pairs.positions.T)
         groups.join_equal(table.group_ids()[positions])
-        errors, labels_by = _label_errors(x, y, groups.of, images, file.class_names)
-    far = find_outliers(x, table.splits[positions] == SPLITS.index("train"))
+        with phase("looking for wrong labels"):
+            errors, labels_by = _label_errors(x, y, groups.of, images, file.class_names)
+    with phase("looking for outliers"):
+        far = find_outliers(x, table.splits[positions] == SPLITS.index("train"))
     return Inspection(
         path=file.path,
         counts=_counts(images, file.class_names),

@@ -1,8 +1,9 @@
 """What an inspection finds, as values, as text and as a table."""
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from textwrap import indent
 
@@ -12,7 +13,7 @@ from onepass.features import DuplicateGroup, SkippedImage
 from onepass.features.duplicates import describe_duplicates
 from onepass.features.errors import OptionError
 from onepass.features.names import shown
-from onepass.features.tables import text_table
+from onepass.features.tables import WIDTH, command_line, fitted_table, text_table
 from onepass.features.thumbnails import LEAST
 
 SHOWN = 10
@@ -147,6 +148,13 @@ class Inspection:
         sizes = np.sum([list(counts.values()) for counts in self.counts.values()], axis=0)
         return float(sizes.max() / max(int(sizes.min()), 1))
 
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed: list all findings in a table, or train where there are none."""
+        if any(True for _ in self.findings()):
+            return command_line("onepass", "inspect", self.path, "--csv", "findings.csv")
+        return command_line("train-head", self.path)
+
     def record(self) -> dict[str, object]:
         """The same as plain values, for JSON."""
         labels = self.label_errors
@@ -237,7 +245,8 @@ def _near(found: Inspection) -> Iterator[str]:
     splits, classes = sum(pair.across_splits for pair in pairs), sum(pair.across_classes for pair in pairs)
     yield (f"near duplicates ({limits}): {len(pairs)} pairs, {splits} across splits, {classes} across classes")
     harmful_first = sorted(pairs, key=lambda pair: (not pair.across_classes, not pair.across_splits))
-    yield from _some([f"{pair.cosine:.3f}", pair.found_by, str(pair.image), str(pair.other)] for pair in harmful_first)
+    found_pairs = ([f"{pair.cosine:.3f}", pair.found_by, str(pair.image), str(pair.other)] for pair in harmful_first)
+    yield from _some(found_pairs, (3,))
 
 
 def _labels(found: Inspection) -> Iterator[str]:
@@ -246,7 +255,7 @@ def _labels(found: Inspection) -> Iterator[str]:
         yield f"labels: not looked at; {found.labels_by}"
         return
     yield f"labels worth a look, the likeliest errors first: {len(errors) or 'none'}"
-    yield from _some(
+    told = [
         [
             str(e.image),
             f"{e.image.label} {e.confidence:.3f}",
@@ -254,7 +263,8 @@ def _labels(found: Inspection) -> Iterator[str]:
             e.like_it,
         ]
         for e in errors
-    )
+    ]
+    yield from _some(told, (1, 3))
 
 
 def _outliers(found: Inspection) -> Iterator[str]:
@@ -262,13 +272,23 @@ def _outliers(found: Inspection) -> Iterator[str]:
     yield from _some([f"{outlier.score:.1f}", str(outlier.image)] for outlier in found.outliers)
 
 
-def _some(rows: Iterable[list[str]]) -> Iterator[str]:
+def _some(rows: Iterable[list[str]], breaks: Sequence[int] = (1,)) -> Iterator[str]:
+    """The first rows; where they are too wide, each is broken before some of its cells."""
     every = list(rows)
-    yield from _table(every[:SHOWN])
+    some = every[:SHOWN]
+    table = indent(text_table(some), "  ")
+    if max(map(len, table.splitlines()), default=0) > WIDTH:
+        ends = [*breaks, len(some[0])]
+        parts = [[row[start:end] for row in some] for start, end in pairwise((0, *ends))]
+        lines = [fitted_table(part, width=WIDTH - 4, columns=(len(part[0]) - 1,), heading=False) for part in parts]
+        table = "\n".join("\n    ".join(one) for one in zip(*(part.splitlines() for part in lines), strict=True))
+        table = indent(table, "  ", lambda line: line[0] != " ")
+    if table:
+        yield table
     if len(every) > SHOWN:
         yield f"  ... and {len(every) - SHOWN} more"
 
 
 def _table(rows: list[list[str]]) -> Iterator[str]:
     if rows:
-        yield indent(text_table(rows), "  ")
+        yield indent(fitted_table(rows, width=WIDTH - 2), "  ")

@@ -2,7 +2,6 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -12,36 +11,13 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from onepass.features.errors import OptionError, Parameter, TrainingError, opt
+from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.folds import assign_folds, fold_masks
 from onepass.heads.fitting.pca import PrincipalComponents, SharedComponents
 from onepass.heads.fitting.temperature import best_inverse_temperature
+from onepass.heads.head_options import ClassWeight, check_parameters
 from onepass.heads.inference.network import Network, softmax
-
-TUNE = ("none", "fast", "thorough")
-
-ClassWeight = str | Mapping[str, float] | Mapping[int, float] | None
-"""None, "balanced", or label -> weight; as in scikit-learn."""
-
-
-def class_weights(given: ClassWeight) -> ClassWeight:
-    """Class weights from text such as "cats=2,dogs=1"; all else as it is.
-
-    Raises:
-        OptionError: The text has another form.
-
-    >>> class_weights("cats=2,dogs=0.5")
-    {'cats': 2.0, 'dogs': 0.5}
-    """
-    if not isinstance(given, str) or "=" not in given:
-        return given
-    try:
-        return {name: float(value) for name, value in (part.rsplit("=", 1) for part in given.split(","))}
-    except ValueError:
-        raise OptionError(
-            f"{opt.class_weight} is {given!r}; needed: balanced, or such as cats=2,dogs=1.", class_weight=given
-        ) from None
 
 
 @dataclass(frozen=True)
@@ -241,11 +217,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def _check(self) -> None:
         """Refuses parameters out of range."""
-        if not 0 <= self.seed < 2**32:
-            raise OptionError(f"{opt.seed} is {self.seed}; needed: 0 to {2**32 - 1}.", seed=self.seed)
-        if self.tune not in TUNE:
-            raise OptionError(f"{opt.tune} is {self.tune!r}; needed: one of {', '.join(TUNE)}.", tune=self.tune)
-        require_positive(time_limit=self.time_limit)
+        check_parameters(self.get_params())
 
     def _with_views(self, x: np.ndarray) -> np.ndarray:
         """(n, d) or (n, v, d) -> (n, v, d) float32, checked by scikit-learn, which takes tables alone."""
@@ -270,14 +242,3 @@ def _calibrated(fit: Fit, rows: TrainingRows) -> tuple[Network, np.ndarray | Non
 
 def _has_views(x: np.ndarray) -> bool:
     return getattr(x, "ndim", 2) == 3
-
-
-def require_positive(**values: float | None) -> None:
-    """Refuses parameters that are not above zero.
-
-    Raises:
-        OptionError: Naming the first.
-    """
-    for name, value in values.items():
-        if value is not None and not 0 < value < float("inf"):
-            raise OptionError(f"{Parameter(name)} is {value}; needed: a finite number above 0.", **{name: value})

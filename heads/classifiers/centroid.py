@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onepass.features.errors import OptionError, opt
-from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows
+from onepass.heads.classifiers.base import Fit, Head, TrainingRows
 from onepass.heads.classifiers.tuning import best_trial
 from onepass.heads.fitting.pca import PrincipalComponents
+from onepass.heads.head_options import ClassWeight
 from onepass.heads.inference.network import DenseNetwork
 
 
@@ -70,11 +70,6 @@ class CentroidHead(Head):
                 kernel, bias = fold.discriminants(shrink, rows.weights)
                 scores[held_out] = plain[held_out] @ kernel.astype(np.float32) + bias
             yield shrink, scores
-
-    def _check(self) -> None:
-        super()._check()
-        if self.shrink is not None and not 0 <= self.shrink < float("inf"):
-            raise OptionError(f"{opt.shrink} is {self.shrink}; needed: a finite number, 0 or more.", shrink=self.shrink)
 
 
 class _Moments:

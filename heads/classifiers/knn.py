@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows, require_positive
+from onepass.heads.classifiers.base import Fit, Head, TrainingRows
 from onepass.heads.classifiers.tuning import best_trial
+from onepass.heads.head_options import ClassWeight
 from onepass.heads.inference.neighbour_table import NeighbourTable, nearest_first, unit_length, vote_scores
 
 _COUNTS = (1, 3, 5, 10, 20, 50)
@@ -72,10 +73,6 @@ class KNNHead(Head):
         for count in counts:
             for decay in decays:
                 yield (count, decay), vote_scores(cosines[:, :count], votes[nearest[:, :count]], decay)
-
-    def _check(self) -> None:
-        super()._check()
-        require_positive(neighbours=self.neighbours, decay=self.decay)
 
 
 def _nearest_of_others(memory: np.ndarray, rows: TrainingRows, count: int) -> tuple[np.ndarray, np.ndarray]:

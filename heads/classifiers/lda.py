@@ -6,9 +6,9 @@ from itertools import pairwise
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from onepass.features.errors import OptionError, opt
-from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows
+from onepass.heads.classifiers.base import Fit, Head, TrainingRows
 from onepass.heads.classifiers.tuning import best_trial
+from onepass.heads.head_options import ClassWeight
 from onepass.heads.inference.network import DenseNetwork
 
 _SHRINKAGES = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01, 0.003, 0.001)
@@ -68,13 +68,6 @@ class LDAHead(Head):
             return (float(self.shrinkage),)
         between = [float(f"{np.sqrt(a * b):.2g}") for a, b in pairwise(_SHRINKAGES)]
         return tuple(sorted({*_SHRINKAGES, *between}, reverse=True)) if thorough else _SHRINKAGES
-
-    def _check(self) -> None:
-        super()._check()
-        if self.shrinkage is not None and not 0 < self.shrinkage <= 1:
-            raise OptionError(
-                f"{opt.shrinkage} is {self.shrinkage}; needed: above 0, and at most 1.", shrinkage=self.shrinkage
-            )
 
 
 class _Scatter:

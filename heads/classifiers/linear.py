@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows, require_positive
+from onepass.heads.classifiers.base import Fit, Head, TrainingRows
 from onepass.heads.classifiers.tuning import Criterion, best_trial
 from onepass.heads.fitting.linear_solver import LinearFit, Loss, Problems, fit_path, multinomial, squared_hinge
 from onepass.heads.fitting.temperature import calibrated_loss, log_loss
+from onepass.heads.head_options import ClassWeight
 from onepass.heads.inference.network import DenseNetwork
 
 
@@ -103,10 +104,6 @@ class _LinearHead(Head):
     def _penalty_factor(self, rows: TrainingRows) -> float:  # noqa: ARG002
         """What C is multiplied with for the solver, so that it means what it means in scikit-learn."""
         return 1.0
-
-    def _check(self) -> None:
-        super()._check()
-        require_positive(C=self.C)
 
 
 class LogisticHead(_LinearHead):

@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-from onepass.heads.classifiers.base import ClassWeight
 from onepass.heads.classifiers.net_head import NetHead
 from onepass.heads.fitting.net_settings import LINEAR_GRIDS, MLP_GRIDS, Grid
+from onepass.heads.head_options import ClassWeight
 
 
 class MLPHead(NetHead):

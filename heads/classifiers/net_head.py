@@ -10,13 +10,14 @@ import numpy as np
 
 from onepass.extract import plain_keras, quiet_stderr
 from onepass.features.errors import OptionError, opt
-from onepass.heads.classifiers.base import Fit, Head, TrainingRows, require_positive
+from onepass.heads.classifiers.base import Fit, Head, TrainingRows
 from onepass.heads.fitting.folds import assign_folds, fold_masks
-from onepass.heads.fitting.net_settings import OPTIMIZERS, Grid, NetSetting, require_name, require_share, settings_of
+from onepass.heads.fitting.net_settings import Grid, NetSetting, settings_of
 from onepass.heads.fitting.net_sweep import Samples, SweepOptions, best_epoch, best_setting
 from onepass.heads.fitting.pca import Projection, SharedComponents
 from onepass.heads.fitting.row_chunks import ChangedRows, ResidentRows, RowSource
-from onepass.heads.inference.network import ACTIVATIONS, OUTPUTS, DenseNetwork
+from onepass.heads.head_options import require_two_classes
+from onepass.heads.inference.network import DenseNetwork
 
 if TYPE_CHECKING:
     from onepass.heads.fitting.batched_nets import BatchedNets
@@ -104,11 +105,7 @@ class NetHead(Head):
 
     def _fit(self, rows: TrainingRows) -> Fit:
         assert isinstance(rows, NetRows)
-        if self.output == "sigmoid" and rows.classes != 2:
-            raise OptionError(
-                f"one sigmoid unit tells two classes apart; there are {rows.classes}. Use softmax.",
-                classes=rows.classes,
-            )
+        require_two_classes(self.output, rows.classes)
         projection, source = _projected(rows)
         with plain_keras(), quiet_stderr():
             setting = self._best_setting(rows, source, projection)
@@ -167,41 +164,6 @@ class NetHead(Head):
             )
         known = np.isin(labels, self.classes_)
         return self._with_views(np.asarray(x)[known])[:, 0], np.searchsorted(self.classes_, np.asarray(labels)[known])
-
-    def _check(self) -> None:
-        super()._check()
-        require_positive(epochs=self.epochs, batch_size=self.batch_size, patience=self.patience, lr=self.lr)
-        require_share(dropout=self.dropout, label_smoothing=self.label_smoothing)
-        if self.weight_decay is not None and not 0 <= self.weight_decay < np.inf:
-            raise OptionError(
-                f"{opt.weight_decay} is {self.weight_decay}; needed: a finite number, 0 or more.",
-                weight_decay=self.weight_decay,
-            )
-        if any(units < 1 for units in self.hidden):
-            raise OptionError(
-                f"{opt.hidden} is {self.hidden}; needed: layers of at least one unit.", hidden=self.hidden
-            )
-        require_name(OUTPUTS, output=self.output)
-        require_name(ACTIVATIONS, activation=self.activation)
-        require_name(OPTIMIZERS, optimizer=self.optimizer)
-
-
-def hidden_units(text: str) -> tuple[int, ...]:
-    """Units of hidden layers from text: "256,128", or "0" for no hidden layer.
-
-    Raises:
-        OptionError: The text has another form.
-
-    >>> hidden_units("256,128"), hidden_units("0")
-    ((256, 128), ())
-    """
-    try:
-        units = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise OptionError(
-            f"{opt.hidden} is {text!r}; needed: units of each layer, such as 256,128, or 0.", hidden=text
-        ) from None
-    return () if units == (0,) else units
 
 
 def first_kernels(sizes: Sequence[int], seed: int) -> list[np.ndarray]:

@@ -6,8 +6,9 @@ from os import cpu_count
 
 import numpy as np
 
-from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows, require_positive
+from onepass.heads.classifiers.base import Fit, Head, TrainingRows
 from onepass.heads.classifiers.tuning import best_trial
+from onepass.heads.head_options import ClassWeight
 from onepass.heads.inference.kernel_machine import KernelMachine, squared_distances
 
 try:
@@ -99,10 +100,6 @@ class RBFSVMHead(Head):
             kernel = np.exp(-gamma * distances.astype(np.float64))
             for strength in [self.C] if self.C else grid["C"]:
                 yield (gamma, strength), _held_out(kernel, rows, strength)
-
-    def _check(self) -> None:
-        super()._check()
-        require_positive(C=self.C, gamma=self.gamma)
 
 
 def _grid(values: tuple[float, ...], thorough: bool) -> list[float]:

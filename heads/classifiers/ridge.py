@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onepass.heads.classifiers.base import ClassWeight, Fit, Head, TrainingRows, require_positive
+from onepass.heads.classifiers.base import Fit, Head, TrainingRows
 from onepass.heads.classifiers.tuning import best_trial
 from onepass.heads.fitting.pca import principal_axes
+from onepass.heads.head_options import ClassWeight
 from onepass.heads.inference.network import DenseNetwork
 
 
@@ -71,10 +72,6 @@ class RidgeHead(Head):
             return [float(self.alpha)]
         exponents = np.arange(0, -6.1, -0.25 if thorough else -0.5)
         return [float(f"{problem.squares.sum() * 10.0**e:.3g}") for e in exponents]
-
-    def _check(self) -> None:
-        super()._check()
-        require_positive(alpha=self.alpha)
 
 
 class _Weighted:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onepass.features.errors import OptionError, opt
-from onepass.heads.training import HEADS, make_head
+from onepass.heads.head_options import PARAMETERS, USUAL_HIDDEN, head_options, require_kind
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,10 @@ def candidates_of(
     Raises:
         OptionError: A head is unknown, or named twice.
     """
-    named = list(HEADS) if heads == "all" else heads.split(",") if isinstance(heads, str) else list(heads)
+    named = list(PARAMETERS) if heads == "all" else heads.split(",") if isinstance(heads, str) else list(heads)
     found = [_parsed(name.strip()) for name in named]
+    for _, kind, own in found:
+        head_options(kind, {**options, **own})
     if doubled := {name for name, _, _ in found if [n for n, _, _ in found].count(name) > 1}:
         raise OptionError(f"{opt.heads} names {min(doubled)} twice; needed: each head once.", heads=heads)
     several = len(backbones) > 1
@@ -54,15 +56,14 @@ def candidates_of(
 def _parsed(name: str) -> tuple[str, str, dict[str, object]]:
     """(full name, kind, options) of a head as it was typed."""
     kind, _, layers = name.partition(":")
-    head = make_head(kind)
-    if "hidden" not in head.get_params():
+    if "hidden" not in require_kind(kind):
         if layers:
             raise OptionError(f"{opt.heads} names {name!r}; only mlp takes layers, such as mlp:256x128.", head=name)
         return kind, kind, {}
     try:
-        hidden = tuple(int(units) for units in layers.split("x")) if layers else tuple(head.get_params()["hidden"])
+        hidden = tuple(int(units) for units in layers.split("x")) if layers else USUAL_HIDDEN
     except ValueError:
-        raise OptionError(
-            f"{opt.heads} names {name!r}; needed: units of each layer, such as mlp:256x128.", head=name
-        ) from None
+        hidden = (0,)
+    if min(hidden) < 1:
+        raise OptionError(f"{opt.heads} names {name!r}; needed: units of each layer, such as mlp:256x128.", head=name)
     return f"{kind}:{'x'.join(map(str, hidden))}", kind, {"hidden": hidden}

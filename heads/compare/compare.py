@@ -9,15 +9,19 @@ import numpy as np
 
 from onepass.features import FeatureFile, only_feature_file
 from onepass.features.errors import OptionError, opt
-from onepass.heads.classifiers.base import class_weights
+from onepass.features.places import require_place
+from onepass.features.progress import log, phase
+from onepass.features.tables import Record
 from onepass.heads.compare.candidates import Candidate, candidates_of
 from onepass.heads.compare.common_images import common_images
 from onepass.heads.compare.learning_curves import growing_shares, learning_curves
 from onepass.heads.compare.report import HeadsComparison, HeadScore
-from onepass.heads.compare.resampling import Round, Rounds, held_out_part, repeated_folds
+from onepass.heads.compare.resampling import Round, Rounds, folds_and_repeats, held_out_part, repeated_folds
 from onepass.heads.compare.run_cache import FitRequest, FitResult, RunCache, fit_and_score
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.pca import SharedComponents
+from onepass.heads.head_options import class_weights, require_known_classes
+from onepass.heads.saved_head import require_no_other_file
 from onepass.heads.stats.bootstrap import (
     RESAMPLES,
     Resampled,
@@ -90,16 +94,21 @@ def compare_heads(
         TrainingError: The images do not allow it.
         FeatureFileError: A feature file cannot be read, or is not complete.
     """
-    _check(metric, cv, seeds)
-    if split and cv:
-        raise OptionError(f"{opt.split} and {opt.cv} are two ways to score; give one of them.", cv=cv)
+    _check(metric, cv, seeds, split)
+    if out is not None and not save_best:
+        raise OptionError(f"{opt.out} is where {opt.save_best(True)} saves the head; give both.", out=out)
+    options: Record = {"tune": tune, "class_weight": class_weights(class_weight), "time_limit": time_limit}
+    candidates_of(heads, [""], options)  # refused before any file is opened
     features = only_feature_file() if features is None else features
-    options = {"tune": tune, "class_weight": class_weights(class_weight), "time_limit": time_limit}
     paths = [features] if isinstance(features, str | Path) else list(features)
+    if save_best:
+        require_place(out or "best.head")
+        require_no_other_file(Path(out or "best.head"))
     with ExitStack() as stack:
         files = [stack.enter_context(FeatureFile(path)) for path in paths]
         for file in files:
             file.require_complete()
+            require_known_classes(options["class_weight"], file.class_names)
         images = common_images(files)
         candidates = candidates_of(heads, _names(files), options)
         first = images.positions[0]
@@ -109,7 +118,8 @@ def compare_heads(
         run = _Runner(files, images.positions, len(candidates) * len(rounds.rounds), progress)
         entries = [_Entry(one, [run(one, at) for at in rounds.rounds]) for one in _together(candidates)]
         judged = _Judge(files[0], first, rounds, metric)
-        found = replace(judged.comparison(entries, paths), left_out=images.left_out)
+        with phase("testing which differ"):
+            found = replace(judged.comparison(entries, paths), left_out=images.left_out)
         if learning_curve:
             best = [one for one in candidates if one.name in _leaders(found)]
             found = replace(found, learning=learning_curves(files[0], first, best, run))
@@ -139,6 +149,7 @@ class _Runner:
         options = {**candidate.options, "seed": at.seed}
         request = FitRequest(candidate.head, options, positions[at.trained], positions[at.scored])
         result = cache.get(request)
+        log.info("%s, seed %d: %s", candidate.name, at.seed, "trained before" if result else "training")
         if result is None:
             result = fit_and_score(cache.file, request, self.shared)
             cache.put(request, result)
@@ -241,11 +252,15 @@ class _Judge:
         return Resampled(float(np.mean([one.score for one in each])), values, each[0].size)
 
 
-def _check(metric: str, cv: str | None, seeds: int) -> None:
+def _check(metric: str, cv: str | None, seeds: int, split: bool) -> None:
     if metric not in HIGHER_IS_BETTER:
         raise OptionError(f"unknown metric {metric!r}; there are {', '.join(HIGHER_IS_BETTER)}.", metric=metric)
     if seeds < 1:
         raise OptionError(f"{opt.seeds} is {seeds}; needed: at least 1.", seeds=seeds)
+    if cv:
+        folds_and_repeats(cv)
+    if split and cv:
+        raise OptionError(f"{opt.split} and {opt.cv} are two ways to score; give one of them.", cv=cv)
     if cv and seeds > 1:
         raise OptionError(
             f"{opt.seeds} does not go with {opt.cv}, whose repeats have seeds of their own, such as 5x4.",
@@ -277,4 +292,5 @@ def _save(
     with FeatureFile(paths[chosen.file]) as file:
         test = len(file.rows_of("test"))
         parts = ("train", "val") if test and len(file.rows_of("val")) else ("train",)
-    return train_head(paths[chosen.file], head=chosen.head, parts=parts, out=out, **chosen.options).head.path
+    with phase(f"training {chosen.name} on {' and '.join(parts)}"):
+        return train_head(paths[chosen.file], head=chosen.head, parts=parts, out=out, **chosen.options).head.path

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onepass.features.errors import OptionError, opt
 from onepass.features.names import shown
-from onepass.features.tables import html_table, text_table
+from onepass.features.tables import command_line, fitted_table, html_table
 from onepass.heads.stats.intervals import Difference
 from onepass.heads.stats.metrics import HIGHER_IS_BETTER
 from onepass.heads.stats.multiple_comparison import Comparison
@@ -155,7 +155,7 @@ class HeadsComparison:
 
     def _costs(self) -> list[list[str]]:
         leaky = any(score.leak_free is not None for score in self.scores)
-        lines = [["without copies"] * leaky + ["log loss", "calibration error", "fit s", "us/image", "size"]]
+        lines = [["without copies"] * leaky + ["log loss", "calib. error", "fit s", "us/image", "size"]]
         for score in self.scores:
             without = [f"{score.leak_free:.3f}" if score.leak_free is not None else "-"] * leaky
             lines.append(
@@ -177,7 +177,7 @@ class HeadsComparison:
         names = [["head"], *([score.name] for score in self.scores)]
         costs = [name + rest for name, rest in zip(names, self._costs(), strict=True)]
         # Side by side they would not fit into 80 columns.
-        lines += [text_table(self._qualities()), "", text_table(costs), ""]
+        lines += [fitted_table(self._qualities()), "", fitted_table(costs), ""]
         for name, forecast in self.learning.items():
             curve = ", ".join(f"{s:.3f} with {m}" for m, s in zip(forecast.sizes, forecast.scores, strict=True))
             lines.append(f"{name}: {curve} training images; {forecast}")
@@ -189,6 +189,16 @@ class HeadsComparison:
                 f"{copies} of training images; without: {self._answer(self.leak_free, self.images - self.copies)}"
             )
         return "\n".join([*lines, self.answer()])
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed: predict with the head that was saved, or train the cheapest of the best."""
+        if self.saved:
+            return command_line("onepass", "predict", self.saved, "IMAGES")
+        best = self.cheapest
+        layers = best.parameters.get("hidden")
+        hidden = ["--hidden", ",".join(map(str, layers)) or "0"] if isinstance(layers, list | tuple) else []
+        return command_line("train-head", Path(best.features), "--head", best.head, *hidden)
 
     def _repr_html_(self) -> str:
         return html_table(self.rows(), title=f"{self.metric} on {self.measured_on}")

@@ -76,10 +76,7 @@ def repeated_folds(file: FeatureFile, images: np.ndarray, *, cv: str) -> Rounds:
         OptionError: `cv` has another form.
         TrainingError: A class is too small for folds.
     """
-    found = re.fullmatch(r"(\d+)x(\d+)", cv)
-    if not found or int(found[1]) < 2 or int(found[2]) < 1:
-        raise OptionError(f"{opt.cv} is {cv!r}; needed: folds x repeats, such as 5x2 for five folds, twice.", cv=cv)
-    folds, repeats = int(found[1]), int(found[2])
+    folds, repeats = folds_and_repeats(cv)
     usable = np.flatnonzero(file.table.splits[images] != 2)
     y = np.unique(file.table.labels[images[usable]], return_inverse=True)[1]
     groups = file.group_ids()[images[usable]]
@@ -97,6 +94,21 @@ def repeated_folds(file: FeatureFile, images: np.ndarray, *, cv: str) -> Rounds:
             rounds.append(Round(usable[fold_of != fold], usable[fold_of == fold], seed))
     words = f"{folds} folds x {repeats} of {len(usable)} images outside the test part"
     return Rounds(rounds, folds, words, np.zeros(len(images), bool))
+
+
+def folds_and_repeats(cv: str) -> tuple[int, int]:
+    """Folds and repeats from text.
+
+    >>> folds_and_repeats("5x2")
+    (5, 2)
+
+    Raises:
+        OptionError: It has another form, or more than 1000 of either.
+    """
+    found = re.fullmatch(r"(\d{1,4})x(\d{1,4})", cv, re.ASCII)
+    if not found or not (2 <= int(found[1]) <= 1000 and 1 <= int(found[2]) <= 1000):
+        raise OptionError(f"{opt.cv} is {cv!r}; needed: folds x repeats, such as 5x2 for five folds, twice.", cv=cv)
+    return int(found[1]), int(found[2])
 
 
 def _indices(images: np.ndarray, positions: np.ndarray) -> np.ndarray:

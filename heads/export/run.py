@@ -12,11 +12,12 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from onepass.extract import machine, plain_keras
+from onepass.extract import check_running, machine, plain_keras
 from onepass.features import FeatureFile
 from onepass.features.errors import ExportError, OptionError, opt
 from onepass.features.names import shown
-from onepass.features.tables import Record
+from onepass.features.progress import phase
+from onepass.features.tables import Record, command_line
 from onepass.heads.export.card import model_card
 from onepass.heads.export.certificate import ENDING, SUFFIXES, Certificate, beside, hashes_of
 from onepass.heads.export.equivalence import HeldOut, Proof, Steps, latencies, prove
@@ -51,6 +52,11 @@ class Exported:
 
     def __str__(self) -> str:
         return f"{shown(self.path)}: {self.certificate}"
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed."""
+        return command_line("onepass", "verify", self.path)
 
     def record(self) -> Record:
         """As JSON takes it, without what is said of single images."""
@@ -109,7 +115,11 @@ def export(
 
     >>> export("photos.resnet50.mlp.head", to="onnx")  # doctest: +SKIP
     """
+    given: Record = {name: value for name, value in options.items() if name != "out"}
+    _check_options(to, **given)
+    check_running(workers=workers, data=data, weights=weights)
     head = model if isinstance(model, SavedHead) else _opened(model)
+    _checked_place(head, to, options.get("out"))
     with FeatureFile(features or training_file(head)) as file:
         folders = [Path(data)] if isinstance(data, str | Path) else [Path(folder) for folder in data]
         inputs = ExportInputs.of(head, file, data=folders, weights=weights, workers=workers)
@@ -147,14 +157,15 @@ def export_model(
         file: The feature file of its training, or another of the same rows.
         inputs: The network and the images.
     """
-    path = _checked_place(head, to, out)
     _check_options(to, precision, takes_bytes, max_flips)
+    path = _checked_place(head, to, out)
     kind = format_of(to, takes_bytes=takes_bytes)
     head.require_rows_of(file)
     file.require_complete()
     with plain_keras(), _safe_names():
-        source = ExportSource.of(head, file, inputs)
-        candidate = _Candidate(source, source.whole(to), *source.held_out(), kind, precision, max_flips)
+        with phase(f"building {head.spec.backbone}"):
+            source = ExportSource.of(head, file, inputs)
+            candidate = _Candidate(source, source.whole(to), *source.held_out(), kind, precision, max_flips)
         try:
             with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as name:
                 made = Path(name) / path.name
@@ -205,13 +216,16 @@ class _Candidate:
         kind = self.kind
         sample = self.source.sample() if self.precision == "int8" else np.empty(0)
         with running(f"the {kind.name} model in {self.precision}"):
-            kind.write(self.whole, made, self.precision, sample)
-            run = kind.load(made)
+            with phase(f"writing {kind.name} in {self.precision}"):
+                kind.write(self.whole, made, self.precision, sample)
+                run = kind.load(made)
             steps = self.source.steps(kind.takes, self.whole, self.held_out)
-            proof = prove(run, kind.takes, self.held_out, partial(steps.explained, held_out=self.held_out))
+            with phase(f"running it on {len(self.held_out)} images"):
+                proof = prove(run, kind.takes, self.held_out, partial(steps.explained, held_out=self.held_out))
             if len(proof.flipped) > self.may_flip:
                 raise ExportError(self._refusal(path, proof, steps), flips=len(proof.flipped), max_flips=self.may_flip)
-            speed = latencies(run, kind.takes, self.held_out)
+            with phase("measuring its speed"):
+                speed = latencies(run, kind.takes, self.held_out)
         head, held_out = self.source.head, self.held_out
         hashes = self.source.file.table.content_hashes[held_out.positions]
         return Certificate(
@@ -270,8 +284,6 @@ def _safe_names() -> Any:
 
 def _checked_place(head: SavedHead, to: str, out: str | Path | None) -> Path:
     """Where the model goes; refuses to overwrite anything."""
-    if to not in SUFFIXES:
-        raise OptionError(f"{opt.to} is {to!r}; needed: one of {', '.join(SUFFIXES)}.")
     stem = head.path.stem + (".exported" if is_whole(head) and head.path.suffix == SUFFIXES[to] else "")
     path = Path(out) if out else Path(f"{stem}{SUFFIXES[to] or '.savedmodel'}")
     if not path.name:
@@ -310,7 +322,11 @@ def _parts(path: Path, to: str) -> list[Path]:
     return [*weights, path, beside(path, ".md"), beside(path, ENDING)]
 
 
-def _check_options(to: str, precision: str, takes_bytes: bool, max_flips: int | None) -> None:
+def _check_options(
+    to: str, precision: str = "float32", takes_bytes: bool = False, max_flips: int | None = None
+) -> None:
+    if to not in SUFFIXES:
+        raise OptionError(f"{opt.to} is {to!r}; needed: one of {', '.join(SUFFIXES)}.", to=to)
     if precision not in PRECISIONS[to]:
         able = [name for name, known in PRECISIONS.items() if precision in known]
         raise OptionError(

@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from onepass.extract import KerasLayer, KerasModel, KerasVariable, TrainableBackbone, import_keras
-from onepass.features.errors import OptionError, TrainingError
+from onepass.features.errors import OptionError, TrainingError, opt
+from onepass.heads.head_options import LAYERED, require_kind
 from onepass.heads.inference.keras_layers import head_layers
 from onepass.heads.inference.network import DenseNetwork, Network
 
@@ -144,6 +145,21 @@ def require_layers(head: Network) -> DenseNetwork:
             "Use one that is: logreg, svm, ridge, lda, centroid, mlp or linear."
         )
     return head
+
+
+def require_layered(kind: str) -> None:
+    """Refuses, before it is trained, a kind of head that no Keras layers compute.
+
+    Raises:
+        OptionError: With those that are layers.
+    """
+    require_kind(kind)
+    if kind not in LAYERED:
+        raise OptionError(
+            f"{opt.head(kind)} is no network of layers, so it cannot be trained with the backbone. Needed: one of "
+            f"{', '.join(LAYERED)}.",
+            head=kind,
+        )
 
 
 def as_softmax(network: DenseNetwork) -> DenseNetwork:

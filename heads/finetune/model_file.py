@@ -16,6 +16,7 @@ from onepass.extract import Backbone, KerasModel, import_keras, quiet_stderr
 from onepass.features import Spec
 from onepass.features.atomic import replacing
 from onepass.features.errors import FeatureFileError, OptionError, TrainingError, opt
+from onepass.features.places import require_place as require_writable
 from onepass.features.tables import Record
 from onepass.heads.evaluation import Evaluation, LeakFree
 from onepass.heads.inference.network import DenseNetwork
@@ -37,8 +38,7 @@ def require_place(path: Path) -> None:
     Raises:
         OptionError: The name has another ending, or a file that is no model of `fine-tune` has it: a feature file, say.
     """
-    if path.suffix.removeprefix(".") not in FORMATS:
-        raise OptionError(f"{opt.out} is {path}; needed: a name that ends in .keras or .h5.")
+    require_writable(path, endings=[f".{name}" for name in FORMATS])
     if path.exists() and not _made_by_fine_tune(path):
         raise OptionError(
             f"{path} exists and is no model that fine-tune wrote; it is left alone. Choose another name with {opt.out}."

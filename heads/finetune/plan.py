@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Self, TypedDict
 
 from onepass.features.errors import OptionError, opt
-from onepass.heads.classifiers.base import ClassWeight, require_positive
 from onepass.heads.fitting.net_settings import require_name, require_share
+from onepass.heads.head_options import ClassWeight, require_positive
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("cosine", "constant")

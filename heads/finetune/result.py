@@ -5,12 +5,13 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from onepass.features.errors import OptionError, opt
 from onepass.features.names import shown
-from onepass.features.tables import Record, html_table, text_table
+from onepass.features.tables import Record, command_line, fitted_table, html_table
 from onepass.heads.finetune.joined import Agreement
 from onepass.heads.stats.decision import Decision, best_epoch, is_better
 from onepass.heads.stats.intervals import Difference, wilson_interval
@@ -178,7 +179,7 @@ class FineTuned:
         if self.advice:
             lines.append(f"stopped early: {self.advice}")
         lines.append(f"kept:   the {self.kept} model" + (f", {shown(self.path)}" if self.path else "; no file written"))
-        return "\n".join([*lines, text_table(self._rows())])
+        return "\n".join([*lines, fitted_table(self._rows())])
 
     def _rows(self) -> list[list[str]]:
         lines = [
@@ -189,6 +190,11 @@ class FineTuned:
 
     def _repr_html_(self) -> str:
         return html_table(self._rows(), title=str(self).partition("\nclass ")[0])
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed; nothing where no file was written."""
+        return command_line("onepass", "export", self.path, "--to", "onnx") if self.path else ""
 
     def record(self) -> Record:
         """As JSON takes it."""
@@ -207,19 +213,66 @@ class FineTuned:
             table.writeheader()
             table.writerows(asdict(epoch) for epoch in self.history)
 
-    def draw_history(self, path: Path) -> None:
-        """Draws accuracy and loss of training and validation over the epochs as PNG."""
-        from matplotlib.figure import Figure
+    def draw_history(self, path: Path, *, validated: int) -> None:
+        """Draws accuracy and loss over the epochs as PNG.
 
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
-        epochs = range(len(self.history))
-        for axes, measure in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-            axes.plot(epochs, [getattr(epoch, measure) for epoch in self.history], "o-", label="training")
-            axes.plot(epochs, [getattr(epoch, f"val_{measure}") for epoch in self.history], "s-", label="validation")
-            axes.set(xlabel="epoch", ylabel=measure)
-            axes.grid(alpha=0.3)
-            axes.legend()
-        figure.savefig(path, dpi=120, format="png")
+        Args:
+            path: The file.
+            validated: Validation images, which the interval of their accuracy hangs on.
+        """
+        kept = self._best() if self.kept == "fine-tuned" else 0
+        history_figure(self.history, kept=kept, validated=validated).savefig(path, dpi=120, format="png")
+
+
+def history_figure(history: Sequence[Epoch], *, kept: int, validated: int) -> Any:
+    """Accuracy and loss of training and validation over whole epochs, as a figure of matplotlib.
+
+    The accuracy of validation comes with its 95 % interval, and the axis shows all of that, so that chance does not
+    look like a trend; the axis of the loss begins at 0. Stages, the start and the kept epoch are marked.
+
+    Args:
+        history: The start and all epochs.
+        kept: Position of the epoch that is kept; 0 for the start.
+        validated: Validation images.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, measure in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        validation = [getattr(epoch, f"val_{measure}") for epoch in history]
+        axes.plot([getattr(epoch, measure) for epoch in history], "o-", label="training")
+        (line,) = axes.plot(validation, "s-", label="validation")
+        if measure == "accuracy":
+            _draw_interval(axes, validation, validated, line.get_color())
+        else:
+            axes.set_ylim(bottom=0)
+        _draw_stages(axes, history)
+        axes.plot([0], validation[:1], "D", ms=9, color="black", label="start" + (", kept" if kept == 0 else ""))
+        if kept:
+            axes.plot([kept], [validation[kept]], "*", ms=14, color="black", label=f"epoch {kept}, kept")
+        axes.set(xlabel="epoch", ylabel=measure, xlim=(-0.5, len(history) - 0.5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def _draw_interval(axes: Any, accuracies: Sequence[float], images: int, color: Any) -> None:
+    bounds = np.array([wilson_interval(accuracy * images, images) for accuracy in accuracies])
+    axes.fill_between(range(len(bounds)), *bounds.T, alpha=0.2, color=color, lw=0, label="95 % interval")
+    axes.set_ylim(min(bounds[:, 0].min(), 0.9) - 0.01, min(max(bounds[:, 1].max() + 0.01, axes.get_ylim()[1]), 1.01))
+
+
+def _draw_stages(axes: Any, history: Sequence[Epoch]) -> None:
+    """A line before the first epoch of each stage but the first, and what trains at the top of each."""
+    for i, epoch in enumerate(history):
+        if i and epoch.stage != history[i - 1].stage:
+            if epoch.stage > 1:
+                axes.axvline(i - 0.5, color="grey", ls="--", lw=1)
+            axes.annotate(
+                epoch.unfreeze, (i - 0.45, 0.01), xycoords=("data", "axes fraction"), color="grey", fontsize=8
+            )
 
 
 def class_changes(

@@ -4,16 +4,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Unpack
 
-from onepass.extract import plain_keras, require_drawable
+from onepass.extract import (
+    TRAINING_PRECISIONS,
+    check_choices,
+    check_running,
+    plain_keras,
+    require_drawable,
+    require_part,
+)
 from onepass.features import FeatureFile, only_feature_file
 from onepass.features.errors import HeadFileError, OptionError, TrainingError, opt
+from onepass.features.progress import phase
 from onepass.features.tables import Record
-from onepass.heads.classifiers.base import class_weights
 from onepass.heads.finetune.boundary import require_limit
+from onepass.heads.finetune.joined import require_layered, require_layers
 from onepass.heads.finetune.model_file import FORMATS, require_place
 from onepass.heads.finetune.plan import KEEP, TuningPlan, TuningSettings, TuningStage, stages_to_train
 from onepass.heads.finetune.result import FineTuned, require_tensorboard
 from onepass.heads.finetune.sources import Origin, Sources
+from onepass.heads.head_options import class_weights, require_known_classes
 from onepass.heads.saved_head import SavedHead, is_head, load_head
 from onepass.heads.training import train_head
 
@@ -57,7 +66,9 @@ def fine_tune(
         data: Where the images lie, if they are not where they were.
         head: Kind of the head to train first, where the target is a feature file.
         unfreeze: What trains beside the head: a number of layers, a stage (see `backbones`), a layer, all, or auto:
-            the last stages that hold three tenths of the parameters.
+            the last stages that hold three tenths of the parameters. What no part of the network can be called is
+            refused at once; a name such as conv5_block9_out, which only the network itself can tell to be none of
+            its layers, once that is built.
         lr: Highest learning rate; 1e-4 by default.
         epochs: At most so many passes over the training images; 10 by default.
         stages: Several parts in turn instead of these three, "conv5:1e-5x5, all:1e-6x3": part, learning rate x epochs.
@@ -93,13 +104,20 @@ def fine_tune(
         workers=workers,
         from_scratch=from_scratch,
     )
-    _check_choices(keep, to, str(boundary_cache), plan)
+    _check_choices(keep, to, str(boundary_cache), plan, precision)
+    check_running(engine=engine, workers=workers, data=data, weights=weights)
+    require_layered(head)
     if tensorboard:
         require_tensorboard()
-    features, saved = _start(target, head, out, to)
+    features, saved = _start(target)
     path = _place(features, out, to)
     with FeatureFile(features) as file:
         file.require_complete()
+        _check_against(file, plan, option="unfreeze" if stages is None else "stages")
+        if saved is None:
+            with phase(f"training {head} first"):
+                saved = train_head(features, head=head).head
+        require_layers(saved.network)
         saved.require_rows_of(file)
         sources = Sources.of(file, saved, plan, origin)
         with plain_keras():
@@ -119,26 +137,33 @@ def _plan(stages: tuple[TuningStage, ...], settings: TuningSettings, from_scratc
     return TuningPlan(stages=stages, **given)
 
 
-def _check_choices(keep: str, to: str, boundary_cache: str, plan: TuningPlan) -> None:
+def _check_choices(keep: str, to: str, boundary_cache: str, plan: TuningPlan, precision: str) -> None:
     """Refuses what neither a head nor an image is needed to refuse."""
     if keep not in KEEP:
         raise OptionError(f"{opt.keep} is {keep!r}; needed: one of {', '.join(KEEP)}.", keep=keep)
     if to not in FORMATS:
         raise OptionError(f"{opt.to} is {to!r}; needed: {' or '.join(FORMATS)}.", to=to)
+    check_choices(precision=(precision, TRAINING_PRECISIONS))
     require_limit(boundary_cache)
     require_drawable(plan.augment, fixed=plan.views > 1)
 
 
-def _start(target: str | Path | SavedHead | None, kind: str, out: str | Path | None, to: str) -> tuple[Path, SavedHead]:
-    """Feature file and head that a fine-tuning starts from; trains the head if only a feature file is given."""
+def _check_against(file: FeatureFile, plan: TuningPlan, *, option: str) -> None:
+    """Refuses what the rows' spec and classes are enough to refuse, before a network is built."""
+    require_known_classes(plan.class_weight, file.class_names)
+    for stage in plan.stages:
+        require_part(str(file.provenance.get("backbone") or file.spec.backbone), stage.unfreeze, option=option)
+
+
+def _start(target: str | Path | SavedHead | None) -> tuple[Path, SavedHead | None]:
+    """Feature file and head that a fine-tuning starts from; no head if only a feature file is given."""
     if isinstance(target, SavedHead):
         return _features_of(target), target
     path = Path(target) if target is not None else only_feature_file()
     if path.is_file() and is_head(path):
         saved = load_head(path)
         return _features_of(saved), saved
-    _place(path, out, to)  # refused before a head is trained
-    return path, train_head(path, head=kind).head
+    return path, None
 
 
 def _features_of(head: SavedHead) -> Path:

@@ -13,6 +13,7 @@ import numpy as np
 from onepass.extract import decode_image, golden_images
 from onepass.features import FeatureFile
 from onepass.features.errors import FeatureFileError, TrainingError, opt
+from onepass.features.progress import log, phase
 from onepass.features.tables import Record
 from onepass.heads.finetune.boundary import BoundaryCost, BoundaryInputs, boundary_cost, worth_keeping
 from onepass.heads.finetune.joined import Agreement, Joined, random_head, require_agreement
@@ -70,7 +71,9 @@ class Session:
         self.work, self.progress, self.say = work, progress, say
         self.parts = Parts.of(self.file, seed=self.plan.seed)
         self.start = start_head(self.head, self.file, self.parts)
-        self.backbone = self.sources.backbone()
+        with phase(f"building {self.file.spec.backbone}"):
+            self.backbone = self.sources.backbone()
+        log.info("plan: %s", self.plan)
         dropout = float(self.head.parameters.get("dropout") or 0.0)
         first = random_head(self.start, self.plan.seed) if task.from_scratch else self.start
         self.joined = Joined.of(self.backbone, first, dropout=dropout)
@@ -79,7 +82,8 @@ class Session:
 
     def _checked_start(self) -> Agreement:
         some = self.parts.val[:_CHECKED]
-        joined = scores_of(self.joined.logits, self._pixels, some, self.plan.batch_size)
+        with phase("checking the joined model"):
+            joined = scores_of(self.joined.logits, self._pixels, some, self.plan.batch_size)
         return require_agreement(
             joined,
             self.start.scores(self.file.read(some)[0]),
@@ -128,7 +132,8 @@ class Session:
         """Compares before and after from image files, and writes what is kept."""
         candidate = self.work / f"candidate{path.suffix}"
         save_model(self.joined.probabilities(of_layers=path.suffix == ".h5"), candidate, {})
-        result = self._compared(candidate)
+        with phase("comparing before and after"):
+            result = self._compared(candidate)
         tuned = self.state.chosen > 0 and (keep == "always" or (keep == "better" and result.better))
         result = replace(result, kept="fine-tuned" if tuned else "frozen", path=None if keep == "never" else path)
         self._write(result, tuned, path, tensorboard)
@@ -202,7 +207,7 @@ class Session:
             save_model(joined.probabilities(of_layers=path.suffix == ".h5"), path, self._facts(result, joined))
         try:
             result.write_history(path.with_suffix(".history.csv"))
-            result.draw_history(path.with_suffix(".history.png"))
+            result.draw_history(path.with_suffix(".history.png"), validated=len(self.parts.val))
             if tensorboard:
                 log_epochs(result.history, tensorboard)
         except OSError as error:
@@ -269,7 +274,8 @@ class _Feeds:
         path = run.work / _boundary_name(cost.boundary)
         run.say(f"boundary cache: {cost}, in {path}")
         assert run.sources.boundary
-        run.sources.boundary(run.backbone, cost.boundary, path)
+        with phase(f"computing the output of {cost.boundary}"):
+            run.sources.boundary(run.backbone, cost.boundary, path)
         if path not in self._files:
             self._files[path] = FeatureFile(path)
         inputs = BoundaryInputs(self._files[path], run.file.table.content_hashes, shape)

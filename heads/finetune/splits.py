@@ -1,20 +1,23 @@
 """Which images a fine-tuning learns from and is stopped by, and the head that it starts from."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.utils.class_weight import compute_class_weight
 
 from onepass.features import FeatureFile
 from onepass.features.contents import seen_before
 from onepass.features.errors import TrainingError
-from onepass.heads.classifiers.base import ClassWeight, Head
 from onepass.heads.finetune.joined import require_layers
 from onepass.heads.fitting.folds import FOLDS, assign_folds
 from onepass.heads.fitting.temperature import best_inverse_temperature
+from onepass.heads.head_options import ClassWeight
 from onepass.heads.inference.network import DenseNetwork
 from onepass.heads.saved_head import SavedHead
 from onepass.heads.training import by_position, fit_on, make_head
+
+if TYPE_CHECKING:
+    from onepass.heads.classifiers.base import Head
 
 ENOUGH = 100
 """Validation images that prove a gain of 8 points in four of five cases; fewer are joined by training images."""
@@ -85,7 +88,7 @@ def start_head(saved: SavedHead, file: FeatureFile, parts: Parts) -> DenseNetwor
     return network.scaled(best_inverse_temperature(network.scores(x), y))
 
 
-def _same_head(saved: SavedHead) -> Head:
+def _same_head(saved: SavedHead) -> "Head":
     head = make_head(saved.kind)
     known = head.get_params()
     values = {name: value for name, value in saved.parameters.items() if name in known}
@@ -95,5 +98,7 @@ def _same_head(saved: SavedHead) -> Head:
 
 def class_weights(given: ClassWeight, y: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
     """(k,) weights of the classes: as they occur in `y` for "balanced", by name otherwise."""
+    from sklearn.utils.class_weight import compute_class_weight
+
     named = given if given is None or isinstance(given, str) else by_position(given, class_names, y)
     return np.asarray(compute_class_weight(named, classes=np.arange(len(class_names)), y=y), np.float64)

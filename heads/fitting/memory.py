@@ -1,20 +1,8 @@
-"""Memory that is free, and samples of rows that fit into it."""
-
-from pathlib import Path
+"""Whether rows fit into the memory that is free, and samples of rows that fit into it."""
 
 import numpy as np
-import psutil
 
 from onepass.features.errors import TrainingError, opt
-
-_CGROUP = Path("/sys/fs/cgroup")
-
-
-def free_memory() -> int:
-    """Bytes this process may still take: what the machine has free, or its control group allows if that is less."""
-    free = int(psutil.virtual_memory().available)
-    limit, used = _read(_CGROUP / "memory.max").strip(), _read(_CGROUP / "memory.current").strip()
-    return min(free, int(limit) - int(used)) if limit.isdigit() and used.isdigit() else free
 
 
 def require_memory(kind: str, needed: int, free: int, images: int) -> None:
@@ -57,10 +45,3 @@ def some_of(rows: np.ndarray, y: np.ndarray, count: int | None, *, seed: int) ->
     members = [order[y[order] == label] for label in np.unique(y)]
     kept = [some[: max(int(count * len(some) / len(rows)), min(2, len(some)))] for some in members]
     return np.sort(rows[np.concatenate(kept)])
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -142,10 +142,7 @@ class OutOfDistribution:
         Raises:
             OptionError: alpha is not between 0 and 1, or too small for so few images.
         """
-        if not 0 < alpha < 1:
-            raise OptionError(
-                f"{opt.unknown} is {alpha}; needed: a share between 0 and 1, such as 0.05.", unknown=alpha
-            )
+        require_alpha(alpha)
         both = bool(self.improbabilities.any())
         far, improbable = np.sort(self.distances), np.sort(self.improbabilities)
 
@@ -246,3 +243,13 @@ def threshold(nonconformity: np.ndarray, alpha: float) -> float:
 def signed_roots(rows: np.ndarray) -> np.ndarray:
     """Signed square roots, so that a few large features do not decide alone."""
     return np.asarray(np.sign(rows) * np.sqrt(np.abs(rows)), np.float32)
+
+
+def require_alpha(alpha: float) -> None:
+    """Refuses what is no share of the images that may be called unknown.
+
+    Raises:
+        OptionError: It is not between 0 and 1.
+    """
+    if not 0 < alpha < 1:
+        raise OptionError(f"{opt.unknown} is {alpha}; needed: a share between 0 and 1, such as 0.05.", unknown=alpha)

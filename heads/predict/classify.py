@@ -8,13 +8,15 @@ from typing import TypedDict, Unpack, overload
 
 import numpy as np
 
-from onepass.extract import Backbone, load_backbone, named_images
+from onepass.extract import Backbone, check_running, load_backbone, named_images, require_drawable
 from onepass.features import SkippedImage
 from onepass.features.errors import OptionError, UnreadableImageError, opt
 from onepass.features.names import shown
+from onepass.features.progress import phase
 from onepass.features.tables import Record, html_table
 from onepass.heads.file_kinds import FileKind, classifier_file
 from onepass.heads.finetune.model_file import as_head, logits_of, tuned_model
+from onepass.heads.inference.out_of_distribution import require_alpha
 from onepass.heads.predict.exported import (
     certificate_of,
     certified_head,
@@ -195,7 +197,9 @@ def ready(head: str | Path | SavedHead, options: PredictOptions) -> tuple[SavedH
     given: Record = dict(options)
     of_backbone: Record = {name: given.pop(name) for name in BackboneOptions.__annotations__ if name in given}
     settings = Settings(**given)
-    return *load_classifier(head, **of_backbone), settings
+    check_running(engine=of_backbone.get("engine"), workers=settings.workers, weights=of_backbone.get("weights"))
+    with phase("preparing the backbone"):
+        return *load_classifier(head, **of_backbone), settings
 
 
 def load_classifier(head: str | Path | SavedHead, **options: Unpack[BackboneOptions]) -> tuple[SavedHead, Backbone]:
@@ -275,6 +279,9 @@ class Settings:
                 f"{opt.augment} needs {opt.views}, how many views of each image to average, such as {opt.views(8)}.",
                 augment=self.augment,
             )
+        require_drawable(self.augment, fixed=True)
+        if self.unknown is not None:
+            require_alpha(self.unknown)
 
 
 def answers(

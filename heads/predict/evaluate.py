@@ -1,17 +1,18 @@
 """Scores a head on labelled images: those of a feature file, or of a folder."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
-from onepass.extract import Backbone, rows_of_folder, rows_of_images
+from onepass.extract import Backbone, check_running, rows_of_folder, rows_of_images
 from onepass.features import FeatureFile, SkippedImage, only_feature_file
 from onepass.features.errors import FileKindError, OptionError, opt
 from onepass.features.names import shown
-from onepass.features.tables import Record, text_table
+from onepass.features.splits import require_part_name
+from onepass.features.tables import Record, command_line
 from onepass.heads.evaluation import Answers, Classifier, Evaluation, evaluate_rows, match_labels, score
 from onepass.heads.file_kinds import FileKind, classifier_file, file_kind
 from onepass.heads.predict.classify import BackboneOptions, load_classifier
@@ -39,19 +40,19 @@ class EvaluationReport(Evaluation):
         return cls(**{one.name: getattr(scored, one.name) for one in fields(scored)}, **facts)
 
     def __str__(self) -> str:
-        rows = [["", *self.per_class], *([name, *map(str, row)] for name, row in self._by_class())]
         return "\n".join(
             [
                 f"{shown(self.head)} on {shown(self.target)} ({self.measured_on}): {super().__str__()}",
                 self.details(),
                 "",
-                "confusion (rows: true class, columns: predicted)",
-                text_table(rows),
+                self.confusions(),
             ]
         )
 
-    def _by_class(self) -> Iterator[tuple[str, list[int]]]:
-        return zip(self.per_class, self.confusion, strict=True)
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed."""
+        return command_line("onepass", "export", Path(self.head), "--to", "onnx")
 
     def record(self) -> Record:
         """The same as plain values, for JSON."""
@@ -105,6 +106,8 @@ def evaluate(
     """
     if rows is not None:
         return _on_rows(head, target, rows, trained)
+    require_part_name(split)
+    check_running(engine=options.get("engine"), workers=options.get("workers"), weights=options.get("weights"))
     if isinstance(head, str | Path):
         path, kind = classifier_file(head)
         if kind is not FileKind.HEAD:

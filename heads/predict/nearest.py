@@ -7,11 +7,11 @@ from typing import Unpack, overload
 
 import numpy as np
 
-from onepass.extract import backbone_of_file
+from onepass.extract import backbone_of_file, check_running
 from onepass.features import SPLITS, FeatureFile
-from onepass.features.errors import HeadFileError, OptionError, opt
+from onepass.features.errors import HeadFileError, OptionError, UnreadableImageError, opt
 from onepass.features.names import shown
-from onepass.features.tables import Record, html_table, text_table
+from onepass.features.tables import Record, command_line, fitted_table, html_table
 from onepass.heads.inference.neighbour_table import nearest_first, unit_length
 from onepass.heads.inference.network import DenseNetwork
 from onepass.heads.predict.classify import BackboneOptions, describe_classifier
@@ -42,11 +42,13 @@ class Nearest(Sequence[Neighbour]):
     Attributes:
         image: What they are like.
         neighbours: At most as many as were asked for.
+        features: The feature file that they are in.
         by: Feature file and backbone whose rows were compared, where these are not the model's own; else "".
     """
 
     image: str
     neighbours: list[Neighbour]
+    features: str = ""
     by: str = ""
 
     @overload
@@ -60,13 +62,19 @@ class Nearest(Sequence[Neighbour]):
         return len(self.neighbours)
 
     def _rows(self) -> list[list[str]]:
-        return [[one.path, one.label, one.split, f"{one.cosine:.3f}"] for one in self]
+        lines = [[one.path, one.label, one.split, f"{one.cosine:.3f}"] for one in self]
+        return [["image", "class", "split", "cosine"], *lines]
 
     def __str__(self) -> str:
-        return "\n".join([text_table(self._rows()), *([f"by the rows of {shown(self.by)}"] if self.by else [])])
+        return "\n".join([fitted_table(self._rows()), *([f"by the rows of {shown(self.by)}"] if self.by else [])])
 
     def _repr_html_(self) -> str:
-        return html_table([["image", "class", "split", "cosine"], *self._rows()], title=f"most like {self.image}")
+        return html_table(self._rows(), title=f"most like {self.image}")
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed: look for what is wrong with the images."""
+        return command_line("onepass", "inspect", Path(self.features)) if self.features else ""
 
     def record(self) -> list[Record]:
         """The same as plain values, for JSON."""
@@ -101,18 +109,22 @@ def nearest(
     >>> from onepass import nearest, train_head
     >>> trained = train_head("pets.mine.h5", out="pets.head")
     >>> print(nearest("pets.head", "more/0.png", k=1))
-    dogs/0.png  dogs  train  1.000
+    image       class  split  cosine
+    dogs/0.png  dogs   train  1.000
     """
     _require_count(k)
+    check_running(engine=options.get("engine"), weights=options.get("weights"))
+    if not Path(image).is_file():
+        raise UnreadableImageError(f"{image} cannot be read: no such file or directory", path=image)
     saved = describe_classifier(head)
     with FeatureFile(features or training_file(saved)) as file:
         if not _is_whole(saved):
             row = saved.load_backbone(**options).rows_of([image])[0]
-            return Nearest(str(image), nearest_images(saved, row, file, k=k))
+            return Nearest(str(image), nearest_images(saved, row, file, k=k), str(file.path))
         backbone = backbone_of_file(file, weights=options.get("weights"), engine=options.get("engine", "auto"))
         row = backbone.rows_of([image])[0]
         found = nearest_images(_on_rows_of(saved, file), row, file, k=k)
-        return Nearest(str(image), found, by=f"{file.path}, {file.spec.backbone}")
+        return Nearest(str(image), found, str(file.path), by=f"{file.path}, {file.spec.backbone}")
 
 
 def _is_whole(head: SavedHead) -> bool:

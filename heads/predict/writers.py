@@ -17,7 +17,8 @@ from onepass.extract import named_images, watch_folder
 from onepass.features import SkippedImage
 from onepass.features.errors import OptionError, OutputError, UnreadableImageError, opt
 from onepass.features.names import shown, shown_in
-from onepass.features.tables import Record
+from onepass.features.places import require_place
+from onepass.features.tables import Record, command_line
 from onepass.heads.predict.classify import (
     Answer,
     Prediction,
@@ -106,12 +107,14 @@ class Written:
         predicted: Images classified.
         skipped: Images that could not be read, with the reason.
         interrupted: True if Ctrl-C or SIGTERM ended it; all answers up to then are written.
+        next_command: What to do next, as it is typed.
     """
 
     out: str
     predicted: int
     skipped: list[SkippedImage]
     interrupted: bool = False
+    next_command: str = ""
 
     def __str__(self) -> str:
         if not Path(self.out).suffix:
@@ -151,6 +154,7 @@ def write_predictions(
     """
     if watch and Path(out).suffix in (".json", ".parquet"):
         raise OptionError(f"{opt.watch} has no end, which .json and .parquet need; write .csv or .jsonl.", out=out)
+    require_answers(out)
     later = watch_folder(Path(watch)) if watch else ()
     saved, backbone, settings = ready(head, options)
     classify = partial(answers, saved, backbone, settings=settings)
@@ -164,7 +168,8 @@ def write_predictions(
             interrupted = True
     if not (writer.predicted or watch or interrupted):
         raise UnreadableImageError(none_readable(writer.skipped), skipped=writer.skipped)
-    return Written(out, writer.predicted, writer.skipped, interrupted)
+    following = command_line("onepass", "nearest", saved.path, "IMAGE") if writer.predicted else ""
+    return Written(out, writer.predicted, writer.skipped, interrupted, following)
 
 
 def write_answers(
@@ -194,6 +199,32 @@ def open_answers(target: str, *, ranks: int, unknown: bool) -> AnswerWriter:
     Raises:
         OptionError: Another ending, a file that exists, or a place that cannot be written.
     """
+    bare, kind = require_answers(target)
+    writer = _WRITERS[kind]
+    if bare:
+        return writer(sys.stdout, columns(ranks, unknown=unknown))
+    try:
+        text = {"encoding": "utf-8", "newline": ""}
+        file = open(target, "xb") if kind == "parquet" else open(target, "x", **text)  # type: ignore[call-overload]
+    except FileExistsError:
+        raise OptionError(
+            f"{target} exists and is not overwritten. Choose another name with {opt.out}, or delete it."
+        ) from None
+    except OSError as error:
+        raise OptionError(f"cannot write {target}: {error.strerror}. Choose another place with {opt.out}.") from None
+    return writer(file, columns(ranks, unknown=unknown))
+
+
+def require_answers(target: str) -> tuple[bool, str]:
+    """Refuses, before anything is computed, a place that answers cannot be written to.
+
+    Returns:
+        Whether it is stdout, and the name of the format.
+
+    Raises:
+        OptionError: As `open_answers`.
+        OutputError: The folder may not be written.
+    """
     bare = target in _WRITERS
     kind = target if bare else Path(target).suffix.lower().removeprefix(".")
     if kind not in _WRITERS or (kind == "text" and not bare):
@@ -205,21 +236,9 @@ def open_answers(target: str, *, ranks: int, unknown: bool) -> AnswerWriter:
         if bare:
             raise OptionError("Parquet is no text for stdout; give a file name that ends in .parquet.")
         _require_parquet()
-    writer = _WRITERS[kind]
-    if bare:
-        return writer(sys.stdout, columns(ranks, unknown=unknown))
-    try:
-        text = {"encoding": "utf-8", "newline": ""}
-        file = open(target, "xb") if kind == "parquet" else open(target, "x", **text)  # type: ignore[call-overload]
-    except FileExistsError:
-        raise OptionError(
-            f"{target} exists and is not overwritten. Choose another name with {opt.out}, or delete it."
-        ) from None
-    except FileNotFoundError:
-        raise OptionError(f"the folder of {opt.out(target)} does not exist.") from None
-    except OSError as error:
-        raise OptionError(f"cannot write {target}: {error.strerror}. Choose another place with {opt.out}.") from None
-    return writer(file, columns(ranks, unknown=unknown))
+    if not bare:
+        require_place(target, fresh=True)
+    return bare, kind
 
 
 class _Lines(AnswerWriter):

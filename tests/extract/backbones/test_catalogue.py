@@ -6,12 +6,14 @@ import sys
 import pytest
 
 from onepass.extract.backbones.catalogue import BUNDLED, CATALOGUE, CatalogueEntry, find_entry
+from onepass.extract.backbones.known_parts import known_layers, known_stages, may_be_layer
+from onepass.extract.backbones.stages import stage_name
 from onepass.extract.frameworks import import_keras
 from onepass.features.errors import BackboneError
 
 
 def build(entry: CatalogueEntry, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
-    """(default image size, width of pooled rows) as Keras has them."""
+    """(default image size, width of pooled rows) as Keras has them; its layers are those that are known by name."""
     keras = import_keras()
     factory = getattr(keras.applications, entry.factory)
     seen: list[int] = []
@@ -31,8 +33,16 @@ def build(entry: CatalogueEntry, monkeypatch: pytest.MonkeyPatch) -> tuple[int, 
         names = sys.modules[factory.__module__].WEIGHTS_HASHES
         (trained_at,) = {int(name.split("_")[1]) for name in names if name.startswith(f"{kind}_2")}
         seen.append(trained_at)
+    require_known_layers(entry, model.layers[:-1])  # without the pooling
     keras.backend.clear_session()
     return seen[0], model.output_shape[-1]
+
+
+def require_known_layers(entry: CatalogueEntry, layers: list) -> None:
+    stages = [stage_name(layer.name) for layer in layers]
+    assert len(layers) == known_layers(entry.name)
+    assert {stage for stage in stages if stage} | {"stem"} == {*known_stages(entry.name), "stem"}
+    assert all(may_be_layer(layer.name) for layer, stage in zip(layers, stages, strict=True) if not stage)
 
 
 def preprocessing_module(entry: CatalogueEntry) -> str:

@@ -15,7 +15,8 @@ from onepass.features import FeatureFile
 from onepass.features.errors import OptionError, TrainingError
 from onepass.heads import load_head, train_head
 from onepass.heads.classifiers.base import Head
-from onepass.heads.training import HEADS, make_head
+from onepass.heads.classifiers.kinds import HEADS
+from onepass.heads.training import make_head
 from support import FAST_NETS, blobs
 
 

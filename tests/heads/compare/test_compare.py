@@ -308,10 +308,10 @@ def test_the_answer_reads_well():
 
 
 def test_the_table_of_nine_heads_fits_80_columns():
+    from onepass.heads.classifiers.kinds import HEADS
     from onepass.heads.compare.report import HeadScore
     from onepass.heads.stats.intervals import Difference
     from onepass.heads.stats.multiple_comparison import Comparison
-    from onepass.heads.training import HEADS
 
     names = [f"{head}:256" if head == "mlp" else head for head in HEADS]
     scores = [

@@ -18,17 +18,18 @@ from onepass.extract.frameworks import plain_keras
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError, TrainingError
 from onepass.heads import fine_tune, train_head
+from onepass.heads.classifiers.kinds import HEADS
 from onepass.heads.export.run import export
 from onepass.heads.finetune.boundary import boundary_cost, worth_keeping
 from onepass.heads.finetune.joined import Joined, require_agreement
 from onepass.heads.finetune.model_file import load_model, read_facts, tuned_model
 from onepass.heads.finetune.plan import TuningStage, stages_to_train
-from onepass.heads.finetune.result import Epoch, FineTuned, class_changes, gain_of, without_copies
+from onepass.heads.finetune.result import Epoch, FineTuned, class_changes, gain_of, history_figure, without_copies
 from onepass.heads.finetune.splits import Parts, start_head
 from onepass.heads.finetune.trainer import Trainer
 from onepass.heads.saved_head import SavedHead
 from onepass.heads.stats.decision import best_epoch, is_better
-from onepass.heads.training import HEADS
+from onepass.heads.stats.intervals import wilson_interval
 from support import run_process, run_program, started, wait_for, write_folder
 
 FOLDABLE = ("logreg", "svm", "ridge", "lda", "centroid", "mlp", "linear")
@@ -769,3 +770,25 @@ def test_killed_for_good_it_goes_on_and_ends_the_same(features: Path, logreg: Sa
 def test_a_class_without_images_has_no_shares():
     changes = class_changes(np.array([0, 1]), np.array([0, 0]), np.array([0, 0]), ("a", "b"))
     assert (changes["a"].shares(), changes["b"].shares()) == (("0.500", "1.000"), ("-", "-"))
+
+
+def test_the_curves_show_whole_epochs_stages_the_start_and_what_is_kept():
+    def epoch(stage: int, unfreeze: str, number: int, right: float, loss: float) -> Epoch:
+        return Epoch(stage, unfreeze, number, 1e-4, loss, right, loss, right, 1.0)
+
+    history = [epoch(0, "conv5", 0, 0.85, 0.5)]
+    history += [epoch(1, "conv5", i, 0.85 + 0.01 * i, 0.4) for i in (1, 2)]
+    history += [epoch(2, "all", i, 0.88, 0.39) for i in (1, 2)]
+    left, right = history_figure(history, kept=2, validated=100).axes
+    for axes in (left, right):
+        assert all(float(tick).is_integer() for tick in axes.get_xticks())
+        assert [text.get_text() for text in axes.texts] == ["conv5", "all"]
+        names = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert {"start", "epoch 2, kept"} <= set(names)
+    assert right.get_ylim()[0] == 0
+    low, high = left.get_ylim()
+    assert low <= wilson_interval(85, 100)[0]
+    assert high >= wilson_interval(88, 100)[1]
+    assert "95 % interval" in [text.get_text() for text in left.get_legend().get_texts()]
+    frozen = history_figure(history, kept=0, validated=100).axes[0].get_legend().get_texts()
+    assert "start, kept" in [text.get_text() for text in frozen]

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onepass.extract.machine import free_memory
 from onepass.features import FeatureFile
 from onepass.features.errors import OptionError, TrainingError
 from onepass.heads import RBFSVMHead, RidgeHead, load_head, train_head
-from onepass.heads.fitting.memory import free_memory, require_memory, some_of
+from onepass.heads.fitting.memory import require_memory, some_of
 
 
 def test_a_head_that_needs_all_rows_says_so_and_offers_a_number_that_fits(feature_file: Path, tmp_path: Path):
