@@ -48,3 +48,11 @@ def describe_duplicates(groups: list[DuplicateGroup]) -> str:
         first = " = ".join(unclear[0].paths[:3])
         text += f"; {len(unclear)} of {len(groups)} groups in more than one class, such as {first}"
     return text
+
+
+def describe_equal_rows(images: int) -> str:
+    """What to tell whoever has a file in which all rows are equal."""
+    return (
+        f"all {images} rows are equal, so no head can tell the classes apart. Look at the images: are they all black, "
+        "or copies of one picture?"
+    )

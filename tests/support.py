@@ -1,6 +1,7 @@
 """What many tests share: tiny images and tables, damage, programs run as a user would."""
 
 import contextlib
+import dataclasses
 import os
 import subprocess
 import sys
@@ -73,6 +74,20 @@ def make_table(n: int, classes: int = 2, *, seed: int = 0) -> ImageTable:
         file_sizes=np.arange(n, dtype=np.int64) + 1000,
         file_mtimes=np.arange(n, dtype=np.int64) + 10**18,
     )
+
+
+def write_rows(path: Path, x: np.ndarray, y: np.ndarray, splits: np.ndarray, *, one_content: bool = False) -> Path:
+    """A complete feature file of (n, d) rows, (n,) classes and splits; of equal images if asked for."""
+    from onepass.features.writer import RowWriter, write_feature_file
+
+    table = make_table(len(y), int(y.max()) + 1)
+    hashes = np.tile(table.content_hashes[:1], (len(y), 1)) if one_content else table.content_hashes
+    table = dataclasses.replace(table, labels=y.astype(np.int32), splits=splits, content_hashes=hashes)
+    spec, width = make_spec(width=x.shape[1]), x.shape[1]
+    write_feature_file(path, spec, table, {"data": "photos"}, np.ones((1, 2, width), np.float32))
+    with RowWriter(path) as writer:
+        writer.commit(plain(range(len(y))), x.astype(np.float32))
+    return path
 
 
 def flip_bit(path: Path, name: str, *, byte: int = 0) -> None:

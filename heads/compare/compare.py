@@ -1,6 +1,6 @@
 """Every head, tuned, trained and scored on the same images, and tested in pairs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.features import FeatureFile, only_feature_file
-from onepass.features.errors import OptionError, opt
+from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.heads.classifiers.base import class_weights
 from onepass.heads.compare.candidates import Candidate, candidates_of
 from onepass.heads.compare.common_images import common_images
@@ -60,6 +60,8 @@ def compare_heads(
 ) -> HeadsComparison:
     """Tunes, trains and scores heads on the same images, and tests which of them differ.
 
+    A head that cannot be trained on these images is left out of the table and named with the reason.
+
     The result of each finished fit is kept beside the feature file: an interrupted comparison resumes, and
     one with a further head trains that head alone.
 
@@ -87,7 +89,7 @@ def compare_heads(
 
     Raises:
         OptionError: An option is wrong.
-        TrainingError: The images do not allow it.
+        TrainingError: The images do not allow it, or none of the heads can be trained on them.
         FeatureFileError: A feature file cannot be read, or is not complete.
     """
     _check(metric, cv, seeds)
@@ -105,9 +107,9 @@ def compare_heads(
         first = images.positions[0]
         rounds = repeated_folds(files[0], first, cv=cv) if cv else held_out_part(files[0], first, seeds=seeds)
         run = _Runner(files, images.positions, len(candidates) * len(rounds.rounds), progress)
-        entries = [_Entry(one, [run(one, at) for at in rounds.rounds]) for one in _together(candidates)]
+        entries, failed = _trained(_together(candidates), rounds, run)
         judged = _Judge(files[0], first, rounds, metric)
-        found = replace(judged.comparison(entries, paths), left_out=images.left_out)
+        found = replace(judged.comparison(entries, paths), left_out=images.left_out, failed=failed)
         if learning_curve:
             best = [one for one in candidates if one.name in _leaders(found)]
             found = replace(found, learning=learning_curves(files[0], first, best, run))
@@ -142,6 +144,25 @@ class _Runner:
             cache.put(request, result)
         self.done += 1
         return result
+
+
+def _trained(candidates: Iterable[Candidate], rounds: Rounds, run: _Runner) -> tuple[list[_Entry], dict[str, str]]:
+    """The candidates with their results; and by name, why others have none.
+
+    Raises:
+        TrainingError: No candidate has any.
+    """
+    entries, failed = [], {}
+    for one in candidates:
+        try:
+            entries.append(_Entry(one, [run(one, at) for at in rounds.rounds]))
+        except TrainingError as error:
+            failed[one.name] = error.message
+    if not entries:
+        reasons = set(failed.values())
+        listed = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise TrainingError(reasons.pop() if len(reasons) == 1 else f"no head could be trained. {listed}", heads=failed)
+    return entries, failed
 
 
 class _Judge:
