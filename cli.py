@@ -121,6 +121,9 @@ def extract_command(
     resize: Annotated[
         str | None, Option(help="squash (default), crop, pad, or keras: as image_dataset_from_directory.")
     ] = None,
+    depth: Annotated[
+        str | None, Option(help="Bits in use of 16-bit images, such as 12; or data: what these images use.")
+    ] = None,
     pooling: Annotated[str | None, Option(help="avg (default), max or flatten.")] = None,
     precision: Annotated[
         str | None, Option(help="float32, bfloat16, int8, or auto (default): bfloat16 where it is native.")

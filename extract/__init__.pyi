@@ -30,7 +30,10 @@ from .one_pass.report import Extraction as Extraction
 from .one_pass.run import extract_features as extract_features
 from .one_pass.run import run_extraction as run_extraction
 from .one_pass.transformer import BackboneFeatures as BackboneFeatures
+from .pixels.decode import depth_of as depth_of
 from .pixels.decode import read_image as read_image
+from .pixels.deep import FULL_DEPTH as FULL_DEPTH
+from .pixels.formats import format_names as format_names
 from .pixels.image_files import ImageFiles as ImageFiles
 from .pixels.image_files import LabelledPixels as LabelledPixels
 from .pixels.random_layers import random_layers as random_layers

@@ -23,9 +23,12 @@ from onepass.extract.backbones.options import Source, check_choices
 from onepass.extract.backbones.weights import file_hash
 from onepass.extract.pixels.decode import (
     RESIZES,
+    checked_depth,
     decode_rule,
+    depth_of,
     pixel_dtype,
 )
+from onepass.extract.pixels.deep import FULL_DEPTH
 from onepass.features.errors import BackboneError, OptionError, opt
 from onepass.features.spec import Spec, require_equal_specs
 
@@ -36,6 +39,7 @@ def load_backbone(
     weights: str | Path = "imagenet",
     image_size: int | None = None,
     resize: str = "squash",
+    depth: int | str = FULL_DEPTH,
     pooling: str = "avg",
     precision: str = "auto",
     engine: str = "auto",
@@ -49,6 +53,7 @@ def load_backbone(
         weights: "imagenet", or a `.weights.h5` or `.h5` file.
         image_size: Input side, pixels; by default the network's own.
         resize: squash, crop, pad, or keras (the pixels of `image_dataset_from_directory`).
+        depth: Bits in use of images with 16 bits per value, 1 to 16: microscopes often use 12.
         pooling: avg, max or flatten.
         precision: float32, bfloat16, int8, or auto: bfloat16 where the processor has it natively. An
             int8 backbone gives rows once `calibrated` has seen the user's images.
@@ -66,6 +71,7 @@ def load_backbone(
     """
     check_choices(resize=(resize, RESIZES), pooling=(pooling, POOLINGS))
     check_choices(engine=(engine, ENGINES), precision=(precision, PRECISIONS))
+    depth = checked_depth(depth, resize)
     if batch_size < 1:
         raise OptionError(f"{opt.batch_size} is {batch_size}; needed: at least 1.")
     parsed = BackboneName.parse(name)
@@ -86,7 +92,7 @@ def load_backbone(
             weights_hash=facts.weights_hash,
             image_size=size,
             resize=resize,
-            decode=decode_rule(resize),
+            decode=decode_rule(resize, depth),
             pooling=pooling,
             precision=precision,
             width=facts.width,
@@ -138,6 +144,7 @@ def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", neede
         weights=source.weights,
         image_size=spec.image_size,
         resize=spec.resize,
+        depth=depth_of(spec.decode),
         pooling=spec.pooling,
         precision=spec.precision,
         engine=engine,
@@ -152,7 +159,7 @@ def require_decode_rule(spec: Spec, needed_by: str) -> None:
     Raises:
         BackboneError: With both rules.
     """
-    rule = decode_rule(spec.resize)
+    rule = decode_rule(spec.resize, depth_of(spec.decode))
     if spec.decode != rule:
         raise BackboneError(
             f"{needed_by} needs images decoded by the rule {spec.decode}; this onepass decodes by {rule}. "

@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from onepass.extract.pixels.formats import is_image_name
 from onepass.features.errors import DataError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", "")
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
@@ -38,7 +37,7 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
         file
         for path in paths
         for file in (walk_files(path) if os.path.isdir(path) else [path])  # noqa: PTH112 (which never raises)
-        if file == path or file.suffix.lower() in IMAGE_SUFFIXES
+        if file == path or is_image_name(file)
     )
 
 

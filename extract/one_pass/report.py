@@ -9,6 +9,8 @@ import numpy as np
 from onepass.extract.backbones.openvino_cache import Quantisation
 from onepass.extract.one_pass.compute import Computed
 from onepass.extract.one_pass.resolve import Job
+from onepass.extract.pixels.decode import depth_of
+from onepass.extract.pixels.deep import describe_depth
 from onepass.features import FeatureFile, OverlappingGroup, SkippedImage, find_overlapping_groups
 from onepass.features.drift import Drift
 from onepass.features.duplicates import DuplicateGroup, describe_duplicates, describe_equal_rows, find_duplicates
@@ -45,6 +47,9 @@ class Extraction:
         quantisation: int8: what it cost, measured on sample images; else None.
         drift: How far the golden rows of an older file were missed; None if they were not looked at.
         drawn_split: True if the test split was drawn because the folder had none.
+        depth: Bits taken to be in use of images with 16 bits per value.
+        deep: Images with 16 bits per value that were computed in this run.
+        depth_notes: What to tell of those.
         equal_rows: True if all images have one and the same row, so that nothing can be learnt from them.
     """
 
@@ -71,6 +76,9 @@ class Extraction:
     drift: Drift | None
     drawn_split: bool
     equal_rows: bool = False
+    depth: int = 16
+    deep: int = 0
+    depth_notes: tuple[str, ...] = ()
 
     @property
     def images_per_second(self) -> float:
@@ -104,6 +112,9 @@ class Extraction:
             "drift": self.drift.record() if self.drift else None,
             "drawn_split": self.drawn_split,
             "equal_rows": self.equal_rows,
+            "depth": self.depth,
+            "deep": self.deep,
+            "depth_notes": list(self.depth_notes),
         }
 
     def __str__(self) -> str:
@@ -143,6 +154,7 @@ class Extraction:
             lines.append(f"a fifth of the {self.groups} groups became the test split, chosen by name")
         elif self.drawn_split:
             lines.append("a fifth of the images became the test split, chosen by content")
+        lines += self.depth_notes
         if self.equal_rows:
             lines.append(describe_equal_rows(self.images))
         return "\n".join(lines)
@@ -196,6 +208,9 @@ def report(job: Job, done: Computed, *, drift: Drift | None, seconds: float) -> 
         dropped=job.dropped(),
         drawn_split=scan.drawn,
         equal_rows=equal,
+        depth=depth_of(backbone.spec.decode),
+        deep=len(done.highest),
+        depth_notes=tuple(describe_depth(done.highest, depth_of(backbone.spec.decode))),
     )
 
 

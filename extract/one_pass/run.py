@@ -10,13 +10,16 @@ from typing import Any, Unpack
 from onepass.extract.backbones.backbone import Backbone
 from onepass.extract.backbones.load import load_backbone
 from onepass.extract.backbones.options import BackboneSettings
-from onepass.extract.data.folders import Folders, check_folder, image_folders
+from onepass.extract.data.depth import depth_of_images
+from onepass.extract.data.folders import Folders, check_folder, image_folders, training_images
 from onepass.extract.data.groups import GroupRule
 from onepass.extract.one_pass.compute import Missing, Progress, Target, compute_missing, share_rows
 from onepass.extract.one_pass.copies import keep_copies
 from onepass.extract.one_pass.golden_check import check_joining_rows, record_drift
 from onepass.extract.one_pass.report import Extraction, report
 from onepass.extract.one_pass.resolve import Job, PassOptions, PassSettings, output_path, resolve
+from onepass.extract.pixels.decode import checked_depth
+from onepass.extract.pixels.deep import FULL_DEPTH
 from onepass.features import FeatureFile
 from onepass.features.lock import writer_lock
 from onepass.features.writer import RowWriter, write_feature_file
@@ -106,7 +109,11 @@ def prepared(
     own = {name: settings[name] for name in BackboneSettings.__annotations__ if settings.get(name) is not None}
     names = [field.name for field in dataclasses.fields(PassOptions)]
     options = PassOptions(**{name: settings[name] for name in names if settings.get(name) is not None})
+    by_data = own.get("depth") == "data"
+    checked_depth(1 if by_data else own.get("depth", FULL_DEPTH), own.get("resize", ""))
     check_folder(data, groups=options.groups, group_pattern=options.group_pattern)
+    if by_data:
+        own["depth"] = depth_of_images(training_images(data), workers=options.workers)
     if backbone is None:
         return options, load_backbone(**own)
     return options, load_backbone(str(backbone), **own) if isinstance(backbone, str | Path) else backbone
