@@ -96,6 +96,11 @@ def pixel_dtype(resize: str) -> str:
 def read_image(path: Path, *, image_size: int, resize: str, depth: int = FULL_DEPTH) -> np.ndarray:
     """Decodes and resizes one image file. Only the first frame counts.
 
+    Colour profiles (ICC) are ignored, as in the data that pretrained networks have seen: values count as they stand in
+    the file. Photos with a Display P3 or Adobe RGB profile have rows with a mean cosine of 0.996 and 0.993 to those of
+    the same photos in sRGB; a JPEG of quality 85 has 0.994 (benchmarks/colour_profiles.py). Converting them would take
+    a pass over all pixels, and make rows differ from those of files whose profile was stripped on the way.
+
     squash, crop and pad read JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF and JPEG 2000, and HEIC with an extra (see
     `formats`). EXIF orientation is applied; transparency is laid over white; grey, palette and CMYK become RGB.
     16-bit values keep their upper 8 bits; see `deep.to_bytes` for those that use fewer bits than 16. Values of 32 bits
@@ -202,7 +207,9 @@ def decode_whole(data: bytes, *, resize: str, depth: int = FULL_DEPTH) -> np.nda
 
 
 def _opened(data: bytes, resize: str) -> contextlib.AbstractContextManager[Image.Image]:
-    return opened(data, keras_pixels.FORMATS if resize == "keras" else ())
+    if resize == "keras":
+        return opened(data, keras_pixels.FORMATS, why_only=f"are all that {opt.resize('keras')} reads")
+    return opened(data)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -50,7 +50,7 @@ def deep_values(image: Image.Image, data: bytes, *, always: bool = False) -> np.
     if not always or not is_deep(image):
         return None
     rawmode = _rawmode(image)
-    if image.mode not in ("RGB", "RGBA"):
+    if not rawmode.startswith("RGB"):
         raise UnreadableImageError("16 bits per value and transparency; convert it to 16-bit grey or colours first")
     upper, lower = np.asarray(image).astype(np.uint16), _lower_bytes(data, image.format, rawmode)
     return (upper << 8) | lower

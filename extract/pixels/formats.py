@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import io
 import os
+import stat
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -90,12 +91,13 @@ def why_no_image_name(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def opened(data: bytes | Path, only: tuple[str, ...] = ()) -> Iterator[Image.Image]:
+def opened(data: bytes | Path, only: tuple[str, ...] = (), *, why_only: str = "") -> Iterator[Image.Image]:
     """An image that is not decoded yet; what goes wrong within the block becomes a reason.
 
     Args:
         data: Of the file, or its path.
         only: Formats by Pillow's names, if not all that are read here.
+        why_only: What to say of these behind their names.
 
     Raises:
         UnreadableImageError: With the reason.
@@ -113,7 +115,8 @@ def opened(data: bytes | Path, only: tuple[str, ...] = ()) -> Iterator[Image.Ima
     except UnidentifiedImageError:
         if _is_heic(data) and not _reads_heic():
             raise UnreadableImageError(_NEEDS_EXTRA) from None
-        raise UnreadableImageError(f"not an image ({_read(only)})") from None
+        read = f"{', '.join(only)} {why_only}" if only else f"{format_names('and')} are read"
+        raise UnreadableImageError(f"not an image ({read})") from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise UnreadableImageError(f"more than {limit} million pixels (decompression bomb?)") from None
@@ -125,18 +128,18 @@ def opened(data: bytes | Path, only: tuple[str, ...] = ()) -> Iterator[Image.Ima
 
 
 def why_unreadable(path: Path) -> str:
-    """Why a file is no image, by its head alone; empty if it may be one."""
-    if not path.is_file():
-        return "not a regular file"
+    """Why a file is no image, by its head alone; empty if it may be one, or cannot be looked at now."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return "not a regular file"
+        path.open("rb").close()
+    except OSError:
+        return ""
     try:
         with opened(path):
             return ""
     except UnreadableImageError as error:
         return str(error)
-
-
-def _read(only: tuple[str, ...]) -> str:
-    return f"{', '.join(only)} are read" if only else f"{format_names('and')} are read"
 
 
 def _is_heic(data: bytes | Path) -> bool:

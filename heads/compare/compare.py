@@ -1,5 +1,6 @@
 """Every head, tuned, trained and scored on the same images, and tested in pairs."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -179,7 +180,10 @@ class _Judge:
         ordered = sorted(entries, key=lambda e: [s.name for s in scores].index(e.candidate.name))
         copies = self.rounds.copies
         clean = ~copies
-        apart = self._test(ordered, clean) if copies.any() and clean.sum() > 1 and not self.rounds.folds else None
+        apart = None
+        if copies.any() and clean.sum() > 1 and not self.rounds.folds:
+            with contextlib.suppress(TrainingError):  # images of one class alone, say, are left
+                apart = self._test(ordered, clean)
         return HeadsComparison(
             measured_on=self.rounds.measured_on,
             images=self.rounds.images,
@@ -195,6 +199,12 @@ class _Judge:
 
     def _score(self, entry: _Entry, paths: Sequence[str | Path]) -> HeadScore:
         per_round = self._per_round(entry)
+        if self.rounds.folds and (undefined := int(np.isnan(per_round).sum())):
+            raise TrainingError(
+                f"{self.metric} has no value in {undefined} of {len(per_round)} folds, whose images are of one class. "
+                f"Ask for fewer folds by {opt.cv}, or for another {opt.metric}.",
+                metric=self.metric,
+            )
         y, probabilities = np.concatenate(self.y), np.concatenate([result.probabilities for result in entry.results])
         clean = ~self.rounds.copies
         leaky = not self.rounds.folds and not clean.all()
@@ -207,11 +217,15 @@ class _Judge:
             interval=self._interval(entry, per_round),
             log_loss=metric("log-loss", probabilities, y),
             calibration_error=calibration_error(probabilities, y),
-            leak_free=float(self._per_round(entry, clean).mean()) if leaky and clean.any() else None,
+            leak_free=self._leak_free(entry, clean) if leaky and clean.any() else None,
             fit_seconds=float(np.median([result.fit_seconds for result in entry.results])),
             predict_microseconds=float(np.median([result.predict_microseconds for result in entry.results])),
             head_bytes=int(np.median([result.head_bytes for result in entry.results])),
         )
+
+    def _leak_free(self, entry: _Entry, clean: np.ndarray) -> float | None:
+        score = float(self._per_round(entry, clean).mean())
+        return score if np.isfinite(score) else None
 
     def _per_round(self, entry: _Entry, some: np.ndarray | None = None) -> np.ndarray:
         kept = slice(None) if some is None else some

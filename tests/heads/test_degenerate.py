@@ -88,7 +88,7 @@ DEGENERATE: dict[str, Rows] = {
     "tiny": changed(lambda x, y: 1e-30 * x),
     "one huge column": changed(lambda x, y: x * np.where(np.arange(6) == 0, 1e30, 1)),
     "one huge row": changed(lambda x, y: x * np.where(np.arange(36) == 0, 1e30, 1)[:, None]),
-    "far from zero": changed(lambda x, y: 1e4 + 1e-2 * x),
+    "far from zero": changed(lambda x, y: 1e4 + x),
 }
 """Sets that something can be learnt from, however little."""
 
@@ -186,6 +186,17 @@ def test_a_class_without_an_image_to_score_does_no_harm(metric: str, tmp_path: P
     splits = np.where((np.arange(36) > 20) & (y > 0), 2, 0).astype(np.uint8)
     found = compare_heads(write_rows(tmp_path / "x.h5", x, y, splits), heads="logreg,knn", metric=metric, tune="none")
     assert all(np.isfinite(one.score) for one in found.scores)
+
+
+def test_a_metric_that_folds_leave_undefined_is_told(tmp_path: Path):
+    x, y = DEGENERATE["one against many"]
+    path = write_rows(tmp_path / "x.h5", x, y, np.zeros(len(y), np.uint8))
+    with pytest.raises(TrainingError) as caught:
+        compare_heads(path, heads="ridge", cv="2x1", tune="none", metric="auroc")
+    assert str(caught.value) == (
+        "auroc has no value in 2 of 2 folds, whose images are of one class. Ask for fewer folds by cv, or for another "
+        "metric."
+    )
 
 
 def test_one_failing_candidate_does_not_take_the_table_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
