@@ -6,7 +6,7 @@ import re
 import unicodedata
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -25,10 +25,11 @@ SPLIT_FOLDERS = {
 """Names of split folders, in small letters -> the split."""
 
 _Key = Callable[[str], str]
+_CASE = "upper and lower case"
 _SAME_BUT_FOR: tuple[tuple[str, _Key], ...] = (
     ("Unicode form", lambda name: unicodedata.normalize("NFKC", name)),
     ("spaces", lambda name: "".join(name.split())),
-    ("upper and lower case", str.casefold),
+    (_CASE, str.casefold),
 )
 
 
@@ -103,8 +104,8 @@ def doubtful(data: str, folders: Sequence[ClassFolder], outside: Iterable[str]) 
             stacklevel=2,
         )
     labels = sorted({folder.label for folder in folders})
-    for name, other in combinations(labels, 2):
-        if name.casefold() == other.casefold() and len(name) > 1:
+    for name, other in _alike(labels, str.casefold):
+        if len(name) > 1:
             warnings.warn(
                 f"{data} has the classes {name} and {other}, which differ only by upper and lower case. If they are "
                 "one class, put their images into one folder.",
@@ -167,35 +168,34 @@ def _numbered(names: Iterable[str]) -> bool:
 
 
 def _require_different_names(folders: Sequence[ClassFolder]) -> None:
-    where: dict[str, list[ClassFolder]] = defaultdict(list)
+    where: dict[str, list[Path]] = defaultdict(list)
     for folder in folders:
-        where[folder.label].append(folder)
-    for name, other in combinations(sorted(where), 2):
-        if not (by := _differ_only_by(name, other)):
+        where[folder.label].append(folder.path)
+    for name, other in _alike(where, _plain):
+        by = next((words for words, key in _SAME_BUT_FOR if key(name) == key(other)), "spaces, case or Unicode form")
+        beside = {path.parent for path in where[name]} & {path.parent for path in where[other]}
+        if by == _CASE and beside:
             continue
-        beside = {folder.path.parent for folder in where[name]} & {folder.path.parent for folder in where[other]}
-        if by == "upper and lower case" and beside:
-            continue
-        first, second = (ascii(str(where[one][0].path)) for one in (name, other))
+        first, second = (ascii(str(where[one][0])) for one in (name, other))
         raise DataError(
             f"two classes have names that differ only by {by}: {first} and {second}. Give both folders one name, or "
             "names that differ."
         )
 
 
-def _differ_only_by(name: str, other: str) -> str:
-    """In words; empty if two names differ by more."""
-    found = []
-    for words, key in _SAME_BUT_FOR:
-        if key(name) != key(other):
-            continue
-        return words
-    for words, key in _SAME_BUT_FOR:
-        before = (name, other)
-        name, other = key(name), key(other)
-        if before != (name, other):
-            found.append(words)
-    return _listed(found) if name == other else ""
+def _plain(name: str) -> str:
+    for _, key in _SAME_BUT_FOR:
+        name = key(name)
+    return name
+
+
+def _alike(names: Iterable[str], key: _Key) -> Iterator[tuple[str, str]]:
+    """Pairs of different names that a key makes equal."""
+    together: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(set(names)):
+        together[key(name)].append(name)
+    for alike in together.values():
+        yield from combinations(alike, 2)
 
 
 def _require_different_places(folders: Sequence[ClassFolder]) -> None:

@@ -82,7 +82,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
     "case and spaces": (
         folders("Hot Dog", "hotdog"),
         (
-            "two classes have names that differ only by spaces, upper and lower case: 'DATA/Hot Dog' and "
+            "two classes have names that differ only by spaces, case or Unicode form: 'DATA/Hot Dog' and "
             "'DATA/hotdog'. Give both folders one name, or names that differ."
         ),
     ),

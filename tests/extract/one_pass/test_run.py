@@ -138,6 +138,18 @@ def test_a_class_without_a_readable_image_is_told_and_the_rest_kept(
     assert FeatureFile(tmp_path / "f.h5").committed.sum() == 4
 
 
+def test_black_images_are_told_at_the_end(make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path):
+    data = make_folder({"cats": 4, "dogs": 4})
+    for i, path in enumerate(sorted(data.rglob("*.png"))):
+        Image.new("RGB", (20 + i, 30)).save(path)
+    done = run(data, tiny_backbone, tmp_path / "f.h5")
+    assert done.record()["equal_rows"]
+    assert str(done).splitlines()[-1] == (
+        "all 8 rows are equal, so no head can tell the classes apart. Look at the images: are they all black, or "
+        "copies of one picture?"
+    )
+
+
 def test_another_spec_under_the_same_name_is_refused_side_by_side(
     make_folder: MakeFolder, tiny_file: Path, tiny_backbone: Backbone, tmp_path: Path
 ):

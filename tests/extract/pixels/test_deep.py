@@ -1,5 +1,6 @@
 """Images with 16 bits per value: what they become, what is told of them, and that the rule is part of the spec."""
 
+import dataclasses
 import io
 import struct
 import zlib
@@ -13,12 +14,14 @@ from PIL import Image
 from onepass.extract import LabelledPixels, load_backbone, load_backbone_for
 from onepass.extract.one_pass.estimate import plan
 from onepass.extract.one_pass.run import run_extraction
+from onepass.extract.one_pass.transformer import BackboneFeatures
 from onepass.extract.pixels.decode import decode, decode_image, decode_rule, decode_whole, depth_of
 from onepass.extract.pixels.deep import describe_depth
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError, SpecMismatchError, UnreadableImageError
 from onepass.heads import load_head, train_head
 from onepass.heads.export.run import export_model
+from onepass.heads.finetune.model_file import logits_of
 from support import make_spec, write_rows
 
 CHANNELS = {1: 0, 2: 4, 3: 2, 4: 6}
@@ -254,3 +257,11 @@ def test_a_model_that_decodes_by_tensorflow_is_refused_another_depth(tmp_path: P
         f"{tmp_path / 'x.head'} is for images of 12 bits, and TensorFlow decodes 16-bit files by their upper 8 bits; "
         "leave takes_bytes out, and decode with read_image."
     )
+
+
+def test_a_fine_tuned_model_and_a_pipeline_keep_the_depth(monkeypatch: pytest.MonkeyPatch, tiny_file: Path):
+    spec = dataclasses.asdict(make_spec(decode=decode_rule("crop", 12), image_size=32))
+    monkeypatch.setattr("onepass.heads.finetune.model_file.read_facts", lambda _: {"spec": spec, "logits": "logits"})
+    assert logits_of(Path("x.keras"))["depth"] == 12
+    fitted = BackboneFeatures(str(tiny_file), depth=12).fit([])
+    assert fitted._ready.spec.decode == "rgb-exif-white-hamming-2-depth12"
