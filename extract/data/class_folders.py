@@ -77,7 +77,7 @@ def check_class_folders(data: str, folders: Sequence[ClassFolder], *, least: int
         DataError: With what is to be done.
     """
     _require_splits_outside(folders)
-    _require_classes_on_top(data, folders)
+    _require_classes_on_top(data, folders, least)
     _require_different_names(folders)
     _require_different_places(folders)
     labels = sorted({folder.label for folder in folders})
@@ -132,10 +132,10 @@ def _require_splits_outside(folders: Sequence[ClassFolder]) -> None:
             )
 
 
-def _require_classes_on_top(data: str, folders: Sequence[ClassFolder]) -> None:
+def _require_classes_on_top(data: str, folders: Sequence[ClassFolder], least: int) -> None:
     """Refuses years and the like as classes: folders that are numbered and hold the same folders."""
     labels = {folder.label for folder in folders}
-    if len(labels) == 1 and len(folders) == 1 and len(folders[0].inner) > 1:
+    if len(labels) < least and len(folders) == 1 and len(folders[0].inner) > 1:
         inner = sorted(folders[0].inner)
         raise DataError(
             f"{data} holds only one class, {folders[0].label}, whose folder holds {_listed(inner)}. If these are the "

@@ -249,6 +249,11 @@ def test_what_is_rarely_meant_is_said_before_the_pass(name: str, tmp_path: Path)
         scan_folder(tmp_path)
 
 
+def test_one_class_of_several_folders_can_be_scored(tmp_path: Path):
+    folders("cats/day 1", "cats/day 2")(tmp_path)
+    assert scan_folder(tmp_path, least_classes=1).table.class_names == ("cats",)
+
+
 def test_years_that_are_named_are_put_together_class_by_class(tmp_path: Path):
     folders("2023/cats", "2023/dogs", "2024/cats", "2024/dogs")(tmp_path)
     check_folder([tmp_path / "2023", tmp_path / "2024"])
