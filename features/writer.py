@@ -139,8 +139,8 @@ class RowWriter:
             )
         if self._row_dtype == "float16" and (largest := float(np.abs(row).max())) > FLOAT16_MAX:
             raise RowRangeError(
-                f"the row of {self._name(place)} holds numbers of up to {largest:.6g}; float16 ends at {FLOAT16_MAX:.0f}. "
-                f"Use {opt.row_dtype('float32')}.",
+                f"the row of {self._name(place)} holds numbers of up to {largest:.6g}; float16 ends at "
+                f"{FLOAT16_MAX:.0f}. Use {opt.row_dtype('float32')}.",
                 largest=largest,
             )
         return np.ascontiguousarray(row, dtype=ROW_DTYPES[self._row_dtype]).tobytes()

@@ -3,9 +3,10 @@
 import io
 import sys
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from onepass.extract.pixels.formats import opened
 from onepass.features.errors import UnreadableImageError
@@ -53,15 +54,16 @@ def deep_values(image: Image.Image, data: bytes, *, always: bool = False) -> np.
     if not rawmode.startswith("RGB"):
         raise UnreadableImageError("16 bits per value and transparency; convert it to 16-bit grey or colours first")
     upper, lower = np.asarray(image).astype(np.uint16), _lower_bytes(data, image.format, rawmode)
-    return (upper << 8) | lower
+    return np.asarray((upper << 8) | lower)
 
 
 def _lower_bytes(data: bytes, kind: str | None, rawmode: str) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=[kind or ""]) as image:
         order = rawmode[-3:]
         swapped = rawmode.removesuffix(order) + _OTHER_BYTE[order]
+        assert isinstance(image, ImageFile.ImageFile)
         image.tile = [
-            tile._replace(args=swapped if isinstance(tile.args, str) else (swapped, *tile.args[1:]))
+            tile._replace(args=(swapped, *tile.args[1:]) if isinstance(tile.args, tuple) else swapped)
             for tile in image.tile
         ]
         return np.asarray(image)
@@ -117,7 +119,7 @@ def describe_depth(highest: Sequence[int], depth: int) -> list[str]:
 
 def _rawmode(image: Image.Image) -> str:
     """How the pixels of an image that is not loaded lie in its file, by Pillow's name."""
-    args = image.tile[0].args if getattr(image, "tile", None) else ""
+    args = image.tile[0].args if isinstance(image, ImageFile.ImageFile) and image.tile else ""
     return str(args[0] if isinstance(args, tuple) and args else args)
 
 
@@ -126,8 +128,11 @@ def to_bytes(values: np.ndarray, depth: int) -> np.ndarray:
 
     All 16 bits keep the upper 8 bits, as ever.
     """
-    if depth == FULL_DEPTH:
-        return (values >> 8).astype(np.uint8)
+    return np.asarray((values >> 8).astype(np.uint8) if depth == FULL_DEPTH else _table(depth)[values])
+
+
+@cache
+def _table(depth: int) -> np.ndarray:
+    """(2**16,) uint8: what each value becomes."""
     top = 2**depth - 1
-    table = (np.minimum(np.arange(2**16), top) * 255 + top // 2) // top
-    return table.astype(np.uint8)[values]
+    return np.asarray((np.minimum(np.arange(2**16), top) * 255 + top // 2) // top, np.uint8)
