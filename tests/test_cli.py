@@ -79,6 +79,10 @@ def test_extract_reports_what_it_did(make_folder: MakeFolder, tiny_file: Path, t
         "drawn_split": True,
         "quantisation": None,
         "drift": None,
+        "equal_rows": False,
+        "depth": 16,
+        "deep": 0,
+        "depth_notes": [],
     }
     assert found["images_per_second"] > 0
     again = run_program("extract", "photos/", "--backbone", str(tiny_file), cwd=tmp_path)
