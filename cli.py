@@ -195,6 +195,9 @@ def extract_command(
     weights: Weights = None,
     image_size: Annotated[int | None, Option(help="Side of the input in pixels; the network's by default.")] = None,
     resize: Annotated[str | None, Option(help="squash (default), crop, pad, or keras: as Keras's data sets.")] = None,
+    depth: Annotated[
+        str | None, Option(help="Bits in use of 16-bit images, such as 12; or data: what these images use.")
+    ] = None,
     pooling: Annotated[str | None, Option(help="avg (default), max or flatten.")] = None,
     precision: Annotated[str | None, Option(help="float32, bfloat16, int8, or auto: bfloat16 where native.")] = None,
     engine: Engine = None,

@@ -47,7 +47,10 @@ from .one_pass.transformer import BackboneFeatures as BackboneFeatures
 from .pixels.decode import Decoded as Decoded
 from .pixels.decode import decode_image as decode_image
 from .pixels.decode import decode_whole as decode_whole
+from .pixels.decode import depth_of as depth_of
 from .pixels.decode import read_image as read_image
+from .pixels.deep import FULL_DEPTH as FULL_DEPTH
+from .pixels.formats import format_names as format_names
 from .pixels.image_files import ImageFiles as ImageFiles
 from .pixels.image_files import LabelledPixels as LabelledPixels
 from .pixels.random_layers import random_layers as random_layers

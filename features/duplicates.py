@@ -50,3 +50,11 @@ def describe_duplicates(groups: list[DuplicateGroup]) -> str:
 
 def _named(group: DuplicateGroup) -> str:
     return " = ".join(map(shown, group.paths[:3]))
+
+
+def describe_equal_rows(images: int) -> str:
+    """What to tell whoever has a file in which all rows are equal."""
+    return (
+        f"all {images} rows are equal, so no head can tell the classes apart. Look at the images: are they all black, "
+        "or copies of one picture?"
+    )

@@ -26,7 +26,8 @@ class Spec:
         weights_hash: SHA-256, hexadecimal, of the weight arrays (of the file for `.keras`).
         image_size: Side of the square input, pixels.
         resize: How an image becomes square: squash, crop, pad or keras.
-        decode: Name of the rule for colour, alpha, bit depth, EXIF and scaled JPEG decoding.
+        decode: Name of the rule for colour, alpha, bit depth, EXIF and scaled JPEG decoding; it ends in -depth12
+            where 12 bits of 16-bit values are in use.
         pooling: avg, max or flatten.
         views: Recipe of the views beyond the first; "plain" if there are none. It does not count in
             comparisons, because view 0 is the plain image in every file.

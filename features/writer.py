@@ -96,7 +96,8 @@ class RowWriter:
 
         Raises:
             FeatureFileError: The disk is full or fails, or the file was replaced. Rows committed before stay committed.
-            RowRangeError: A row holds a number that the file's float16 cannot; none of these rows is stored.
+            RowRangeError: A row holds a number that is not finite, or that the file's float16 cannot; none of these
+                rows is stored.
         """
         self._require_in_place()
         stored = list(places)
@@ -131,15 +132,22 @@ class RowWriter:
 
     def _encode(self, place: tuple[int, int], row: np.ndarray) -> bytes:
         """The bytes of a row as the file stores it; for float16 each number is rounded to the nearest."""
-        if self._row_dtype == "float16" and (largest := float(np.abs(row).max())) > FLOAT16_MAX:
-            with FeatureFile(self.path) as file:
-                name = file.unchecked_table().paths[place[0]]
+        if not np.isfinite(row).all():
             raise RowRangeError(
-                f"the row of {name} holds numbers of up to {largest:.6g}; float16 ends at {FLOAT16_MAX:.0f}. "
-                f"Use {opt.row_dtype('float32')}.",
+                f"the row of {self._name(place)} holds numbers that are not finite, and no head can use it. Compute it "
+                f"with {opt.precision('float32')}, or look at the weights of the backbone."
+            )
+        if self._row_dtype == "float16" and (largest := float(np.abs(row).max())) > FLOAT16_MAX:
+            raise RowRangeError(
+                f"the row of {self._name(place)} holds numbers of up to {largest:.6g}; float16 ends at "
+                f"{FLOAT16_MAX:.0f}. Use {opt.row_dtype('float32')}.",
                 largest=largest,
             )
         return np.ascontiguousarray(row, dtype=ROW_DTYPES[self._row_dtype]).tobytes()
+
+    def _name(self, place: tuple[int, int]) -> str:
+        with FeatureFile(self.path) as file:
+            return file.unchecked_table().paths[place[0]]
 
     def withdraw(self, places: Iterable[tuple[int, int]]) -> None:
         """Takes the flags of rows back, so that they count as not computed."""

@@ -1,6 +1,7 @@
 """What many tests share: tiny images and tables, damage, programs run as a user would."""
 
 import contextlib
+import dataclasses
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 from typer.testing import CliRunner
 
+from onepass.extract.pixels.formats import format_names
 from onepass.features import ImageTable, Spec
 from onepass.features.layout import Extent
 
@@ -39,6 +41,10 @@ def write_folder(data: Path, classes: dict[str, int], *, seed: int = 0) -> Path:
 
 
 GOLDEN = np.ones((1, 2, 6), np.float32)
+
+
+READ = f"{format_names('and')} are read"
+"""What a reason says of formats; HEIC is among them where its extra is installed."""
 
 
 def plain(positions: Iterable[int]) -> list[tuple[int, int]]:
@@ -73,6 +79,24 @@ def make_table(n: int, classes: int = 2, *, seed: int = 0) -> ImageTable:
         file_sizes=np.arange(n, dtype=np.int64) + 1000,
         file_mtimes=np.arange(n, dtype=np.int64) + 10**18,
     )
+
+
+def write_rows(
+    path: Path, x: np.ndarray, y: np.ndarray, splits: np.ndarray, *, one_content: bool = False, **spec: object
+) -> Path:
+    """A complete feature file of (n, d) rows, (n,) classes and splits; of equal images if asked for."""
+    from onepass.features.writer import RowWriter, write_feature_file
+
+    table = make_table(len(y), int(y.max()) + 1)
+    hashes = np.tile(table.content_hashes[:1], (len(y), 1)) if one_content else table.content_hashes
+    table = dataclasses.replace(table, labels=y.astype(np.int32), splits=splits, content_hashes=hashes)
+    width = x.shape[1]
+    write_feature_file(
+        path, make_spec(width=width, **spec), table, {"data": "photos"}, np.ones((1, 2, width), np.float32)
+    )
+    with RowWriter(path) as writer:
+        writer.commit(plain(range(len(y))), x.astype(np.float32))
+    return path
 
 
 def flip_bit(path: Path, name: str, *, byte: int = 0) -> None:

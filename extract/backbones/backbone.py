@@ -23,6 +23,7 @@ from onepass.extract.pixels.decode import (
     Decoded,
     decode,
     decode_image,
+    depth_of,
     pixel_dtype,
     read_bytes,
     require_views,
@@ -80,7 +81,8 @@ class Backbone:
         Raises:
             UnreadableImageError: With the reason.
         """
-        return decode_image(data, image_size=self.spec.image_size, resize=self.spec.resize)
+        spec = self.spec
+        return decode_image(data, image_size=spec.image_size, resize=spec.resize, depth=depth_of(spec.decode))
 
     def decoded(self, data: bytes, views: Sequence[int], augmentation: Augmentation | None) -> Decoded:
         """The bytes of an image file as what the engine takes, for each of some views; see `decode`.
@@ -89,7 +91,14 @@ class Backbone:
             UnreadableImageError: With the reason.
         """
         spec = self.spec
-        return decode(data, image_size=spec.image_size, resize=spec.resize, views=views, augmentation=augmentation)
+        return decode(
+            data,
+            image_size=spec.image_size,
+            resize=spec.resize,
+            views=views,
+            augmentation=augmentation,
+            depth=depth_of(spec.decode),
+        )
 
     def spare(self, threads: int) -> int:
         """Decoded images that may wait for the engine, beside one per thread."""
@@ -160,6 +169,7 @@ class Backbone:
         views: Sequence[int] = (0,),
         augmentation: Augmentation | str | None = None,
         on_thumbnail: Callable[[Key, np.ndarray], None] | None = None,
+        on_deep: Callable[[Key, int], None] | None = None,
     ) -> Generator[tuple[Key, np.ndarray], None, None]:
         """Rows of image files; decoding runs in threads beside the engine, memory stays bounded.
 
@@ -171,6 +181,7 @@ class Backbone:
             views: Numbers of the views to compute; 0 is the plain image.
             augmentation: What the other views are drawn from, or a text for `Augmentation.parse`.
             on_thumbnail: Called with key and (24, 24) uint8 thumbnail of every file that can be read.
+            on_deep: Called with key and largest value of every image with 16 bits per value.
 
         Yields:
             (key, (len(views), d) float32), not necessarily in order.
@@ -193,12 +204,14 @@ class Backbone:
         def readable() -> Iterator[tuple[tuple[Key, int], np.ndarray]]:
             for key, future in _ahead(files, decoded, threads, ahead=threads + self.spare(threads) // len(views)):
                 try:
-                    pixels, thumbnail = future.result()
+                    pixels, thumbnail, highest = future.result()
                 except UnreadableImageError as error:
                     on_skip(key, str(error))
                     continue
                 if on_thumbnail:
                     on_thumbnail(key, thumbnail)
+                if on_deep and highest is not None:
+                    on_deep(key, highest)
                 yield from (((key, number), view) for number, view in enumerate(pixels))
 
         # Views of one image follow each other; an engine may still answer in another order.

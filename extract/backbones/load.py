@@ -23,9 +23,12 @@ from onepass.extract.backbones.options import Source, check_choices, check_runni
 from onepass.extract.backbones.weights import file_hash
 from onepass.extract.pixels.decode import (
     RESIZES,
+    checked_depth,
     decode_rule,
+    depth_of,
     pixel_dtype,
 )
+from onepass.extract.pixels.deep import FULL_DEPTH
 from onepass.features.errors import BackboneError, OptionError, opt
 from onepass.features.progress import log, phase
 from onepass.features.spec import Spec, require_equal_specs
@@ -37,6 +40,7 @@ def load_backbone(
     weights: str | Path = "imagenet",
     image_size: int | None = None,
     resize: str = "squash",
+    depth: int | str = FULL_DEPTH,
     pooling: str = "avg",
     precision: str = "auto",
     engine: str = "auto",
@@ -50,6 +54,7 @@ def load_backbone(
         weights: "imagenet", or a `.weights.h5` or `.h5` file.
         image_size: Input side, pixels; by default the network's own.
         resize: squash, crop, pad, or keras (the pixels of `image_dataset_from_directory`).
+        depth: Bits in use of images with 16 bits per value, 1 to 16: microscopes often use 12.
         pooling: avg, max or flatten.
         precision: float32, bfloat16, int8, or auto: bfloat16 where the processor has it natively. An
             int8 backbone gives rows once `calibrated` has seen the user's images.
@@ -70,11 +75,13 @@ def load_backbone(
         weights=weights,
         image_size=image_size,
         resize=resize,
+        depth=depth,
         pooling=pooling,
         precision=precision,
         engine=engine,
         batch_size=batch_size,
     )
+    depth = checked_depth(depth, resize)
     parsed = BackboneName.parse(name)
     own = parsed.own
     network = str(Path(parsed.network).resolve()) if own else parsed.network
@@ -92,7 +99,7 @@ def load_backbone(
             weights_hash=facts.weights_hash,
             image_size=size,
             resize=resize,
-            decode=decode_rule(resize),
+            decode=decode_rule(resize, depth),
             pooling=pooling,
             precision=precision,
             width=facts.width,
@@ -126,6 +133,7 @@ def check_backbone(
     weights: str | Path = "imagenet",
     image_size: int | None = None,
     resize: str = "squash",
+    depth: int | str = FULL_DEPTH,
     pooling: str = "avg",
     precision: str = "auto",
     engine: str = "auto",
@@ -139,6 +147,7 @@ def check_backbone(
     """
     check_choices(resize=(resize, RESIZES), pooling=(pooling, POOLINGS))
     check_choices(engine=(engine, ENGINES), precision=(precision, PRECISIONS))
+    checked_depth(1 if depth == "data" else depth, resize)
     if batch_size < 1:
         raise OptionError(f"{opt.batch_size} is {batch_size}; needed: at least 1.", batch_size=batch_size)
     if image_size is not None and not 8 <= image_size <= 4096:
@@ -179,6 +188,7 @@ def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", neede
         weights=source.weights,
         image_size=spec.image_size,
         resize=spec.resize,
+        depth=depth_of(spec.decode),
         pooling=spec.pooling,
         precision=spec.precision,
         engine=engine,
@@ -193,7 +203,7 @@ def require_decode_rule(spec: Spec, needed_by: str) -> None:
     Raises:
         BackboneError: With both rules.
     """
-    rule = decode_rule(spec.resize)
+    rule = decode_rule(spec.resize, depth_of(spec.decode))
     if spec.decode != rule:
         raise BackboneError(
             f"{needed_by} needs images decoded by the rule {spec.decode}; this onepass decodes by {rule}. "

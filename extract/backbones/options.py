@@ -37,6 +37,7 @@ class BackboneSettings(TypedDict, total=False):
     weights: str | Path
     image_size: int | None
     resize: str
+    depth: int | str
     pooling: str
     precision: str
     engine: str

@@ -12,7 +12,7 @@ from onepass.extract.backbones.load import load_backbone, require_decode_rule, r
 from onepass.extract.backbones.options import Source, check_choices
 from onepass.extract.backbones.stages import Stage, boundary_before, first_unfrozen, stages_of, top_of
 from onepass.extract.frameworks import import_keras
-from onepass.extract.pixels.decode import pixel_dtype
+from onepass.extract.pixels.decode import depth_of, pixel_dtype
 from onepass.features.errors import BackboneError, OptionError
 from onepass.features.spec import Spec
 
@@ -89,6 +89,7 @@ class TrainableBackbone:
             weights=self.source.weights,
             image_size=self.spec.image_size,
             resize=self.spec.resize,
+            depth=depth_of(self.spec.decode),
             pooling="flatten",
             precision="float32" if self.spec.precision == "int8" else self.spec.precision,
             engine=engine,

@@ -3,31 +3,22 @@
 import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from onepass.extract.data.class_folders import SPLIT_FOLDERS, ClassFolder, check_class_folders, doubtful
 from onepass.extract.data.groups import GroupRule, Groups, keep_groups
 from onepass.extract.data.hashing import hash_files
 from onepass.extract.data.splits import draw_splits
-from onepass.extract.data.watch import IMAGE_SUFFIXES, hidden, walk_files
+from onepass.extract.data.watch import hidden, walk_files
+from onepass.extract.pixels.formats import is_image_name, why_unreadable
 from onepass.features import SPLITS, ImageTable
 from onepass.features.errors import DataError
 
 Folders = str | Path | Sequence[str | Path]
 """One image folder, or several that are put together."""
-
-
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 @dataclass(frozen=True)
@@ -107,9 +98,11 @@ def scan_folder(
         groups: What gives the images their groups; by default they keep those of `known`.
 
     Raises:
-        DataError: No such folder, no images, an empty class, too few classes, an image without a group.
+        DataError: No such folder, no images, an empty class, too few classes, classes that cannot be meant (see
+            `check_class_folders`), an image without a group.
     """
-    files, other, root = _checked_files(data, least_classes)
+    found = _checked_files(data, least_classes)
+    files, root = found.files, found.root
     paths, are_images = [file.path for file in files], [file.is_image for file in files]
     names = groups.assign(root, paths, are_images) if groups else ("",) * len(paths)
     class_names = tuple(sorted({file.label for file in files}))
@@ -123,11 +116,11 @@ def scan_folder(
     if drawn:
         splits[:] = draw_splits(labels, hashes, names, known=known if known_drawn else None, seed=seed)
     table = ImageTable(class_names, tuple(paths), labels, splits, hashes, sizes, mtimes, names)
-    return FolderScan(root, table, unread, other, drawn, seed)
+    return FolderScan(root, table, unread, found.other, drawn, seed)
 
 
 def check_folder(data: Folders, *, groups: Groups | None = None, group_pattern: str | None = None) -> None:
-    """Looks, before anything slow is done, whether a folder can be extracted; reads no image.
+    """Looks, before anything slow is done, whether a folder can be extracted; decodes no image.
 
     Args:
         data: The image folder, or several.
@@ -135,25 +128,41 @@ def check_folder(data: Folders, *, groups: Groups | None = None, group_pattern: 
         group_pattern: As for the pass.
 
     Raises:
-        DataError: As `scan_folder`.
+        DataError: As `scan_folder`; or no training image of a class can be opened.
         OptionError: The groups are given twice, or the pattern is none.
     """
     rule = GroupRule.of(groups, group_pattern)
-    files, _, root = _checked_files(data, least_classes=2)
+    found = _checked_files(data, least_classes=2)
+    _require_readable(found)
+    doubtful(" and ".join(map(str, image_folders(data)[0])), found.classes, filter(_clearly_image, found.other))
     if rule:
-        rule.assign(root, [file.path for file in files], [file.is_image for file in files])
+        rule.assign(found.root, [file.path for file in found.files], [file.is_image for file in found.files])
 
 
-def _checked_files(data: Folders, least_classes: int) -> tuple[list["_File"], dict[str, str], Path]:
+def training_images(data: Folders) -> list[Path]:
+    """Files that may be training images by their name and place; all, if there are no split folders."""
+    return [
+        folder.path / image
+        for folder in _checked_files(data, least_classes=1).classes
+        for image in folder.images
+        if folder.trains
+    ]
+
+
+def _clearly_image(path: str) -> bool:
+    return "." in Path(path).name and is_image_name(path)
+
+
+def _checked_files(data: Folders, least_classes: int) -> "_Found":
     folders, root = image_folders(data)
-    files: list[_File] = []
-    other: dict[str, str] = {}
-    empty: list[str] = []
+    found = _Found(root)
     for folder in folders:
-        split = SPLIT_FOLDERS.get(folder.name.lower()) if len(folders) > 1 else None
-        _find_files(folder, root, split, files, other, empty)
-    _check_classes(" and ".join(map(str, folders)), files, empty, least_classes)
-    return sorted(files), other, root
+        _find_files(folder, SPLIT_FOLDERS.get(folder.name.lower()) if len(folders) > 1 else None, found)
+    name = " and ".join(map(str, folders))
+    _require_images(name, found)
+    check_class_folders(name, found.classes, least=least_classes)
+    found.files.sort()
+    return found
 
 
 @dataclass(frozen=True, order=True)
@@ -164,21 +173,35 @@ class _File:
     is_image: bool
 
 
-def _find_files(
-    data: Path, root: Path, split: str | None, files: list[_File], other: dict[str, str], empty: list[str]
-) -> None:
-    """Adds what lies in one image folder: files of class folders, files beside them, empty class folders."""
+@dataclass
+class _Found:
+    """What lies in the image folders.
+
+    Attributes:
+        root: What paths are relative to.
+        files: Of class folders.
+        classes: The class folders.
+        other: path -> reason, of files beside them.
+    """
+
+    root: Path
+    files: list[_File] = field(default_factory=list)
+    classes: list[ClassFolder] = field(default_factory=list)
+    other: dict[str, str] = field(default_factory=dict)
+
+
+def _find_files(data: Path, split: str | None, found: _Found) -> None:
+    """Adds what lies in one image folder."""
     for split_here, folder in _split_folders(data, split):
         for entry in _visible(folder):
+            path = Path(entry.path)
             if not entry.is_dir():
-                other[_relative(Path(entry.path), root)] = "not in a class folder"
+                found.other[_relative(path, found.root)] = "not in a class folder"
                 continue
-            before = len(files)
-            for path in walk_files(Path(entry.path)):
-                is_image = path.suffix.lower() in IMAGE_SUFFIXES
-                files.append(_File(_relative(path, root), entry.name, split_here, is_image))
-            if not any(file.is_image for file in files[before:]):
-                empty.append(_relative(Path(entry.path), root))
+            inside = [(file, is_image_name(file)) for file in walk_files(path)]
+            found.files += [_File(_relative(file, found.root), entry.name, split_here, image) for file, image in inside]
+            images = tuple(_relative(file, path) for file, image in inside if image)
+            found.classes.append(ClassFolder(path, split_here, images))
 
 
 def _split_folders(data: Path, split: str | None) -> list[tuple[str | None, Path]]:
@@ -193,11 +216,19 @@ def _split_folders(data: Path, split: str | None) -> list[tuple[str | None, Path
             "only split folders (train, val, test) with class folders inside, or only class folders. "
             "Move the others away."
         )
+    meant: dict[str, str] = {}
+    for name in splits:
+        if (other := meant.setdefault(SPLIT_FOLDERS[name.lower()], name)) != name:
+            raise DataError(
+                f"{data} holds {other} and {name}, which both mean the split {SPLIT_FOLDERS[name.lower()]}. Put their "
+                "images into one folder, or move one of them away."
+            )
     return [(SPLIT_FOLDERS[name.lower()], data / name) for name in splits]
 
 
-def _check_classes(data: str, files: list[_File], empty: list[str], least: int) -> None:
-    if not any(file.is_image for file in files):
+def _require_images(data: str, found: _Found) -> None:
+    empty = [_relative(folder.path, found.root) for folder in found.classes if not folder.images]
+    if len(empty) == len(found.classes):
         raise DataError(
             f"{data} holds no images in class folders. Needed: one folder per class with its images inside, "
             f"such as {Path(data).name}/cats/1.jpg; also below train, val and test folders."
@@ -206,9 +237,24 @@ def _check_classes(data: str, files: list[_File], empty: list[str], least: int) 
         raise DataError(
             f"no image in {', '.join(empty[:5])} of {data}. Put images of the class there, or remove the folder."
         )
-    labels = sorted({file.label for file in files})
-    if len(labels) < least:
-        raise DataError(f"{data} holds only one class, {labels[0]}. Needed: a folder each for two or more classes.")
+
+
+def _require_readable(found: _Found) -> None:
+    """Refuses a class none of whose training images is a file that can be opened as an image; looks at heads alone."""
+    trains, said = any(folder.trains for folder in found.classes), any(folder.split for folder in found.classes)
+    readable: dict[str, str] = {}
+    for folder in found.classes:
+        if readable.get(folder.label) == "" or (trains and not folder.trains):
+            continue
+        reasons = (why_unreadable(folder.path / image) for image in folder.images)
+        readable[folder.label] = next(("" for reason in reasons if not reason), f"{folder.path / folder.images[0]}")
+    for label, path in readable.items():
+        if path:
+            raise DataError(
+                f"no {'training ' if said else ''}image of {label} can be read; {path}, for one, is "
+                f"{why_unreadable(Path(path))}. Replace these files, or move their folder away.",
+                classes=[label],
+            )
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from onepass.extract.pixels.formats import why_no_image_name
 from onepass.features import ImageTable
 
 
@@ -50,7 +51,7 @@ def hash_files(
         name = paths[position]
         path = root / name
         if not are_images[position]:
-            unread[name] = f"not an image by its name ({path.suffix})"
+            unread[name] = why_no_image_name(path)
             return
         before = earlier.get(name)
         try:

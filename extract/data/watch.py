@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from onepass.extract.pixels.formats import is_image_name, why_no_image_name
 from onepass.features import SkippedImage
 from onepass.features.errors import DataError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", "")
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
@@ -39,7 +38,7 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
         file
         for path in paths
         for file in (walk_files(path) if os.path.isdir(path) else [path])  # noqa: PTH112 (which never raises)
-        if file == path or file.suffix.lower() in IMAGE_SUFFIXES
+        if file == path or is_image_name(file)
     )
 
 
@@ -55,16 +54,11 @@ def named_images(paths: Iterable[Path]) -> Iterator[Path | SkippedImage]:
             continue
         found = False
         for file in walk_files(path):
-            is_image = file.suffix.lower() in IMAGE_SUFFIXES
+            is_image = is_image_name(file)
             found = found or is_image
-            yield file if is_image else SkippedImage(str(file), not_an_image(file))
+            yield file if is_image else SkippedImage(str(file), why_no_image_name(file))
         if not found:
             yield SkippedImage(str(path), "a folder without images")
-
-
-def not_an_image(path: Path) -> str:
-    """Why a file is not read."""
-    return f"not an image by its name ({path.suffix})"
 
 
 def watch_folder(folder: Path, *, interval: float = 1.0) -> Iterator[list[Path]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.extract.backbones.backbone import BATCH_SIZE, Backbone
-from onepass.extract.pixels.decode import decode, read_bytes
+from onepass.extract.pixels.decode import decode, depth_of, read_bytes
 from onepass.extract.pixels.views import Augmentation
 from onepass.features import FeatureFile, SkippedImage
 from onepass.features.errors import UnreadableImageError
@@ -95,12 +95,14 @@ class Computed:
         computed: Images that went through the backbone.
         rows: Rows that came out of it, views and copies included.
         thumbnails: Images that had their rows already and got the thumbnail that they lacked.
+        highest: Largest value of each image with 16 bits per value.
         left: Images that still miss rows: their files are gone, have changed, or cannot be opened now.
     """
 
     computed: int = 0
     rows: int = 0
     thumbnails: int = 0
+    highest: list[int] = field(default_factory=list)
     left: list[SkippedImage] = field(default_factory=list)
 
 
@@ -170,6 +172,7 @@ def compute_missing(target: Target, missing: Missing, *, progress: Progress | No
                 files.items(),
                 on_skip=skip,
                 on_thumbnail=put_thumbnail,
+                on_deep=lambda _, highest: done.highest.append(highest),
                 workers=target.workers,
                 verify=True,
                 views=views,
@@ -201,7 +204,8 @@ def _with_thumbnails(target: Target, bare: dict[bytes, list[int]], writer: RowWr
         file = target.root / target.paths[_readable(target.root, target.paths, bare[content])]
         try:
             data = _unchanged(file, content)
-            return decode(data, image_size=spec.image_size, resize=spec.resize, views=()).thumbnail
+            depth = depth_of(spec.decode)
+            return decode(data, image_size=spec.image_size, resize=spec.resize, views=(), depth=depth).thumbnail
         except UnreadableImageError:
             return None
 

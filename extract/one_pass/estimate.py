@@ -16,7 +16,8 @@ from onepass.extract.backbones.backbone import Backbone
 from onepass.extract.data.folders import Folders
 from onepass.extract.one_pass.resolve import Job, ViewAxis, resolve
 from onepass.extract.one_pass.run import ExtractionSettings, prepared
-from onepass.extract.pixels.decode import decode, read_bytes
+from onepass.extract.pixels.decode import decode, depth_of, read_bytes
+from onepass.extract.pixels.deep import describe_depth
 from onepass.features.errors import DataError, UnreadableImageError
 from onepass.features.layout import ROW_DTYPES
 from onepass.features.names import shown
@@ -45,6 +46,7 @@ class Estimate:
         engine: openvino or tensorflow.
         precision: float32, bfloat16 or int8.
         workers: Decoding threads.
+        depth_notes: What to tell of images with 16 bits per value among those tried.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class Estimate:
     engine: str
     precision: str
     workers: int
+    depth_notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -79,6 +82,7 @@ class Estimate:
                     f"{self.compute_rate:.1f} views/s"
                 ),
                 f"with    engine {self.engine}, precision {self.precision}, workers {self.workers}",
+                *(f"of the images tried, {note}" for note in self.depth_notes),
             ]
         )
 
@@ -108,8 +112,9 @@ def plan(
         count = min(max(8, PILOT_VIEWS // job.axis.count), len(files))
         sample = [files[i][1] for i in np.linspace(0, len(files) - 1, count).astype(int)]
         threads = options.workers or os.cpu_count() or 1
+        highest: list[int] = []
         with phase(f"trying {count} images"):
-            decode, compute, rate = _pilot(job.backbone, sample, job.axis, threads)
+            decode, compute, rate = _pilot(job.backbone, sample, job.axis, threads, highest)
         return Estimate(
             path=job.path,
             images=len(files),
@@ -125,6 +130,7 @@ def plan(
             engine=job.backbone.engine_name,
             precision=job.backbone.spec.precision,
             workers=threads,
+            depth_notes=tuple(describe_depth(highest, depth_of(job.backbone.spec.decode))),
         )
 
 
@@ -136,19 +142,25 @@ def _file_size(job: Job) -> int:
     return len(table) * (row_bytes * views + 69 + 120 + 9 * views + SIDE**2 + 8 + sum(widest))
 
 
-def _pilot(backbone: Backbone, sample: Sequence[Path], axis: ViewAxis, workers: int) -> tuple[float, float, float]:
-    """Views a second of decoding alone, of the engine alone, and of both together."""
+def _pilot(
+    backbone: Backbone, sample: Sequence[Path], axis: ViewAxis, workers: int, highest: list[int]
+) -> tuple[float, float, float]:
+    """Views a second of decoding alone, of the engine alone, and of both; adds to the highest 16-bit values."""
     spec, numbers = backbone.spec, range(axis.count)
 
     def pixels_of(path: Path) -> list[np.ndarray]:
         try:
-            return decode(
+            found = decode(
                 read_bytes(path),
                 image_size=spec.image_size,
                 resize=spec.resize,
                 views=numbers,
                 augmentation=axis.augmentation,
-            ).views
+                depth=depth_of(spec.decode),
+            )
+            if found.highest is not None:
+                highest.append(found.highest)
+            return found.views
         except UnreadableImageError:
             return []
 

@@ -9,11 +9,14 @@ import numpy as np
 from onepass.extract.backbones.openvino_cache import Quantisation
 from onepass.extract.one_pass.compute import Computed
 from onepass.extract.one_pass.resolve import Job
+from onepass.extract.pixels.decode import depth_of
+from onepass.extract.pixels.deep import describe_depth
 from onepass.features import FeatureFile, OverlappingGroup, SkippedImage, find_overlapping_groups
 from onepass.features.drift import Drift
-from onepass.features.duplicates import DuplicateGroup, describe_duplicates, find_duplicates
+from onepass.features.duplicates import DuplicateGroup, describe_duplicates, describe_equal_rows, find_duplicates
 from onepass.features.errors import DataError
 from onepass.features.groups import group_ids
+from onepass.features.moments import all_equal
 from onepass.features.names import shown
 from onepass.features.overlapping_groups import describe_overlapping_groups
 from onepass.features.tables import command_line
@@ -47,6 +50,10 @@ class Extraction:
         quantisation: int8: what it cost, measured on sample images; else None.
         drift: How far the golden rows of an older file were missed; None if they were not looked at.
         drawn_split: True if the test split was drawn because the folder had none.
+        depth: Bits taken to be in use of images with 16 bits per value.
+        deep: Images with 16 bits per value that were computed in this run.
+        depth_notes: What to tell of those.
+        equal_rows: True if all images have one and the same row, so that nothing can be learnt from them.
     """
 
     path: Path
@@ -72,6 +79,10 @@ class Extraction:
     quantisation: Quantisation | None
     drift: Drift | None
     drawn_split: bool
+    equal_rows: bool = False
+    depth: int = 16
+    deep: int = 0
+    depth_notes: tuple[str, ...] = ()
 
     @property
     def images_per_second(self) -> float:
@@ -105,6 +116,10 @@ class Extraction:
             "quantisation": asdict(self.quantisation) if self.quantisation else None,
             "drift": self.drift.record() if self.drift else None,
             "drawn_split": self.drawn_split,
+            "equal_rows": self.equal_rows,
+            "depth": self.depth,
+            "deep": self.deep,
+            "depth_notes": list(self.depth_notes),
         }
 
     @property
@@ -154,6 +169,9 @@ class Extraction:
             lines.append(f"a fifth of the {self.groups} groups became the test split, chosen by name")
         elif self.drawn_split:
             lines.append("a fifth of the images became the test split, chosen by content")
+        lines += self.depth_notes
+        if self.equal_rows:
+            lines.append(describe_equal_rows(self.images))
         return "\n".join(lines)
 
 
@@ -173,6 +191,7 @@ def report(job: Job, done: Computed, *, drift: Drift | None, seconds: float) -> 
         groups, row_dtype = len(file.table.group_names()), file.row_dtype
         images = int(file.committed.sum())
         near = _near_copies(file)
+        equal = images > 1 and all_equal(file.pieces(np.flatnonzero(file.committed)))
         without_thumbnail = int((file.flags[:, 0] & ~file.thumbnailed()).sum())
     if bare := [name for name, count in classes.items() if count == 0]:
         raise DataError(
@@ -204,6 +223,10 @@ def report(job: Job, done: Computed, *, drift: Drift | None, seconds: float) -> 
         drift=drift,
         dropped=job.dropped(),
         drawn_split=scan.drawn,
+        equal_rows=equal,
+        depth=depth_of(backbone.spec.decode),
+        deep=len(done.highest),
+        depth_notes=tuple(describe_depth(done.highest, depth_of(backbone.spec.decode))),
     )
 
 

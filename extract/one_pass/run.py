@@ -12,7 +12,8 @@ from onepass.extract.backbones.backbone import Backbone
 from onepass.extract.backbones.catalogue import BUNDLED
 from onepass.extract.backbones.load import check_backbone, load_backbone
 from onepass.extract.backbones.options import BackboneSettings
-from onepass.extract.data.folders import Folders, check_folder, image_folders
+from onepass.extract.data.depth import depth_of_images
+from onepass.extract.data.folders import Folders, check_folder, image_folders, training_images
 from onepass.extract.data.groups import GroupRule
 from onepass.extract.one_pass.compute import Missing, Progress, Target, compute_missing, share_rows
 from onepass.extract.one_pass.copies import keep_copies
@@ -122,6 +123,9 @@ def prepared(
         check_folder(data, groups=options.groups, group_pattern=options.group_pattern)
     if isinstance(backbone, Backbone):
         return options, backbone
+    if own.get("depth") == "data":
+        with phase("looking for the depth of the images"):
+            own["depth"] = depth_of_images(training_images(data), workers=options.workers)
     with phase(f"preparing {name}"):
         return options, load_backbone(name, **own)
 

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from onepass.extract.backbones.catalogue import BUNDLED
 from onepass.extract.backbones.load import load_backbone
+from onepass.extract.pixels.deep import FULL_DEPTH
 
 
 class BackboneFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -19,7 +20,7 @@ class BackboneFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     is what `extract_features` is there to spare.
 
     Args:
-        backbone, weights, image_size, resize, pooling, precision, engine: As for `extract.load_backbone`.
+        backbone, weights, image_size, resize, depth, pooling, precision, engine: As for `extract.load_backbone`.
         workers: Decoding threads; by default one per processor.
 
     Attributes after `fit`:
@@ -33,6 +34,7 @@ class BackboneFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         weights: str | Path = "imagenet",
         image_size: int | None = None,
         resize: str = "squash",
+        depth: int = FULL_DEPTH,
         pooling: str = "avg",
         precision: str = "auto",
         engine: str = "auto",
@@ -42,6 +44,7 @@ class BackboneFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.weights = weights
         self.image_size = image_size
         self.resize = resize
+        self.depth = depth
         self.pooling = pooling
         self.precision = precision
         self.engine = engine

@@ -2,45 +2,23 @@
 
 import contextlib
 import hashlib
-import io
+import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    ExifTags,
-    GifImagePlugin,
-    Image,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import ExifTags, Image, ImageOps
 
 from onepass.extract.pixels import keras_pixels
+from onepass.extract.pixels.deep import FULL_DEPTH, deep_values, highest_of_upper_bytes, is_deep, to_bytes
+from onepass.extract.pixels.formats import opened
 from onepass.extract.pixels.views import Augmentation, view_pixels
 from onepass.features.errors import OptionError, UnreadableImageError, opt
 from onepass.features.thumbnails import SIDE
 
 RESIZES = ("squash", "crop", "pad", "keras")
-
-# Only decoders that read pixels; EPS, for one, would start another program. Importing registers them.
-_FORMATS = [
-    plugin.format
-    for plugin in (
-        JpegImagePlugin.JpegImageFile,
-        PngImagePlugin.PngImageFile,
-        BmpImagePlugin.BmpImageFile,
-        GifImagePlugin.GifImageFile,
-        WebPImagePlugin.WebPImageFile,
-        TiffImagePlugin.TiffImageFile,
-    )
-]
 
 
 class Decoded(NamedTuple):
@@ -49,10 +27,12 @@ class Decoded(NamedTuple):
     Attributes:
         views: (s, s, 3) RGB of each view asked for; uint8, or float32 in 0..255 for keras.
         thumbnail: (24, 24) uint8, the whole image in grey whatever the resize rule cuts off.
+        highest: The largest value of an image with 16 bits per value; None for all others.
     """
 
     views: list[np.ndarray]
     thumbnail: np.ndarray
+    highest: int | None = None
 
 
 def require_views(resize: str, views: Sequence[int]) -> None:
@@ -67,9 +47,45 @@ def require_views(resize: str, views: Sequence[int]) -> None:
         )
 
 
-def decode_rule(resize: str) -> str:
-    """Name of everything below that changes pixels; part of the spec. Count it up with any such change."""
-    return "keras-rgb-bilinear-1" if resize == "keras" else "rgb-exif-white-hamming-2"
+def decode_rule(resize: str, depth: int = FULL_DEPTH) -> str:
+    """Name of everything below that changes pixels; part of the spec. Count it up with any such change.
+
+    >>> decode_rule("squash"), decode_rule("squash", 12)
+    ('rgb-exif-white-hamming-2', 'rgb-exif-white-hamming-2-depth12')
+    """
+    if resize == "keras":
+        return "keras-rgb-bilinear-1"
+    return "rgb-exif-white-hamming-2" + ("" if depth == FULL_DEPTH else f"-depth{depth}")
+
+
+def checked_depth(depth: int | str, resize: str) -> int:
+    """Bits in use of 16-bit values, from a number or its text.
+
+    Raises:
+        OptionError: It is not 1 to 16, or --resize keras has no choice.
+    """
+    if str(depth) not in map(str, range(1, FULL_DEPTH + 1)):
+        raise OptionError(
+            f"{opt.depth} is {depth!r}; needed: 1 to {FULL_DEPTH} bits, or data to extract with what the images use.",
+            depth=depth,
+        )
+    if resize == "keras" and int(depth) != FULL_DEPTH:
+        raise OptionError(
+            f"{opt.resize('keras')} gives what Keras makes of 16-bit values; leave {opt.depth} out, or choose another "
+            f"{opt.resize}.",
+            depth=depth,
+        )
+    return int(depth)
+
+
+def depth_of(rule: str) -> int:
+    """The bits of values in 16-bit images that a rule takes for the full range: 16, if it names none.
+
+    >>> depth_of("rgb-exif-white-hamming-2"), depth_of("rgb-exif-white-hamming-2-depth12")
+    (16, 12)
+    """
+    found = re.search(r"-depth(\d+)$", rule)
+    return int(found[1]) if found else FULL_DEPTH
 
 
 def pixel_dtype(resize: str) -> str:
@@ -77,14 +93,21 @@ def pixel_dtype(resize: str) -> str:
     return "float32" if resize == "keras" else "uint8"
 
 
-def read_image(path: Path, *, image_size: int, resize: str) -> np.ndarray:
+def read_image(path: Path, *, image_size: int, resize: str, depth: int = FULL_DEPTH) -> np.ndarray:
     """Decodes and resizes one image file. Only the first frame counts.
 
-    squash, crop and pad read JPEG, PNG, BMP, GIF, WebP and TIFF. EXIF orientation is applied;
-    transparency is laid over white; 16-bit values keep their upper 8 bits; grey, palette and CMYK become
-    RGB. Large JPEGs are decoded at 1/2, 1/4 or 1/8 as long as both sides stay at least twice the target;
-    then Pillow makes them `image_size` square, with antialiasing and rounded to uint8: by its Hamming filter
-    where the image is reduced along both axes, by its bicubic one where it is enlarged along one.
+    Colour profiles (ICC) are ignored, as in the data that pretrained networks have seen: values count as they stand in
+    the file. Photos with a Display P3 or Adobe RGB profile have rows with a mean cosine of 0.996 and 0.993 to those of
+    the same photos in sRGB; a JPEG of quality 85 has 0.994 (benchmarks/colour_profiles.py). Converting them would take
+    a pass over all pixels, and make rows differ from those of files whose profile was stripped on the way.
+
+    squash, crop and pad read JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF and JPEG 2000, and HEIC with an extra (see
+    `formats`). EXIF orientation is applied; transparency is laid over white; grey, palette and CMYK become RGB.
+    16-bit values keep their upper 8 bits; see `deep.to_bytes` for those that use fewer bits than 16. Values of 32 bits
+    and floating point ones are refused: nothing says which of them are black and white. Large JPEGs are decoded at
+    1/2, 1/4 or 1/8 as long as both sides stay at least twice the target; then Pillow makes them `image_size` square,
+    with antialiasing and rounded to uint8: by its Hamming filter where the image is reduced along both axes, by its
+    bicubic one where it is enlarged along one.
 
     keras gives what `keras.utils.image_dataset_from_directory(..., image_size=(s, s))` gives, bit for bit:
     the aspect ratio is given up, by TensorFlow's bilinear filter of four neighbours with half-pixel
@@ -100,6 +123,7 @@ def read_image(path: Path, *, image_size: int, resize: str) -> np.ndarray:
         path: The file.
         image_size: Side s, pixels.
         resize: squash (aspect ratio given up), crop (centre square), pad (black bars) or keras.
+        depth: Bits in use of 16-bit values; nothing else depends on it.
 
     Returns:
         (s, s, 3) RGB, uint8; float32 in 0..255 for keras.
@@ -107,12 +131,12 @@ def read_image(path: Path, *, image_size: int, resize: str) -> np.ndarray:
     Raises:
         UnreadableImageError: With the reason.
     """
-    return decode_image(read_bytes(path), image_size=image_size, resize=resize)
+    return decode_image(read_bytes(path), image_size=image_size, resize=resize, depth=depth)
 
 
-def decode_image(data: bytes, *, image_size: int, resize: str) -> np.ndarray:
+def decode_image(data: bytes, *, image_size: int, resize: str, depth: int = FULL_DEPTH) -> np.ndarray:
     """`read_image` for the bytes of a file."""
-    return decode(data, image_size=image_size, resize=resize).views[0]
+    return decode(data, image_size=image_size, resize=resize, depth=depth).views[0]
 
 
 def decode(
@@ -122,6 +146,7 @@ def decode(
     resize: str,
     views: Sequence[int] = (0,),
     augmentation: Augmentation | None = None,
+    depth: int = FULL_DEPTH,
 ) -> Decoded:
     """Pixels of several views of one image and its thumbnail.
 
@@ -131,6 +156,7 @@ def decode(
         resize: squash, crop or pad; keras for the plain image alone.
         views: Numbers of views; 0 is the plain image. None for the thumbnail alone.
         augmentation: What the others are drawn from.
+        depth: Bits in use of 16-bit values.
 
     Raises:
         UnreadableImageError: With the reason.
@@ -156,16 +182,17 @@ def decode(
             return Decoded([plain], _thumbnail(Image.fromarray(plain.round().astype(np.uint8))))
         if image.format in ("JPEG", "MPO"):
             image.draft(None, (2 * image_size, 2 * image_size))
-        rgb = _upright_rgb(image)
-        return Decoded([pixels(rgb, view) for view in views], _thumbnail(rgb))
+        rgb, highest = _upright_rgb(image, data, depth)
+        return Decoded([pixels(rgb, view) for view in views], _thumbnail(rgb), highest)
 
 
-def decode_whole(data: bytes, *, resize: str) -> np.ndarray:
+def decode_whole(data: bytes, *, resize: str, depth: int = FULL_DEPTH) -> np.ndarray:
     """An image as `decode_image` sees it before it is resized, large JPEGs at full size too.
 
     Args:
         data: Bytes of the file.
         resize: The rule, which says how to decode.
+        depth: Bits in use of 16-bit values.
 
     Returns:
         (h, w, 3) uint8 RGB.
@@ -176,35 +203,13 @@ def decode_whole(data: bytes, *, resize: str) -> np.ndarray:
     with _opened(data, resize) as image:
         if resize == "keras":
             return keras_pixels.decoded_pixels(image, data)
-        return np.asarray(_upright_rgb(image))
+        return np.asarray(_upright_rgb(image, data, depth)[0])
 
 
-@contextlib.contextmanager
-def _opened(data: bytes, resize: str) -> Iterator[Image.Image]:
-    """An image that is not decoded yet; what goes wrong within the block becomes a reason.
-
-    Raises:
-        UnreadableImageError: With the reason.
-    """
-    keras = resize == "keras"
-    if not data:
-        raise UnreadableImageError("empty file")
-    try:
-        with Image.open(io.BytesIO(data), formats=keras_pixels.FORMATS if keras else _FORMATS) as image:
-            yield image
-    except UnreadableImageError:
-        raise
-    except UnidentifiedImageError:
-        read = f"GIF are all that {opt.resize('keras')} reads" if keras else "GIF, WebP and TIFF are read"
-        raise UnreadableImageError(f"not an image (JPEG, PNG, BMP, {read})") from None
-    except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise UnreadableImageError(f"more than {limit} million pixels (decompression bomb?)") from None
-    except MemoryError:
-        raise UnreadableImageError("too large for this machine's memory") from None
-    except Exception as error:
-        # Pillow's decoders raise anything from OSError to struct.error on damaged files.
-        raise UnreadableImageError(f"damaged: {str(error).strip() or type(error).__name__}"[:110]) from None
+def _opened(data: bytes, resize: str) -> contextlib.AbstractContextManager[Image.Image]:
+    if resize == "keras":
+        return opened(data, keras_pixels.FORMATS, why_only=f"are all that {opt.resize('keras')} reads")
+    return opened(data)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -223,24 +228,31 @@ def read_bytes(path: Path) -> bytes:
         raise UnreadableImageError(str(error)) from None
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    image.load()
-    return _as_rgb(_turned(image))
+def _upright_rgb(image: Image.Image, data: bytes, depth: int) -> tuple[Image.Image, int | None]:
+    """The image, and the largest of its values if they have 16 bits."""
+    deep = is_deep(image)
+    values = deep_values(image, data, always=deep and depth != FULL_DEPTH)
+    if values is None:
+        image.load()
+        return _as_rgb(_turned(image)), highest_of_upper_bytes(image) if deep else None
+    shallow = Image.fromarray(to_bytes(values, depth if deep else FULL_DEPTH))
+    return _as_rgb(_turned(shallow, like=image)), int(values.max()) if deep else None
 
 
-def _turned(image: Image.Image) -> Image.Image:
+def _turned(image: Image.Image, like: Image.Image | None = None) -> Image.Image:
+    """The image as its EXIF says, or that of the file it was made of."""
     try:
         # Asked here first, because exif_transpose copies even an image that is upright.
-        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-        return image if upright else ImageOps.exif_transpose(image)
+        orientation = (like or image).getexif().get(ExifTags.Base.Orientation, 1)
+        if orientation == 1:
+            return image
+        image.getexif()[ExifTags.Base.Orientation] = orientation
+        return ImageOps.exif_transpose(image)
     except Exception:
         return image  # Broken EXIF: the pixels are fine, and no viewer would turn them either.
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image) >> 8
-        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise UnreadableImageError("32 bits per pixel and channel; convert it to 8 or 16 bits first")
     if image.has_transparency_data:

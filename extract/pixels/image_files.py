@@ -11,7 +11,8 @@ import numpy as np
 
 from onepass.extract.data.folders import image_folders
 from onepass.extract.data.watch import find_images
-from onepass.extract.pixels.decode import decode, decode_whole, pixel_dtype, read_bytes, require_views
+from onepass.extract.pixels.decode import decode, decode_whole, depth_of, pixel_dtype, read_bytes, require_views
+from onepass.extract.pixels.deep import FULL_DEPTH
 from onepass.extract.pixels.views import Augmentation
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError, UnreadableImageError, opt
@@ -27,6 +28,7 @@ class ImageFiles:
         content_hashes: (n, 32) uint8, SHA-256 of each file.
         image_size: Side s of the pixels, and
         resize: how they are made; see `read_image`.
+        depth: Bits in use of 16-bit values.
         augmentation: What views beyond the plain one are drawn from: a text for `Augmentation.parse`.
         workers: Decoding threads; by default one per processor.
 
@@ -41,6 +43,7 @@ class ImageFiles:
         *,
         image_size: int,
         resize: str,
+        depth: int = FULL_DEPTH,
         augmentation: str | None = None,
         workers: int | None = None,
     ) -> None:
@@ -49,12 +52,12 @@ class ImageFiles:
             raise OptionError(f"{opt.workers} is {workers}; needed: at least 1.")
         self.augmentation = Augmentation.parse(augmentation) if augmentation else None
         self._path_of, self._hashes = path_of, content_hashes
-        self._size, self._resize = image_size, resize
+        self._size, self._resize, self._depth = image_size, resize, depth
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     @classmethod
     def found_in(
-        cls, folders: Sequence[Path], content_hashes: np.ndarray, *, image_size: int, resize: str
+        cls, folders: Sequence[Path], content_hashes: np.ndarray, *, image_size: int, resize: str, depth: int
     ) -> tuple[Self, np.ndarray]:
         """Images looked for by their content alone, wherever they lie below some folders.
 
@@ -78,7 +81,7 @@ class ImageFiles:
                 continue
             if position is not None:
                 found.setdefault(position, path)
-        files = cls(found.__getitem__, content_hashes, image_size=image_size, resize=resize)
+        files = cls(found.__getitem__, content_hashes, image_size=image_size, resize=resize, depth=depth)
         return files, np.array(sorted(found), np.int64)
 
     @property
@@ -114,12 +117,17 @@ class ImageFiles:
         Raises:
             DataError: As `read`.
         """
-        return self._read(image, lambda data: decode_whole(data, resize=self._resize))
+        return self._read(image, lambda data: decode_whole(data, resize=self._resize, depth=self._depth))
 
     def _pixels(self, image: int, view: int) -> np.ndarray:
         def one_view(data: bytes) -> np.ndarray:
             return decode(
-                data, image_size=self._size, resize=self._resize, views=(view,), augmentation=self.augmentation
+                data,
+                image_size=self._size,
+                resize=self._resize,
+                views=(view,),
+                augmentation=self.augmentation,
+                depth=self._depth,
             ).views[0]
 
         return self._read(image, one_view)
@@ -166,6 +174,7 @@ class LabelledPixels(ImageFiles):
             table.content_hashes,
             image_size=spec.image_size,
             resize=spec.resize,
+            depth=depth_of(spec.decode),
             augmentation=augmentation,
             workers=workers,
         )

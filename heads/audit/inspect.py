@@ -7,8 +7,9 @@ import numpy as np
 
 from onepass.features import SPLITS, FeatureFile, find_duplicates, only_feature_file
 from onepass.features.copies import near_duplicates, threshold_for
-from onepass.features.errors import FeatureFileError
+from onepass.features.errors import FeatureFileError, TrainingError
 from onepass.features.groups import Groups
+from onepass.features.moments import all_equal
 from onepass.features.progress import phase
 from onepass.heads.audit.outliers import find_outliers
 from onepass.heads.audit.report import InspectedImage, Inspection, LabelError, NearDuplicate, Outlier
@@ -68,6 +69,7 @@ def inspect(
         path=file.path,
         counts=_counts(images, file.class_names),
         pending=len(file.pending()),
+        equal_rows=len(x) > 1 and all_equal([x]),
         unreadable=file.skipped,
         copies=find_duplicates(file),
         near_duplicates=[
@@ -90,7 +92,10 @@ def _label_errors(
     present, labels = np.unique(y, return_inverse=True)
     if len(present) < 2:
         return None, "there is only one class"
-    probabilities = out_of_fold(x, labels, groups)
+    try:
+        probabilities = out_of_fold(x, labels, groups)
+    except TrainingError as error:
+        return None, str(error)
     found = suspects(probabilities, labels)
     errors = [
         LabelError(

@@ -61,7 +61,9 @@ def find_outliers(x: np.ndarray, trained: np.ndarray) -> Outliers:
 
 def neighbour_distances(x: np.ndarray, trained: np.ndarray) -> np.ndarray:
     """(n,) float64: mean cosine distance of each row to its 10 nearest training rows, itself not counted."""
-    unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    # In double precision, where squares of huge rows are not infinite.
+    lengths = np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))[:, None]
+    unit = (x / np.maximum(lengths, 1e-12)).astype(np.float32)
     memory = np.flatnonzero(trained)
     own = np.full(len(x), -1)
     own[memory] = np.arange(len(memory))

@@ -10,7 +10,7 @@ from textwrap import indent
 import numpy as np
 
 from onepass.features import DuplicateGroup, SkippedImage
-from onepass.features.duplicates import describe_duplicates
+from onepass.features.duplicates import describe_duplicates, describe_equal_rows
 from onepass.features.errors import OptionError
 from onepass.features.names import shown
 from onepass.features.tables import WIDTH, command_line, fitted_table, text_table
@@ -129,6 +129,7 @@ class Inspection:
         label_errors: Images whose label is worth a look, the likeliest errors first; None if labels were not checked.
         labels_by: What decided on labels, "confident learning", or why they were not checked.
         outliers: Images far from all others.
+        equal_rows: True if all images have one and the same row, so that nothing can be learnt from them.
     """
 
     path: Path
@@ -141,6 +142,12 @@ class Inspection:
     label_errors: list[LabelError] | None
     labels_by: str
     outliers: list[Outlier]
+    equal_rows: bool = False
+
+    @property
+    def images(self) -> int:
+        """Images that have a row."""
+        return sum(sum(counts.values()) for counts in self.counts.values())
 
     @property
     def imbalance(self) -> float:
@@ -176,6 +183,8 @@ class Inspection:
         The value is the cosine of near duplicates, the probability of the label that an image has, and
         the score of outliers. A reason is given for labels; that of unreadable images stands in the fifth place.
         """
+        if self.equal_rows:
+            yield "equal rows", "", "", "", "", "", describe_equal_rows(self.images)
         for skipped in self.unreadable:
             yield "unreadable", skipped.path, "", "", skipped.reason, "", ""
         for group in self.copies:
@@ -213,15 +222,16 @@ def _columns(image: InspectedImage) -> tuple[str, str, str]:
 
 def _counts(found: Inspection) -> Iterator[str]:
     classes = list(next(iter(found.counts.values())))
-    images = sum(sum(counts.values()) for counts in found.counts.values())
     largest = f"the largest {found.imbalance:.1f} times the smallest"
-    yield f"{shown(found.path)}: {images} images, {len(classes)} classes, {largest}"
+    yield f"{shown(found.path)}: {found.images} images, {len(classes)} classes, {largest}"
     if found.pending:
         one = found.pending == 1
         yield (
             f"{found.pending} further image{'' if one else 's'} {'has' if one else 'have'} no row yet and "
             f"{'was' if one else 'were'} not looked at"
         )
+    if found.equal_rows:
+        yield describe_equal_rows(found.images)
     rows = [["class", *found.counts]]
     rows += [[name, *(str(counts[name]) for counts in found.counts.values())] for name in classes]
     yield from _table(rows)

@@ -2,6 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -12,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from onepass.features.errors import OptionError, TrainingError, opt
+from onepass.features.moments import all_equal
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.folds import assign_folds, fold_masks
 from onepass.heads.fitting.pca import PrincipalComponents, SharedComponents
@@ -66,6 +68,10 @@ class TrainingRows:
     def scored(self) -> np.ndarray:
         """(n,) bool: images that some fold holds out."""
         return np.asarray(self.held_out.any(axis=1))
+
+    def pieces(self) -> Iterable[np.ndarray]:
+        """All rows, in pieces of any number."""
+        return (self.x,)
 
     def late(self) -> bool:
         return time.monotonic() > self.deadline
@@ -130,14 +136,25 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 most of a second on 2,000 rows of 2,048.
 
         Raises:
-            TrainingError: Fewer than two classes.
+            TrainingError: Fewer than two classes, rows that are all equal, or rows that the head cannot be fitted to.
             OptionError: A parameter is out of range.
         """
         return self._fit_on(self._training_rows(x, y, groups, shared))
 
     @one_blas_thread
     def _fit_on(self, rows: TrainingRows) -> Self:
-        fit = self._fit(rows)
+        if all_equal(rows.pieces()):
+            raise TrainingError(
+                f"all {len(rows.y)} training images have equal rows; no head can tell their classes apart. Look at the "
+                "images: are they all black, or copies of one picture?",
+                images=len(rows.y),
+            )
+        try:
+            fit = self._fit(rows)
+        except np.linalg.LinAlgError as error:
+            raise TrainingError(
+                f"{self.kind} cannot be fitted to these rows ({error}). Try another head, such as logreg."
+            ) from None
         if not fit.network.is_finite():
             raise TrainingError(
                 f"training diverged to infinite or undefined weights. Try a smaller learning rate ({opt.lr})."
@@ -176,7 +193,8 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def _labelled_rows(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> TrainingRows:
         """What a head is fitted on: (n, v, d) rows, their labels and groups, and the folds that follow from these."""
         try:
-            check_classification_targets(y)
+            # Three times, or it takes classes of one or two images for numbers and warns.
+            check_classification_targets(np.concatenate([y] * 3))
         except ValueError as error:
             raise TrainingError(f"{error} Give one class label for each image.") from None
         self.classes_, positions = np.unique(y, return_inverse=True)

@@ -1,7 +1,7 @@
 """How the Keras heads are fitted: settings are tried on few principal axes, the best one is trained on more."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -37,6 +37,9 @@ class NetRows(TrainingRows):
 
     source: RowSource | None = None
     validation: tuple[np.ndarray, np.ndarray] | None = None
+
+    def pieces(self) -> Iterable[np.ndarray]:
+        return super().pieces() if self.source is None else (rows for _, rows in self.source.chunks(None))
 
 
 class NetHead(Head):
@@ -74,7 +77,7 @@ class NetHead(Head):
             validation: Rows and labels that say when to stop, if nothing is tuned; of views the plain one counts.
 
         Raises:
-            TrainingError: Fewer than two classes, or training diverged.
+            TrainingError: Fewer than two classes, rows that are all equal, or training diverged.
             OptionError: A parameter is out of range.
         """
         rows = NetRows(**vars(self._training_rows(x, y, groups, shared)))

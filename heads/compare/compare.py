@@ -1,6 +1,7 @@
 """Every head, tuned, trained and scored on the same images, and tested in pairs."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.features import FeatureFile, only_feature_file
-from onepass.features.errors import OptionError, opt
+from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.features.places import require_place
 from onepass.features.progress import log, phase
 from onepass.features.tables import Record
@@ -64,6 +65,8 @@ def compare_heads(
 ) -> HeadsComparison:
     """Tunes, trains and scores heads on the same images, and tests which of them differ.
 
+    A head that cannot be trained on these images is left out of the table and named with the reason.
+
     The result of each finished fit is kept beside the feature file: an interrupted comparison resumes, and
     one with a further head trains that head alone.
 
@@ -91,7 +94,7 @@ def compare_heads(
 
     Raises:
         OptionError: An option is wrong.
-        TrainingError: The images do not allow it.
+        TrainingError: The images do not allow it, or none of the heads can be trained on them.
         FeatureFileError: A feature file cannot be read, or is not complete.
     """
     _check(metric, cv, seeds, split)
@@ -116,10 +119,11 @@ def compare_heads(
         if learning_curve:
             growing_shares(files[0], first)  # or the comparison is lost on what is too little for a curve
         run = _Runner(files, images.positions, len(candidates) * len(rounds.rounds), progress)
-        entries = [_Entry(one, [run(one, at) for at in rounds.rounds]) for one in _together(candidates)]
+        entries, failed = _trained(_together(candidates), rounds, run)
         judged = _Judge(files[0], first, rounds, metric)
         with phase("testing which differ"):
-            found = replace(judged.comparison(entries, paths), left_out=images.left_out)
+            compared = judged.comparison(entries, paths)
+        found = replace(compared, left_out=images.left_out, failed=failed)
         if learning_curve:
             best = [one for one in candidates if one.name in _leaders(found)]
             found = replace(found, learning=learning_curves(files[0], first, best, run))
@@ -157,6 +161,25 @@ class _Runner:
         return result
 
 
+def _trained(candidates: Iterable[Candidate], rounds: Rounds, run: _Runner) -> tuple[list[_Entry], dict[str, str]]:
+    """The candidates with their results; and by name, why others have none.
+
+    Raises:
+        TrainingError: No candidate has any.
+    """
+    entries, failed = [], {}
+    for one in candidates:
+        try:
+            entries.append(_Entry(one, [run(one, at) for at in rounds.rounds]))
+        except TrainingError as error:
+            failed[one.name] = error.message
+    if not entries:
+        reasons = set(failed.values())
+        listed = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+        raise TrainingError(reasons.pop() if len(reasons) == 1 else f"no head could be trained. {listed}", heads=failed)
+    return entries, failed
+
+
 class _Judge:
     """Scores entries and tests them in pairs."""
 
@@ -171,7 +194,10 @@ class _Judge:
         ordered = sorted(entries, key=lambda e: [s.name for s in scores].index(e.candidate.name))
         copies = self.rounds.copies
         clean = ~copies
-        apart = self._test(ordered, clean) if copies.any() and clean.sum() > 1 and not self.rounds.folds else None
+        apart = None
+        if copies.any() and clean.sum() > 1 and not self.rounds.folds:
+            with contextlib.suppress(TrainingError):  # images of one class alone, say, are left
+                apart = self._test(ordered, clean)
         return HeadsComparison(
             measured_on=self.rounds.measured_on,
             images=self.rounds.images,
@@ -187,6 +213,12 @@ class _Judge:
 
     def _score(self, entry: _Entry, paths: Sequence[str | Path]) -> HeadScore:
         per_round = self._per_round(entry)
+        if self.rounds.folds and (undefined := int(np.isnan(per_round).sum())):
+            raise TrainingError(
+                f"{self.metric} has no value in {undefined} of {len(per_round)} folds, whose images are of one class. "
+                f"Ask for fewer folds by {opt.cv}, or for another {opt.metric}.",
+                metric=self.metric,
+            )
         y, probabilities = np.concatenate(self.y), np.concatenate([result.probabilities for result in entry.results])
         clean = ~self.rounds.copies
         leaky = not self.rounds.folds and not clean.all()
@@ -199,11 +231,15 @@ class _Judge:
             interval=self._interval(entry, per_round),
             log_loss=metric("log-loss", probabilities, y),
             calibration_error=calibration_error(probabilities, y),
-            leak_free=float(self._per_round(entry, clean).mean()) if leaky and clean.any() else None,
+            leak_free=self._leak_free(entry, clean) if leaky and clean.any() else None,
             fit_seconds=float(np.median([result.fit_seconds for result in entry.results])),
             predict_microseconds=float(np.median([result.predict_microseconds for result in entry.results])),
             head_bytes=int(np.median([result.head_bytes for result in entry.results])),
         )
+
+    def _leak_free(self, entry: _Entry, clean: np.ndarray) -> float | None:
+        score = float(self._per_round(entry, clean).mean())
+        return score if np.isfinite(score) else None
 
     def _per_round(self, entry: _Entry, some: np.ndarray | None = None) -> np.ndarray:
         kept = slice(None) if some is None else some

@@ -1,10 +1,12 @@
 """Accuracy by number of training images, and the gain to expect from more of them."""
 
+import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
-from onepass.features import FeatureFile
+from onepass.features import FeatureFile, OnepassWarning
 from onepass.features.errors import TrainingError, opt
 from onepass.heads.compare.candidates import Candidate
 from onepass.heads.compare.resampling import Round, held_out_part
@@ -31,23 +33,29 @@ def learning_curves(
         run: Trains one of them in a round.
 
     Returns:
-        Name -> its curve.
+        Name -> its curve; those that cannot be trained on some part have none.
     """
     (whole,) = held_out_part(file, images, seeds=1).rounds
     y, shares = file.table.labels[images], growing_shares(file, images)
     found = {}
     for one in candidates:
-        sizes, right = [], []
-        for share in shares:
-            rounds = [
-                Round(part, whole.scored, seed) for seed, part in enumerate(nested_parts(y, whole.trained, share))
-            ]
-            named = [run(one, at).probabilities.argmax(axis=1) for at in rounds]
-            sizes.append(len(rounds[0].trained))
-            # All training images are one draw, which stands in each repeat.
-            right.append(np.broadcast_to(np.array(named) == y[whole.scored], (_REPEATS, len(whole.scored))))
-        found[one.name] = forecast_gain(np.array(sizes), np.stack(right, axis=1).astype(float))
+        try:
+            found[one.name] = _curve(partial(run, one), whole, y, shares)
+        except TrainingError as error:
+            warnings.warn(f"there is no learning curve of {one.name}: {error}", OnepassWarning, stacklevel=2)
     return found
+
+
+def _curve(run: Callable[[Round], FitResult], whole: Round, y: np.ndarray, shares: Sequence[float]) -> Forecast:
+    """The curve of one head, given the round with all training images and the (n,) classes of all images."""
+    sizes, right = [], []
+    for share in shares:
+        rounds = [Round(part, whole.scored, seed) for seed, part in enumerate(nested_parts(y, whole.trained, share))]
+        named = [run(at).probabilities.argmax(axis=1) for at in rounds]
+        sizes.append(len(rounds[0].trained))
+        # All training images are one draw, which stands in each repeat.
+        right.append(np.broadcast_to(np.array(named) == y[whole.scored], (_REPEATS, len(whole.scored))))
+    return forecast_gain(np.array(sizes), np.stack(right, axis=1).astype(float))
 
 
 def growing_shares(file: FeatureFile, images: np.ndarray) -> list[float]:

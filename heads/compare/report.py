@@ -69,6 +69,7 @@ class HeadsComparison:
         left_out: Images that not every feature file has.
         learning: Learning curve by candidate, if asked for.
         saved: The head file of the answer, if asked for.
+        failed: Name of each candidate that could not be trained -> the reason.
     """
 
     measured_on: str
@@ -81,6 +82,7 @@ class HeadsComparison:
     left_out: int = 0
     learning: dict[str, Forecast] = field(default_factory=dict)
     saved: Path | None = None
+    failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def cheapest(self) -> HeadScore:
@@ -178,6 +180,7 @@ class HeadsComparison:
         costs = [name + rest for name, rest in zip(names, self._costs(), strict=True)]
         # Side by side they would not fit into 80 columns.
         lines += [fitted_table(self._qualities()), "", fitted_table(costs), ""]
+        lines += [f"{name} could not be trained: {reason}" for name, reason in self.failed.items()]
         for name, forecast in self.learning.items():
             curve = ", ".join(f"{s:.3f} with {m}" for m, s in zip(forecast.sizes, forecast.scores, strict=True))
             lines.append(f"{name}: {curve} training images; {forecast}")
@@ -219,6 +222,7 @@ class HeadsComparison:
             "left_out": self.left_out,
             "learning": {name: asdict(forecast) | {"words": str(forecast)} for name, forecast in self.learning.items()},
             "saved": str(self.saved) if self.saved else None,
+            "failed": self.failed,
         }
 
     def write_csv(self, path: Path) -> None:

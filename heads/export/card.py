@@ -1,5 +1,6 @@
 """A model card, filled from what is known."""
 
+from onepass.extract import FULL_DEPTH, depth_of
 from onepass.heads.export.certificate import Certificate
 from onepass.heads.saved_head import SavedHead
 
@@ -113,6 +114,11 @@ def _limits(head: SavedHead, certificate: Certificate) -> list[str]:
         "- The scores hold for photos like those of the test: of the same places, cameras and labellers.",
         f"- Files become pixels by the rule {rule}; {_RULES[certificate.takes]}",
     ]
+    if (depth := depth_of(certificate.decode)) != FULL_DEPTH:
+        lines.append(
+            f"- Of 16-bit values the lower {depth} bits are in use: 0 to {2**depth - 1} become 0 to 255, and larger "
+            "values 255. `onepass.extract.read_image` does it; elsewhere whoever feeds the model does."
+        )
     if fewest and fewest[1].n < 30:
         lines.append(f"- The class {fewest[0]} was tested on {fewest[1].n} images only.")
     return lines

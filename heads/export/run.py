@@ -12,7 +12,7 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from onepass.extract import check_running, machine, plain_keras
+from onepass.extract import FULL_DEPTH, check_running, depth_of, machine, plain_keras
 from onepass.features import FeatureFile
 from onepass.features.errors import ExportError, OptionError, opt
 from onepass.features.names import shown
@@ -160,6 +160,12 @@ def export_model(
     _check_options(to, precision, takes_bytes, max_flips)
     path = _checked_place(head, to, out)
     kind = format_of(to, takes_bytes=takes_bytes)
+    if takes_bytes and depth_of(head.spec.decode) != FULL_DEPTH:
+        raise OptionError(
+            f"{head.path} is for images of {depth_of(head.spec.decode)} bits, and TensorFlow decodes 16-bit files by "
+            f"their upper 8 bits; leave {opt.takes_bytes} out, and decode with read_image.",
+            depth=depth_of(head.spec.decode),
+        )
     head.require_rows_of(file)
     file.require_complete()
     with plain_keras(), _safe_names():

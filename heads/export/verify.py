@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.extract import ImageFiles, plain_keras
+from onepass.extract import ImageFiles, depth_of, plain_keras
 from onepass.features.errors import CertificateError, DataError, opt
 from onepass.features.names import shown
 from onepass.features.tables import Record
@@ -93,7 +93,11 @@ def verify_export(
     proven = Certificate.read(Path(certificate) if certificate else beside(Path(model), ENDING))
     folders = [Path(data)] if isinstance(data, str | Path) else [Path(folder) for folder in data]
     files, found = ImageFiles.found_in(
-        folders or [Path()], proven.content_hashes, image_size=proven.image_size, resize=proven.resize
+        folders or [Path()],
+        proven.content_hashes,
+        image_size=proven.image_size,
+        resize=proven.resize,
+        depth=depth_of(proven.decode),
     )
     return verify_model(model, proven, files, found)
 

@@ -12,7 +12,7 @@ from types import NoneType
 import h5py
 import numpy as np
 
-from onepass.extract import Backbone, KerasModel, import_keras, quiet_stderr
+from onepass.extract import Backbone, KerasModel, depth_of, import_keras, quiet_stderr
 from onepass.features import Spec
 from onepass.features.atomic import replacing
 from onepass.features.errors import FeatureFileError, OptionError, TrainingError, opt
@@ -149,6 +149,7 @@ def logits_of(path: Path) -> Record:
             "name": f"{path}@{facts['logits']}",
             "image_size": int(spec["image_size"]),
             "resize": str(spec["resize"]),
+            "depth": depth_of(str(spec["decode"])),
             "pooling": "flatten",
             "precision": "float32",
         }

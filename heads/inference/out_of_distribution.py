@@ -76,6 +76,8 @@ class Subspace:
         centre = roots.mean(axis=0)
         roots = roots - centre
         count = max(1, min(AXES, len(roots) // 4, roots.shape[1] // 2))
+        # By a power of two, which changes no digit: squares of huge rows would be infinite.
+        roots = np.ldexp(roots, -np.frexp(np.abs(roots).max())[1])
         # Subspace iteration; it needs no gap between the axes that are kept and the next.
         axes = np.random.default_rng(0).normal(size=(roots.shape[1], count)).astype(np.float32)
         for _ in range(_ROUNDS):

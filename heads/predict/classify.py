@@ -8,7 +8,14 @@ from typing import TypedDict, Unpack, overload
 
 import numpy as np
 
-from onepass.extract import Backbone, check_running, load_backbone, named_images, require_drawable
+from onepass.extract import (
+    Backbone,
+    check_running,
+    format_names,
+    load_backbone,
+    named_images,
+    require_drawable,
+)
 from onepass.features import SkippedImage
 from onepass.features.errors import OptionError, UnreadableImageError, opt
 from onepass.features.names import shown
@@ -172,7 +179,7 @@ def predict(
 def none_readable(skipped: Sequence[SkippedImage]) -> str:
     """What to say where no image at all could be read."""
     one = f"{skipped[0].path}: {skipped[0].reason}" if skipped else "there are none"
-    return f"no image could be read ({one}). Needed: JPEG, PNG, BMP, GIF, WebP or TIFF files."
+    return f"no image could be read ({one}). Needed: {format_names('or')} files."
 
 
 def predict_stream(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from onepass.features import FeatureFile
-from onepass.features.errors import FeatureFileError, OptionError
+from onepass.features.errors import FeatureFileError, OptionError, RowRangeError
 from onepass.features.writer import RowWriter, write_feature_file
 from support import GOLDEN, flip_bit, make_spec, make_table, plain, started
 
@@ -393,3 +393,15 @@ def test_rows_are_not_written_into_a_file_that_is_no_longer_there(feature_file: 
         writer.commit([(1, 0)], np.ones((1, 6), np.float32))
     with pytest.raises(FeatureFileError, match=message), writer:
         pass
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_rows_that_are_not_finite_are_refused(feature_file: Path, number: float):
+    row = np.full(6, 1, np.float32)
+    row[3] = number
+    with RowWriter(feature_file) as writer, pytest.raises(RowRangeError) as caught:
+        writer.commit([(7, 0)], [row])
+    assert str(caught.value) == (
+        "the row of class1/bild 7 ü.jpg holds numbers that are not finite, and no head can use it. Compute it with "
+        "precision='float32', or look at the weights of the backbone."
+    )

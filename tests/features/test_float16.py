@@ -101,7 +101,7 @@ def test_rows_of_both_types_are_put_together_in_a_float16_file(half: Path, rows:
     np.testing.assert_array_equal(FeatureFile(half).read_views(np.arange(40))[0], np.float32(np.float16(rows)))
 
 
-@pytest.mark.parametrize("value", [65505.0, -70000.0, np.inf, 3e38])
+@pytest.mark.parametrize("value", [65505.0, -70000.0, 3e38])
 def test_a_number_beyond_float16_is_refused_before_any_row_of_the_batch_is_stored(half: Path, value: float):
     before = half.read_bytes()
     large = np.zeros((2, 6), np.float32)

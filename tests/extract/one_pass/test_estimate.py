@@ -1,12 +1,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from onepass.extract import Backbone, plan
 from onepass.extract.one_pass.run import run_extraction
 from onepass.features.errors import DataError
-from support import MakeFolder, run_program
+from support import MakeFolder, picture, run_program
 
 
 def test_a_plan_counts_what_is_new_and_writes_nothing(make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path):
@@ -32,10 +33,11 @@ def test_the_limit_is_the_slower_of_the_two(make_folder: MakeFolder, tiny_backbo
     assert "limit   " + estimate.limit in str(estimate)
 
 
-def test_images_that_cannot_be_read_give_no_plan(tiny_backbone: Backbone, tmp_path: Path):
+def test_images_that_cannot_be_read_give_no_plan(tiny_backbone: Backbone, tmp_path: Path, rng: np.random.Generator):
     for path in ("cats/1.jpg", "dogs/1.jpg"):
         (tmp_path / path).parent.mkdir()
-        (tmp_path / path).write_text(path)
+        picture(rng).save(tmp_path / path)
+        (tmp_path / path).write_bytes((tmp_path / path).read_bytes()[:-100])
     with pytest.raises(DataError, match=r"^none of the 2 images tried could be read; look at .*cats/1.jpg, for one\.$"):
         plan(tmp_path, tiny_backbone)
 

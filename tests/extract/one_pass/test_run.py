@@ -12,7 +12,7 @@ from onepass.extract.one_pass.run import run_extraction
 from onepass.features import FeatureFile, OnepassWarning
 from onepass.features.errors import DataError, FeatureFileError, LockedError, OptionError, SpecMismatchError, UserError
 from onepass.features.lock import writer_lock
-from support import MakeFolder, flip_bit, picture, run_process, run_program
+from support import READ, MakeFolder, flip_bit, picture, run_process, run_program
 
 
 def run(data: Path, backbone: Backbone, out: Path, **options: object) -> Extraction:
@@ -105,7 +105,7 @@ def test_bad_files_are_skipped_with_a_reason_and_shift_no_label(
     assert reasons == {
         "cats/00 empty.jpg": "empty file",
         "cats/01 also empty.jpg": "empty file",
-        "cats/02 text.jpg": "not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are read)",
+        "cats/02 text.jpg": f"not an image ({READ})",
         "dogs/04 link.jpg": "no such file or directory",
         "dogs/05 movie.mp4": "not an image by its name (.mp4)",
     }
@@ -132,10 +132,22 @@ def test_a_class_without_a_readable_image_is_told_and_the_rest_kept(
     make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path
 ):
     data = make_folder({"cats": 4, "dogs": 1})
-    (data / "dogs" / "0.png").write_bytes(b"broken")
+    (data / "dogs" / "0.png").write_bytes((data / "dogs" / "0.png").read_bytes()[:100])
     with pytest.raises(DataError, match=r"^no image of dogs could be read \(1 skipped; `onepass info .*f.h5` lists"):
         run(data, tiny_backbone, tmp_path / "f.h5")
     assert FeatureFile(tmp_path / "f.h5").committed.sum() == 4
+
+
+def test_black_images_are_told_at_the_end(make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path):
+    data = make_folder({"cats": 4, "dogs": 4})
+    for i, path in enumerate(sorted(data.rglob("*.png"))):
+        Image.new("RGB", (20 + i, 30)).save(path)
+    done = run(data, tiny_backbone, tmp_path / "f.h5")
+    assert done.record()["equal_rows"]
+    assert str(done).splitlines()[-1] == (
+        "all 8 rows are equal, so no head can tell the classes apart. Look at the images: are they all black, or "
+        "copies of one picture?"
+    )
 
 
 def test_another_spec_under_the_same_name_is_refused_side_by_side(

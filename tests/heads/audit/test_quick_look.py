@@ -214,7 +214,8 @@ def test_heads_of_the_same_family_are_not_looked_at(rng: np.random.Generator):
 
 def test_rows_that_are_all_alike_and_classes_of_one_image_are_no_trouble():
     x, y = np.ones((30, 4), np.float32), np.arange(30) % 2
-    assert look_at(x, y, "logreg") is None
+    alike = QuickLook.of(lambda places: x[places], y, np.arange(30), kind="logreg", seed=0)
+    assert alike.suggestion(np.full((30, 2), 0.5)) is None
     lonely = np.array([0] * 15 + [1] * 14 + [2])
     assert look_at(np.random.default_rng(0).normal(size=(30, 4)).astype("f4"), lonely, "logreg") is None
     pair = QuickLook.of(lambda places: x[places], np.array([0, 1]), np.arange(2), kind="logreg", seed=0)

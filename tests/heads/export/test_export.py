@@ -556,7 +556,7 @@ def exported(features: Path, head_of, tmp_path_factory: pytest.TempPathFactory) 
 def verified(model: Path, photos: Path, **changes):
     proven = replace(Certificate.read(Path(f"{model}.certificate.json")), **changes)
     size, rule = proven.image_size, proven.resize
-    files, found = ImageFiles.found_in([photos], proven.content_hashes, image_size=size, resize=rule)
+    files, found = ImageFiles.found_in([photos], proven.content_hashes, image_size=size, resize=rule, depth=16)
     return verify_model(model, proven, files, found)
 
 
