@@ -179,10 +179,17 @@ def _provenance(text: str, path: Path) -> dict[str, Any]:
         provenance = None
     if not isinstance(provenance, dict):
         raise damaged(path, "its provenance is not a JSON object")
-    for name, (kind, needed) in _PROVENANCE.items():
-        if not kind(provenance.get(name, None)):
-            raise damaged(path, f"{name} in its provenance is {str(provenance[name])[:60]!r}; needed: {needed}")
+    if wrong := wrong_provenance(provenance):
+        raise damaged(path, wrong)
     return provenance
+
+
+def wrong_provenance(provenance: dict[str, Any]) -> str:
+    """What in a provenance later steps could not go by; empty if nothing is."""
+    for name, (kind, needed) in _PROVENANCE.items():
+        if not kind(provenance.get(name)):
+            return f"{name} in its provenance is {str(provenance[name])[:60]!r}; needed: {needed}"
+    return ""
 
 
 def damaged(path: Path, what: str) -> FeatureFileError:

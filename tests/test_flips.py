@@ -1,0 +1,119 @@
+"""One flipped bit anywhere in a file: an error, a new start that is told, or the same answer; never another answer.
+
+`make fuzz` flips 3,000 bits of each: ONEPASS_FLIPS=3000.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onepass.features import FeatureFile, OnepassWarning
+from onepass.features.errors import CertificateError, FeatureFileError, HeadFileError, UserError
+from onepass.features.integrity import check_file
+from onepass.features.writer import RowWriter, write_feature_file
+from onepass.heads import train_head
+from onepass.heads.export.certificate import Certificate
+from onepass.heads.saved_head import load_head
+from support import FAST_NETS, make_spec, make_table
+from test_fuzz import certificate
+
+COUNT = int(os.environ.get("ONEPASS_FLIPS", "100"))
+
+
+def flipped(path: Path, *, seed: int = 0) -> Iterator[str]:
+    """Flips one bit of the file after the other, each at a place of its own, and leaves the file as it was."""
+    original, random = path.read_bytes(), np.random.default_rng(seed)
+    try:
+        for bit in random.integers(8 * len(original), size=COUNT).tolist():
+            data = bytearray(original)
+            data[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(data)
+            yield f"bit {bit % 8} of byte {bit // 8} in {path.name}"
+    finally:
+        path.write_bytes(original)
+
+
+def silent_changes(path: Path, answer: Callable[[], object], refused: type[UserError]) -> list[str]:
+    """Flips after which another answer came without an error or a warning."""
+    before, silent = answer(), []
+    for flip in flipped(path):
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                same = answer() == before
+            except refused as error:
+                assert str(error)
+                continue
+        if not same and not any(issubclass(one.category, OnepassWarning) for one in told):
+            silent.append(flip)
+    return silent
+
+
+@pytest.mark.parametrize("kind", ["logreg", "mlp", "knn", "rbf-svm"])
+def test_a_head_file(kind: str, feature_file: Path, tmp_path: Path, rng: np.random.Generator):
+    path = train_head(feature_file, head=kind, out=tmp_path / "x.head", **FAST_NETS.get(kind, {})).head.path
+    rows = rng.normal(size=(9, 6)).astype(np.float32)
+
+    def answer() -> object:
+        head = load_head(path)
+        probabilities = head.predict_proba(rows)
+        unknown = head.unknown_at(0.2)(rows, probabilities).tolist() if head.out_of_distribution else None
+        facts = (head.kind, head.class_names, head.spec.to_json(), head.parameters, head.evaluation, head.trained_on)
+        arrays = probabilities.tobytes(), head.golden.tobytes(), head.seen.tobytes()
+        return facts, arrays, unknown, head.abstention
+
+    assert silent_changes(path, answer, HeadFileError) == []
+
+
+def test_a_certificate(tmp_path: Path):
+    path = tmp_path / "x.certificate.json"
+    certificate().write(path)
+    assert silent_changes(path, lambda: Certificate.read(path), CertificateError) == []
+
+
+@pytest.fixture
+def full_file(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A feature file that uses all of the format: views, groups, float16, thumbnails, copies and a skipped image."""
+    path, table = tmp_path / "full.h5", make_table(24)
+    table = type(table)(**{**vars(table), "groups": tuple(f"patient {i // 3}" for i in range(24))})
+    golden = np.ones((1, 2, 6), np.float32)
+    write_feature_file(path, make_spec(views="flip"), table, {"data": "photos"}, golden, views=2, row_dtype="float16")
+    rows = rng.normal(size=(48, 6)).astype(np.float32)
+    with RowWriter(path) as writer:
+        writer.commit([(i, view) for i in range(23) for view in (0, 1)], rows[:46])
+        for position in range(23):
+            writer.put_thumbnail(position, rng.integers(0, 256, (24, 24), np.uint8))
+        writer.skip(23, "empty file")
+    with FeatureFile(path) as file, RowWriter(path) as writer:
+        writer.put_copies(file.copies)
+    return path
+
+
+def said_by(path: Path) -> object:
+    with FeatureFile(path) as file:
+        file.require_complete()
+        there = np.flatnonzero(file.committed)
+        rows, labels = file.read_views(there)
+        told = (file.spec.to_json(), file.provenance, file.paths, file.splits, file.table.groups, file.class_names)
+        beside = file.thumbnails.tobytes(), file.copies.tobytes(), file.group_ids().tobytes(), file.golden_rows.tobytes()
+        return told, beside, there.tobytes(), rows.tobytes(), labels.tobytes(), file.skipped
+
+
+def test_reading_a_feature_file(full_file: Path):
+    assert silent_changes(full_file, lambda: said_by(full_file), FeatureFileError) == []
+
+
+def test_verifying_a_feature_file(full_file: Path):
+    """What verify calls whole says what it said."""
+    before = said_by(full_file)
+    for flip in flipped(full_file, seed=1):
+        try:
+            found = check_file(full_file)
+        except FeatureFileError:
+            continue
+        if not found.damage and not found.pending:
+            assert said_by(full_file) == before, flip
