@@ -4,6 +4,7 @@
 """
 
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onepass.extract.backbones import openvino_cache
+from onepass.extract.backbones.openvino_cache import CompiledBackbone
 from onepass.features import FeatureFile, OnepassWarning
-from onepass.features.errors import CertificateError, FeatureFileError, HeadFileError, UserError
+from onepass.features.errors import BackboneError, CertificateError, FeatureFileError, HeadFileError, UserError
 from onepass.features.integrity import check_file
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import train_head
@@ -31,6 +34,7 @@ def flipped(path: Path, *, seed: int = 0) -> Iterator[str]:
         for bit in random.integers(8 * len(original), size=COUNT).tolist():
             data = bytearray(original)
             data[bit // 8] ^= 1 << bit % 8
+            path.parent.mkdir(exist_ok=True)
             path.write_bytes(data)
             yield f"bit {bit % 8} of byte {bit // 8} in {path.name}"
     finally:
@@ -75,6 +79,28 @@ def test_a_certificate(tmp_path: Path):
     assert silent_changes(path, lambda: Certificate.read(path), CertificateError) == []
 
 
+@pytest.mark.parametrize("part", ["model.xml", "model.bin", "backbone.json"])
+def test_a_converted_network(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator):
+    """What is found is what was kept; else it is told, and removed."""
+    monkeypatch.setenv("ONEPASS_CACHE", str(tmp_path / "cache"))
+
+    def write(graph: Path) -> CompiledBackbone:
+        graph.write_bytes(rng.bytes(3000))
+        graph.with_suffix(".bin").write_bytes(rng.bytes(20_000))
+        return CompiledBackbone(Path(), "tiny", "ab" * 32, 32, "avg", 8)
+
+    stored = openvino_cache.store("key", write)
+    kept = shutil.copytree(stored.folder, tmp_path / "kept")
+
+    def answer() -> object:
+        found = openvino_cache.find_by_facts("tiny", "ab" * 32, 32, "avg", pixels="uint8")
+        read = found and (found, found.graph.read_bytes(), found.graph.with_suffix(".bin").read_bytes())
+        shutil.copytree(kept, stored.folder, dirs_exist_ok=True)  # as if made again
+        return read
+
+    assert silent_changes(stored.folder / part, answer, BackboneError) == []
+
+
 @pytest.fixture
 def full_file(tmp_path: Path, rng: np.random.Generator) -> Path:
     """A feature file that uses all of the format: views, groups, float16, thumbnails, copies and a skipped image."""
@@ -99,7 +125,12 @@ def said_by(path: Path) -> object:
         there = np.flatnonzero(file.committed)
         rows, labels = file.read_views(there)
         told = (file.spec.to_json(), file.provenance, file.paths, file.splits, file.table.groups, file.class_names)
-        beside = file.thumbnails.tobytes(), file.copies.tobytes(), file.group_ids().tobytes(), file.golden_rows.tobytes()
+        beside = (
+            file.thumbnails.tobytes(),
+            file.copies.tobytes(),
+            file.group_ids().tobytes(),
+            file.golden_rows.tobytes(),
+        )
         return told, beside, there.tobytes(), rows.tobytes(), labels.tobytes(), file.skipped
 
 

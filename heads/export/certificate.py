@@ -194,4 +194,3 @@ def hashes_of(path: Path) -> dict[str, str]:
         files.append(weights)
     base = path if path.is_dir() else path.parent
     return {file.relative_to(base).as_posix(): file_digest(file) for file in files}
-
