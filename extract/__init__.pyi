@@ -1,4 +1,5 @@
 from .backbones.backbone import Backbone as Backbone
+from .backbones.bounded_model import load_bounded_model as load_bounded_model
 from .backbones.catalogue import CATALOGUE as CATALOGUE
 from .backbones.listing import Backbones as Backbones
 from .backbones.listing import Stages as Stages

@@ -76,6 +76,16 @@ def evaluation(found: Mapping[str, Any], classes: tuple[str, ...]) -> Evaluation
     if rest := values.get("leak_free"):
         values["leak_free"] = LeakFree(**{**rest, "interval": tuple(rest["interval"])})
     scored = Evaluation(**values)
+    require_sense(scored, classes)
+    return scored
+
+
+def require_sense(scored: Evaluation, classes: tuple[str, ...]) -> None:
+    """Refuses a score whose numbers do not go together.
+
+    Raises:
+        TypeError, ValueError: They do not, or are of another kind.
+    """
     require_kinds(scored)
     if not scored.measured_on or scored.n < 1:
         raise ValueError(f"it was scored on {scored.n} images of {scored.measured_on!r}")
@@ -89,7 +99,6 @@ def evaluation(found: Mapping[str, Any], classes: tuple[str, ...]) -> Evaluation
         _require_interval("accuracy without copies", rest.accuracy if rest.n else rest.interval[0], rest.interval)
         if rest.leaked < 0 or rest.n < 0 or rest.leaked + rest.n != scored.n:
             raise ValueError(f"{rest.leaked} copies and {rest.n} others are not the {scored.n} images scored")
-    return scored
 
 
 def abstention(found: Mapping[str, Any] | None, classes: tuple[str, ...]) -> Abstention | None:

@@ -11,18 +11,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from onepass.extract.backbones import openvino_cache
 from onepass.extract.backbones.openvino_cache import CompiledBackbone
 from onepass.features import FeatureFile, OnepassWarning
-from onepass.features.errors import BackboneError, CertificateError, FeatureFileError, HeadFileError, UserError
+from onepass.features.errors import (
+    BackboneError,
+    CertificateError,
+    FeatureFileError,
+    HeadFileError,
+    TrainingError,
+    UserError,
+)
 from onepass.features.integrity import check_file
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import train_head
+from onepass.heads.compare.run_cache import FitRequest, FitResult, RunCache
 from onepass.heads.export.certificate import Certificate
+from onepass.heads.finetune.model_file import load_model, save_model, tuned_model
 from onepass.heads.saved_head import load_head
+from onepass.heads.tensor_file import read_tensors, tensor_bytes
 from support import FAST_NETS, make_spec, make_table
-from test_fuzz import certificate
+from test_fuzz import certificate, facts_of_a_model
 
 COUNT = int(os.environ.get("ONEPASS_FLIPS", "100"))
 
@@ -99,6 +110,49 @@ def test_a_converted_network(part: str, tmp_path: Path, monkeypatch: pytest.Monk
         return read
 
     assert silent_changes(stored.folder / part, answer, BackboneError) == []
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_a_fine_tuned_or_exported_model(ending: str, tiny_file: Path, tmp_path: Path):
+    from onepass.extract.frameworks import import_keras
+
+    path = tmp_path / f"x.{ending}"
+    save_model(import_keras().models.load_model(tiny_file), path, facts_of_a_model())
+
+    def answer() -> object:
+        head = tuned_model(path)
+        weights = [array.tobytes() for array in load_model(path).get_weights()]
+        return head.class_names, head.spec, head.parameters, head.evaluation, head.trained_on, weights
+
+    assert silent_changes(path, answer, TrainingError) == []
+
+
+def test_a_result_kept_by_compare_heads(feature_file: Path):
+    with FeatureFile(feature_file) as file:
+        cache, part = RunCache(file), np.arange(20)
+        request = FitRequest("ridge", {"alpha": 1.0}, part, part + 20)
+        cache.put(request, FitResult(np.full((20, 2), 0.5, np.float32), 1.0, 2.0, 3, {"alpha": 1.0}))
+        (path,) = cache.folder.iterdir()
+
+        def answer() -> object:
+            found = RunCache(file).get(request)
+            return found and (found.probabilities.tobytes(), found.fit_seconds, found.parameters)
+
+        assert silent_changes(path, answer, UserError) == []
+
+
+def test_a_checkpoint(tmp_path: Path, rng: np.random.Generator):
+    path = tmp_path / "checkpoint.safetensors"
+    path.write_bytes(tensor_bytes({"fingerprint": "ab", "state": {"epoch": 3}}, {"now.0": rng.normal(size=500)}))
+
+    def answer() -> object:
+        try:
+            found = read_tensors(path)
+        except (SafetensorError, ValueError, TypeError) as error:  # which the trainer tells, and starts anew
+            raise TrainingError(str(error)) from None
+        return found.facts, {name: array.tobytes() for name, array in found.arrays.items()}
+
+    assert silent_changes(path, answer, TrainingError) == []
 
 
 @pytest.fixture

@@ -237,11 +237,10 @@ def _weights_source(source: Source) -> str:
 
 
 def _image_size(name: BackboneName, image_size: int | None) -> int:
-    if image_size is None:
-        return default_image_size(name)
-    if not 8 <= image_size <= 4096:
-        raise OptionError(f"{opt.image_size} is {image_size}; needed: 8 to 4096 pixels.")
-    return image_size
+    size = default_image_size(name) if image_size is None else image_size
+    if not 8 <= size <= 4096:
+        raise OptionError(f"{opt.image_size} is {size}; needed: 8 to 4096 pixels.", image_size=size)
+    return size
 
 
 def _resolved(weights: str | Path) -> str:
