@@ -52,7 +52,7 @@ def read_tensors(path: Path) -> TensorFile:
     if text is None or metadata.keys() - {_FACTS, _DIGEST}:
         raise ValueError(f"its metadata are {', '.join(sorted(metadata))}")
     if digest is not None and digest != _digest(text, arrays):
-        raise ValueError("its bytes do not match its checksum")
+        raise ValueError("its bytes do not match their checksum")
     facts = json.loads(text)
     if not isinstance(facts, dict):
         raise TypeError(f"its facts are a {type(facts).__name__}")

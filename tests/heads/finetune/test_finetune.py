@@ -14,11 +14,12 @@ import pytest
 from PIL import Image
 from sklearn.utils.class_weight import compute_sample_weight
 
+from onepass import predict
 from onepass.extract import LabelledPixels, Source, load_trainable, random_layers, run_extraction
 from onepass.extract.frameworks import plain_keras
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, FeatureFileError, OnepassWarning, OptionError, TrainingError
-from onepass.heads import fine_tune, predict, train_head
+from onepass.heads import fine_tune, train_head
 from onepass.heads.export.run import export
 from onepass.heads.finetune.boundary import BoundaryInputs, boundary_cost, remove_if_damaged, worth_keeping
 from onepass.heads.finetune.joined import Joined, require_agreement
