@@ -14,6 +14,9 @@ from onepass.features.limits import read_member, require_bounded, require_declar
 def load_bounded_model(path: Path) -> Any:
     """The `keras.Model` of a `.keras` or legacy `.h5` file, not compiled, in Keras's safe mode.
 
+    Args:
+        path: The file; a legacy one must have been found to hold no Lambda layer.
+
     Raises:
         ValueError: File or layers declare far more than the file can hold.
         Exception: Keras cannot load it.
@@ -22,7 +25,7 @@ def load_bounded_model(path: Path) -> Any:
     keras = import_keras()
     declared = 0
     with contextlib.suppress(Exception), keras.StatelessScope(initialize_variables=False):  # shapes without values
-        model = keras.models.model_from_json(json.dumps(_config(path)))
+        model = _from_config(keras, _config(path))
         declared = sum(4 * math.prod(weight.shape) for weight in model.weights)
     try:
         require_declared(declared, path.stat().st_size)
@@ -30,6 +33,14 @@ def load_bounded_model(path: Path) -> Any:
         keras.backend.clear_session()  # or else Keras makes these weights after all
         raise
     return keras.models.load_model(path, compile=False, safe_mode=True)
+
+
+def _from_config(keras: Any, config: Any) -> Any:
+    """A model of a configuration; the legacy format has no modules, and keeps layers by their names alone."""
+    if "module" in config:
+        return keras.saving.deserialize_keras_object(config, safe_mode=True)
+    kind = keras.Sequential if config["class_name"] == "Sequential" else keras.Model
+    return kind.from_config(config["config"])
 
 
 def _config(path: Path) -> Any:

