@@ -64,5 +64,5 @@ def _digest(text: str, arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256(json.dumps(text).encode())
     for name, array in sorted(arrays.items()):
         digest.update(f"{json.dumps(name)} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -101,7 +101,7 @@ class _Tensor:
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self._shape) * self._storage.itemsize
+        return int(math.prod(self._shape)) * self._storage.itemsize
 
     def array(self) -> np.ndarray:
         window = np.lib.stride_tricks.as_strided(self._storage[self._offset :], self._shape, self._strides)
