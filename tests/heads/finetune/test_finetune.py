@@ -353,7 +353,8 @@ def test_a_damaged_model_is_refused_wherever_it_is_read(ending: str, kept: dict[
         f"{path} is damaged: its bytes do not match their checksum. Take it from a copy, or delete it and fine-tune or "
         "export again."
     )
-    for read in (read_facts, tuned_model, load_model, lambda path: predict(path, [path])):
+    by_predict = [lambda path: predict(path, [path])] if ending == "keras" else []  # a legacy file never gets so far
+    for read in (read_facts, tuned_model, load_model, *by_predict):
         with pytest.raises(TrainingError, match=f"^{re.escape(message)}$"):
             read(path)
     assert is_model(path)
