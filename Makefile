@@ -27,9 +27,9 @@ slow: $(STAMP)
 torture: $(STAMP)
 	ONEPASS_TORTURE=100 $(BIN)/python -m pytest -n 2 tests/test_torture.py
 
-# Ten thousand damaged files of each format.
+# Ten thousand damaged files of each format, and three thousand with a single flipped bit.
 fuzz: $(STAMP)
-	ONEPASS_FUZZ=10000 $(BIN)/python -m pytest -n 2 tests/test_fuzz.py
+	ONEPASS_FUZZ=10000 ONEPASS_FLIPS=3000 $(BIN)/python -m pytest -n 2 tests/test_fuzz.py tests/test_flips.py
 
 # make bench DATA=photos/ WEIGHTS=resnet50.weights.h5
 bench: $(STAMP)

@@ -1,4 +1,5 @@
 from .backbones.backbone import Backbone as Backbone
+from .backbones.bounded_model import load_bounded_model as load_bounded_model
 from .backbones.catalogue import CATALOGUE as CATALOGUE
 from .backbones.golden import golden_images as golden_images
 from .backbones.known_parts import require_part as require_part

@@ -215,10 +215,28 @@ class FeatureFile:
 
     @cached_property
     def thumbnails(self) -> np.ndarray:
-        """(n, 24, 24) uint8, grey; all zeros where there is none that matches its checksum."""
+        """(n, 24, 24) uint8, grey; all zeros where there is none that matches its checksum.
+
+        Warns:
+            OnepassWarning: Some do not match.
+        """
         if not self.keeps_thumbnails:
             return np.zeros((len(self), SIDE, SIDE), np.uint8)
+        if count := int(self.damaged_thumbnails().sum()):
+            warnings.warn(
+                f"{self.path} is damaged: {count} of its thumbnails do not match their checksum, so copies of these "
+                f"images may be missed. `onepass repair {self.path}` reads them again.",
+                OnepassWarning,
+                stacklevel=2,
+            )
         return np.where(self.thumbnailed()[:, None, None], self.stored("thumbnails"), 0)
+
+    def damaged_thumbnails(self) -> np.ndarray:
+        """(n,) bool: which images have a thumbnail that does not match its checksum."""
+        if not self.keeps_thumbnails:
+            return np.zeros(len(self), bool)
+        # A thumbnail is written before the flag of its row: without that, half of one is an end, and no damage.
+        return np.asarray(~self.thumbnailed() & (self.stored("thumbnail_checksums") != 0) & self.flags[:, 0])
 
     def thumbnailed(self) -> np.ndarray:
         """(n,) bool: which images have a thumbnail that matches its checksum."""

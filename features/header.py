@@ -12,6 +12,7 @@ import numpy as np
 
 from onepass.features.errors import DamagedHeaderError, FeatureFileError, opt
 from onepass.features.layout import FORMAT, VERSION, Extent, digests, encoded, optional, per_image, table_extents
+from onepass.features.limits import scalar_attribute
 from onepass.features.spec import Spec
 from onepass.features.thumbnails import SIDE
 
@@ -62,7 +63,7 @@ def is_feature_file(path: Path) -> bool:
     """True if a file says of itself that it is a feature file of any version."""
     try:
         with h5py.File(path, "r") as file:
-            return bool(_text(file.attrs.get("format")) == FORMAT)
+            return bool(scalar_attribute(file, "format") == FORMAT)
     except (OSError, RuntimeError, ValueError):
         return False
 
@@ -92,7 +93,7 @@ def read_header(path: Path, descriptor: int) -> Header:
     try:
         with open(descriptor, "rb", closefd=False) as raw, h5py.File(raw, "r") as file:
             _check_format(path, file)
-            attributes = {name: str(_text(file.attrs[name])) for name in _ATTRIBUTES}
+            attributes = {name: _text(file, name) for name in _ATTRIBUTES}
             extents = {name: Extent.of(file, name) for name in encoded() if name in file or not optional(name)}
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise FeatureFileError(
@@ -104,17 +105,19 @@ def read_header(path: Path, descriptor: int) -> Header:
     return Header(spec, provenance, attributes, extents)
 
 
-def _text(value: Any) -> Any:
-    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
+def _text(file: h5py.File, name: str) -> str:
+    if not isinstance(found := scalar_attribute(file, name), str):
+        raise KeyError(f"no text {name}")
+    return found
 
 
 def _check_format(path: Path, file: h5py.File) -> None:
-    if (found := _text(file.attrs.get("format"))) != FORMAT:
+    if (found := scalar_attribute(file, "format")) != FORMAT:
         raise FeatureFileError(
             f"{path} is HDF5 but no feature file (its format attribute is {found!r}). Needed: a file that extract "
             "wrote."
         )
-    version = file.attrs.get("format_version")
+    version = scalar_attribute(file, "format_version")
     if version != VERSION:
         raise FeatureFileError(
             f"{path} has format version {version}; this onepass reads version {VERSION}. "
@@ -179,10 +182,17 @@ def _provenance(text: str, path: Path) -> dict[str, Any]:
         provenance = None
     if not isinstance(provenance, dict):
         raise damaged(path, "its provenance is not a JSON object")
-    for name, (kind, needed) in _PROVENANCE.items():
-        if not kind(provenance.get(name, None)):
-            raise damaged(path, f"{name} in its provenance is {str(provenance[name])[:60]!r}; needed: {needed}")
+    if wrong := wrong_provenance(provenance):
+        raise damaged(path, wrong)
     return provenance
+
+
+def wrong_provenance(provenance: dict[str, Any]) -> str:
+    """What in a provenance later steps could not go by; empty if nothing is."""
+    for name, (kind, needed) in _PROVENANCE.items():
+        if not kind(provenance.get(name)):
+            return f"{name} in its provenance is {str(provenance[name])[:60]!r}; needed: {needed}"
+    return ""
 
 
 def damaged(path: Path, what: str) -> FeatureFileError:

@@ -87,10 +87,8 @@ def check_file(path: Path) -> Integrity:
         bad_flags = file.stored("committed") > 1
         for part, found in (("row", bad_rows), ("committed flag", bad_flags)):
             damage += [Damage(part, table.paths[i], i, view) for i, view in np.argwhere(found).tolist()]
-        if file.keeps_thumbnails:
-            # A thumbnail is written before the flag of its row: without that, half of one is an end, and no damage.
-            bad = ~file.thumbnailed() & (file.stored("thumbnail_checksums") != 0) & file.flags[:, 0]
-            damage += [Damage("thumbnail", table.paths[i], i) for i in np.flatnonzero(bad).tolist()]
+        bad = np.flatnonzero(file.damaged_thumbnails())
+        damage += [Damage("thumbnail", table.paths[i], i) for i in bad.tolist()]
         records = file.skip_records()
         damage += [Damage("skip record", table.paths[i], i) for i in np.flatnonzero(records == -1).tolist()]
         return Integrity(

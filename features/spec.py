@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from textwrap import indent
 from typing import Any, Self
@@ -13,6 +15,16 @@ _CHOICES = {
     "resize": ("squash", "crop", "pad", "keras"),
     "pooling": ("avg", "max", "flatten"),
     "precision": ("float32", "bfloat16", "int8"),
+}
+
+_SENSE: dict[str, tuple[Callable[[Any], object], str]] = {
+    "backbone": (bool, "a name"),
+    "weights_hash": (re.compile("[0-9a-f]{64}").fullmatch, "a SHA-256 in hexadecimal"),
+    "image_size": (lambda size: 8 <= size <= 4096, "8 to 4096 pixels"),
+    "decode": (bool, "the name of a rule"),
+    "views": (bool, "a recipe"),
+    "width": (lambda width: 1 <= width < 2**31, "1 or more"),
+    "calibration": (re.compile("[0-9a-f]*").fullmatch, "hexadecimal digits, or none"),
 }
 
 
@@ -62,7 +74,7 @@ class Spec:
         """Reads a spec back.
 
         Raises:
-            FeatureFileError: The text is not JSON, or fields are missing, unknown or of another type.
+            FeatureFileError: The text is not JSON, or fields are missing, unknown, of another type or make no sense.
         """
         try:
             values = json.loads(text)
@@ -85,6 +97,11 @@ class Spec:
                 raise FeatureFileError(
                     f"the spec's {name} is {values[name]!r}; needed: {', '.join(choices)}. The file is damaged, or a "
                     "newer onepass wrote it."
+                )
+        for name, (makes_sense, needed) in _SENSE.items():
+            if not makes_sense(values[name]):
+                raise FeatureFileError(
+                    f"the spec's {name} is {str(values[name])[:80]!r}; needed: {needed}. The file is damaged."
                 )
         return cls(**values)
 

@@ -162,6 +162,7 @@ def _of_head(head: SavedHead) -> Info:
         "evaluation": asdict(scored),
         "trained_on": head.trained_on,
         "unknown": asdict(unknown) if unknown else None,
+        "checksum": head.guarded,
         "bytes": head.path.stat().st_size,
     }
     rows = [
@@ -170,6 +171,7 @@ def _of_head(head: SavedHead) -> Info:
         ["weights hash", head.spec.weights_hash],
         ["parameters", plain(head.parameters)],
         *([["unknown", str(unknown)]] if unknown else []),
+        *([] if head.guarded else [["checksum", "none, since onepass 0.1 wrote it; a head trained anew has one"]]),
         *_provenance(head.trained_on),
     ]
     return Info(f"{head.path}: {head.kind} head, {scored.measured_on} {scored}", facts, rows)

@@ -7,6 +7,7 @@ import h5py
 
 from onepass.features.errors import CertificateError, HeadFileError, TrainingError
 from onepass.features.header import is_feature_file
+from onepass.features.seal import is_sealed
 from onepass.heads.export.certificate import ENDING, FORMAT
 from onepass.heads.finetune.model_file import read_facts
 from onepass.heads.saved_head import is_head
@@ -132,11 +133,11 @@ def _by_ending(path: Path) -> FileKind:
 
 
 def _model_kind(path: Path) -> FileKind | None:
-    """TUNED or EXPORTED, for a Keras file that holds our facts."""
+    """TUNED or EXPORTED, for a Keras file that holds our facts; one that is damaged counts as TUNED until it is read."""
     try:
         facts = read_facts(path)
     except TrainingError:
-        return None
+        return FileKind.TUNED if is_sealed(path) else None
     return FileKind.EXPORTED if "kind" in facts else FileKind.TUNED  # only export names the head
 
 

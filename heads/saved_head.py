@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from onepass.features import FeatureFile, Spec
 from onepass.features.atomic import replacing
@@ -19,13 +18,14 @@ from onepass.features.drift import Drift, measure_drift, require_no_drift
 from onepass.features.errors import FeatureFileError, HeadFileError, OnepassWarning, OptionError, opt
 from onepass.features.spec import require_equal_specs
 from onepass.features.tables import Record
-from onepass.heads.evaluation import ClassScore, Evaluation, LeakFree
+from onepass.heads import head_facts
+from onepass.heads.evaluation import Evaluation
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.inference.kernel_machine import KernelMachine
 from onepass.heads.inference.neighbour_table import NeighbourTable
 from onepass.heads.inference.network import DenseNetwork, Network
 from onepass.heads.inference.out_of_distribution import Abstention, OutOfDistribution
-from onepass.heads.schema import require_kinds
+from onepass.heads.tensor_file import TensorFile, read_tensors, tensor_bytes
 
 if TYPE_CHECKING:
     from onepass.extract import Backbone
@@ -53,6 +53,7 @@ class SavedHead:
         path: The head file.
         out_of_distribution: What tells images of no class; None if training held none out.
         abstention: How that went on the images that `evaluation` is about.
+        guarded: Whether its file has a checksum, which then holds; files of onepass 0.1 have none.
     """
 
     kind: str
@@ -67,6 +68,7 @@ class SavedHead:
     path: Path
     out_of_distribution: OutOfDistribution | None = None
     abstention: Abstention | None = None
+    guarded: bool = True
 
     def unknown_at(self, alpha: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
         """What calls images unknown, at most a share alpha of the images of each class.
@@ -214,7 +216,7 @@ def head_bytes(head: SavedHead) -> bytes:
         "trained_on": head.trained_on,
         "abstention": asdict(head.abstention) if head.abstention else None,
     }
-    return save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"onepass": json.dumps(facts)})
+    return tensor_bytes(facts, arrays)
 
 
 def save_head(head: SavedHead) -> None:
@@ -265,70 +267,49 @@ def load_head(path: str | Path) -> SavedHead:
     """
     path = Path(path)
     try:
-        with safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get("onepass")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        found = read_tensors(path)
     except FileNotFoundError:
         raise HeadFileError(f"there is no head file {path}. Make one with: train-head FEATURES") from None
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise HeadFileError(f"{path} cannot be read as a head file: {error}. Train the head again.") from None
-    if text is None:
+    if found.facts is None:
         raise HeadFileError(f"{path} is a safetensors file but no head. Needed: a file that train-head wrote.")
     try:
-        return _parsed(path, json.loads(text), arrays)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, FeatureFileError) as error:
+        return _parsed(path, found, found.facts)
+    except FeatureFileError as error:
+        raise HeadFileError(f"{path} is damaged: {error.message} Train the head again.") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise HeadFileError(f"{path} is damaged ({type(error).__name__}: {error}). Train the head again.") from None
 
 
-def _parsed(path: Path, facts: Record, arrays: dict[str, np.ndarray]) -> SavedHead:
+def _parsed(path: Path, found: TensorFile, facts: Record) -> SavedHead:
     if facts["format"] != FORMAT or facts["version"] != VERSION:
         raise HeadFileError(
             f"{path} has head format {facts['format']} {facts['version']}; this onepass reads {FORMAT} {VERSION}. "
             "Upgrade onepass, or train the head again."
         )
-    spec = Spec.from_json(json.dumps(facts["spec"]))
-    class_names = tuple(str(name) for name in facts["class_names"])
+    arrays, spec = found.arrays, Spec.from_json(json.dumps(facts["spec"]))
+    class_names = head_facts.class_names(facts["class_names"])
     beside = {name: array for name, array in arrays.items() if name in _BESIDE or name.startswith("unknown.")}
     own = {name: array for name, array in arrays.items() if name not in beside}
     network = FORMS[facts["form"]].restore(own, dict(facts["settings"]))
-    if not network.is_finite():
-        raise ValueError("numbers that are not finite")
+    network.require_sound()
     if (network.width, network.classes) != (spec.width, len(class_names)):
         raise ValueError(f"{network.width} wide for {network.classes} classes; {spec.width}, {len(class_names)} needed")
-    scores = dict(facts["evaluation"])
-    scores["per_class"] = {name: ClassScore(**values) for name, values in scores["per_class"].items()}
-    scores["interval"] = tuple(scores["interval"])
-    if rest := scores.get("leak_free"):
-        scores["leak_free"] = LeakFree(**{**rest, "interval": tuple(rest["interval"])})
-    evaluation = Evaluation(**scores)
-    abstention = Abstention(**facts["abstention"]) if facts["abstention"] else None
-    for record in (evaluation, *([abstention] if abstention else [])):
-        require_kinds(record)
     return SavedHead(
-        kind=str(facts["kind"]),
+        kind=head_facts.kind(facts["kind"]),
         network=network,
         class_names=class_names,
         spec=spec,
-        parameters=dict(facts["parameters"]),
-        evaluation=evaluation,
-        trained_on=dict(facts["trained_on"]),
-        golden=_checked_golden(arrays["golden"], spec.width),
-        seen=_checked_seen(arrays["seen"]),
+        parameters=head_facts.parameters(facts["parameters"]),
+        evaluation=head_facts.evaluation(facts["evaluation"], class_names),
+        trained_on=head_facts.origin(facts["trained_on"]),
+        golden=head_facts.golden_rows(arrays["golden"], spec.width),
+        seen=head_facts.seen_contents(arrays["seen"]),
         path=path,
         out_of_distribution=OutOfDistribution.restore(beside, spec.width, len(class_names))
         if len(beside) > len(_BESIDE)
         else None,
-        abstention=abstention,
+        abstention=head_facts.abstention(facts["abstention"], class_names),
+        guarded=found.guarded,
     )
-
-
-def _checked_golden(golden: np.ndarray, width: int) -> np.ndarray:
-    if golden.dtype != np.float32 or golden.ndim != 3 or golden.shape[2] != width or not golden.size:
-        raise ValueError(f"golden rows of shape {golden.shape}, {golden.dtype}")
-    return golden
-
-
-def _checked_seen(seen: np.ndarray) -> np.ndarray:
-    if seen.dtype != np.uint8 or seen.ndim != 2 or seen.shape[1] != 8:
-        raise ValueError(f"hashes of training images of shape {seen.shape}, {seen.dtype}")
-    return seen

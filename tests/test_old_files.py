@@ -83,6 +83,8 @@ def test_an_old_head_predicts_what_it_predicted(kind: str, old: Path):
     # The sums were in float32 then: 6 features, so about 1e-6 of the largest score.
     np.testing.assert_allclose(head.predict_proba(expected["rows"]), expected[kind], atol=1e-5)
     assert f"{kind} head" in str(info(old / f"{kind}.head"))
+    assert not head.guarded
+    assert "none, since onepass 0.1 wrote it; a head trained anew has one" in str(info(old / f"{kind}.head"))
 
 
 @pytest.mark.parametrize("name", ["tuned.keras", "exported.keras"])

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from onepass.extract.backbones.bounded_model import load_bounded_model
 from onepass.extract.backbones.catalogue import BUNDLED, BackboneName, CatalogueEntry, find_entry
 from onepass.extract.backbones.efficientnet_lite import build_lite0, load_bundled_weights
 from onepass.extract.backbones.stages import did_you_mean, trunk_of
 from onepass.extract.backbones.weights import file_hash, load_weights_file, weights_hash
 from onepass.extract.frameworks import import_keras, plain_keras, quiet_stderr
 from onepass.features.errors import BackboneError, WeightsError, opt
+from onepass.features.seal import matches_seal
 
 POOLINGS = ("avg", "max", "flatten")
 
@@ -251,8 +253,10 @@ def load_keras_file(path: Path, *, classifier: bool = False) -> Any:
         raise BackboneError(f"there is no backbone file {path}.")
     if not zipfile.is_zipfile(path):
         raise BackboneError(f"{path} is no .keras file of Keras 3 (which is a zip). Save the model again in Keras 3.")
+    if not matches_seal(path):
+        raise BackboneError(f"{path} is damaged: its bytes do not match their checksum. Take it from a copy.")
     try:
-        model = import_keras().models.load_model(path, compile=False, safe_mode=True)
+        model = load_bounded_model(path)
     except Exception as error:
         raise BackboneError(
             f"{path} cannot be loaded as a Keras model: {str(error).strip().splitlines()[0]} "

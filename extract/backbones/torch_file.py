@@ -1,7 +1,9 @@
 """Reads tensors from a PyTorch file of the old pickle format, without torch and without running it."""
 
+import math
 import os
 import pickle
+import pickletools
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +12,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from onepass.features.errors import WeightsError
+from onepass.features.limits import RATIO
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
+_LARGEST_MEMO = 2**20
 _DTYPES: dict[str, np.dtype[Any]] = {
     "FloatStorage": np.dtype("<f4"),
     "DoubleStorage": np.dtype("<f8"),
@@ -49,16 +53,32 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
 
 def _read(file: BinaryIO) -> dict[str, np.ndarray]:
     storages: dict[str, np.ndarray] = {}
-    if _Tensors(file, storages).load() != _MAGIC or _Tensors(file, storages).load() != _PROTOCOL:
+    if _unpickled(file, storages) != _MAGIC or _unpickled(file, storages) != _PROTOCOL:
         raise WeightsError("not a PyTorch file of the old format (protocol 1001).")
-    if not _Tensors(file, storages).load().get("little_endian"):
+    if not _unpickled(file, storages).get("little_endian"):
         raise WeightsError("written on a big-endian machine, which is not read here.")
-    tensors = _Tensors(file, storages).load()
-    for key in _Tensors(file, storages).load():
-        _fill(file, storages[key])
+    tensors, keys = _unpickled(file, storages), _unpickled(file, storages)
     if not isinstance(tensors, dict):
         raise WeightsError(f"holds a {type(tensors).__name__}; needed: a dictionary of tensors.")
-    return {name: tensor.array() for name, tensor in tensors.items() if isinstance(tensor, _Tensor)}
+    found = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, _Tensor)}
+    size = os.fstat(file.fileno()).st_size
+    if sum(one.nbytes for one in storages.values()) > size:
+        raise WeightsError("holds storages that together are larger than the file.")
+    if sum(one.nbytes for one in found.values()) > RATIO * size:  # several may share a storage, or repeat its numbers
+        raise WeightsError(f"holds tensors that together are larger than {RATIO} times the file.")
+    for key in keys:
+        _fill(file, storages[key])
+    return {name: tensor.array() for name, tensor in found.items()}
+
+
+def _unpickled(file: BinaryIO, storages: dict[str, np.ndarray]) -> Any:
+    """The next pickle of the file, looked through before: a place in its memo takes memory as soon as it is named."""
+    start = file.tell()
+    for code, value, _ in pickletools.genops(file):
+        if "PUT" in code.name and isinstance(value, int) and value > _LARGEST_MEMO:
+            raise WeightsError(f"names place {value} of a memo; {_LARGEST_MEMO} are read at most.")
+    file.seek(start)
+    return _Tensors(file, storages).load()
 
 
 def _fill(file: BinaryIO, storage: np.ndarray) -> None:
@@ -78,6 +98,10 @@ class _Tensor:
             raise WeightsError("a tensor reaches outside its storage.")
         self._storage, self._offset, self._shape = storage, offset, shape
         self._strides = tuple(s * storage.itemsize for s in strides)
+
+    @property
+    def nbytes(self) -> int:
+        return int(math.prod(self._shape)) * self._storage.itemsize
 
     def array(self) -> np.ndarray:
         window = np.lib.stride_tricks.as_strided(self._storage[self._offset :], self._shape, self._strides)

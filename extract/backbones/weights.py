@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 
 from onepass.features.errors import WeightsError, opt
+from onepass.features.limits import require_bounded_hdf5
 
 # A classifier on top of a backbone has at most this many layers with weights (VGG: fc1, fc2, predictions).
 _LARGEST_TOP = 3
@@ -43,12 +44,13 @@ def load_weights_file(model: Any, path: Path, *, backbone: str) -> None:
     """
     try:
         with h5py.File(path, "r") as file:
+            require_bounded_hdf5(file, path.stat().st_size)
             pairs = _pair(model, file, path, backbone)
             for layer, stored in pairs:
                 layer.set_weights([np.asarray(array) for array in stored.arrays])
     except FileNotFoundError:
         raise WeightsError(f"there is no weights file {path}.") from None
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{path} cannot be read as weights: {error}. Needed: a .weights.h5 or legacy .h5 file of {backbone}."
         ) from None

@@ -3,23 +3,25 @@
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
 
 from onepass.features import FeatureFile
 from onepass.features.atomic import replacing
+from onepass.features.errors import OnepassWarning
 from onepass.heads.evaluation import evaluate_rows
 from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.saved_head import head_bytes
+from onepass.heads.tensor_file import read_tensors, tensor_bytes
 from onepass.heads.training import as_saved, fit_on, make_head
 
-_VERSION = 2
+_VERSION = 3
 _TIMED_ROWS = 256
 
 
@@ -71,7 +73,8 @@ class FitRequest:
 class RunCache:
     """Results of finished fits, in a folder beside the feature file.
 
-    A result that cannot be read is computed again; a folder that cannot be written costs no more than that.
+    A result that is damaged is computed again, which is said once; a folder that cannot be written costs no more
+    than that.
 
     Args:
         file: The feature file.
@@ -81,21 +84,40 @@ class RunCache:
         self.file = file
         self.folder = file.path.with_name(f"{file.path.stem}.cells")
         self.fingerprint = file.fingerprint()
+        self._told = False
 
     def get(self, request: FitRequest) -> FitResult | None:
+        """The result that is kept, None if there is none.
+
+        Warns:
+            OnepassWarning: It is damaged; said of the first one.
+        """
         try:
-            with safe_open(self._path(request), framework="numpy") as stored:
-                facts = json.loads(stored.metadata()["cell"])
-                result = FitResult(stored.get_tensor("probabilities"), **facts)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            return self._read(request)
+        except FileNotFoundError:
             return None
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            if not self._told:
+                warnings.warn(
+                    f"a kept result of an earlier comparison, {self._path(request)}, is damaged "
+                    f"({type(error).__name__}: {error}). It is computed again, and so is every other such one.",
+                    OnepassWarning,
+                    stacklevel=2,
+                )
+            self._told = True
+            return None
+
+    def _read(self, request: FitRequest) -> FitResult:
+        found = read_tensors(self._path(request))
+        result = FitResult(found.arrays["probabilities"], **(found.facts or {}))
         expected = (len(request.scored), len(self.file.class_names))
-        sound = result.probabilities.shape == expected and np.isfinite(result.probabilities).all()
-        return result if sound else None
+        if not found.guarded or result.probabilities.shape != expected or not np.isfinite(result.probabilities).all():
+            raise ValueError(f"probabilities of the shape {result.probabilities.shape}; needed: {expected}, finite")
+        return result
 
     def put(self, request: FitRequest, result: FitResult) -> None:
         facts = {name: value for name, value in vars(result).items() if name != "probabilities"}
-        data = save({"probabilities": result.probabilities}, {"cell": json.dumps(facts), "head": request.head})
+        data = tensor_bytes(facts, {"probabilities": result.probabilities})
         path = self._path(request)
         try:
             self.folder.mkdir(exist_ok=True)

@@ -1,6 +1,5 @@
 """What was proven of an exported model, as a JSON file beside it."""
 
-import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field
@@ -10,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from onepass.features.errors import CertificateError
+from onepass.features.seal import file_digest, sealed, unsealed
 from onepass.features.tables import Record
 from onepass.heads.schema import require_kinds
 
@@ -22,7 +22,10 @@ ENDING = ".certificate.json"
 
 TAKES = ("pixels", "images", "bytes")
 RESIZES = ("squash", "crop", "pad", "keras")
-_LARGEST_SIDE = 2048
+_LARGEST_SIDE = 4096
+_DIGITS = 1e-6
+"""To which probabilities are rounded."""
+
 _HASH = re.compile("[0-9a-f]{64}")
 _LARGEST = 64 * 2**20
 """Bytes of a certificate; one of 200 images and 1,000 classes has 2 MB."""
@@ -124,7 +127,7 @@ class Certificate:
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 
     def write(self, path: Path) -> None:
-        path.write_text(json.dumps(self.record(), indent=1), encoding="utf-8")
+        path.write_text(json.dumps(sealed(self.record()), indent=1), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -152,6 +155,7 @@ class Certificate:
 
     @classmethod
     def _parsed(cls, facts: Any) -> Self:
+        facts, _ = unsealed(facts)
         if (facts.pop("format"), facts.pop("version")) != (FORMAT, VERSION):
             raise ValueError("another format or version")
         latency = [Latency(**one) for one in facts.pop("latency")]
@@ -175,8 +179,17 @@ class Certificate:
         bytes.fromhex(found.seen)
         if len(found.seen) % 16:
             raise ValueError("half a hash of a training image")
-        if len(found.interval) != 2 or not np.isfinite(expected).all():
-            raise ValueError("numbers that are not finite")
+        if not np.isfinite(expected).all() or expected.min() < 0 or (abs(expected.sum(axis=1) - 1) > k * _DIGITS).any():
+            raise ValueError("probabilities that do not sum to 1")
+        if len(set(found.class_names)) < k or not all(found.class_names):
+            raise ValueError(f"the class names {str(found.class_names)[:60]}")
+        shares = [0.0, *found.interval, 1.0]
+        if len(shares) != 4 or sorted(shares) != shares or not 0 <= found.accuracy <= 1 or not 0 <= found.before <= 1:
+            raise ValueError(f"accuracy {found.accuracy} within {found.interval}, {found.before} before")
+        if not 0 <= found.flips <= n or not 0 <= found.max_flips <= n or found.largest < 0:
+            raise ValueError(f"{found.flips} labels of {n} differ, {found.max_flips} may, by {found.largest}")
+        if any(one.batch < 1 or one.runs < 1 or one.milliseconds < 0 for one in latency):
+            raise ValueError(f"the times {latency[:2]}")
         return found
 
 
@@ -194,12 +207,7 @@ def hashes_of(path: Path) -> dict[str, str]:
     if path.suffix == ".xml" and weights.is_file():
         files.append(weights)
     base = path if path.is_dir() else path.parent
-    return {file.relative_to(base).as_posix(): _sha256(file) for file in files}
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {file.relative_to(base).as_posix(): file_digest(file) for file in files}
 
 
 def beside(path: Path, ending: str) -> Path:

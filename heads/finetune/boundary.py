@@ -1,13 +1,15 @@
 """Whether the frozen trunk's output is kept on disk, and how a training reads it back."""
 
 import shutil
+import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from onepass.features import FeatureFile
-from onepass.features.errors import OptionError, opt
+from onepass.features.errors import FeatureFileError, OnepassWarning, OptionError, opt
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,22 @@ def worth_keeping(cost: BoundaryCost, limit: str) -> bool:
     return True
 
 
+def remove_if_damaged(path: Path) -> None:
+    """Removes a boundary cache whose header or tables are damaged, so that it is made again, as damaged rows are.
+
+    Warns:
+        OnepassWarning: It was removed.
+    """
+    if not path.is_file():
+        return
+    try:
+        with FeatureFile(path) as file:
+            assert len(file.table) == len(file)
+    except FeatureFileError:
+        warnings.warn(f"the boundary cache {path} is damaged, so it is made again.", OnepassWarning, stacklevel=2)
+        path.unlink(missing_ok=True)
+
+
 class BoundaryInputs:
     """Activations of the boundary, read from the file that keeps them.
 
@@ -92,7 +110,7 @@ class BoundaryInputs:
     """
 
     def __init__(self, file: FeatureFile, contents: np.ndarray, shape: tuple[int, ...]) -> None:
-        self._file, self._shape = file, shape
+        self._file, self._shape, self._checksums = file, shape, file.stored("checksums")
         places = {content.tobytes(): i for i, content in enumerate(file.table.content_hashes)}
         found = np.array([places.get(content.tobytes(), -1) for content in contents])
         self._places = np.where((found >= 0) & file.committed[found], found, -1)
@@ -102,9 +120,19 @@ class BoundaryInputs:
         return np.asarray(images[self._places[images] < 0])
 
     def __call__(self, images: np.ndarray, views: np.ndarray) -> np.ndarray:
-        """(b,) positions of images and (b,) views -> (b, h, w, c) float32."""
+        """(b,) positions of images and (b,) views -> (b, h, w, c) float32.
+
+        Raises:
+            FeatureFileError: The bytes of one are not those that were written.
+        """
         places = self._places[images]
         rows = np.empty((len(images), *self._shape), np.float32)
         for row, place, view in zip(rows, places.tolist(), views.tolist(), strict=True):
-            row[...] = self._file.rows[place, view].reshape(self._shape)
+            stored = self._file.rows[place, view]
+            if zlib.crc32(stored) != self._checksums[place, view]:
+                raise FeatureFileError(
+                    f"{self._file.path} is damaged: the row of {self._file.table.paths[place]} does not match its "
+                    "checksum. Run the same command again; it makes the row anew."
+                )
+            row[...] = stored.reshape(self._shape)
         return rows

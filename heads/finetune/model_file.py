@@ -7,26 +7,24 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import NoneType
 
 import h5py
 import numpy as np
 
-from onepass.extract import Backbone, KerasModel, depth_of, import_keras, quiet_stderr
-from onepass.features import Spec
+from onepass.extract import Backbone, KerasModel, depth_of, load_bounded_model, quiet_stderr
+from onepass.features import Spec, limits, seal
 from onepass.features.atomic import replacing
 from onepass.features.errors import FeatureFileError, OptionError, TrainingError, opt
 from onepass.features.places import require_place as require_writable
 from onepass.features.tables import Record
+from onepass.heads import head_facts
 from onepass.heads.evaluation import Evaluation, LeakFree
 from onepass.heads.inference.network import DenseNetwork
 from onepass.heads.saved_head import SavedHead
-from onepass.heads.schema import require_kinds
 
 FACTS = "onepass.json"
 """Name of the entry that Keras ignores."""
 
-_LARGEST_FACTS = 64 * 2**20
 _MOST_CLASSES = 10_000
 
 FORMATS = ("keras", "h5")
@@ -63,9 +61,13 @@ def save_model(model: KerasModel, path: Path, facts: Record) -> None:
             if path.suffix == ".keras":
                 with zipfile.ZipFile(beside, "a") as archive:
                     archive.writestr(FACTS, json.dumps(facts))
+                    archive.comment = seal.PLACE
             else:
                 with h5py.File(beside, "a") as file:
                     file.attrs[FACTS] = json.dumps(facts)
+                with open(beside, "ab") as end:
+                    end.write(seal.PLACE)
+            seal.seal_file(beside)
     except OSError as error:
         raise TrainingError(f"cannot write {path}: {error}. Choose another place with {opt.out}.", path=path) from None
 
@@ -74,18 +76,31 @@ def read_facts(path: Path) -> Record:
     """What `save_model` wrote beside the weights.
 
     Raises:
-        TrainingError: The file holds none.
+        TrainingError: The file holds none, or is damaged.
     """
+    require_whole(path)
     try:
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
-                return dict(json.loads(file.attrs[FACTS]))
-        with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(FACTS).file_size > _LARGEST_FACTS:
-                raise ValueError("too long")
-            return dict(json.loads(archive.read(FACTS)))
+                return dict(json.loads(limits.scalar_attribute(file, FACTS)))
+        return dict(json.loads(limits.read_member(path, FACTS)))
     except (OSError, EOFError, LookupError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error):
         raise TrainingError(f"{path} is no model that fine-tune or export wrote.") from None
+
+
+def require_whole(path: Path) -> None:
+    """Refuses a file of ours that is not as it was written; those of onepass 0.1, and others', have no checksum.
+
+    Raises:
+        TrainingError: Its bytes do not match the checksum at its end.
+    """
+    with contextlib.suppress(OSError):  # whoever opens it tells what is wrong
+        if not seal.matches_seal(path):
+            raise TrainingError(
+                f"{path} is damaged: its bytes do not match their checksum. Take it from a copy, or delete it and "
+                "fine-tune or export again.",
+                path=path,
+            )
 
 
 def _made_by_fine_tune(path: Path) -> bool:
@@ -100,15 +115,16 @@ def load_model(path: Path) -> KerasModel:
     """The model alone, without running code from the file.
 
     Raises:
-        TrainingError: Keras cannot load it so, or it is a legacy file with a Lambda layer.
+        TrainingError: It is damaged, Keras cannot load it so, or it is a legacy file with a Lambda layer.
     """
+    require_whole(path)
     if path.suffix == ".h5":
         _require_no_lambda(path)
     elif path.suffix != ".keras":
         raise TrainingError(f"{path} is no model of Keras by its name; needed: one that ends in .keras or .h5.")
     try:
         with quiet_stderr():
-            return import_keras().models.load_model(path, compile=False, safe_mode=True)
+            return load_bounded_model(path)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise TrainingError(f"{path} cannot be loaded: {reason}") from None
@@ -122,7 +138,7 @@ def _require_no_lambda(path: Path) -> None:
     """
     try:
         with h5py.File(path, "r") as file:
-            config = json.loads(file.attrs["model_config"])
+            config = json.loads(limits.scalar_attribute(file, "model_config"))
     except (OSError, KeyError, ValueError, TypeError, RecursionError, RuntimeError):
         raise TrainingError(f"{path} holds no model in the legacy format of Keras.") from None
     left = [config]
@@ -163,30 +179,28 @@ def tuned_model(path: Path) -> SavedHead:
     """
     facts = read_facts(path)
     with _known(path):
-        classes, report = tuple(map(str, facts["class_names"])), facts["report"]
+        classes, report = head_facts.class_names(facts["class_names"]), facts["report"]
         k = len(classes)
-        if not 2 <= k <= _MOST_CLASSES:
+        if k > _MOST_CLASSES:
             raise ValueError(f"{k} classes")
         kept = "after" if report["kept"] == "fine-tuned" else "before"
         right, interval = report[kept]
         leak_free = _leak_free(report.get("without_copies"), kept)
         evaluation = Evaluation(report["measured_on"], report["n"], right, tuple(interval), {}, [], leak_free=leak_free)
-        require_kinds(evaluation)
-        plan = dict(facts["plan"])
-        if type(plan.get("seed", 0)) not in (int, NoneType):
-            raise ValueError(f"seed {plan['seed']!r}")
+        head_facts.require_sense(evaluation, classes)
         seen = np.frombuffer(bytes.fromhex(facts.get("seen", "")), np.uint8).reshape(-1, 8)
         return SavedHead(
-            kind=str(facts.get("kind", "fine-tuned")),
+            kind=head_facts.kind(facts.get("kind", "fine-tuned")),
             network=DenseNetwork.identity(k),
             class_names=classes,
             spec=Spec.from_json(json.dumps(facts["spec"])),
-            parameters=plan,
+            parameters=head_facts.parameters(facts["plan"]),
             evaluation=evaluation,
-            trained_on=dict(facts["trained_on"]),
+            trained_on=head_facts.origin(facts["trained_on"]),
             golden=np.zeros((0, 0, k), np.float32),
             seen=seen,
             path=path,
+            guarded=seal.is_sealed(path),
         )
 
 

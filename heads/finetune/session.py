@@ -15,7 +15,13 @@ from onepass.features import FeatureFile
 from onepass.features.errors import FeatureFileError, TrainingError, opt
 from onepass.features.progress import log, phase
 from onepass.features.tables import Record
-from onepass.heads.finetune.boundary import BoundaryCost, BoundaryInputs, boundary_cost, worth_keeping
+from onepass.heads.finetune.boundary import (
+    BoundaryCost,
+    BoundaryInputs,
+    boundary_cost,
+    remove_if_damaged,
+    worth_keeping,
+)
 from onepass.heads.finetune.joined import Agreement, Joined, random_head, require_agreement
 from onepass.heads.finetune.model_file import load_model, save_model
 from onepass.heads.finetune.plan import TuningPlan
@@ -274,6 +280,7 @@ class _Feeds:
         path = run.work / _boundary_name(cost.boundary)
         run.say(f"boundary cache: {cost}, in {path}")
         assert run.sources.boundary
+        remove_if_damaged(path)
         with phase(f"computing the output of {cost.boundary}"):
             run.sources.boundary(run.backbone, cost.boundary, path)
         if path not in self._files:

@@ -3,8 +3,8 @@
 To be imported within `plain_keras()`.
 """
 
-import json
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -13,12 +13,11 @@ from typing import Any, Protocol
 
 import keras
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
 
 from onepass.extract import KerasModel, KerasVariable, Optimizer, Tensor
 from onepass.features.atomic import replacing
-from onepass.features.errors import TrainingError
+from onepass.features.errors import OnepassWarning, TrainingError
 from onepass.features.tables import Record
 from onepass.heads.finetune import devices
 from onepass.heads.finetune.joined import Joined
@@ -26,6 +25,7 @@ from onepass.heads.finetune.plan import TuningPlan, TuningStage
 from onepass.heads.finetune.result import Epoch
 from onepass.heads.fitting.temperature import calibrated_loss
 from onepass.heads.stats.decision import best_epoch, is_better
+from onepass.heads.tensor_file import read_tensors, tensor_bytes
 
 _CHECKS_BELOW_START = 3
 
@@ -279,11 +279,11 @@ class Trainer:
             "hits": self.hits,
             "optimizer": [keras.ops.convert_to_numpy(variable) for variable in optimizer.variables],
         }
-        arrays = {f"{kind}.{i}": np.ascontiguousarray(a) for kind, some in named.items() for i, a in enumerate(some)}
+        arrays = {f"{kind}.{i}": array for kind, some in named.items() for i, array in enumerate(some)}
         facts = {"fingerprint": self._fingerprint, "state": {**asdict(self.state)}}
         try:
             with replacing(self._checkpoint) as beside:
-                beside.write_bytes(save(arrays, {"onepass": json.dumps(facts)}))
+                beside.write_bytes(tensor_bytes(facts, arrays))
         except (OSError, SafetensorError) as error:
             raise TrainingError(
                 f"cannot keep what was trained in {self._checkpoint}: {error}. Make room, and run the same command "
@@ -291,18 +291,29 @@ class Trainer:
             ) from None
 
     def _resume(self) -> list[np.ndarray]:
-        """Takes over what a killed run left; returns the state of its optimizer."""
+        """Takes over what a killed run left; returns the state of its optimizer.
+
+        Warns:
+            OnepassWarning: It is damaged, so training starts anew.
+        """
         try:
-            with safe_open(self._checkpoint, framework="numpy") as file:
-                facts = json.loads((file.metadata() or {})["onepass"])
-                if facts["fingerprint"] != self._fingerprint:
-                    return []
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            found = facts["state"]
-            state = State(**{**found, "history": [Epoch(**epoch) for epoch in found["history"]]})
+            found = read_tensors(self._checkpoint)
+            facts, arrays = found.facts or {}, found.arrays
+            if facts["fingerprint"] != self._fingerprint or not found.guarded:
+                return []
+            told = facts["state"]
+            state = State(**{**told, "history": [Epoch(**epoch) for epoch in told["history"]]})
             now, best, hits, optimizer = (_numbered(arrays, kind) for kind in ("now", "best", "hits", "optimizer"))
             self._set(now)
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        except FileNotFoundError:
+            return []
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            warnings.warn(
+                f"what an earlier run kept in {self._checkpoint} is damaged ({type(error).__name__}: {error}). It is "
+                "not used, and training starts anew.",
+                OnepassWarning,
+                stacklevel=2,
+            )
             return []
         self.state, self._best, self.hits = state, best, hits
         return optimizer

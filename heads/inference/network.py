@@ -71,6 +71,17 @@ class Network(ABC):
         """True if no number in it is infinite or undefined."""
         return all(np.isfinite(array).all() for array in self.arrays().values())
 
+    def require_sound(self) -> None:
+        """Refuses numbers that no fit gives.
+
+        Raises:
+            ValueError: One is infinite or undefined, or rows would be divided by what is not above 0.
+        """
+        if not self.is_finite():
+            raise ValueError("numbers that are not finite")
+        if not (self.scale > 0).all():
+            raise ValueError("a scale that is not above 0")
+
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """(n, d) rows -> (n, k) float64 whose softmax is the probabilities."""
         starts = range(0, max(len(rows), 1), _ROWS_AT_ONCE)

@@ -28,6 +28,8 @@ USUAL_ALPHA = 0.05
 """The alpha that abstention is measured at when a head is trained."""
 
 _ROUNDS = 3
+_ROUNDED = 0.01
+"""How far from 1 the squared length of an axis may lie for being kept in half precision."""
 
 Nonconforming = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(n,) distances and (n, k) probabilities -> (n, k) bool, above the threshold of a class; unknown if above all."""
@@ -227,6 +229,11 @@ class OutOfDistribution:
             raise ValueError(f"labels of held-out images, {labels.dtype}")
         if not all(np.isfinite(arrays[f"unknown.{name}"]).all() for name in ("centre", "axes", "distances", "doubts")):
             raise ValueError("numbers that are not finite")
+        doubts = arrays["unknown.doubts"]
+        if not ((arrays["unknown.distances"] >= 0).all() and (doubts > -1e-6).all() and (doubts < 1 + 1e-6).all()):
+            raise ValueError("distances below 0, or doubts that are no shares")
+        if not (np.abs(np.square(axes, dtype=np.float64).sum(axis=0) - 1) < _ROUNDED).all():
+            raise ValueError("axes that are not of length 1")
         subspace = Subspace(arrays["unknown.centre"], axes)
         return cls(subspace, arrays["unknown.distances"], arrays["unknown.doubts"], labels)
 

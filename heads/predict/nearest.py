@@ -1,5 +1,6 @@
 """The training images most like an image: the plainest explanation of a prediction."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 
 from onepass.extract import backbone_of_file, check_running
 from onepass.features import SPLITS, FeatureFile
-from onepass.features.errors import HeadFileError, OptionError, UnreadableImageError, opt
+from onepass.features.errors import HeadFileError, OnepassWarning, OptionError, UnreadableImageError, opt
 from onepass.features.names import shown
 from onepass.features.tables import Record, command_line, fitted_table, html_table
 from onepass.heads.inference.neighbour_table import nearest_first, unit_length
@@ -166,9 +167,19 @@ def nearest_images(head: SavedHead, row: np.ndarray, file: FeatureFile, *, k: in
         SpecMismatchError: The file's rows are of another spec.
         HeadFileError: The file holds none of the training images.
         FeatureFileError: A row's bytes have changed.
+
+    Warns:
+        OnepassWarning: Images have no row yet, or have lost it, and are not among those compared.
     """
     _require_count(k)
     head.require_rows_of(file)
+    if lacking := len(file.pending()):
+        warnings.warn(
+            f"{file.path} is not complete: {lacking} of {len(file)} images have no row and are not compared. Run the "
+            "same extract command again to finish it.",
+            OnepassWarning,
+            stacklevel=2,
+        )
     trained = np.flatnonzero(head.trained_in(file))
     if not len(trained):
         raise HeadFileError(

@@ -7,6 +7,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from onepass import info
 from onepass.features import FeatureFile
 from onepass.features.errors import FeatureFileError, HeadFileError, OptionError, SpecMismatchError, TrainingError
 from onepass.features.writer import RowWriter, write_feature_file
@@ -177,10 +178,76 @@ def rewritten(head_file: Path, change) -> Path:
     lambda f, a: a.pop("bias_0"),
     lambda f, a: a.update(seen=np.zeros((3, 7), np.uint8)),
     lambda f, a: a.update(bias_0=a["bias_0"] * np.nan),
+    lambda f, a: a.update(scale=-a["scale"]),
+    lambda f, a: a.update(golden=a["golden"] * np.inf),
+    lambda f, a: f.update(class_names=["same", "same"]),
+    lambda f, a: f.update(class_names=["", "b"]),
+    lambda f, a: f.update(class_names="ab"),
+    lambda f, a: f.update(kind="../x"),
+    lambda f, a: f.update(parameters=[]),
+    lambda f, a: f["parameters"].update(C=float("inf")),
+    lambda f, a: f["parameters"].update(dropout=1.5),
+    lambda f, a: f["parameters"].update(seed="x"),
+    lambda f, a: f["spec"].update(image_size=-224),
+    lambda f, a: f["spec"].update(image_size=2**20),
+    lambda f, a: f["spec"].update(weights_hash="xy"),
+    lambda f, a: f["spec"].update(backbone=""),
+    lambda f, a: f["spec"].update(precision="int7"),
+    lambda f, a: f["evaluation"].update(accuracy=1.5),
+    lambda f, a: f["evaluation"].update(accuracy=0.123456),
+    lambda f, a: f["evaluation"].update(interval=[0.9, 0.1]),
+    lambda f, a: f["evaluation"].update(interval=[-1.0, 2.0]),
+    lambda f, a: f["evaluation"].update(n=0),
+    lambda f, a: f["evaluation"].update(n=f["evaluation"]["n"] + 1),
+    lambda f, a: f["evaluation"].update(log_loss=-2.0),
+    lambda f, a: f["evaluation"].update(calibration_error=1.2),
+    lambda f, a: f["evaluation"].update(measured_on=""),
+    lambda f, a: f["evaluation"].update(confusion=[[1]]),
+    lambda f, a: f["evaluation"]["confusion"][0].__setitem__(0, -1),
+    lambda f, a: f["evaluation"]["per_class"]["class0"].update(recall=3.0),
+    lambda f, a: f["evaluation"]["per_class"].update(other=f["evaluation"]["per_class"].pop("class0")),
+    lambda f, a: f["evaluation"].update(leak_free={"leaked": 3, "n": 99, "accuracy": 0.5, "interval": [0.4, 0.6]}),
+    lambda f, a: f["abstention"].update(alpha=0.0),
+    lambda f, a: f["abstention"].update(coverage=7.0),
+    lambda f, a: f["abstention"].update(per_class={"nobody": 0.1}),
+    lambda f, a: f["trained_on"].update(rows=-3),
+    lambda f, a: f["trained_on"].update(features_hash="short"),
+    lambda f, a: f["trained_on"].update(folders="photos"),
+    lambda f, a: a.update({"unknown.distances": -1 - a["unknown.distances"]}),
+    lambda f, a: a.update({"unknown.doubts": 2 + a["unknown.doubts"]}),
+    lambda f, a: a.update({"unknown.axes": a["unknown.axes"] * np.float16(3)}),
 ])  # fmt: skip
 def test_heads_that_do_not_fit_together_are_refused(head_file: Path, change):
-    with pytest.raises(HeadFileError, match=r"x.head is damaged \(.*\). Train the head again.$"):
+    with pytest.raises(HeadFileError, match=r"x.head is damaged( \(.*\).|: .*\.) Train the head again.$"):
         load_head(rewritten(head_file, change))
+
+
+def test_a_head_says_what_makes_no_sense(head_file: Path):
+    share = r"accuracy is 1.5 within 0.\d+ to 0.\d+"
+    with pytest.raises(HeadFileError, match=rf"x.head is damaged \(ValueError: {share}\). Train the head again.$"):
+        load_head(rewritten(head_file, lambda f, a: f["evaluation"].update(accuracy=1.5)))
+    size = "the spec's image_size is '4'; needed: 8 to 4096 pixels. The file is damaged."
+    with pytest.raises(HeadFileError, match=f"x.head is damaged: {size} Train the head again.$"):
+        load_head(rewritten(head_file, lambda f, a: f["spec"].update(image_size=4)))
+
+
+def test_a_flipped_bit_in_a_head_is_told(head_file: Path):
+    data = bytearray(head_file.read_bytes())
+    data[-40] ^= 1
+    head_file.write_bytes(data)
+    with pytest.raises(
+        HeadFileError,
+        match="x.head cannot be read as a head file: its bytes do not match their checksum. Train the head again.$",
+    ):
+        load_head(head_file)
+
+
+def test_a_head_without_a_checksum_says_so_when_it_is_looked_at(head_file: Path):
+    assert "onepass 0.1" not in str(info(head_file))
+    assert info(head_file).record()["checksum"] is True
+    rewritten(head_file, lambda f, a: None)
+    assert "none, since onepass 0.1 wrote it; a head trained anew has one" in str(info(head_file))
+    assert info(head_file).record()["checksum"] is False
 
 
 def test_a_newer_head_and_another_safetensors_file_are_refused(head_file: Path, tmp_path: Path):

@@ -1,14 +1,19 @@
+import json
 import os
+import re
 import socket
 import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from platformdirs import user_cache_path
 
+from onepass.extract import load_backbone
 from onepass.extract.backbones import openvino_cache as compiled
 from onepass.extract.backbones.openvino_cache import CompiledBackbone
+from onepass.features.errors import OnepassWarning
 from support import PATIENCE
 
 
@@ -81,3 +86,67 @@ def test_a_crash_half_way_leaves_nothing(cache: Path):
     with pytest.raises(ZeroDivisionError):
         compiled.store("key", crash)
     assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["model.xml", "model.bin", "backbone.json"])
+def test_a_damaged_entry_is_told_once_removed_and_made_again(cache: Path, name: str):
+    stored = compiled.store("key", write)
+    damage(stored.folder / name)
+    message = (
+        f"the converted backbone in {re.escape(str(stored.folder))} is damaged: {name} does not match its checksum. It "
+        "is not used, and is made again where its weights are at hand.$"
+    )
+    with pytest.warns(OnepassWarning, match=message):
+        assert compiled.find_by_key("key") is None
+    assert compiled.find_by_key("key") is None
+    assert compiled.store("key", write) == compiled.find_by_key("key") == stored
+
+
+def test_another_entry_stands_in_for_a_damaged_one(cache: Path):
+    first, second = compiled.store("a", write), compiled.store("b", write)
+    damage(first.graph)
+    with pytest.warns(OnepassWarning, match="is damaged: model.xml does not match its checksum"):
+        assert compiled.find_by_facts("tiny", "ab" * 32, 32, "avg", pixels="uint8") == second
+
+
+def test_only_the_entry_that_is_chosen_is_read_whole(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    for key, size in (("a", 32), ("b", 64), ("c", 96)):
+        compiled.store(
+            key, lambda graph, size=size: CompiledBackbone(Path(), "tiny", "ab" * 32, size, "avg", write(graph).width)
+        )
+    read: list[Path] = []
+    digest = compiled.file_digest
+    monkeypatch.setattr(compiled, "file_digest", lambda path: (read.append(path), digest(path))[1])
+    assert compiled.find_by_facts("tiny", "ab" * 32, 64, "avg", pixels="uint8")
+    assert {path.parent.name for path in read} == {"b"}
+
+
+def test_an_entry_without_hashes_is_left_out(cache: Path):
+    facts = cache / "key" / "backbone.json"
+    compiled.store("key", write)
+    old = {name: value for name, value in json.loads(facts.read_text()).items() if name not in ("sha256", "hashes")}
+    facts.write_text(json.dumps(old | {"sizes": {"model.xml": 6, "model.bin": 7}}))
+    assert compiled.find_by_key("key") is None
+    assert compiled.find_by_facts("tiny", "ab" * 32, 32, "avg", pixels="uint8") is None
+    assert compiled.store("key", write)
+
+
+def test_a_backbone_whose_converted_weights_are_damaged_gives_the_same_rows(
+    cache: Path, tiny_file: Path, rng: np.random.Generator
+):
+    images = [rng.integers(0, 256, (40, 40, 3), np.uint8) for _ in range(3)]
+    before = load_backbone(str(tiny_file)).rows_of(images)
+    (weights,) = cache.glob("*/model.bin")
+    damage(weights)
+
+    with pytest.warns(OnepassWarning, match="is damaged: model.bin does not match its checksum"):
+        again = load_backbone(str(tiny_file))
+
+    np.testing.assert_array_equal(again.rows_of(images), before)
+    np.testing.assert_array_equal(load_backbone(str(tiny_file)).rows_of(images), before)
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from onepass.features import FeatureFile
-from onepass.features.errors import OptionError, TrainingError
+from onepass.features.errors import OnepassWarning, OptionError, TrainingError
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import compare_heads, load_head, train_head
 from onepass.heads.compare import run_cache
@@ -140,8 +141,17 @@ def test_an_interrupted_comparison_goes_on(photos: Path, monkeypatch: pytest.Mon
 def test_a_damaged_cell_is_worked_out_again(photos: Path):
     first = compare_heads(photos, heads="ridge")
     (cell,) = (photos.parent / "photos.resnet50.cells").iterdir()
-    cell.write_bytes(cell.read_bytes()[:-20])
-    assert compare_heads(photos, heads="ridge").scores[0].score == first.scores[0].score
+    data = bytearray(cell.read_bytes())
+    data[-20] ^= 4
+    cell.write_bytes(data)
+    message = re.escape(
+        f"a kept result of an earlier comparison, {cell}, is damaged (ValueError: its bytes do not match their "
+        "checksum). It is computed again, and so is every other such one."
+    )
+    with pytest.warns(OnepassWarning, match=f"{message}$") as told:
+        again = compare_heads(photos, heads="ridge")
+    assert len(told) == 1
+    assert again.scores[0].score == first.scores[0].score
 
 
 def test_changed_rows_are_new_cells(photos: Path, monkeypatch: pytest.MonkeyPatch):

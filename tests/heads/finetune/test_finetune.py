@@ -1,6 +1,7 @@
 """Fine-tuning on a small network of the user's own: the start, the rules, the rescue, and what is kept."""
 
 import json
+import re
 import shutil
 import subprocess
 import zipfile
@@ -13,16 +14,17 @@ import pytest
 from PIL import Image
 from sklearn.utils.class_weight import compute_sample_weight
 
+from onepass import predict
 from onepass.extract import LabelledPixels, Source, load_trainable, random_layers, run_extraction
 from onepass.extract.frameworks import plain_keras
 from onepass.features import FeatureFile
-from onepass.features.errors import DataError, OptionError, TrainingError
+from onepass.features.errors import DataError, FeatureFileError, OnepassWarning, OptionError, TrainingError
 from onepass.heads import fine_tune, train_head
 from onepass.heads.classifiers.kinds import HEADS
 from onepass.heads.export.run import export
-from onepass.heads.finetune.boundary import boundary_cost, worth_keeping
+from onepass.heads.finetune.boundary import BoundaryInputs, boundary_cost, remove_if_damaged, worth_keeping
 from onepass.heads.finetune.joined import Joined, require_agreement
-from onepass.heads.finetune.model_file import load_model, read_facts, tuned_model
+from onepass.heads.finetune.model_file import is_model, load_model, read_facts, tuned_model
 from onepass.heads.finetune.plan import TuningStage, stages_to_train
 from onepass.heads.finetune.result import Epoch, FineTuned, class_changes, gain_of, history_figure, without_copies
 from onepass.heads.finetune.splits import Parts, start_head
@@ -30,7 +32,8 @@ from onepass.heads.finetune.trainer import Trainer
 from onepass.heads.saved_head import SavedHead
 from onepass.heads.stats.decision import best_epoch, is_better
 from onepass.heads.stats.intervals import wilson_interval
-from support import run_process, run_program, started, wait_for, write_folder
+from onepass.heads.tensor_file import tensor_bytes
+from support import flip_bit, run_process, run_program, started, wait_for, write_folder
 
 FOLDABLE = ("logreg", "svm", "ridge", "lda", "centroid", "mlp", "linear")
 TWO = TuningStage("3", 1e-3, 2)
@@ -319,9 +322,63 @@ def test_what_was_interrupted_ends_as_if_it_had_not_been(at: int, features: Path
 
 def test_a_checkpoint_of_other_settings_is_not_used(features: Path, logreg: SavedHead, tmp_path: Path):
     (tmp_path / "x.work").mkdir()
-    (tmp_path / "x.work" / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
+    (tmp_path / "x.work" / "checkpoint.safetensors").write_bytes(tensor_bytes({"fingerprint": "another"}, {}))
     done = tuned(logreg, tmp_path / "x.keras")
     assert [epoch.epoch for epoch in done.history] == [0, 1, 2]
+
+
+def test_a_damaged_checkpoint_is_told_and_not_used(features: Path, logreg: SavedHead, tmp_path: Path):
+    checkpoint = tmp_path / "x.work" / "checkpoint.safetensors"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(damaged(tensor_bytes({"fingerprint": "x"}, {"now.0": np.zeros(100)})))
+    message = (
+        f"what an earlier run kept in {checkpoint} is damaged (ValueError: its bytes do not match their checksum). It "
+        "is not used, and training starts anew."
+    )
+    with pytest.warns(OnepassWarning, match=f"^{re.escape(message)}$"):
+        done = tuned(logreg, tmp_path / "x.keras")
+    assert [epoch.epoch for epoch in done.history] == [0, 1, 2]
+
+
+def damaged(data: bytes) -> bytes:
+    """With one bit flipped, in what lies 20 bytes before the end."""
+    return data[:-20] + bytes([data[-20] ^ 4]) + data[-19:]
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_a_damaged_model_is_refused_wherever_it_is_read(ending: str, kept: dict[str, FineTuned], tmp_path: Path):
+    path = tmp_path / f"x.{ending}"
+    whole = kept[ending].path.read_bytes()
+    path.write_bytes(whole[:4000] + bytes([whole[4000] ^ 1]) + whole[4001:])
+    message = (
+        f"{path} is damaged: its bytes do not match their checksum. Take it from a copy, or delete it and fine-tune or "
+        "export again."
+    )
+    by_predict = [lambda path: predict(path, [path])] if ending == "keras" else []  # a legacy file never gets so far
+    for read in (read_facts, tuned_model, load_model, *by_predict):
+        with pytest.raises(TrainingError, match=f"^{re.escape(message)}$"):
+            read(path)
+    assert is_model(path)
+
+
+def test_a_damaged_boundary_cache_is_made_again(feature_file: Path):
+    with FeatureFile(feature_file) as file:
+        inputs = BoundaryInputs(file, file.table.content_hashes, (1, 1, 6))
+        every = np.arange(40), np.zeros(40, np.int64)
+        np.testing.assert_array_equal(inputs(*every)[:, 0, 0], file.read(every[0])[0])
+        flip_bit(feature_file, "rows", byte=24 * 7)
+        with pytest.raises(
+            FeatureFileError,
+            match="is damaged: the row of class1/bild 7 ü.jpg does not match its checksum. Run the same command again; "
+            "it makes the row anew.$",
+        ):
+            inputs(*every)
+    remove_if_damaged(feature_file)
+    assert feature_file.exists()
+    flip_bit(feature_file, "golden_rows")
+    with pytest.warns(OnepassWarning, match=f"^the boundary cache {feature_file} is damaged, so it is made again.$"):
+        remove_if_damaged(feature_file)
+    assert not feature_file.exists()
 
 
 def test_a_rate_that_destroys_the_head_is_stopped_and_the_frozen_model_kept(

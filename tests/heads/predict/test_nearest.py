@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from onepass.features import FeatureFile
-from onepass.features.errors import HeadFileError, OptionError, SpecMismatchError
+from onepass.features.errors import HeadFileError, OnepassWarning, OptionError, SpecMismatchError
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import SavedHead, train_head
 from onepass.heads.predict.nearest import nearest_images, training_file
@@ -39,6 +39,17 @@ def test_an_image_of_the_training_is_nearest_to_itself(head: SavedHead, open_fil
     assert first.path == open_file.table.paths[train[7]]
     assert first.cosine == pytest.approx(1)
     assert len(nearest_images(head, open_file.read(train[7:8])[0][0], open_file, k=100)) == len(train)
+
+
+def test_images_that_lost_their_row_are_told(head: SavedHead, feature_file: Path):
+    with RowWriter(feature_file) as writer:
+        writer.withdraw([(7, 0)])
+    message = (
+        f"^{feature_file} is not complete: 1 of 40 images have no row and are not compared. Run the same extract "
+        "command again to finish it.$"
+    )
+    with FeatureFile(feature_file) as file, pytest.warns(OnepassWarning, match=message):
+        assert len(nearest_images(head, np.zeros(6, np.float32), file, k=100)) == 31
 
 
 def test_wrong_files_and_counts_are_refused(head: SavedHead, open_file: FeatureFile, tmp_path: Path):

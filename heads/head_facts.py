@@ -1,0 +1,205 @@
+"""What a head says of itself, read from JSON and arrays: refused where it makes no sense, not only by its types."""
+
+import itertools
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from onepass.features.header import wrong_provenance
+from onepass.features.tables import Record
+from onepass.heads.evaluation import ClassScore, Evaluation, LeakFree
+from onepass.heads.inference.out_of_distribution import Abstention
+from onepass.heads.schema import require_kinds
+
+_KIND = re.compile("[a-z][a-z0-9_-]*")
+_HASH = re.compile("[0-9a-f]{64}")
+_ROUNDING = 1e-6
+
+
+def kind(found: object) -> str:
+    """logreg, svm, mlp, ...
+
+    Raises:
+        ValueError: It is no name of a head.
+    """
+    if not isinstance(found, str) or not _KIND.fullmatch(found):
+        raise ValueError(f"the head is a {str(found)[:40]!r}")
+    return found
+
+
+def class_names(found: object) -> tuple[str, ...]:
+    """Names of the classes: two or more, all different, none empty.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if not isinstance(found, list) or len(found) < 2 or not all(isinstance(name, str) and name for name in found):
+        raise ValueError(f"the class names are {str(found)[:60]}; needed: two or more texts")
+    if len(set(found)) < len(found):
+        raise ValueError(f"the class name {next(n for n in found if found.count(n) > 1)!r} is there twice")
+    return tuple(found)
+
+
+def parameters(found: object) -> Record:
+    """What a head was trained with: names and plain, finite values.
+
+    Raises:
+        TypeError, ValueError: One is not.
+    """
+    if not isinstance(found, dict):
+        raise TypeError(f"the parameters are {str(found)[:40]!r}")
+    _require_plain("parameters", found)
+    dropout, seed = found.get("dropout"), found.get("seed")
+    if not (dropout is None or (_is_number(dropout) and 0 <= dropout < 1)):
+        raise ValueError(f"dropout is {str(dropout)[:40]!r}; needed: 0 or more, below 1")
+    if not (seed is None or (type(seed) is int and 0 <= seed < 2**63)):
+        raise ValueError(f"seed is {str(seed)[:40]!r}; needed: a whole number")
+    return found
+
+
+def evaluation(found: Mapping[str, Any], classes: tuple[str, ...]) -> Evaluation:
+    """A score whose numbers go together.
+
+    Args:
+        found: As `asdict` of an `Evaluation` in JSON.
+        classes: k names.
+
+    Raises:
+        TypeError, ValueError, LookupError: They do not, or are of another kind.
+    """
+    values = dict(found)
+    values["per_class"] = {name: ClassScore(**score) for name, score in values["per_class"].items()}
+    values["interval"] = tuple(values["interval"])
+    if rest := values.get("leak_free"):
+        values["leak_free"] = LeakFree(**{**rest, "interval": tuple(rest["interval"])})
+    scored = Evaluation(**values)
+    require_sense(scored, classes)
+    return scored
+
+
+def require_sense(scored: Evaluation, classes: tuple[str, ...]) -> None:
+    """Refuses a score whose numbers do not go together.
+
+    Raises:
+        TypeError, ValueError: They do not, or are of another kind.
+    """
+    require_kinds(scored)
+    if not scored.measured_on or scored.n < 1:
+        raise ValueError(f"it was scored on {scored.n} images of {scored.measured_on!r}")
+    _require_interval("accuracy", scored.accuracy, scored.interval)
+    _require_shares(calibration_error=scored.calibration_error)
+    if scored.log_loss is not None and scored.log_loss < -_ROUNDING:
+        raise ValueError(f"log_loss is {scored.log_loss}; needed: 0 or more")
+    if scored.per_class or scored.confusion:
+        _require_confusion(scored, classes)
+    if rest := scored.leak_free:
+        _require_interval("accuracy without copies", rest.accuracy if rest.n else rest.interval[0], rest.interval)
+        if rest.leaked < 0 or rest.n < 0 or rest.leaked + rest.n != scored.n:
+            raise ValueError(f"{rest.leaked} copies and {rest.n} others are not the {scored.n} images scored")
+
+
+def abstention(found: Mapping[str, Any] | None, classes: tuple[str, ...]) -> Abstention | None:
+    """What calling images unknown does, in shares.
+
+    Raises:
+        TypeError, ValueError: They are none, or of other classes.
+    """
+    if found is None:
+        return None
+    told = Abstention(**found)
+    require_kinds(told)
+    _require_shares(alpha=told.alpha, coverage=told.coverage, abstained=told.abstained)
+    for name, share in told.per_class.items():
+        if name not in classes:
+            raise ValueError(f"images of {name!r} were called unknown, which is no class")
+        _require_shares(**{name: share})
+    if told.n < 1 or not 0 < told.alpha < 1:
+        raise ValueError(f"alpha is {told.alpha} for {told.n} images")
+    return told
+
+
+def origin(found: object) -> Record:
+    """Where training rows came from.
+
+    Raises:
+        TypeError, ValueError: What it says is of another kind than `extract` and `train-head` write.
+    """
+    if not isinstance(found, dict):
+        raise TypeError(f"its origin is {str(found)[:40]!r}")
+    if wrong := wrong_provenance(found):
+        raise ValueError(wrong)
+    for name in ("rows", "views"):
+        if not (found.get(name) is None or (type(found[name]) is int and found[name] >= 1)):
+            raise ValueError(f"{name} is {str(found[name])[:40]!r}; needed: a whole number above 0")
+    if not isinstance(found.get("features", ""), str) or not _HASH.fullmatch(str(found.get("features_hash", "0" * 64))):
+        raise ValueError(f"the feature file is {str(found.get('features'))[:60]!r} with another hash than SHA-256")
+    return found
+
+
+def golden_rows(found: np.ndarray, width: int) -> np.ndarray:
+    """(e, g, width) float32, finite.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if found.dtype != np.float32 or found.ndim != 3 or found.shape[2] != width or not found.size:
+        raise ValueError(f"golden rows of shape {found.shape}, {found.dtype}")
+    if not np.isfinite(found).all():
+        raise ValueError("golden rows that are not finite")
+    return found
+
+
+def seen_contents(found: np.ndarray) -> np.ndarray:
+    """(m, 8) uint8.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if found.dtype != np.uint8 or found.ndim != 2 or found.shape[1] != 8:
+        raise ValueError(f"hashes of training images of shape {found.shape}, {found.dtype}")
+    return found
+
+
+def _require_confusion(scored: Evaluation, classes: tuple[str, ...]) -> None:
+    counts, k = scored.confusion, len(classes)
+    if tuple(scored.per_class) != classes or [len(row) for row in counts] != [k] * k:
+        raise ValueError(f"scores of {len(scored.per_class)} classes and {len(counts)} lines of confusion for {k}")
+    if min(itertools.chain(*counts)) < 0 or sum(map(sum, counts)) != scored.n:
+        raise ValueError(f"the confusion matrix is not of the {scored.n} images scored")
+    right = sum(counts[i][i] for i in range(k))
+    if abs(right / scored.n - scored.accuracy) > _ROUNDING:
+        raise ValueError(f"accuracy is {scored.accuracy} with {right} of {scored.n} images right")
+    for row, (name, one) in zip(counts, scored.per_class.items(), strict=True):
+        if one.n != sum(row):
+            raise ValueError(f"{one.n} images of {name!r} are {sum(row)} in the confusion matrix")
+        _require_shares(**{f"{name} {part}": getattr(one, part) for part in ("precision", "recall", "f1")})
+
+
+def _require_interval(name: str, share: float, interval: tuple[float, float]) -> None:
+    low, high = interval
+    if not -_ROUNDING <= low <= share + _ROUNDING <= high + 2 * _ROUNDING <= 1 + 3 * _ROUNDING:
+        raise ValueError(f"{name} is {share} within {low} to {high}")
+
+
+def _require_shares(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not -_ROUNDING <= value <= 1 + _ROUNDING:
+            raise ValueError(f"{name} is {value}; needed: 0 to 1")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _require_plain(name: str, value: object) -> None:
+    if isinstance(value, dict):
+        for key, one in value.items():
+            _require_plain(str(key), one)
+    elif isinstance(value, list):
+        for one in value:
+            _require_plain(name, one)
+    elif not (value is None or isinstance(value, bool | str) or _is_number(value)):
+        raise ValueError(f"{name} is {str(value)[:40]}; needed: a finite number")
