@@ -59,7 +59,6 @@ def write_feature_file(
                     writer.copy_rows(old)
                     writer.copy_thumbnails(old)
                     writer.copy_skips(old)
-        _sync_folder(path.parent)
 
 
 class RowWriter:
@@ -243,14 +242,6 @@ class RowWriter:
         written = os.pwrite(self._raw.fileno(), data, extent.offset + index * step)
         if written != step:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

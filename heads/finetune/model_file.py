@@ -56,7 +56,7 @@ def save_model(model: KerasModel, path: Path, facts: Record) -> None:
         TrainingError: The file cannot be written.
     """
     try:
-        with replacing(path, same_ending=True) as beside:
+        with replacing(path) as beside:
             with quiet_stderr(), _without_legacy_warning():
                 model.save(beside)
             if path.suffix == ".keras":
