@@ -24,8 +24,8 @@ _in_use: set[str] = set()
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a place beside a file; what the block writes there takes the file's name once it is on the disk.
 
-    If the block fails, or the process dies, the old file stays as it is. What was written beside goes with the block, or
-    with the next writer of the same file. A link stays a link; into a device or a pipe the block writes directly.
+    If the block fails, or the process dies, the old file stays as it is. What was written beside goes with the block,
+    or with the next writer of the same file. A link stays a link; into a device or a pipe the block writes directly.
 
     Raises:
         OSError: There is no room, no permission, or no such folder.
@@ -69,11 +69,16 @@ def folder_beside(path: Path) -> Iterator[Path]:
 
 def move(made: Path, path: Path) -> None:
     """Gives a finished file or folder its name for good: on the disk first, then renamed, then the name on the disk."""
+    flush(made)
+    made.replace(path)
+    _sync_folder(path.parent)
+
+
+def flush(made: Path) -> None:
+    """Brings the content of a file, or of all files in a folder, onto the disk."""
     for file in filter(Path.is_file, made.rglob("*") if made.is_dir() else [made]):
         with open(file, "rb") as written:
             os.fsync(written.fileno())
-    made.replace(path)
-    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

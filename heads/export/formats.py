@@ -17,7 +17,7 @@ from onepass.extract import Tensor, import_nncf, import_openvino
 from onepass.features.errors import OptionError
 from onepass.heads.export.equivalence import Runtime
 from onepass.heads.export.inference_model import WholeModel
-from onepass.heads.finetune.model_file import load_model, save_model
+from onepass.heads.finetune.model_file import load_model, write_model
 
 
 class Format(ABC):
@@ -54,7 +54,7 @@ class KerasFile(Format):
     name, runtime = "keras", "keras"
 
     def write(self, whole: WholeModel, path: Path, precision: str, sample: np.ndarray) -> None:  # noqa: ARG002
-        save_model(whole.keras, path, whole.facts)
+        write_model(whole.keras, path, whole.facts)
 
     def load(self, path: Path) -> Runtime:
         model = load_model(path)

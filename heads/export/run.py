@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ import numpy as np
 
 from onepass.extract import machine, plain_keras, quiet_stderr
 from onepass.features import FeatureFile
-from onepass.features.errors import ExportError, OptionError, UserError, opt
+from onepass.features.atomic import flush, folder_beside, leftovers, move, remove_leftovers
+from onepass.features.errors import CertificateError, ExportError, OptionError, UserError, cannot_write, is_full, opt
 from onepass.features.tables import Record
 from onepass.heads.export.card import model_card
 from onepass.heads.export.certificate import Certificate, hashes_of
@@ -151,15 +151,15 @@ def export_model(
         source = ExportSource.of(head, file, inputs)
         candidate = _Candidate(source, source.whole(to), *source.held_out(), kind, precision, max_flips)
         try:
-            with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as name:
-                made = Path(name) / path.name
+            with folder_beside(path.absolute()) as folder:
+                made = folder / path.name
                 certificate = candidate.proven(made, path)
                 certificate.write(beside(made, ".certificate.json"))
                 card = model_card(head, certificate, path.name)
                 beside(made, ".md").write_text(card, encoding="utf-8", errors="backslashreplace")
-                _keep(made.parent, _parts(path, to))
+                _keep(folder, _parts(path, to))
         except OSError as error:
-            raise ExportError(f"cannot write {path}: {error}. Choose another place with {opt.out}.") from None
+            raise ExportError(cannot_write(path, error, opt.out), path=path) from None
     return Exported(path, certificate)
 
 
@@ -199,7 +199,7 @@ class _Candidate:
         """
         kind = self.kind
         sample = self.source.sample() if self.precision == "int8" else np.empty(0)
-        with running(f"the {kind.name} model in {self.precision}"):
+        with running(f"the {kind.name} model in {self.precision}", path):
             kind.write(self.whole, made, self.precision, sample)
             run = kind.load(made)
             steps = self.source.steps(kind.takes, self.whole, self.held_out)
@@ -267,8 +267,12 @@ def beside(path: Path, ending: str) -> Path:
 
 
 @contextlib.contextmanager
-def running(what: str) -> Iterator[None]:
+def running(what: str, path: Path | None = None) -> Iterator[None]:
     """Other people's converters and runtimes: kept quiet, and whatever they raise becomes one error.
+
+    Args:
+        what: What runs, in words.
+        path: What it writes, if it does.
 
     Raises:
         ExportError: Naming what failed.
@@ -281,6 +285,8 @@ def running(what: str) -> Iterator[None]:
             except UserError:
                 raise
             except Exception as error:
+                if is_full(error):
+                    raise ExportError(cannot_write(path or what, error, opt.out)) from None
                 reason = (str(error).strip().splitlines() or [""])[0][:300]
                 raise ExportError(f"{what} cannot be had: {type(error).__name__}: {reason}") from error
     except ExportError as error:
@@ -299,6 +305,7 @@ def _checked_place(head: SavedHead, to: str, out: str | Path | None) -> Path:
         raise OptionError(f"{opt.out} is {path}; needed: a name that ends in {SUFFIXES[to]}.")
     if not path.absolute().parent.is_dir():
         raise OptionError(f"the folder of {opt.out(path)} does not exist. Make it, or name another one.")
+    _undo_killed(path, to)
     for part in _parts(path, to):
         _require_free(part)
     return path
@@ -312,15 +319,38 @@ def _require_free(path: Path) -> None:
 def _keep(folder: Path, parts: list[Path]) -> None:
     """Moves what was made to its place, all of it or nothing."""
     moved: list[Path] = []
+    flush(folder)
     try:
         for part in parts:
             _require_free(part)
-            (folder / part.name).rename(part)
+            move(folder / part.name, part)
             moved.append(part)
     except BaseException:
         for part in moved:
-            shutil.rmtree(part) if part.is_dir() else part.unlink()
+            _remove(part)
         raise
+
+
+def _undo_killed(path: Path, to: str) -> None:
+    """Takes back what killed exports to this place had moved there, so that it is in nobody's way.
+
+    The certificate moves last. While it still waits beside, what is in its place and waits no more was moved there; a
+    model of another content than the certificate says is somebody else's.
+    """
+    for folder in leftovers(path.absolute().parent, path.name):
+        with contextlib.suppress(CertificateError, OSError):
+            files = Certificate.read(beside(folder / path.name, ".certificate.json")).files
+            for part in _parts(path, to):
+                if not os.path.lexists(part) or os.path.lexists(folder / part.name):
+                    continue
+                if part.suffix != ".md" and not hashes_of(part).items() <= files.items():
+                    break
+                _remove(part)
+    remove_leftovers(path.absolute().parent, path.name)
+
+
+def _remove(part: Path) -> None:
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
 def _parts(path: Path, to: str) -> list[Path]:

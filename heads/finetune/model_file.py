@@ -14,7 +14,7 @@ import numpy as np
 from onepass.extract import Backbone, KerasModel, import_keras, quiet_stderr
 from onepass.features import Spec
 from onepass.features.atomic import replacing
-from onepass.features.errors import FeatureFileError, OptionError, TrainingError, opt
+from onepass.features.errors import FeatureFileError, OptionError, TrainingError, cannot_write, opt
 from onepass.features.tables import Record
 from onepass.heads.evaluation import Evaluation, LeakFree
 from onepass.heads.inference.network import DenseNetwork
@@ -57,18 +57,23 @@ def save_model(model: KerasModel, path: Path, facts: Record) -> None:
     """
     try:
         with replacing(path) as beside:
-            with quiet_stderr(), _without_legacy_warning():
-                model.save(beside)
-            if path.suffix == ".keras":
-                with zipfile.ZipFile(beside, "a") as archive:
-                    archive.writestr(FACTS, json.dumps(facts))
-            else:
-                import h5py
+            write_model(model, beside, facts)
+    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
+        raise TrainingError(cannot_write(path, error, opt.out), path=path) from None
 
-                with h5py.File(beside, "a") as file:
-                    file.attrs[FACTS] = json.dumps(facts)
-    except OSError as error:
-        raise TrainingError(f"cannot write {path}: {error}. Choose another place with {opt.out}.", path=path) from None
+
+def write_model(model: KerasModel, path: Path, facts: Record) -> None:
+    """`save_model` at a place where nobody looks for it yet; raises whatever Keras, zipfile and h5py raise."""
+    with quiet_stderr(), _without_legacy_warning():
+        model.save(path)
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(FACTS, json.dumps(facts))
+        return
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        file.attrs[FACTS] = json.dumps(facts)
 
 
 def read_facts(path: Path) -> Record:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from onepass.extract import KerasModel
 from onepass.features import FeatureFile
-from onepass.features.errors import FeatureFileError, TrainingError, opt
+from onepass.features.atomic import flush, folder_beside, move
+from onepass.features.errors import FeatureFileError, TrainingError, cannot_write, opt
 from onepass.features.tables import Record
 from onepass.heads.finetune.boundary import BoundaryCost, BoundaryInputs, boundary_cost, worth_keeping
 from onepass.heads.finetune.joined import Agreement, Joined, random_head, require_agreement
-from onepass.heads.finetune.model_file import load_model, save_model
+from onepass.heads.finetune.model_file import load_model, save_model, write_model
 from onepass.heads.finetune.plan import TuningPlan
 from onepass.heads.finetune.result import FineTuned, class_changes, gain_of, log_epochs, score_of, without_copies
 from onepass.heads.finetune.sources import Sources
@@ -133,8 +135,6 @@ class Session:
         self._write(result, tuned, path, tensorboard)
         candidate.unlink(missing_ok=True)
         self.trainer.finish()
-        if not any(self.work.iterdir()):
-            self.work.rmdir()
         return result
 
     def _compared(self, candidate: Path) -> FineTuned:
@@ -193,19 +193,26 @@ class Session:
         )
 
     def _write(self, result: FineTuned, tuned: bool, path: Path, tensorboard: Path | None) -> None:
-        if result.path:
-            joined = self.joined
-            if not tuned:
-                self.trainer.reset()
-                joined = Joined.of(self.backbone, self.head.network)
-            save_model(joined.probabilities(of_layers=path.suffix == ".h5"), path, self._facts(result))
+        """Writes model and history, all of it or nothing; the logs of TensorBoard before them."""
+        if tensorboard:
+            log_epochs(result.history, tensorboard)
         try:
-            result.write_history(path.with_suffix(".history.csv"))
-            result.draw_history(path.with_suffix(".history.png"))
-            if tensorboard:
-                log_epochs(result.history, tensorboard)
-        except OSError as error:
-            raise TrainingError(f"cannot write the history beside {path}: {error}. The model is written.") from None
+            with folder_beside(path) as folder:
+                if result.path:
+                    write_model(self._kept(tuned, path), folder / path.name, self._facts(result))
+                result.write_history(folder / path.with_suffix(".history.csv").name)
+                result.draw_history(folder / path.with_suffix(".history.png").name)
+                flush(folder)
+                for part in sorted(folder.iterdir()):
+                    move(part, path.with_name(part.name))
+        except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
+            raise TrainingError(cannot_write(path, error, opt.out), path=path) from None
+
+    def _kept(self, tuned: bool, path: Path) -> KerasModel:
+        if tuned:
+            return self.joined.probabilities(of_layers=path.suffix == ".h5")
+        self.trainer.reset()
+        return Joined.of(self.backbone, self.head.network).probabilities(of_layers=path.suffix == ".h5")
 
     def _facts(self, result: FineTuned) -> Record:
         return {

@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from onepass.extract import KerasModel, KerasVariable, Optimizer, Tensor
 from onepass.features.atomic import replacing
-from onepass.features.errors import TrainingError
+from onepass.features.errors import TrainingError, reason_of
 from onepass.features.tables import Record
 from onepass.heads.finetune import devices
 from onepass.heads.finetune.joined import Joined
@@ -286,8 +286,8 @@ class Trainer:
                 beside.write_bytes(save(arrays, {"onepass": json.dumps(facts)}))
         except (OSError, SafetensorError) as error:
             raise TrainingError(
-                f"cannot keep what was trained in {self._checkpoint}: {error}. Make room, and run the same command "
-                "again; it goes on after the last epoch that was kept."
+                f"cannot keep what was trained in {self._checkpoint}: {reason_of(error)}. Make room, and run the same "
+                "command again; it goes on after the last epoch that was kept."
             ) from None
 
     def _resume(self) -> list[np.ndarray]:

@@ -4,18 +4,19 @@ import contextlib
 import csv
 import itertools
 import json
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self, Unpack
+from typing import IO, Any, Unpack
 
 from onepass.extract import find_images, watch_folder
 from onepass.features import SkippedImage
-from onepass.features.errors import OptionError, OutputError, UnreadableImageError, opt
+from onepass.features.atomic import replacing
+from onepass.features.errors import OptionError, OutputError, UnreadableImageError, cannot_write, opt
 from onepass.features.tables import Record
 from onepass.heads.predict.classify import (
     Answer,
@@ -32,19 +33,21 @@ _GROUP = 1024
 
 
 class AnswerWriter(ABC):
-    """Takes answers in turn. What text, CSV and JSON lines took is on disk at once, the others need their end.
+    """Takes answers in turn. What text, CSV and JSON lines took is written at once, the others need their end.
 
     Args:
         file: Open for writing.
         columns: Of a table; see `columns`.
+        name: Of the file, in messages.
 
     Attributes:
+        name: As given.
         predicted: Images classified so far.
         skipped: The others.
     """
 
-    def __init__(self, file: IO[Any], columns: list[str]) -> None:
-        self._file, self._columns = file, columns
+    def __init__(self, file: IO[Any], columns: list[str], name: str) -> None:
+        self._file, self._columns, self.name = file, columns, name
         self.predicted = 0
         self.skipped: list[SkippedImage] = []
 
@@ -58,7 +61,7 @@ class AnswerWriter(ABC):
             self.skipped.append(answer)
         else:
             self.predicted += 1
-        with self._writable():
+        with _writing(self.name):
             self._write(answer)
 
     @abstractmethod
@@ -67,33 +70,15 @@ class AnswerWriter(ABC):
     def finish(self) -> None:  # noqa: B027 (most need nothing)
         """Ends the file."""
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file is sys.stdout:
-            with self._writable():
-                self.finish()
-                self._file.flush()
-            return
-        with contextlib.suppress(OutputError) if value else contextlib.nullcontext(), self._writable(), self._file:
-            self.finish()
-        if value and not self.predicted and not self.skipped:
-            Path(self._file.name).unlink(missing_ok=True)  # or the same command would find it in its way
-
-    @contextlib.contextmanager
-    def _writable(self) -> Iterator[None]:
-        try:
-            yield
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {getattr(self._file, 'name', 'the answers')}: {error.strerror}. Make room, or choose "
-                f"another place with {opt.out}."
-            ) from None
+@contextlib.contextmanager
+def _writing(name: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(cannot_write(name, error, opt.out), path=name) from None
 
 
 @dataclass(frozen=True)
@@ -129,6 +114,9 @@ def write_predictions(
 ) -> Written:
     """`predict` for any number of images, written while later ones are still being read.
 
+    A file takes its name when it is complete, or when Ctrl-C ends it: a run that is killed or fails leaves none. With
+    `watch`, which has no end, answers go straight to the file's place, for others to follow.
+
     Args:
         head: As for `predict`.
         images: Image files and folders of them; may come one by one and without end.
@@ -156,13 +144,13 @@ def write_predictions(
     batches = itertools.chain([classify(find_images(map(Path, images)))], map(classify, later))
     ranks = min(settings.top, len(saved.class_names))
     interrupted = False
-    with open_answers(out, ranks=ranks, unknown=settings.unknown is not None) as writer:
+    with open_answers(out, ranks=ranks, unknown=settings.unknown is not None, follow=watch is not None) as writer:
         try:
             write_answers(itertools.chain.from_iterable(batches), writer, progress=progress)
         except KeyboardInterrupt:
             interrupted = True
-    if not (writer.predicted or watch or interrupted):
-        raise UnreadableImageError(none_readable(writer.skipped), skipped=writer.skipped)
+        if not (writer.predicted or watch or interrupted):
+            raise UnreadableImageError(none_readable(writer.skipped), skipped=writer.skipped)
     return Written(out, writer.predicted, writer.skipped, interrupted)
 
 
@@ -182,16 +170,22 @@ def columns(ranks: int, *, unknown: bool) -> list[str]:
     return ["path", "class", "probability", *further, *(["unknown"] if unknown else []), "skipped"]
 
 
-def open_answers(target: str, *, ranks: int, unknown: bool) -> AnswerWriter:
+def open_answers(
+    target: str, *, ranks: int, unknown: bool, follow: bool = False
+) -> contextlib.AbstractContextManager[AnswerWriter]:
     """A writer for a file by its ending, or to stdout for the bare name of a format.
+
+    The file is there once the block has ended without an error.
 
     Args:
         target: Path that ends in .csv, .json, .jsonl or .parquet; or csv, json, jsonl or text.
         ranks: Classes named per image.
         unknown: Whether it is said of each image.
+        follow: Whether the file is there from the start, for others to follow; it then stays as far as it got.
 
     Raises:
-        OptionError: Another ending, a file that exists, or a place that cannot be written.
+        OptionError: Another ending, a file that exists, or no such folder.
+        OutputError: The place cannot be written.
     """
     bare = target in _WRITERS
     kind = target if bare else Path(target).suffix.lower().removeprefix(".")
@@ -204,21 +198,88 @@ def open_answers(target: str, *, ranks: int, unknown: bool) -> AnswerWriter:
         if bare:
             raise OptionError("Parquet is no text for stdout; give a file name that ends in .parquet.")
         _require_parquet()
-    writer = _WRITERS[kind]
+    make = partial(_WRITERS[kind], columns=columns(ranks, unknown=unknown))
     if bare:
-        return writer(sys.stdout, columns(ranks, unknown=unknown))
+        return _on_stdout(make)
+    return _followed(Path(target), make) if follow else _complete(Path(target), make)
+
+
+@contextlib.contextmanager
+def _on_stdout(make: Callable[..., AnswerWriter]) -> Iterator[AnswerWriter]:
+    writer = make(sys.stdout, name=getattr(sys.stdout, "name", "the answers"))
     try:
-        text = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-        file = open(target, "xb") if kind == "parquet" else open(target, "x", **text)  # type: ignore[call-overload]
-    except FileExistsError:
-        raise OptionError(
-            f"{target} exists and is not overwritten. Choose another name with {opt.out}, or delete it."
-        ) from None
-    except FileNotFoundError:
-        raise OptionError(f"the folder of {opt.out(target)} does not exist.") from None
-    except OSError as error:
-        raise OptionError(f"cannot write {target}: {error.strerror}. Choose another place with {opt.out}.") from None
-    return writer(file, columns(ranks, unknown=unknown))
+        yield writer
+    finally:
+        with _writing(writer.name):
+            writer.finish()
+            sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _complete(path: Path, make: Callable[..., AnswerWriter]) -> Iterator[AnswerWriter]:
+    """A file that takes its name when it is complete."""
+    _require_free(path)
+    with contextlib.ExitStack() as stack:
+        with _writing(path):
+            place = stack.enter_context(replacing(path))
+            file = stack.enter_context(_opened(place))
+            writer = make(file, name=str(path))
+        with _ended(writer):
+            yield writer
+        with _writing(path):
+            file.close()
+            _require_free(path)
+            stack.close()
+
+
+@contextlib.contextmanager
+def _followed(path: Path, make: Callable[..., AnswerWriter]) -> Iterator[AnswerWriter]:
+    """A file that is there from the start, and stays as far as it got; unless it got nowhere."""
+    _require_free(path)
+    with contextlib.ExitStack() as stack:
+        with _writing(path):
+            file = stack.enter_context(_opened(path))
+            writer = make(file, name=str(path))
+        try:
+            with _ended(writer):
+                yield writer
+        finally:
+            if not writer.predicted and not writer.skipped:
+                path.unlink(missing_ok=True)  # or the same command would find it in its way
+
+
+@contextlib.contextmanager
+def _ended(writer: AnswerWriter) -> Iterator[None]:
+    """Ends what a writer writes; after an error quietly, because that says enough."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            writer.finish()
+        raise
+    with _writing(writer.name):
+        writer.finish()
+
+
+def _require_free(path: Path) -> None:
+    if os.path.lexists(path):
+        raise OptionError(f"{path} exists and is not overwritten. Choose another name with {opt.out}, or delete it.")
+    if not os.path.lexists(path.parent):
+        raise OptionError(f"the folder of {opt.out(path)} does not exist.")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[Any]]:
+    """A new file whose end says nothing: it is closed by then, or a full disk was told already."""
+    if path.suffix.lower() == ".parquet":
+        file: IO[Any] = open(path, "xb")
+    else:
+        file = open(path, "x", encoding="utf-8", errors="surrogateescape", newline="")
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 class _Lines(AnswerWriter):
@@ -255,8 +316,8 @@ class _Text(AnswerWriter):
 class _Csv(AnswerWriter):
     """A table with a header."""
 
-    def __init__(self, file: IO[Any], columns: list[str]) -> None:
-        super().__init__(file, columns)
+    def __init__(self, file: IO[Any], columns: list[str], name: str) -> None:
+        super().__init__(file, columns, name)
         self._table = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         self._table.writeheader()
 
@@ -271,11 +332,11 @@ class _Csv(AnswerWriter):
 class _Parquet(AnswerWriter):
     """A table of the same columns as CSV, in row groups of 1,024."""
 
-    def __init__(self, file: IO[Any], columns: list[str]) -> None:
+    def __init__(self, file: IO[Any], columns: list[str], name: str) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        super().__init__(file, columns)
+        super().__init__(file, columns, name)
         kinds = {"probability": pa.float64(), "unknown": pa.bool_()}
         self._schema = pa.schema([(name, kinds.get(name.split("_")[0], pa.string())) for name in columns])
         self._table = pq.ParquetWriter(file, self._schema)

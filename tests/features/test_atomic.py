@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-
 from onepass.features.atomic import folder_beside, leftovers, remove_leftovers, replacing
 from support import PATIENCE
 
@@ -72,7 +71,7 @@ def test_threads_that_write_one_file_leave_each_other_alone(tmp_path: Path):
             for _ in range(50):
                 with replacing(tmp_path / "x") as beside:
                     beside.write_text(text)
-        except BaseException as error:  # noqa: BLE001 (told by the test)
+        except BaseException as error:
             problems.append(error)
 
     threads = [threading.Thread(target=write, args=(letter * 500,)) for letter in "abc"]
