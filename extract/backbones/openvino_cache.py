@@ -14,8 +14,9 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from onepass.extract.frameworks import import_openvino
-from onepass.features.atomic import folder_beside, move, remove_leftovers
+from onepass.features.atomic import folder_beside, leftovers, move, remove_leftovers
 from onepass.features.errors import BackboneError, opt
+from onepass.features.kept import Kept
 
 # Count up when the meaning of a converted graph changes, so that old ones are not taken for it.
 _LAYOUT = 1
@@ -85,6 +86,13 @@ def cache_folder() -> Path:
     if chosen := os.environ.get("ONEPASS_CACHE"):
         return Path(chosen)
     return user_cache_path("onepass")
+
+
+def kept() -> list[Kept]:
+    """The converted backbones, and what killed conversions left."""
+    folder = cache_folder()
+    entries = [facts.parent for facts in folder.glob(f"*/{_FACTS}") if not facts.parent.name.startswith(".")]
+    return [Kept.of(entry, "converted backbone") for entry in sorted([*entries, *leftovers(folder)])]
 
 
 def cache_key(backbone: str, weights_source: str, image_size: int, pooling: str, pixels: str) -> str:

@@ -10,7 +10,7 @@ from textwrap import indent
 import numpy as np
 
 from onepass.features import DuplicateGroup, SkippedImage
-from onepass.features.atomic import replacing
+from onepass.features.atomic import remove_leftovers, replacing
 from onepass.features.duplicates import describe_duplicates
 from onepass.features.errors import OptionError, OutputError, cannot_write
 from onepass.features.tables import text_table
@@ -188,6 +188,7 @@ class Inspection:
             OptionError: The file exists already.
             OutputError: It cannot be written.
         """
+        remove_leftovers(Path(path).parent, Path(path).name)
         if os.path.lexists(path):
             raise OptionError(f"{path} exists and is not overwritten. Choose another name, or delete it.", path=path)
         try:

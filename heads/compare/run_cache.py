@@ -1,5 +1,6 @@
 """Results of fits in a comparison, kept beside the feature file so that an interrupted one resumes."""
 
+import contextlib
 import hashlib
 import json
 import time
@@ -13,13 +14,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from onepass.features import FeatureFile
-from onepass.features.atomic import replacing
+from onepass.features.atomic import remove_leftovers, replacing
+from onepass.features.kept import Kept
 from onepass.heads.evaluation import evaluate_rows
 from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.saved_head import head_bytes
 from onepass.heads.training import as_saved, fit_on, make_head
 
 _VERSION = 2
+_ENDING = ".cells"
 _TIMED_ROWS = 256
 
 
@@ -58,10 +61,9 @@ class FitRequest:
     trained: np.ndarray
     scored: np.ndarray
 
-    def key(self, fingerprint: str) -> str:
-        """Changes with everything that the result depends on: rows, labels, positions, options, versions."""
-        facts = [_VERSION, version("onepass"), version("scikit-learn"), version("keras"), fingerprint, self.head]
-        text = json.dumps([*facts, sorted(self.options.items())], default=str)
+    def key(self) -> str:
+        """Changes with everything of the request that the result depends on: head, options, positions."""
+        text = json.dumps([self.head, sorted(self.options.items())], default=str)
         digest = hashlib.sha256(text.encode())
         for positions in (self.trained, self.scored):
             digest.update(np.asarray(positions, np.int64).tobytes() + b"|")
@@ -71,7 +73,8 @@ class FitRequest:
 class RunCache:
     """Results of finished fits, in a folder beside the feature file.
 
-    A result that cannot be read is computed again; a folder that cannot be written costs no more than that.
+    A result that cannot be read is computed again; a folder that cannot be written costs no more than that. Results of
+    other rows, or by other versions, go when a comparison of the file starts: they can never be used again.
 
     Args:
         file: The feature file.
@@ -79,8 +82,11 @@ class RunCache:
 
     def __init__(self, file: FeatureFile) -> None:
         self.file = file
-        self.folder = file.path.with_name(f"{file.path.stem}.cells")
-        self.fingerprint = file.fingerprint()
+        self.folder = file.path.with_name(f"{file.path.stem}{_ENDING}")
+        facts = [_VERSION, *map(version, ("onepass", "scikit-learn", "keras")), file.fingerprint()]
+        self._of_now = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
+        with contextlib.suppress(OSError):
+            self._tidy()
 
     def get(self, request: FitRequest) -> FitResult | None:
         try:
@@ -104,8 +110,22 @@ class RunCache:
         except OSError:
             return
 
+    def _tidy(self) -> None:
+        """Removes what no later comparison of this file can use, and what killed ones left half written."""
+        remove_leftovers(self.folder)
+        for result in self.folder.glob("*.safetensors"):
+            if not result.name.startswith(f"{self._of_now}-"):
+                result.unlink(missing_ok=True)
+
     def _path(self, request: FitRequest) -> Path:
-        return self.folder / f"{request.key(self.fingerprint)}.safetensors"
+        return self.folder / f"{self._of_now}-{request.key()}.safetensors"
+
+
+def kept(folder: Path) -> list[Kept]:
+    """The results of comparisons of the feature files in a folder."""
+    return [
+        Kept.of(results, "comparison results") for results in sorted(folder.glob(f"*{_ENDING}")) if results.is_dir()
+    ]
 
 
 def fit_and_score(file: FeatureFile, request: FitRequest, shared: SharedComponents | None = None) -> FitResult:

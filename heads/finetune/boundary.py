@@ -8,6 +8,10 @@ import numpy as np
 
 from onepass.features import FeatureFile
 from onepass.features.errors import OptionError, opt
+from onepass.features.kept import Kept
+
+CHECKPOINT = "checkpoint.safetensors"
+_START = "boundary-"
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,18 @@ def worth_keeping(cost: BoundaryCost, limit: str) -> bool:
             f"more, take fewer {opt.views}, or train end to end with {opt.boundary_cache('off')}."
         )
     return True
+
+
+def boundary_file(work: Path, boundary: str) -> Path:
+    """Where the output of a layer is kept in the work folder of a fine-tuning."""
+    return work / f"{_START}{boundary.replace('/', '-')}.h5"
+
+
+def kept(folder: Path) -> list[Kept]:
+    """What fine-tunings in a folder keep: outputs of frozen trunks, and checkpoints of those that ended early."""
+    outputs = [Kept.of(file, "output of a frozen trunk") for file in folder.glob(f"*.work/{_START}*.h5")]
+    checkpoints = [Kept.of(file, "unfinished fine-tuning") for file in folder.glob(f"*.work/{CHECKPOINT}")]
+    return sorted([*outputs, *checkpoints], key=lambda one: one.path)
 
 
 class BoundaryInputs:

@@ -15,7 +15,14 @@ from onepass.features import FeatureFile
 from onepass.features.atomic import flush, folder_beside, move
 from onepass.features.errors import FeatureFileError, TrainingError, cannot_write, opt
 from onepass.features.tables import Record
-from onepass.heads.finetune.boundary import BoundaryCost, BoundaryInputs, boundary_cost, worth_keeping
+from onepass.heads.finetune.boundary import (
+    CHECKPOINT,
+    BoundaryCost,
+    BoundaryInputs,
+    boundary_cost,
+    boundary_file,
+    worth_keeping,
+)
 from onepass.heads.finetune.joined import Agreement, Joined, random_head, require_agreement
 from onepass.heads.finetune.model_file import load_model, save_model, write_model
 from onepass.heads.finetune.plan import TuningPlan
@@ -100,7 +107,7 @@ class Session:
             self.joined,
             self.plan,
             TrainingImages(self.parts.train, self.parts.val, y, weights),
-            checkpoint=self.work / "checkpoint.safetensors",
+            checkpoint=self.work / CHECKPOINT,
             fingerprint=self._fingerprint(sorted(feeds.costs())),
             progress=self.progress,
         )
@@ -258,13 +265,13 @@ class _Feeds:
         if found is None or run.sources.boundary is None or run.from_scratch or run.sources.random_layers:
             return None
         shape = run.backbone.network.get_layer(found).output.shape[1:]
-        path = run.work / _boundary_name(found)
+        path = boundary_file(run.work, found)
         cost = boundary_cost(found, shape, images=len(run.file), views=run.plan.views, path=path)
         return cost if worth_keeping(cost, self._limit) else None
 
     def _inputs(self, cost: BoundaryCost, shape: tuple[int, ...]) -> ReadInputs:
         run = self._run
-        path = run.work / _boundary_name(cost.boundary)
+        path = boundary_file(run.work, cost.boundary)
         run.say(f"boundary cache: {cost}, in {path}")
         assert run.sources.boundary
         run.sources.boundary(run.backbone, cost.boundary, path)
@@ -278,7 +285,3 @@ class _Feeds:
                 f"extract command again, or train with {opt.boundary_cache('off')}."
             )
         return inputs
-
-
-def _boundary_name(boundary: str) -> str:
-    return f"boundary-{boundary.replace('/', '-')}.h5"

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from onepass.features import FeatureFile
 from onepass.features.errors import OptionError, TrainingError
+from onepass.features.kept import Kept
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import compare_heads, load_head, train_head
 from onepass.heads.compare import run_cache
@@ -144,12 +147,31 @@ def test_a_damaged_cell_is_worked_out_again(photos: Path):
     assert compare_heads(photos, heads="ridge").scores[0].score == first.scores[0].score
 
 
-def test_changed_rows_are_new_cells(photos: Path, monkeypatch: pytest.MonkeyPatch):
+def test_changed_rows_are_new_cells_and_old_ones_go(photos: Path):
     compare_heads(photos, heads="ridge")
+    (before,) = (photos.parent / "photos.resnet50.cells").iterdir()
     with RowWriter(photos) as writer:
         writer.commit(plain([0]), np.zeros((1, 24), np.float32))
     compare_heads(photos, heads="ridge")
-    assert len(list((photos.parent / "photos.resnet50.cells").iterdir())) == 2
+    (after,) = (photos.parent / "photos.resnet50.cells").iterdir()
+    assert after.name.split("-")[0] != before.name.split("-")[0]
+    assert after.name.split("-")[1] == before.name.split("-")[1]
+
+
+def test_what_a_killed_comparison_left_half_written_goes(photos: Path):
+    compare_heads(photos, heads="ridge")
+    folder = photos.parent / "photos.resnet50.cells"
+    (cell,) = folder.iterdir()
+    (folder / f".{cell.name}.new-{socket.gethostname()}-{os.getpid()}-0a1b2c3d").mkdir()
+    compare_heads(photos, heads="ridge")
+    assert list(folder.iterdir()) == [cell]
+
+
+def test_what_is_kept_is_listed(photos: Path):
+    assert run_cache.kept(photos.parent) == []
+    compare_heads(photos, heads="ridge")
+    (cell,) = (photos.parent / "photos.resnet50.cells").iterdir()
+    assert run_cache.kept(photos.parent) == [Kept(cell.parent, cell.stat().st_size, "comparison results")]
 
 
 def test_a_folder_that_cannot_be_written_costs_no_more_than_the_cells(photos: Path):
