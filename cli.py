@@ -259,12 +259,15 @@ def compare_heads_command(
     """
     options = _given(locals(), "csv")
     from onepass import compare_heads
+    from onepass.heads.compare.report import require_csv_place
 
+    if csv:
+        require_csv_place(csv)
     with _progress("comparing", unit="trainings") as report:
         found = compare_heads(**options, progress=report)
+    _show(found, as_json)
     if csv:
         found.write_csv(csv)
-    _show(found, as_json)
 
 
 @_command("fine-tune", "Example: fine-tune photos.resnet50.logreg.head --unfreeze conv5 --lr 1e-4")
@@ -346,12 +349,15 @@ def inspect_command(
     """Find duplicates, labels worth a look, outliers and unreadable images."""
     options = _given(locals(), "csv")
     from onepass import inspect
+    from onepass.heads.audit.report import require_csv_place
 
+    if csv:
+        require_csv_place(csv)
     with _progress("inspecting", total=False):
         found = inspect(**options)
+    _show(found, as_json)
     if csv:
         found.write_csv(csv)
-    _show(found, as_json)
 
 
 @_command("predict", "Example: onepass predict photos.resnet50.mlp.head new.jpg more/ --out new.csv")

@@ -37,15 +37,33 @@ def replacing(path: Path) -> Iterator[Path]:
     >>> path.read_text(), len(list(path.parent.iterdir()))
     ('new', 1)
     """
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if str(path).startswith(_STREAMS) or (path.exists() and not path.is_file()):
+    place = _place(path)
+    if place is None:
         yield path
         return
-    place = Path(os.path.realpath(path))
     with folder_beside(place) as folder:
         yield folder / place.name
         move(folder / place.name, place)
+
+
+def check_place(path: Path) -> None:
+    """Tries whether `replacing` can begin, before something is computed that would be lost.
+
+    Raises:
+        OSError: There is no room, no permission, or no such folder.
+    """
+    if place := _place(path):
+        with folder_beside(place):
+            pass
+
+
+def _place(path: Path) -> Path | None:
+    """What a rename has to reach, behind all links; None for a device or a pipe."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if str(path).startswith(_STREAMS) or (path.exists() and not path.is_file()):
+        return None
+    return Path(os.path.realpath(path))
 
 
 @contextlib.contextmanager

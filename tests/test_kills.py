@@ -75,7 +75,7 @@ def campaign(
     expected, files = observed(whole), everything(whole)
     killer, kills = Killer(done, random.Random(command)), 0
     while kills < times:
-        work = Path(shutil.copytree(ready, tmp_path / "work"))
+        work = Path(shutil.copytree(ready, tmp_path / "again"))  # a path of the same length, which is part of a head
         while True:
             kills += born.run(command, cwd=work, kill=killer.draw()).code == -9
             if kills and killer.generator.random() < 0.6:

@@ -1,6 +1,7 @@
 """The fine-tuned model as a file: Keras's own format, with what is known about it inside."""
 
 import contextlib
+import io
 import json
 import zipfile
 import zlib
@@ -58,22 +59,34 @@ def save_model(model: KerasModel, path: Path, facts: Record) -> None:
     try:
         with replacing(path) as beside:
             write_model(model, beside, facts)
-    except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
+    except OSError as error:
         raise TrainingError(cannot_write(path, error, opt.out), path=path) from None
 
 
 def write_model(model: KerasModel, path: Path, facts: Record) -> None:
-    """`save_model` at a place where nobody looks for it yet; raises whatever Keras, zipfile and h5py raise."""
-    with quiet_stderr(), _without_legacy_warning():
-        model.save(path)
-    if path.suffix == ".keras":
-        with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr(FACTS, json.dumps(facts))
+    """`save_model` at a place where nobody looks for it yet; raises whatever Keras and zipfile raise."""
+    if path.suffix == ".h5":
+        path.write_bytes(_legacy_bytes(model, facts))
         return
+    with quiet_stderr():
+        model.save(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(FACTS, json.dumps(facts))
+
+
+def _legacy_bytes(model: KerasModel, facts: Record) -> bytes:
+    """The content of a file in the legacy format. HDF5 writing to a full disk itself ends the process."""
     import h5py
 
-    with h5py.File(path, "a") as file:
+    class InMemory(h5py.File):
+        def __str__(self) -> str:
+            return "in memory.h5"  # Keras goes by the ending of whatever it is given
+
+    memory = io.BytesIO()
+    with quiet_stderr(), _without_legacy_warning(), InMemory(memory, "w") as file:
+        model.save(file)
         file.attrs[FACTS] = json.dumps(facts)
+    return memory.getvalue()
 
 
 def read_facts(path: Path) -> Record:

@@ -212,7 +212,7 @@ class Session:
                 flush(folder)
                 for part in sorted(folder.iterdir()):
                     move(part, path.with_name(part.name))
-        except (OSError, RuntimeError) as error:  # h5py reports a full disk as either
+        except OSError as error:
             raise TrainingError(cannot_write(path, error, opt.out), path=path) from None
 
     def _kept(self, tuned: bool, path: Path) -> KerasModel:
