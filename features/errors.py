@@ -101,6 +101,8 @@ def reason_of(error: Exception) -> str:
         text = str(strerror)
     else:
         text = " ".join(str(error).split()) or type(error).__name__
+    if "iostream error" in text:  # all that C++ says of a write that failed, in OpenVINO for one
+        return os.strerror(errno.ENOSPC)
     return next((known for known in _NO_ROOM if known in text), text.rstrip("."))
 
 

@@ -15,7 +15,7 @@ from platformdirs import user_cache_path
 
 from onepass.extract.frameworks import import_openvino
 from onepass.features.atomic import folder_beside, leftovers, move, remove_leftovers
-from onepass.features.errors import BackboneError, opt
+from onepass.features.errors import BackboneError, opt, reason_of
 from onepass.features.kept import Kept
 
 # Count up when the meaning of a converted graph changes, so that old ones are not taken for it.
@@ -177,7 +177,7 @@ def store(key: str, write: Callable[[Path], CompiledBackbone]) -> CompiledBackbo
                 move(new, folder / key)
     except (OSError, RuntimeError) as error:  # OpenVINO reports a full disk as a RuntimeError
         raise BackboneError(
-            f"cannot keep the converted backbone in {folder}: {getattr(error, 'strerror', None) or error}. "
+            f"cannot keep the converted backbone in {folder}: {reason_of(error)}. "
             f"Set ONEPASS_CACHE to a folder that can be written, or use {opt.engine('tensorflow')}."
         ) from None
     stored = find_by_key(key)

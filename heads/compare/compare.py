@@ -9,7 +9,7 @@ import numpy as np
 
 from onepass.features import FeatureFile, only_feature_file
 from onepass.features.errors import OptionError, opt
-from onepass.heads.classifiers.base import class_weights
+from onepass.heads.classifiers.base import class_weights, require_positive
 from onepass.heads.compare.candidates import Candidate, candidates_of
 from onepass.heads.compare.common_images import common_images
 from onepass.heads.compare.learning_curves import learning_curves
@@ -54,6 +54,7 @@ def compare_heads(
     tune: str = "fast",
     class_weight: str | Mapping[str, float] | None = None,
     time_limit: float | None = None,
+    memory: int | None = None,
     learning_curve: bool = False,
     save_best: bool = False,
     out: str | Path | None = None,
@@ -81,6 +82,7 @@ def compare_heads(
         tune: none, fast or thorough.
         class_weight: None, "balanced", class name -> weight, or the same as text: "cats=2,dogs=1".
         time_limit: Seconds that each head may tune for.
+        memory: Bytes that each training may take; by default what is free. As in `train_head`.
         learning_curve: Also trains the best heads on 10 to 100 % of the training images.
         save_best: Trains the cheapest head of the tie set on train and val, and saves it.
         out: The head file of `save_best`; by default as `train_head` names it.
@@ -92,6 +94,7 @@ def compare_heads(
         FeatureFileError: A feature file cannot be read, or is not complete.
     """
     _check(metric, cv, seeds)
+    require_positive(memory=memory)
     if split and cv:
         raise OptionError(f"{opt.split} and {opt.cv} are two ways to score; give one of them.", cv=cv)
     features = only_feature_file() if features is None else features
@@ -107,7 +110,7 @@ def compare_heads(
         candidates = candidates_of(heads, _names(files), options)
         first = images.positions[0]
         rounds = repeated_folds(files[0], first, cv=cv) if cv else held_out_part(files[0], first, seeds=seeds)
-        run = _Runner(files, images.positions, len(candidates) * len(rounds.rounds), progress)
+        run = _Runner(files, images.positions, len(candidates) * len(rounds.rounds), progress, memory)
         entries = [_Entry(one, [run(one, at) for at in rounds.rounds]) for one in _together(candidates)]
         judged = _Judge(files[0], first, rounds, metric)
         found = replace(judged.comparison(entries, paths), left_out=images.left_out)
@@ -115,7 +118,7 @@ def compare_heads(
             best = [one for one in candidates if one.name in _leaders(found)]
             found = replace(found, learning=learning_curves(files[0], first, best, run))
     if save_best:
-        found = replace(found, saved=_save(found, candidates, paths, out))
+        found = replace(found, saved=_save(found, candidates, paths, out, memory))
     return found
 
 
@@ -128,7 +131,9 @@ class _Runner:
         images: list[np.ndarray],
         total: int,
         progress: Callable[[int, int, str], None] | None,
+        memory: int | None,
     ) -> None:
+        self.memory = memory
         self.files, self.images, self.caches = files, images, [RunCache(file) for file in files]
         self.done, self.total, self.progress = 0, total, progress
         self.shared = SharedComponents()
@@ -141,7 +146,7 @@ class _Runner:
         request = FitRequest(candidate.head, options, positions[at.trained], positions[at.scored])
         result = cache.get(request)
         if result is None:
-            result = fit_and_score(cache.file, request, self.shared)
+            result = fit_and_score(cache.file, request, self.shared, self.memory)
             cache.put(request, result)
         self.done += 1
         return result
@@ -272,10 +277,15 @@ def _leaders(found: HeadsComparison) -> list[str]:
 
 
 def _save(
-    found: HeadsComparison, candidates: list[Candidate], paths: Sequence[str | Path], out: str | Path | None
+    found: HeadsComparison,
+    candidates: list[Candidate],
+    paths: Sequence[str | Path],
+    out: str | Path | None,
+    memory: int | None,
 ) -> Path:
     (chosen,) = (one for one in candidates if one.name == found.cheapest.name)
     with FeatureFile(paths[chosen.file]) as file:
         test = len(file.rows_of("test"))
         parts = ("train", "val") if test and len(file.rows_of("val")) else ("train",)
-    return train_head(paths[chosen.file], head=chosen.head, parts=parts, out=out, **chosen.options).head.path
+    done = train_head(paths[chosen.file], head=chosen.head, parts=parts, memory=memory, out=out, **chosen.options)
+    return done.head.path

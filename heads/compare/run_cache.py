@@ -128,17 +128,23 @@ def kept(folder: Path) -> list[Kept]:
     ]
 
 
-def fit_and_score(file: FeatureFile, request: FitRequest, shared: SharedComponents | None = None) -> FitResult:
+def fit_and_score(
+    file: FeatureFile, request: FitRequest, shared: SharedComponents | None = None, memory: int | None = None
+) -> FitResult:
     """Fits a head and predicts the images to score.
 
     Args:
         file: The feature file.
         request: What to fit.
         shared: Keeps the principal components for further heads on the same rows.
+        memory: Bytes that fitting may take; by default what is free.
+
+    Raises:
+        TrainingError: The head cannot be fitted on these images, or not in this memory.
     """
     estimator = make_head(request.head, **request.options)
     started = time.perf_counter()
-    fit_on(estimator, file, request.trained, shared=shared)
+    fit_on(estimator, file, request.trained, memory=memory, shared=shared)
     seconds = time.perf_counter() - started
     x, _ = file.read(request.scored)
     probabilities = np.zeros((len(x), len(file.class_names)), np.float32)
