@@ -254,10 +254,7 @@ def compare_heads_command(
     """
     options = _given(locals(), "csv") | _bytes(memory)
     from onepass import compare_heads
-    from onepass.heads.compare.report import require_csv_place
 
-    if csv:
-        require_csv_place(csv)
     with _progress("comparing", unit="trainings") as report:
         found = compare_heads(**options, progress=report)
     _show(found, as_json)
@@ -344,10 +341,7 @@ def inspect_command(
     """Find duplicates, labels worth a look, outliers and unreadable images."""
     options = _given(locals(), "csv")
     from onepass import inspect
-    from onepass.heads.audit.report import require_csv_place
 
-    if csv:
-        require_csv_place(csv)
     with _progress("inspecting", total=False):
         found = inspect(**options)
     _show(found, as_json)

@@ -46,17 +46,6 @@ def replacing(path: Path) -> Iterator[Path]:
         move(folder / place.name, place)
 
 
-def check_place(path: Path) -> None:
-    """Tries whether `replacing` can begin, before something is computed that would be lost.
-
-    Raises:
-        OSError: There is no room, no permission, or no such folder.
-    """
-    if place := _place(path):
-        with folder_beside(place):
-            pass
-
-
 def _place(path: Path) -> Path | None:
     """What a rename has to reach, behind all links; None for a device or a pipe."""
     if path.is_dir():

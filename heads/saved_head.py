@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from onepass.features import FeatureFile, Spec
-from onepass.features.atomic import check_place, replacing
+from onepass.features.atomic import replacing
 from onepass.features.contents import seen_before
 from onepass.features.drift import Drift, measure_drift, require_no_drift
 from onepass.features.errors import FeatureFileError, HeadFileError, OnepassWarning, OptionError, cannot_write, opt
@@ -224,26 +224,13 @@ def save_head(head: SavedHead) -> None:
         HeadFileError: The place holds something else than a head, or cannot be written.
     """
     path = head.path
-    require_place(path)
+    if path.exists() and not is_head(path):
+        raise HeadFileError(f"{path} exists and is no head file; it is left alone. Choose another name with {opt.out}.")
     try:
         # Not safetensors' own save_file, which makes files that only their owner may read.
         with replacing(path) as beside:
             beside.write_bytes(head_bytes(head))
     except (OSError, SafetensorError) as error:
-        raise HeadFileError(cannot_write(path, error, opt.out), path=path) from None
-
-
-def require_place(path: Path) -> None:
-    """Refuses a place that no head can be written to, before one is trained.
-
-    Raises:
-        HeadFileError: It holds something else than a head, or cannot be written.
-    """
-    if path.exists() and not is_head(path):
-        raise HeadFileError(f"{path} exists and is no head file; it is left alone. Choose another name with {opt.out}.")
-    try:
-        check_place(path)
-    except OSError as error:
         raise HeadFileError(cannot_write(path, error, opt.out), path=path) from None
 
 

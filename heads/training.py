@@ -29,7 +29,7 @@ from onepass.heads.fitting.memory import free_memory, require_memory, some_of
 from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.fitting.row_chunks import FileRows
 from onepass.heads.inference.out_of_distribution import MOST_IMAGES, USUAL_ALPHA, OutOfDistribution
-from onepass.heads.saved_head import SavedHead, require_place, save_head
+from onepass.heads.saved_head import SavedHead, save_head
 
 HEADS: dict[str, type[Head]] = {
     head.kind: head
@@ -169,8 +169,6 @@ def train_head(
     """
     estimator = make_head(head, **options)
     features = only_feature_file() if features is None else features
-    path = Path(out) if out else Path(f"{Path(features).stem}.{head}.head")
-    require_place(path)
     with FeatureFile(features) as file:
         file.require_complete()
         rows, scored, measured_on = training_parts(file, parts)
@@ -194,6 +192,7 @@ def train_head(
             evaluation = score(answers, labels, file.class_names, measured_on=measured_on, copies=copies)
             out_of_distribution, places = learned.result()
             suggestion = others.result().suggestion(estimator.held_out_)
+        path = Path(out) if out else Path(f"{Path(features).stem}.{head}.head")
         saved = as_saved(estimator, file, rows, evaluation, path=path)
         if out_of_distribution:
             if estimator.held_out_ is not None:

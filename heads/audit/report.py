@@ -10,7 +10,7 @@ from textwrap import indent
 import numpy as np
 
 from onepass.features import DuplicateGroup, SkippedImage
-from onepass.features.atomic import check_place, replacing
+from onepass.features.atomic import remove_leftovers, replacing
 from onepass.features.duplicates import describe_duplicates
 from onepass.features.errors import OptionError, OutputError, cannot_write
 from onepass.features.tables import text_table
@@ -188,7 +188,9 @@ class Inspection:
             OptionError: The file exists already.
             OutputError: It cannot be written.
         """
-        require_csv_place(path)
+        remove_leftovers(Path(path).parent, Path(path).name)  # of a run that was killed with everything done but this
+        if os.path.lexists(path):
+            raise OptionError(f"{path} exists and is not overwritten. Choose another name, or delete it.", path=path)
         try:
             with (
                 replacing(Path(path)) as beside,
@@ -199,16 +201,6 @@ class Inspection:
                 table.writerows(self.findings())
         except OSError as error:
             raise OutputError(cannot_write(path, error), path=path) from None
-
-
-def require_csv_place(path: str | Path) -> None:
-    """Refuses a place for `Inspection.write_csv`, before anything is inspected; errors as there."""
-    try:
-        check_place(Path(path))
-    except OSError as error:
-        raise OutputError(cannot_write(path, error), path=path) from None
-    if os.path.lexists(path):
-        raise OptionError(f"{path} exists and is not overwritten. Choose another name, or delete it.", path=path)
 
 
 def _columns(image: InspectedImage) -> tuple[str, str, str]:

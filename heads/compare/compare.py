@@ -18,7 +18,6 @@ from onepass.heads.compare.resampling import Round, Rounds, held_out_part, repea
 from onepass.heads.compare.run_cache import FitRequest, FitResult, RunCache, fit_and_score
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.pca import SharedComponents
-from onepass.heads.saved_head import require_place
 from onepass.heads.stats.bootstrap import (
     RESAMPLES,
     Resampled,
@@ -98,8 +97,6 @@ def compare_heads(
     if split and cv:
         raise OptionError(f"{opt.split} and {opt.cv} are two ways to score; give one of them.", cv=cv)
     features = only_feature_file() if features is None else features
-    if save_best and out:
-        require_place(Path(out))
     options = {"tune": tune, "class_weight": class_weights(class_weight), "time_limit": time_limit}
     paths = [features] if isinstance(features, str | Path) else list(features)
     with ExitStack() as stack:

@@ -5,7 +5,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from onepass.features.atomic import check_place, replacing
+from onepass.features.atomic import replacing
 from onepass.features.errors import OutputError, cannot_write, opt
 from onepass.features.tables import html_table, text_table
 from onepass.heads.stats.intervals import Difference
@@ -231,14 +231,6 @@ class HeadsComparison:
                     table.writerow([*values, *score.interval, gap.difference, *gap.interval, tied, detectable])
         except OSError as error:
             raise OutputError(cannot_write(path, error, opt.csv), path=path) from None
-
-
-def require_csv_place(path: Path) -> None:
-    """Refuses a place for `HeadsComparison.write_csv`, before anything is compared; errors as there."""
-    try:
-        check_place(path)
-    except OSError as error:
-        raise OutputError(cannot_write(path, error, opt.csv), path=path) from None
 
 
 def _tests(test: Comparison) -> dict[str, object]:

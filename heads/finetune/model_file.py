@@ -78,7 +78,7 @@ def _legacy_bytes(model: KerasModel, facts: Record) -> bytes:
     """The content of a file in the legacy format. HDF5 writing to a full disk itself ends the process."""
     import h5py
 
-    class InMemory(h5py.File):
+    class InMemory(h5py.File):  # type: ignore[misc]
         def __str__(self) -> str:
             return "in memory.h5"  # Keras goes by the ending of whatever it is given
 
