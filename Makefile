@@ -23,9 +23,9 @@ fast: $(STAMP)
 slow: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadscope -m slow
 
-# A hundred kills at random moments, and disks that fill up; about five minutes.
+# A hundred kills of each command at random moments, and disks that fill up.
 torture: $(STAMP)
-	ONEPASS_TORTURE=100 $(BIN)/python -m pytest -n 2 tests/test_torture.py
+	ONEPASS_TORTURE=100 $(BIN)/python -m pytest -n 2 --dist loadscope tests/test_torture.py tests/test_kills.py tests/test_disks.py
 
 # Ten thousand damaged files of each format, and three thousand with a single flipped bit.
 fuzz: $(STAMP)

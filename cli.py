@@ -115,6 +115,7 @@ AcceptDrift = Annotated[
 Tune = Annotated[str | None, _search(help="Search for the best settings: none, fast (default) or thorough.")]
 TimeLimit = Annotated[float | None, _search(help="Seconds after which the search ends with the best so far.")]
 ClassWeight = Annotated[str | None, Option(help="balanced, or weights by class: cats=2,dogs=1.", metavar="WEIGHTS")]
+Memory = Annotated[float | None, Option(help="GB that may be used; mlp and linear then read the file in pieces.")]
 Csv = Annotated[Path | None, Option(help="Also write the result to this CSV file.", metavar="FILE")]
 
 
@@ -251,7 +252,7 @@ def train_head_command(
     ] = None,
     class_weight: ClassWeight = None,
     max_images: Annotated[int | None, Option(help="Train on at most so many images.")] = None,
-    memory: Annotated[float | None, Option(help="GB that may be used; mlp and linear then read in pieces.")] = None,
+    memory: Memory = None,
     seed: Annotated[int | None, Option(help="Seed of folds, initial weights and the order of the rows.")] = None,
     out: Annotated[Path | None, Option(help="Head file; FEATURES.HEAD.head in this folder by default.")] = None,
     tune: Tune = None,
@@ -280,13 +281,8 @@ def train_head_command(
 
     What is not given is tuned on folds of the training images.
     """
-    options = _given(locals())
+    options = _given(locals()) | _bytes(memory)
     from onepass import train_head
-    from onepass.heads.head_options import require_positive
-
-    if memory is not None:
-        require_positive(memory=memory)  # of GB, before they become bytes: nan and inf do not
-        options["memory"] = math.ceil(memory * 1e9)
 
     with _progress(f"training {head or 'the head'}"):
         done = train_head(**options)
@@ -305,6 +301,7 @@ def compare_heads_command(
     seeds: Annotated[int | None, Option(help="Trainings per head with other folds and weights; averaged.")] = None,
     tune: Tune = None,
     time_limit: TimeLimit = None,
+    memory: Memory = None,
     class_weight: ClassWeight = None,
     learning_curve: Annotated[
         bool | None, Option("--learning-curve", help="Also train the best on fewer images, and forecast more.")
@@ -320,15 +317,15 @@ def compare_heads_command(
 
     Run again after an interruption, it continues; finished trainings are kept beside the feature file.
     """
-    options = _given(locals(), "csv")
+    options = _given(locals(), "csv") | _bytes(memory)
     _require_csv(csv)
     from onepass import compare_heads
 
     with _progress("comparing", unit="trainings") as report:
         found = compare_heads(**options, progress=report)
+    _show(found, as_json)
     if csv:
         found.write_csv(csv)
-    _show(found, as_json)
 
 
 @_command("fine-tune", "Example: fine-tune photos.resnet50.logreg.head --unfreeze conv5 --lr 1e-4")
@@ -400,9 +397,9 @@ def inspect_command(
 
     with _progress("inspecting"):
         found = inspect(**options)
+    _show(found, as_json)
     if csv:
         found.write_csv(csv)
-    _show(found, as_json)
 
 
 @_command("predict", "Example: onepass predict photos.resnet50.mlp.head new.jpg more/ --out new.csv")
@@ -647,6 +644,16 @@ def _require_csv(path: Path | None, *, fresh: bool = False) -> None:
 def _given(values: dict[str, Any], *others: str) -> dict[str, Any]:
     """What was typed, by the library's names; what was not has the library's default."""
     return {name: value for name, value in values.items() if value is not None and name not in ("as_json", *others)}
+
+
+def _bytes(memory: float | None) -> dict[str, int]:
+    """The memory option as the library takes it, if it was given."""
+    from onepass.heads.head_options import require_positive
+
+    if memory is None:
+        return {}
+    require_positive(memory=memory)  # of GB, before they become bytes: nan and inf do not
+    return {"memory": math.ceil(memory * 1e9)}
 
 
 def _flag(name: str, *value: object) -> str:

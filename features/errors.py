@@ -1,7 +1,9 @@
 """The errors that a user can cause and put right: one tree, so that a caller can catch all of them at once."""
 
 import ast
+import errno
 import math
+import os
 import re
 from collections.abc import Callable
 from typing import Any
@@ -74,6 +76,40 @@ class UserError(Exception):
             return parameter(name) if value is None else parameter(name, ast.literal_eval(value))
 
         return shown(_PARAMETER.sub(spell, self.message)).replace(LINE, "\n")
+
+
+_NO_ROOM = {os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)}
+
+
+def cannot_write(path: object, error: Exception, place: Parameter | None = None) -> str:
+    """What to say where something cannot be written: which file, why, and what to do.
+
+    Args:
+        path: As the user knows it.
+        error: What the system, or a library in its name, says.
+        place: The parameter that names another place, if there is one.
+
+    >>> print(cannot_write("x.csv", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    cannot write x.csv: No space left on device. Make room there, or choose another place.
+    """
+    room = "Make room there, or choose" if is_full(error) else "Choose"
+    return f"cannot write {path}: {reason_of(error)}. {room} another place{f' with {place}' if place else ''}."
+
+
+def is_full(error: Exception) -> bool:
+    """Whether a disk or a quota is full, or a file may not grow further."""
+    return reason_of(error) in _NO_ROOM
+
+
+def reason_of(error: Exception) -> str:
+    """Why the system refused something, in a few words; libraries such as HDF5 wrap these in lines of their own."""
+    if strerror := getattr(error, "strerror", None):
+        text = str(strerror)
+    else:
+        text = " ".join(str(error).split()) or type(error).__name__
+    if "iostream error" in text:  # all that C++ says of a write that failed, in OpenVINO for one
+        return os.strerror(errno.ENOSPC)
+    return next((known for known in _NO_ROOM if known in text), text.rstrip("."))
 
 
 class OnepassWarning(UserWarning):

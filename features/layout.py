@@ -20,6 +20,8 @@ from onepass.features.thumbnails import SIDE
 FORMAT = "onepass-features"
 VERSION = 3
 SKIP_REASON_BYTES = 120
+_STRUCTURES = 2**16
+"""Bytes that HDF5 itself takes for attributes, headers and gaps, at most."""
 ROW_DTYPES: dict[str, np.dtype] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 """What rows may be stored as."""
 
@@ -166,6 +168,10 @@ def create_file(
     """
     n = len(table)
     tables, origin = table_arrays(table, golden), json.dumps(provenance, sort_keys=True)
+    cells = (n, SIDE, SIDE), (n, views, spec.width)
+    reserved = int(np.prod(cells[0])) + int(np.prod(cells[1])) * ROW_DTYPES[row_dtype].itemsize
+    written = sum(a.nbytes for a in tables.values()) + n * (views * 5 + SKIP_REASON_BYTES + 8) + len(origin)
+    _try_room(path, written + _STRUCTURES, reserved)
     # From 1.8 on, HDF5 keeps checksums of its own structures.
     with h5py.File(path, "w", libver=("v108", "v108")) as file:
         file.attrs["format_version"] = VERSION
@@ -181,12 +187,20 @@ def create_file(
         file.create_dataset("thumbnail_checksums", data=np.zeros(n, "<u4"))
         file.create_dataset("copies", data=np.zeros(n, "<i4"))
         file.create_dataset("copies_sha256", data=np.zeros(32, "u1"))
-        _allocate(file, "thumbnails", (n, SIDE, SIDE), np.dtype("u1"))
-        _allocate(file, "rows", (n, views, spec.width), ROW_DTYPES[row_dtype])
+        _allocate(file, "thumbnails", cells[0], np.dtype("u1"))
+        _allocate(file, "rows", cells[1], ROW_DTYPES[row_dtype])
     with open(path, "r+b") as raw:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(raw.fileno(), 0, os.fstat(raw.fileno()).st_size)
         os.fsync(raw.fileno())
+
+
+def _try_room(path: Path, written: int, reserved: int) -> None:
+    """Fails where HDF5 would have no room for what it writes; failing itself, it ends the process with a crash."""
+    with open(path, "wb") as raw:
+        os.ftruncate(raw.fileno(), written + reserved)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(raw.fileno(), 0, written)
 
 
 def _allocate(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:

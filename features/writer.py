@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from onepass.features.atomic import replacing
-from onepass.features.errors import FeatureFileError, RowRangeError, opt
+from onepass.features.errors import FeatureFileError, RowRangeError, opt, reason_of
 from onepass.features.file import FeatureFile
 from onepass.features.layout import ROW_DTYPES, SKIP_REASON_BYTES, Extent, create_file, keeps_precision
 from onepass.features.spec import Spec
@@ -51,15 +51,13 @@ def write_feature_file(
         RowRangeError: A row of `old` holds a number that float16 cannot; what stood at `path` is untouched.
     """
     row_dtype = row_dtype or (old.row_dtype if old else "float32")
-    with _disk_errors(path):
-        with replacing(path) as beside:
-            create_file(beside, spec, table, provenance, golden, views=views, row_dtype=row_dtype)
-            if old is not None:
-                with RowWriter(beside) as writer:
-                    writer.copy_rows(old)
-                    writer.copy_thumbnails(old)
-                    writer.copy_skips(old)
-        _sync_folder(path.parent)
+    with _disk_errors(path), replacing(path) as beside:
+        create_file(beside, spec, table, provenance, golden, views=views, row_dtype=row_dtype)
+        if old is not None:
+            with RowWriter(beside) as writer:
+                writer.copy_rows(old)
+                writer.copy_thumbnails(old)
+                writer.copy_skips(old)
 
 
 class RowWriter:
@@ -253,21 +251,12 @@ class RowWriter:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 @contextlib.contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # h5py reports a full disk as either, in several lines
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise FeatureFileError(
-            f"cannot write {path}: {reason}. Everything committed before is kept; "
+            f"cannot write {path}: {reason_of(error)}. Everything committed before is kept; "
             f"free disk space or choose another place with {opt.out}, then run the same command again."
         ) from None

@@ -133,7 +133,7 @@ def _by_ending(path: Path) -> FileKind:
 
 
 def _model_kind(path: Path) -> FileKind | None:
-    """TUNED or EXPORTED, for a Keras file that holds our facts; one that is damaged counts as TUNED until it is read."""
+    """TUNED or EXPORTED, for a Keras file that holds our facts; a damaged one counts as TUNED until it is read."""
     try:
         facts = read_facts(path)
     except TrainingError:

@@ -15,7 +15,7 @@ from onepass.features import FeatureFile, Spec
 from onepass.features.atomic import replacing
 from onepass.features.contents import seen_before
 from onepass.features.drift import Drift, measure_drift, require_no_drift
-from onepass.features.errors import FeatureFileError, HeadFileError, OnepassWarning, OptionError, opt
+from onepass.features.errors import FeatureFileError, HeadFileError, OnepassWarning, OptionError, cannot_write, opt
 from onepass.features.spec import require_equal_specs
 from onepass.features.tables import Record
 from onepass.heads import head_facts
@@ -232,7 +232,7 @@ def save_head(head: SavedHead) -> None:
         with replacing(path) as beside:
             beside.write_bytes(head_bytes(head))
     except (OSError, SafetensorError) as error:
-        raise HeadFileError(f"cannot write {path}: {error}. Choose another place with {opt.out}.") from None
+        raise HeadFileError(cannot_write(path, error, opt.out), path=path) from None
 
 
 def require_no_other_file(path: Path) -> None:

@@ -3,11 +3,7 @@
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-import socket
-import tempfile
-import time
 import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -18,14 +14,14 @@ from typing import Any
 
 from onepass.extract.frameworks import import_openvino
 from onepass.extract.machine import cache_folder
-from onepass.features.errors import BackboneError, OnepassWarning, opt
+from onepass.features.atomic import folder_beside, move, remove_leftovers
+from onepass.features.errors import BackboneError, OnepassWarning, opt, reason_of
 from onepass.features.seal import file_digest, sealed, unsealed
 
 # Count up when the meaning of a converted graph changes, so that old ones are not taken for it.
 _LAYOUT = 2
 _GRAPH, _WEIGHTS, _FACTS = "model.xml", "model.bin", "backbone.json"
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
-_DAY = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -204,9 +200,9 @@ def store(key: str, write: Callable[[Path], CompiledBackbone]) -> CompiledBackbo
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{_unfinished()}{os.getpid()}-") as name:
-            new = Path(name) / key
+        remove_leftovers(folder)
+        with folder_beside(folder / key) as beside:
+            new = beside / key
             new.mkdir()
             facts = write(new / _GRAPH)
             hashes = {part: file_digest(new / part) for part in (_GRAPH, _WEIGHTS)}
@@ -214,41 +210,16 @@ def store(key: str, write: Callable[[Path], CompiledBackbone]) -> CompiledBackbo
             (new / _FACTS).write_text(json.dumps(sealed(described), indent=1))
             if find_by_key(key) is None:
                 shutil.rmtree(folder / key, ignore_errors=True)
-                new.rename(folder / key)
+                move(new, folder / key)
     except (OSError, RuntimeError) as error:  # OpenVINO reports a full disk as a RuntimeError
         raise BackboneError(
-            f"cannot keep the converted backbone in {folder}: {getattr(error, 'strerror', None) or error}. "
+            f"cannot keep the converted backbone in {folder}: {reason_of(error)}. "
             f"Set ONEPASS_CACHE to a folder that can be written, or use {opt.engine('tensorflow')}."
         ) from None
     stored = find_by_key(key)
     if stored is None:
         raise BackboneError(f"the converted backbone in {folder / key} cannot be read back. Is the disk full?")
     return stored
-
-
-def _unfinished() -> str:
-    """Start of the names of this machine's unfinished entries; the maker's process id follows."""
-    return f".new-{socket.gethostname()}-"
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Removes what makers left that were killed: a day old, or of a process of this machine that is gone."""
-    for left in folder.glob(".new-*"):
-        with contextlib.suppress(OSError):  # Another process may have removed it.
-            owner = left.name.removeprefix(_unfinished()).split("-")[0]
-            ended = owner.isdigit() and not _is_running(int(owner))
-            if ended or time.time() - left.stat().st_mtime > _DAY:
-                shutil.rmtree(left, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _keep_stem_precise(graph: Path) -> None:

@@ -1,6 +1,7 @@
 """What an inspection finds, as values, as text and as a table."""
 
 import csv
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -10,8 +11,9 @@ from textwrap import indent
 import numpy as np
 
 from onepass.features import DuplicateGroup, SkippedImage
+from onepass.features.atomic import remove_leftovers, replacing
 from onepass.features.duplicates import describe_duplicates, describe_equal_rows
-from onepass.features.errors import OptionError
+from onepass.features.errors import OptionError, OutputError, cannot_write
 from onepass.features.names import shown
 from onepass.features.tables import WIDTH, command_line, fitted_table, text_table
 from onepass.features.thumbnails import LEAST
@@ -201,19 +203,19 @@ class Inspection:
         """Writes one line per finding, see `findings`.
 
         Raises:
-            OptionError: The file exists already or cannot be written.
+            OptionError: The file exists already.
+            OutputError: It cannot be written.
         """
+        remove_leftovers(Path(path).parent, Path(path).name)  # of a run that was killed with everything done but this
+        if os.path.lexists(path):
+            raise OptionError(f"{path} exists and is not overwritten. Choose another name, or delete it.", path=path)
         try:
-            with open(path, "x", newline="", encoding="utf-8") as file:
+            with replacing(Path(path)) as beside, open(beside, "x", newline="", encoding="utf-8") as file:
                 table = csv.writer(file)
                 table.writerow(["kind", "path", "split", "class", "other", "value", "reason"])
                 table.writerows(map(shown, line) for line in self.findings())
-        except FileExistsError:
-            raise OptionError(
-                f"{path} exists and is not overwritten. Choose another name, or delete it.", path=path
-            ) from None
         except OSError as error:
-            raise OptionError(f"cannot write {path}: {error.strerror}. Choose another place.", path=path) from None
+            raise OutputError(cannot_write(path, error), path=path) from None
 
 
 def _columns(image: InspectedImage) -> tuple[str, str, str]:

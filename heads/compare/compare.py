@@ -21,7 +21,7 @@ from onepass.heads.compare.resampling import Round, Rounds, folds_and_repeats, h
 from onepass.heads.compare.run_cache import FitRequest, FitResult, RunCache, fit_and_score
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.pca import SharedComponents
-from onepass.heads.head_options import class_weights, require_known_classes
+from onepass.heads.head_options import class_weights, require_known_classes, require_positive
 from onepass.heads.saved_head import require_no_other_file
 from onepass.heads.stats.bootstrap import (
     RESAMPLES,
@@ -58,6 +58,7 @@ def compare_heads(
     tune: str = "fast",
     class_weight: str | Mapping[str, float] | None = None,
     time_limit: float | None = None,
+    memory: int | None = None,
     learning_curve: bool = False,
     save_best: bool = False,
     out: str | Path | None = None,
@@ -87,6 +88,7 @@ def compare_heads(
         tune: none, fast or thorough.
         class_weight: None, "balanced", class name -> weight, or the same as text: "cats=2,dogs=1".
         time_limit: Seconds that each head may tune for.
+        memory: Bytes that each training may take; by default what is free. As in `train_head`.
         learning_curve: Also trains the best heads on 10 to 100 % of the training images.
         save_best: Trains the cheapest head of the tie set on train and val, and saves it.
         out: The head file of `save_best`; by default as `train_head` names it.
@@ -98,6 +100,7 @@ def compare_heads(
         FeatureFileError: A feature file cannot be read, or is not complete.
     """
     _check(metric, cv, seeds, split)
+    require_positive(memory=memory)
     if out is not None and not save_best:
         raise OptionError(f"{opt.out} is where {opt.save_best(True)} saves the head; give both.", out=out)
     options: Record = {"tune": tune, "class_weight": class_weights(class_weight), "time_limit": time_limit}
@@ -118,7 +121,7 @@ def compare_heads(
         rounds = repeated_folds(files[0], first, cv=cv) if cv else held_out_part(files[0], first, seeds=seeds)
         if learning_curve:
             growing_shares(files[0], first)  # or the comparison is lost on what is too little for a curve
-        run = _Runner(files, images.positions, len(candidates) * len(rounds.rounds), progress)
+        run = _Runner(files, images.positions, len(candidates) * len(rounds.rounds), progress, memory)
         entries, failed = _trained(_together(candidates), rounds, run)
         judged = _Judge(files[0], first, rounds, metric)
         with phase("testing which differ"):
@@ -128,7 +131,7 @@ def compare_heads(
             best = [one for one in candidates if one.name in _leaders(found)]
             found = replace(found, learning=learning_curves(files[0], first, best, run))
     if save_best:
-        found = replace(found, saved=_save(found, candidates, paths, out))
+        found = replace(found, saved=_save(found, candidates, paths, out, memory))
     return found
 
 
@@ -141,7 +144,9 @@ class _Runner:
         images: list[np.ndarray],
         total: int,
         progress: Callable[[int, int, str], None] | None,
+        memory: int | None,
     ) -> None:
+        self.memory = memory
         self.files, self.images, self.caches = files, images, [RunCache(file) for file in files]
         self.done, self.total, self.progress = 0, total, progress
         self.shared = SharedComponents()
@@ -155,7 +160,7 @@ class _Runner:
         result = cache.get(request)
         log.info("%s, seed %d: %s", candidate.name, at.seed, "trained before" if result else "training")
         if result is None:
-            result = fit_and_score(cache.file, request, self.shared)
+            result = fit_and_score(cache.file, request, self.shared, self.memory)
             cache.put(request, result)
         self.done += 1
         return result
@@ -322,11 +327,16 @@ def _leaders(found: HeadsComparison) -> list[str]:
 
 
 def _save(
-    found: HeadsComparison, candidates: list[Candidate], paths: Sequence[str | Path], out: str | Path | None
+    found: HeadsComparison,
+    candidates: list[Candidate],
+    paths: Sequence[str | Path],
+    out: str | Path | None,
+    memory: int | None,
 ) -> Path:
     (chosen,) = (one for one in candidates if one.name == found.cheapest.name)
     with FeatureFile(paths[chosen.file]) as file:
         test = len(file.rows_of("test"))
         parts = ("train", "val") if test and len(file.rows_of("val")) else ("train",)
     with phase(f"training {chosen.name} on {' and '.join(parts)}"):
-        return train_head(paths[chosen.file], head=chosen.head, parts=parts, out=out, **chosen.options).head.path
+        done = train_head(paths[chosen.file], head=chosen.head, parts=parts, memory=memory, out=out, **chosen.options)
+    return done.head.path

@@ -5,7 +5,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from onepass.features.errors import OptionError, opt
+from onepass.features.atomic import replacing
+from onepass.features.errors import OutputError, cannot_write, opt
 from onepass.features.names import shown
 from onepass.features.tables import command_line, fitted_table, html_table
 from onepass.heads.stats.intervals import Difference
@@ -229,10 +230,10 @@ class HeadsComparison:
         """Writes one line per head.
 
         Raises:
-            OptionError: The place cannot be written.
+            OutputError: The place cannot be written.
         """
         try:
-            with open(path, "w", newline="", encoding="utf-8") as file:
+            with replacing(Path(path)) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
                 table = csv.writer(file)
                 fields = [name for name in asdict(self.scores[0]) if name not in ("interval", "parameters")]
                 further = ["low", "high", "difference", "difference_low", "difference_high", "tied", "detectable"]
@@ -244,9 +245,7 @@ class HeadsComparison:
                     detectable = self.test.detectable.get(score.name)
                     table.writerow([*values, *score.interval, gap.difference, *gap.interval, tied, detectable])
         except OSError as error:
-            raise OptionError(
-                f"cannot write {path}: {error.strerror}. Choose another place with {opt.csv}.", path=path
-            ) from None
+            raise OutputError(cannot_write(path, error, opt.csv), path=path) from None
 
 
 def _tests(test: Comparison) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Results of fits in a comparison, kept beside the feature file so that an interrupted one resumes."""
 
+import contextlib
 import hashlib
 import json
 import time
@@ -13,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from onepass.features import FeatureFile
-from onepass.features.atomic import replacing
+from onepass.features.atomic import remove_leftovers, replacing
 from onepass.features.errors import OnepassWarning
 from onepass.heads.evaluation import evaluate_rows
 from onepass.heads.fitting.pca import SharedComponents
@@ -22,6 +23,7 @@ from onepass.heads.tensor_file import read_tensors, tensor_bytes
 from onepass.heads.training import as_saved, fit_on, make_head
 
 _VERSION = 3
+_ENDING = ".cells"
 _TIMED_ROWS = 256
 
 
@@ -60,10 +62,9 @@ class FitRequest:
     trained: np.ndarray
     scored: np.ndarray
 
-    def key(self, fingerprint: str) -> str:
-        """Changes with everything that the result depends on: rows, labels, positions, options, versions."""
-        facts = [_VERSION, version("onepass"), version("scikit-learn"), version("keras"), fingerprint, self.head]
-        text = json.dumps([*facts, sorted(self.options.items())], default=str)
+    def key(self) -> str:
+        """Changes with everything of the request that the result depends on: head, options, positions."""
+        text = json.dumps([self.head, sorted(self.options.items())], default=str)
         digest = hashlib.sha256(text.encode())
         for positions in (self.trained, self.scored):
             digest.update(np.asarray(positions, np.int64).tobytes() + b"|")
@@ -74,7 +75,8 @@ class RunCache:
     """Results of finished fits, in a folder beside the feature file.
 
     A result that is damaged is computed again, which is said once; a folder that cannot be written costs no more
-    than that.
+    than that. Results of other rows, or by other versions, go when a comparison of the file starts: they can never be
+    used again.
 
     Args:
         file: The feature file.
@@ -82,9 +84,12 @@ class RunCache:
 
     def __init__(self, file: FeatureFile) -> None:
         self.file = file
-        self.folder = file.path.with_name(f"{file.path.stem}.cells")
-        self.fingerprint = file.fingerprint()
+        self.folder = file.path.with_name(f"{file.path.stem}{_ENDING}")
+        facts = [_VERSION, *map(version, ("onepass", "scikit-learn", "keras")), file.fingerprint()]
+        self._of_now = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
         self._told = False
+        with contextlib.suppress(OSError):
+            self._tidy()
 
     def get(self, request: FitRequest) -> FitResult | None:
         """The result that is kept, None if there is none.
@@ -126,21 +131,34 @@ class RunCache:
         except OSError:
             return
 
+    def _tidy(self) -> None:
+        """Removes what no later comparison of this file can use, and what killed ones left half written."""
+        remove_leftovers(self.folder)
+        for result in self.folder.glob("*.safetensors"):
+            if not result.name.startswith(f"{self._of_now}-"):
+                result.unlink(missing_ok=True)
+
     def _path(self, request: FitRequest) -> Path:
-        return self.folder / f"{request.key(self.fingerprint)}.safetensors"
+        return self.folder / f"{self._of_now}-{request.key()}.safetensors"
 
 
-def fit_and_score(file: FeatureFile, request: FitRequest, shared: SharedComponents | None = None) -> FitResult:
+def fit_and_score(
+    file: FeatureFile, request: FitRequest, shared: SharedComponents | None = None, memory: int | None = None
+) -> FitResult:
     """Fits a head and predicts the images to score.
 
     Args:
         file: The feature file.
         request: What to fit.
         shared: Keeps the principal components for further heads on the same rows.
+        memory: Bytes that fitting may take; by default what is free.
+
+    Raises:
+        TrainingError: The head cannot be fitted on these images, or not in this memory.
     """
     estimator = make_head(request.head, **request.options)
     started = time.perf_counter()
-    fit_on(estimator, file, request.trained, shared=shared)
+    fit_on(estimator, file, request.trained, memory=memory, shared=shared)
     seconds = time.perf_counter() - started
     x, _ = file.read(request.scored)
     probabilities = np.zeros((len(x), len(file.class_names)), np.float32)

@@ -127,6 +127,7 @@ class Certificate:
         return {"format": FORMAT, "version": VERSION, **asdict(self)}
 
     def write(self, path: Path) -> None:
+        """Writes it as JSON, to a place where nobody looks for it yet."""
         path.write_text(json.dumps(sealed(self.record()), indent=1), encoding="utf-8")
 
     @classmethod

@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onepass.extract import Tensor, import_nncf, import_openvino, quiet_stderr
-from onepass.features.errors import ExportError, OptionError, UserError
+from onepass.features.errors import ExportError, OptionError, UserError, cannot_write, is_full, opt
 from onepass.heads.export.equivalence import Runtime
 from onepass.heads.export.inference_model import WholeModel
-from onepass.heads.finetune.model_file import load_model, save_model
+from onepass.heads.finetune.model_file import load_model, write_model
 
 
 class Format(ABC):
@@ -57,7 +57,7 @@ class KerasFile(Format):
     name, runtime = "keras", "keras"
 
     def write(self, whole: WholeModel, path: Path, precision: str, sample: np.ndarray) -> None:  # noqa: ARG002
-        save_model(whole.keras, path, whole.facts)
+        write_model(whole.keras, path, whole.facts)
 
     def load(self, path: Path) -> Runtime:
         model = load_model(path)
@@ -262,8 +262,12 @@ def _needed(module: str, name: str) -> Any:
 
 
 @contextlib.contextmanager
-def running(what: str) -> Iterator[None]:
+def running(what: str, path: Path | None = None) -> Iterator[None]:
     """Other people's converters and runtimes: kept quiet, and whatever they raise becomes one error.
+
+    Args:
+        what: What runs, in words.
+        path: What it writes, if it does.
 
     Raises:
         ExportError: Naming what failed.
@@ -276,6 +280,8 @@ def running(what: str) -> Iterator[None]:
             except UserError:
                 raise
             except Exception as error:
+                if is_full(error):
+                    raise ExportError(cannot_write(path or what, error, opt.out)) from None
                 reason = (str(error).strip().splitlines() or [""])[0][:300]
                 raise ExportError(f"{what} cannot be had: {type(error).__name__}: {reason}") from error
     except ExportError as error:

@@ -1,8 +1,8 @@
 """From a head to a model file in a given format, kept only if it was proven from image files."""
 
+import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,8 @@ import numpy as np
 
 from onepass.extract import FULL_DEPTH, check_running, depth_of, machine, plain_keras
 from onepass.features import FeatureFile
-from onepass.features.errors import ExportError, OptionError, opt
+from onepass.features.atomic import flush, folder_beside, leftovers, move, remove_leftovers
+from onepass.features.errors import CertificateError, ExportError, OptionError, cannot_write, opt
 from onepass.features.names import shown
 from onepass.features.progress import phase
 from onepass.features.tables import Record, command_line
@@ -173,15 +174,15 @@ def export_model(
             source = ExportSource.of(head, file, inputs)
             candidate = _Candidate(source, source.whole(to), *source.held_out(), kind, precision, max_flips)
         try:
-            with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=".export-") as name:
-                made = Path(name) / path.name
+            with folder_beside(path.absolute()) as folder:
+                made = folder / path.name
                 certificate = candidate.proven(made, path)
                 certificate.write(beside(made, ENDING))
                 card = model_card(head, certificate, path.name)
                 beside(made, ".md").write_text(card, encoding="utf-8", errors="backslashreplace")
-                _keep(made.parent, _parts(path, to))
+                _keep(folder, _parts(path, to))
         except OSError as error:
-            raise ExportError(f"cannot write {path}: {error}. Choose another place with {opt.out}.") from None
+            raise ExportError(cannot_write(path, error, opt.out), path=path) from None
     return Exported(path, certificate)
 
 
@@ -221,7 +222,7 @@ class _Candidate:
         """
         kind = self.kind
         sample = self.source.sample() if self.precision == "int8" else np.empty(0)
-        with running(f"the {kind.name} model in {self.precision}"):
+        with running(f"the {kind.name} model in {self.precision}", path):
             with phase(f"writing {kind.name} in {self.precision}"):
                 kind.write(self.whole, made, self.precision, sample)
                 run = kind.load(made)
@@ -298,6 +299,7 @@ def _checked_place(head: SavedHead, to: str, out: str | Path | None) -> Path:
         raise OptionError(f"{opt.out} is {path}; needed: a name that ends in {SUFFIXES[to]}.")
     if not path.absolute().parent.is_dir():
         raise OptionError(f"the folder of {opt.out(path)} does not exist. Make it, or name another one.")
+    _undo_killed(path, to)
     for part in _parts(path, to):
         _require_free(part)
     return path
@@ -311,15 +313,38 @@ def _require_free(path: Path) -> None:
 def _keep(folder: Path, parts: list[Path]) -> None:
     """Moves what was made to its place, all of it or nothing."""
     moved: list[Path] = []
+    flush(folder)
     try:
         for part in parts:
             _require_free(part)
-            (folder / part.name).rename(part)
+            move(folder / part.name, part)
             moved.append(part)
     except BaseException:
         for part in moved:
-            shutil.rmtree(part) if part.is_dir() else part.unlink()
+            _remove(part)
         raise
+
+
+def _undo_killed(path: Path, to: str) -> None:
+    """Takes back what killed exports to this place had moved there, so that it is in nobody's way.
+
+    The certificate moves last. While it still waits beside, what is in its place and waits no more was moved there; a
+    model of another content than the certificate says is somebody else's.
+    """
+    for folder in leftovers(path.absolute().parent, path.name):
+        with contextlib.suppress(CertificateError, OSError):
+            files = Certificate.read(beside(folder / path.name, ".certificate.json")).files
+            for part in _parts(path, to):
+                if not os.path.lexists(part) or os.path.lexists(folder / part.name):
+                    continue
+                if part.suffix != ".md" and not hashes_of(part).items() <= files.items():
+                    break
+                _remove(part)
+    remove_leftovers(path.absolute().parent, path.name)
+
+
+def _remove(part: Path) -> None:
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
 
 
 def _parts(path: Path, to: str) -> list[Path]:

@@ -11,6 +11,9 @@ import numpy as np
 from onepass.features import FeatureFile
 from onepass.features.errors import FeatureFileError, OnepassWarning, OptionError, opt
 
+CHECKPOINT = "checkpoint.safetensors"
+_START = "boundary-"
+
 
 @dataclass(frozen=True)
 class BoundaryCost:
@@ -98,6 +101,11 @@ def remove_if_damaged(path: Path) -> None:
     except FeatureFileError:
         warnings.warn(f"the boundary cache {path} is damaged, so it is made again.", OnepassWarning, stacklevel=2)
         path.unlink(missing_ok=True)
+
+
+def boundary_file(work: Path, boundary: str) -> Path:
+    """Where the output of a layer is kept in the work folder of a fine-tuning."""
+    return work / f"{_START}{boundary.replace('/', '-')}.h5"
 
 
 class BoundaryInputs:

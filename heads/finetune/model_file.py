@@ -1,6 +1,7 @@
 """The fine-tuned model as a file: Keras's own format, with what is known about it inside."""
 
 import contextlib
+import io
 import json
 import zipfile
 import zlib
@@ -14,7 +15,7 @@ import numpy as np
 from onepass.extract import Backbone, KerasModel, depth_of, load_bounded_model, quiet_stderr
 from onepass.features import Spec, limits, seal
 from onepass.features.atomic import replacing
-from onepass.features.errors import FeatureFileError, OptionError, TrainingError, opt
+from onepass.features.errors import FeatureFileError, OptionError, TrainingError, cannot_write, opt
 from onepass.features.places import require_place as require_writable
 from onepass.features.tables import Record
 from onepass.heads import head_facts
@@ -55,21 +56,39 @@ def save_model(model: KerasModel, path: Path, facts: Record) -> None:
         TrainingError: The file cannot be written.
     """
     try:
-        with replacing(path, same_ending=True) as beside:
-            with quiet_stderr(), _without_legacy_warning():
-                model.save(beside)
-            if path.suffix == ".keras":
-                with zipfile.ZipFile(beside, "a") as archive:
-                    archive.writestr(FACTS, json.dumps(facts))
-                    archive.comment = seal.PLACE
-            else:
-                with h5py.File(beside, "a") as file:
-                    file.attrs[FACTS] = json.dumps(facts)
-                with open(beside, "ab") as end:
-                    end.write(seal.PLACE)
-            seal.seal_file(beside)
+        with replacing(path) as beside:
+            write_model(model, beside, facts)
     except OSError as error:
-        raise TrainingError(f"cannot write {path}: {error}. Choose another place with {opt.out}.", path=path) from None
+        raise TrainingError(cannot_write(path, error, opt.out), path=path) from None
+
+
+def write_model(model: KerasModel, path: Path, facts: Record) -> None:
+    """`save_model` at a place where nobody looks for it yet; raises whatever Keras and zipfile raise."""
+    if path.suffix == ".h5":
+        path.write_bytes(_legacy_bytes(model, facts) + seal.PLACE)
+        seal.seal_file(path)
+        return
+    with quiet_stderr():
+        model.save(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(FACTS, json.dumps(facts))
+        archive.comment = seal.PLACE
+    seal.seal_file(path)
+
+
+def _legacy_bytes(model: KerasModel, facts: Record) -> bytes:
+    """The content of a file in the legacy format. HDF5 writing to a full disk itself ends the process."""
+    import h5py
+
+    class InMemory(h5py.File):  # type: ignore[misc]
+        def __str__(self) -> str:
+            return "in memory.h5"  # Keras goes by the ending of whatever it is given
+
+    memory = io.BytesIO()
+    with quiet_stderr(), _without_legacy_warning(), InMemory(memory, "w") as file:
+        model.save(file)
+        file.attrs[FACTS] = json.dumps(facts)
+    return memory.getvalue()
 
 
 def read_facts(path: Path) -> Record:

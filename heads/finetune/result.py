@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onepass.features.errors import OptionError, opt
+from onepass.features.errors import OptionError, OutputError, cannot_write, opt
 from onepass.features.names import shown
 from onepass.features.tables import Record, command_line, fitted_table, html_table
 from onepass.heads.finetune.joined import Agreement
@@ -371,11 +371,18 @@ def require_tensorboard() -> None:
 
 
 def log_epochs(epochs: Sequence[Epoch], folder: Path) -> None:
-    """Writes loss and accuracy of training and validation; the start has no training loss."""
+    """Writes loss and accuracy of training and validation; the start has no training loss.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
     import tensorflow as tf
 
-    for part, prefix in (("train", ""), ("validation", "val_")):
-        with tf.summary.create_file_writer(str(folder / part)).as_default():
-            for step, epoch in enumerate(epochs):
-                for measure in ("loss", "accuracy"):
-                    tf.summary.scalar(f"epoch_{measure}", getattr(epoch, prefix + measure), step=step)
+    try:
+        for part, prefix in (("train", ""), ("validation", "val_")):
+            with tf.summary.create_file_writer(str(folder / part)).as_default():
+                for step, epoch in enumerate(epochs):
+                    for measure in ("loss", "accuracy"):
+                        tf.summary.scalar(f"epoch_{measure}", getattr(epoch, prefix + measure), step=step)
+    except (OSError, tf.errors.OpError) as error:
+        raise OutputError(cannot_write(folder, error, opt.tensorboard), folder=folder) from None

@@ -1,6 +1,7 @@
 """Fine-tuning from a cached head to a model file that is kept only if it is better."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -13,7 +14,9 @@ from onepass.extract import (
     require_part,
 )
 from onepass.features import FeatureFile, only_feature_file
-from onepass.features.errors import HeadFileError, OptionError, TrainingError, opt
+from onepass.features.atomic import remove_leftovers
+from onepass.features.errors import HeadFileError, OptionError, TrainingError, cannot_write, opt
+from onepass.features.lock import writer_lock
 from onepass.features.progress import phase
 from onepass.features.tables import Record
 from onepass.heads.finetune.boundary import require_limit
@@ -124,9 +127,10 @@ def fine_tune(
             from onepass.heads.finetune.session import Session, Task
 
             task = Task(file, saved, plan, sources, from_scratch)
-            run = Session(task, _work_folder(path), progress, say)
-            run.train(str(boundary_cache))
-            return run.finish(path, keep, Path(tensorboard) if tensorboard else None)
+            with _work_folder(path) as work:
+                run = Session(task, work, progress, say)
+                run.train(str(boundary_cache))
+                return run.finish(path, keep, Path(tensorboard) if tensorboard else None)
 
 
 def _plan(stages: tuple[TuningStage, ...], settings: TuningSettings, from_scratch: bool) -> TuningPlan:
@@ -185,12 +189,28 @@ def _place(features: Path, out: str | Path | None, to: str) -> Path:
     return path
 
 
-def _work_folder(path: Path) -> Path:
+@contextlib.contextmanager
+def _work_folder(path: Path) -> Iterator[Path]:
+    """What a run keeps for its next one: checkpoint and output of the frozen trunk; it goes once it is empty.
+
+    What a killed run left half written, and its candidate, which is written anew, go first.
+
+    Raises:
+        TrainingError: The folder cannot be made.
+        LockedError: Another process trains for the same file.
+    """
     work = path.with_suffix(".work")
     try:
         work.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TrainingError(
-            f"cannot make the folder {work}: {error.strerror}. Choose another place with {opt.out}.", folder=work
-        ) from None
-    return work
+        raise TrainingError(cannot_write(work, error, opt.out), folder=work) from None
+    with writer_lock(work):
+        remove_leftovers(work)
+        remove_leftovers(path.parent, path.name)
+        for candidate in work.glob("candidate.*"):
+            candidate.unlink()
+        try:
+            yield work
+        finally:
+            with contextlib.suppress(OSError):  # of a folder that is not empty
+                work.rmdir()

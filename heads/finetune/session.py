@@ -12,18 +12,21 @@ import numpy as np
 
 from onepass.extract import decode_image, golden_images
 from onepass.features import FeatureFile
-from onepass.features.errors import FeatureFileError, TrainingError, opt
+from onepass.features.atomic import flush, folder_beside, move
+from onepass.features.errors import FeatureFileError, TrainingError, cannot_write, opt
 from onepass.features.progress import log, phase
 from onepass.features.tables import Record
 from onepass.heads.finetune.boundary import (
+    CHECKPOINT,
     BoundaryCost,
     BoundaryInputs,
     boundary_cost,
+    boundary_file,
     remove_if_damaged,
     worth_keeping,
 )
 from onepass.heads.finetune.joined import Agreement, Joined, random_head, require_agreement
-from onepass.heads.finetune.model_file import load_model, save_model
+from onepass.heads.finetune.model_file import load_model, save_model, write_model
 from onepass.heads.finetune.plan import TuningPlan
 from onepass.heads.finetune.result import FineTuned, class_changes, gain_of, log_epochs, score_of, without_copies
 from onepass.heads.finetune.sources import Sources
@@ -109,7 +112,7 @@ class Session:
             self.joined,
             self.plan,
             TrainingImages(self.parts.train, self.parts.val, y, weights),
-            checkpoint=self.work / "checkpoint.safetensors",
+            checkpoint=self.work / CHECKPOINT,
             fingerprint=self._fingerprint(sorted(feeds.costs())),
             progress=self.progress,
         )
@@ -145,8 +148,6 @@ class Session:
         self._write(result, tuned, path, tensorboard)
         candidate.unlink(missing_ok=True)
         self.trainer.finish()
-        if not any(self.work.iterdir()):
-            self.work.rmdir()
         return result
 
     def _compared(self, candidate: Path) -> FineTuned:
@@ -205,19 +206,28 @@ class Session:
         )
 
     def _write(self, result: FineTuned, tuned: bool, path: Path, tensorboard: Path | None) -> None:
-        if result.path:
-            joined = self.joined
-            if not tuned:
-                self.trainer.reset()
-                joined = Joined.of(self.backbone, self.head.network)
-            save_model(joined.probabilities(of_layers=path.suffix == ".h5"), path, self._facts(result, joined))
+        """Writes model and history, all of it or nothing; the logs of TensorBoard before them."""
+        if tensorboard:
+            log_epochs(result.history, tensorboard)
         try:
-            result.write_history(path.with_suffix(".history.csv"))
-            result.draw_history(path.with_suffix(".history.png"), validated=len(self.parts.val))
-            if tensorboard:
-                log_epochs(result.history, tensorboard)
+            with folder_beside(path) as folder:
+                if result.path:
+                    joined = self._kept(tuned)
+                    model = joined.probabilities(of_layers=path.suffix == ".h5")
+                    write_model(model, folder / path.name, self._facts(result, joined))
+                result.write_history(folder / path.with_suffix(".history.csv").name)
+                result.draw_history(folder / path.with_suffix(".history.png").name, validated=len(self.parts.val))
+                flush(folder)
+                for part in sorted(folder.iterdir()):
+                    move(part, path.with_name(part.name))
         except OSError as error:
-            raise TrainingError(f"cannot write the history beside {path}: {error}. The model is written.") from None
+            raise TrainingError(cannot_write(path, error, opt.out), path=path) from None
+
+    def _kept(self, tuned: bool) -> Joined:
+        if tuned:
+            return self.joined
+        self.trainer.reset()
+        return Joined.of(self.backbone, self.head.network)
 
     def _facts(self, result: FineTuned, joined: Joined) -> Record:
         return {
@@ -271,13 +281,13 @@ class _Feeds:
         if found is None or run.sources.boundary is None or run.from_scratch or run.sources.random_layers:
             return None
         shape = run.backbone.network.get_layer(found).output.shape[1:]
-        path = run.work / _boundary_name(found)
+        path = boundary_file(run.work, found)
         cost = boundary_cost(found, shape, images=len(run.file), views=run.plan.views, path=path)
         return cost if worth_keeping(cost, self._limit) else None
 
     def _inputs(self, cost: BoundaryCost, shape: tuple[int, ...]) -> ReadInputs:
         run = self._run
-        path = run.work / _boundary_name(cost.boundary)
+        path = boundary_file(run.work, cost.boundary)
         run.say(f"boundary cache: {cost}, in {path}")
         assert run.sources.boundary
         remove_if_damaged(path)
@@ -293,7 +303,3 @@ class _Feeds:
                 f"extract command again, or train with {opt.boundary_cache('off')}."
             )
         return inputs
-
-
-def _boundary_name(boundary: str) -> str:
-    return f"boundary-{boundary.replace('/', '-')}.h5"

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from onepass.extract import KerasModel, KerasVariable, Optimizer, Tensor
 from onepass.features.atomic import replacing
-from onepass.features.errors import OnepassWarning, TrainingError
+from onepass.features.errors import OnepassWarning, TrainingError, reason_of
 from onepass.features.tables import Record
 from onepass.heads.finetune import devices
 from onepass.heads.finetune.joined import Joined
@@ -286,8 +286,8 @@ class Trainer:
                 beside.write_bytes(tensor_bytes(facts, arrays))
         except (OSError, SafetensorError) as error:
             raise TrainingError(
-                f"cannot keep what was trained in {self._checkpoint}: {error}. Make room, and run the same command "
-                "again; it goes on after the last epoch that was kept."
+                f"cannot keep what was trained in {self._checkpoint}: {reason_of(error)}. Make room, and run the same "
+                "command again; it goes on after the last epoch that was kept."
             ) from None
 
     def _resume(self) -> list[np.ndarray]:

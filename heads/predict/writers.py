@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self, Unpack
+from typing import IO, Any, Unpack
 
 from onepass.extract import named_images, watch_folder
 from onepass.features import SkippedImage
-from onepass.features.errors import OptionError, OutputError, UnreadableImageError, opt
+from onepass.features.atomic import remove_leftovers, replacing
+from onepass.features.errors import OptionError, OutputError, UnreadableImageError, cannot_write, opt
 from onepass.features.names import shown, shown_in
 from onepass.features.places import require_place
 from onepass.features.tables import Record, command_line
@@ -34,19 +34,21 @@ _GROUP = 1024
 
 
 class AnswerWriter(ABC):
-    """Takes answers in turn. What text, CSV and JSON lines took is on disk at once, the others need their end.
+    """Takes answers in turn. What text, CSV and JSON lines took is written at once, the others need their end.
 
     Args:
         file: Open for writing.
         columns: Of a table; see `columns`.
+        name: Of the file, in messages.
 
     Attributes:
+        name: As given.
         predicted: Images classified so far.
         skipped: The others.
     """
 
-    def __init__(self, file: IO[Any], columns: list[str]) -> None:
-        self._file, self._columns = file, columns
+    def __init__(self, file: IO[Any], columns: list[str], name: str) -> None:
+        self._file, self._columns, self.name = file, columns, name
         self.predicted = 0
         self.skipped: list[SkippedImage] = []
 
@@ -60,7 +62,7 @@ class AnswerWriter(ABC):
             self.skipped.append(answer)
         else:
             self.predicted += 1
-        with self._writable():
+        with _writing(self.name):
             self._write(answer)
 
     @abstractmethod
@@ -69,33 +71,15 @@ class AnswerWriter(ABC):
     def finish(self) -> None:  # noqa: B027 (most need nothing)
         """Ends the file."""
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file is sys.stdout:
-            with self._writable():
-                self.finish()
-                self._file.flush()
-            return
-        with contextlib.suppress(OutputError) if value else contextlib.nullcontext(), self._writable(), self._file:
-            self.finish()
-        if value and not self.predicted and not self.skipped:
-            Path(self._file.name).unlink(missing_ok=True)  # or the same command would find it in its way
-
-    @contextlib.contextmanager
-    def _writable(self) -> Iterator[None]:
-        try:
-            yield
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError(
-                f"cannot write {getattr(self._file, 'name', 'the answers')}: {error.strerror}. Make room, or choose "
-                f"another place with {opt.out}."
-            ) from None
+@contextlib.contextmanager
+def _writing(name: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(cannot_write(name, error, opt.out), path=name) from None
 
 
 @dataclass(frozen=True)
@@ -133,6 +117,9 @@ def write_predictions(
 ) -> Written:
     """`predict` for any number of images, written while later ones are still being read.
 
+    A file takes its name when it is complete, or when Ctrl-C ends it: a run that is killed or fails leaves none. With
+    `watch`, which has no end, answers go straight to the file's place, for others to follow.
+
     Args:
         head: As for `predict`.
         images: Image files and folders of them; may come one by one and without end.
@@ -161,13 +148,13 @@ def write_predictions(
     batches = itertools.chain([classify(named_images(map(Path, images)))], map(classify, later))
     ranks = min(settings.top, len(saved.class_names))
     interrupted = False
-    with open_answers(out, ranks=ranks, unknown=settings.unknown is not None) as writer:
+    with open_answers(out, ranks=ranks, unknown=settings.unknown is not None, follow=watch is not None) as writer:
         try:
             write_answers(itertools.chain.from_iterable(batches), writer, progress=progress)
         except KeyboardInterrupt:
             interrupted = True
-    if not (writer.predicted or watch or interrupted):
-        raise UnreadableImageError(none_readable(writer.skipped), skipped=writer.skipped)
+        if not (writer.predicted or watch or interrupted):
+            raise UnreadableImageError(none_readable(writer.skipped), skipped=writer.skipped)
     following = command_line("onepass", "nearest", saved.path, "IMAGE") if writer.predicted else ""
     return Written(out, writer.predicted, writer.skipped, interrupted, following)
 
@@ -188,31 +175,28 @@ def columns(ranks: int, *, unknown: bool) -> list[str]:
     return ["path", "class", "probability", *further, *(["unknown"] if unknown else []), "skipped"]
 
 
-def open_answers(target: str, *, ranks: int, unknown: bool) -> AnswerWriter:
+def open_answers(
+    target: str, *, ranks: int, unknown: bool, follow: bool = False
+) -> contextlib.AbstractContextManager[AnswerWriter]:
     """A writer for a file by its ending, or to stdout for the bare name of a format.
+
+    The file is there once the block has ended without an error.
 
     Args:
         target: Path that ends in .csv, .json, .jsonl or .parquet; or csv, json, jsonl or text.
         ranks: Classes named per image.
         unknown: Whether it is said of each image.
+        follow: Whether the file is there from the start, for others to follow; it then stays as far as it got.
 
     Raises:
-        OptionError: Another ending, a file that exists, or a place that cannot be written.
+        OptionError: Another ending, a file that exists, or no such folder.
+        OutputError: The place cannot be written.
     """
     bare, kind = require_answers(target)
-    writer = _WRITERS[kind]
+    make = partial(_WRITERS[kind], columns=columns(ranks, unknown=unknown))
     if bare:
-        return writer(sys.stdout, columns(ranks, unknown=unknown))
-    try:
-        text = {"encoding": "utf-8", "newline": ""}
-        file = open(target, "xb") if kind == "parquet" else open(target, "x", **text)  # type: ignore[call-overload]
-    except FileExistsError:
-        raise OptionError(
-            f"{target} exists and is not overwritten. Choose another name with {opt.out}, or delete it."
-        ) from None
-    except OSError as error:
-        raise OptionError(f"cannot write {target}: {error.strerror}. Choose another place with {opt.out}.") from None
-    return writer(file, columns(ranks, unknown=unknown))
+        return _on_stdout(make)
+    return _followed(Path(target), make) if follow else _complete(Path(target), make)
 
 
 def require_answers(target: str) -> tuple[bool, str]:
@@ -239,6 +223,78 @@ def require_answers(target: str) -> tuple[bool, str]:
     if not bare:
         require_place(target, fresh=True)
     return bare, kind
+
+
+@contextlib.contextmanager
+def _on_stdout(make: Callable[..., AnswerWriter]) -> Iterator[AnswerWriter]:
+    writer = make(sys.stdout, name=getattr(sys.stdout, "name", "the answers"))
+    try:
+        yield writer
+    finally:
+        with _writing(writer.name):
+            writer.finish()
+            sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _complete(path: Path, make: Callable[..., AnswerWriter]) -> Iterator[AnswerWriter]:
+    """A file that takes its name when it is complete."""
+    remove_leftovers(path.parent, path.name)  # of a run that was killed with everything done but this
+    require_place(path, fresh=True)
+    with contextlib.ExitStack() as stack:
+        with _writing(path):
+            place = stack.enter_context(replacing(path))
+            file = stack.enter_context(_opened(place))
+            writer = make(file, name=str(path))
+        with _ended(writer):
+            yield writer
+        with _writing(path):
+            file.close()
+            require_place(path, fresh=True)
+            stack.close()
+
+
+@contextlib.contextmanager
+def _followed(path: Path, make: Callable[..., AnswerWriter]) -> Iterator[AnswerWriter]:
+    """A file that is there from the start, and stays as far as it got; unless it got nowhere."""
+    require_place(path, fresh=True)
+    with contextlib.ExitStack() as stack:
+        with _writing(path):
+            file = stack.enter_context(_opened(path))
+            writer = make(file, name=str(path))
+        try:
+            with _ended(writer):
+                yield writer
+        finally:
+            if not writer.predicted and not writer.skipped:
+                path.unlink(missing_ok=True)  # or the same command would find it in its way
+
+
+@contextlib.contextmanager
+def _ended(writer: AnswerWriter) -> Iterator[None]:
+    """Ends what a writer writes; after an error quietly, because that says enough."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            writer.finish()
+        raise
+    with _writing(writer.name):
+        writer.finish()
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[Any]]:
+    """A new file whose end says nothing: it is closed by then, or a full disk was told already."""
+    if path.suffix.lower() == ".parquet":
+        file: IO[Any] = open(path, "xb")
+    else:
+        file = open(path, "x", encoding="utf-8", newline="")
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 class _Lines(AnswerWriter):
@@ -275,8 +331,8 @@ class _Text(AnswerWriter):
 class _Csv(AnswerWriter):
     """A table with a header."""
 
-    def __init__(self, file: IO[Any], columns: list[str]) -> None:
-        super().__init__(file, columns)
+    def __init__(self, file: IO[Any], columns: list[str], name: str) -> None:
+        super().__init__(file, columns, name)
         self._table = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         self._table.writeheader()
 
@@ -291,11 +347,11 @@ class _Csv(AnswerWriter):
 class _Parquet(AnswerWriter):
     """A table of the same columns as CSV, in row groups of 1,024."""
 
-    def __init__(self, file: IO[Any], columns: list[str]) -> None:
+    def __init__(self, file: IO[Any], columns: list[str], name: str) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        super().__init__(file, columns)
+        super().__init__(file, columns, name)
         kinds = {"probability": pa.float64(), "unknown": pa.bool_()}
         self._schema = pa.schema([(name, kinds.get(name.split("_")[0], pa.string())) for name in columns])
         self._table = pq.ParquetWriter(file, self._schema)

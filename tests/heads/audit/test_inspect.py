@@ -8,7 +8,7 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from onepass.features import FeatureFile
-from onepass.features.errors import FeatureFileError, OptionError
+from onepass.features.errors import FeatureFileError, OptionError, OutputError
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads.audit import label_errors
 from onepass.heads.audit.inspect import inspect
@@ -178,7 +178,7 @@ def test_the_csv_has_one_line_per_finding_and_is_not_overwritten(planted: Plante
         found.write_csv(path)
     nowhere = tmp_path / "none" / "f.csv"
     with pytest.raises(
-        OptionError, match=f"^cannot write {nowhere}: No such file or directory. Choose another place.$"
+        OutputError, match=f"^cannot write {nowhere}: No such file or directory. Choose another place.$"
     ):
         found.write_csv(nowhere)
 

@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+import os
 import re
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,12 +156,24 @@ def test_a_damaged_cell_is_worked_out_again(photos: Path):
     assert again.scores[0].score == first.scores[0].score
 
 
-def test_changed_rows_are_new_cells(photos: Path, monkeypatch: pytest.MonkeyPatch):
+def test_changed_rows_are_new_cells_and_old_ones_go(photos: Path):
     compare_heads(photos, heads="ridge")
+    (before,) = (photos.parent / "photos.resnet50.cells").iterdir()
     with RowWriter(photos) as writer:
         writer.commit(plain([0]), np.zeros((1, 24), np.float32))
     compare_heads(photos, heads="ridge")
-    assert len(list((photos.parent / "photos.resnet50.cells").iterdir())) == 2
+    (after,) = (photos.parent / "photos.resnet50.cells").iterdir()
+    assert after.name.split("-")[0] != before.name.split("-")[0]
+    assert after.name.split("-")[1] == before.name.split("-")[1]
+
+
+def test_what_a_killed_comparison_left_half_written_goes(photos: Path):
+    compare_heads(photos, heads="ridge")
+    folder = photos.parent / "photos.resnet50.cells"
+    (cell,) = folder.iterdir()
+    (folder / f".{cell.name}.new-{socket.gethostname()}-{os.getpid()}-0a1b2c3d").mkdir()
+    compare_heads(photos, heads="ridge")
+    assert list(folder.iterdir()) == [cell]
 
 
 def test_a_folder_that_cannot_be_written_costs_no_more_than_the_cells(photos: Path):

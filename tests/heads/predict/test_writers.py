@@ -82,30 +82,58 @@ def test_names_that_are_not_utf8_are_kept_where_the_format_can(ending: str, tmp_
         assert "f\\udcff.jpg" in path.read_text()
 
 
-def test_what_was_answered_is_on_disk_before_the_end(tmp_path: Path):
+def test_a_file_has_its_name_when_it_is_complete(tmp_path: Path):
     with open_answers(str(tmp_path / "x.jsonl"), ranks=2, unknown=True) as writer:
         writer.take(ANSWERS[0])
-        assert json.loads((tmp_path / "x.jsonl").read_text())["path"] == "a.jpg"
+        assert not (tmp_path / "x.jsonl").exists()
+    assert [one.name for one in tmp_path.iterdir()] == ["x.jsonl"]
+
+
+def test_a_file_without_end_can_be_followed_and_stays_as_far_as_it_got(tmp_path: Path):
+    def fail() -> None:
+        with open_answers(str(tmp_path / "x.jsonl"), ranks=2, unknown=True, follow=True) as writer:
+            writer.take(ANSWERS[0])
+            assert json.loads((tmp_path / "x.jsonl").read_text())["path"] == "a.jpg"
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert json.loads((tmp_path / "x.jsonl").read_text())["path"] == "a.jpg"
+
+
+def test_what_took_the_name_meanwhile_is_not_overwritten(tmp_path: Path):
+    answering = open_answers(str(tmp_path / "x.csv"), ranks=2, unknown=True)
+    answering.__enter__().take(ANSWERS[0])
+    (tmp_path / "x.csv").write_text("mine")
+    with pytest.raises(OptionError, match=r"x.csv exists and is not overwritten. Choose another name"):
+        answering.__exit__(None, None, None)
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("x.csv", "mine")]
 
 
 def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch):
     full = open("/dev/full", "w")
     monkeypatch.setattr(sys, "stdout", full)
-    writer = open_answers("text", ranks=2, unknown=True)
-    with pytest.raises(OutputError) as caught:
+    with pytest.raises(OutputError) as caught, open_answers("text", ranks=2, unknown=True) as writer:
         writer.take(ANSWERS[0])
     assert str(caught.value) == (
-        "cannot write /dev/full: No space left on device. Make room, or choose another place with out."
+        "cannot write /dev/full: No space left on device. Make room there, or choose another place with out."
     )
     with contextlib.suppress(OSError):
         full.close()
 
 
 @pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet"])
-def test_a_run_that_failed_before_its_first_answer_leaves_no_file(ending: str, tmp_path: Path):
-    with pytest.raises(KeyError), open_answers(str(tmp_path / f"x.{ending}"), ranks=2, unknown=True):
-        raise KeyError
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("answered", [0, 1])
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_run_that_failed_leaves_no_file(ending: str, answered: int, follow: bool, tmp_path: Path):
+    def fail() -> None:
+        with open_answers(str(tmp_path / f"x.{ending}"), ranks=2, unknown=True, follow=follow) as writer:
+            write_answers(ANSWERS[:answered], writer)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert len(list(tmp_path.iterdir())) == (answered if follow else 0)
 
 
 def test_a_bare_format_goes_to_stdout(capsys: pytest.CaptureFixture[str]):
@@ -133,8 +161,8 @@ def test_wrong_places_are_refused_in_words(tmp_path: Path, monkeypatch: pytest.M
         f"{taken}/x.csv": f"cannot write {taken}/x.csv: Not a directory. Choose another place with out.",
     }
     for target, message in cases.items():
-        with pytest.raises(OptionError) as caught:
-            open_answers(target, ranks=1, unknown=False)
+        with pytest.raises((OptionError, OutputError)) as caught, open_answers(target, ranks=1, unknown=False):
+            raise AssertionError
         assert str(caught.value) == message
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(OptionError, match=r'Run: pip install "onepass\[parquet\]". Or write .csv.$'):
