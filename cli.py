@@ -5,7 +5,6 @@ import functools
 import inspect
 import io
 import json
-import math
 import signal
 import sys
 import traceback
@@ -648,12 +647,9 @@ def _given(values: dict[str, Any], *others: str) -> dict[str, Any]:
 
 def _bytes(memory: float | None) -> dict[str, int]:
     """The memory option as the library takes it, if it was given."""
-    from onepass.heads.head_options import require_positive
+    from onepass.heads.head_options import in_bytes
 
-    if memory is None:
-        return {}
-    require_positive(memory=memory)  # of GB, before they become bytes: nan and inf do not
-    return {"memory": math.ceil(memory * 1e9)}
+    return {} if memory is None else {"memory": in_bytes(memory)}
 
 
 def _flag(name: str, *value: object) -> str:

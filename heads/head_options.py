@@ -1,5 +1,6 @@
 """Parameters of the heads, judged by their values alone, before any framework is loaded or any row is read."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -47,6 +48,16 @@ def require_positive(**values: float | None) -> None:
     for name, value in values.items():
         if value is not None and not 0 < value < float("inf"):
             raise OptionError(f"{Parameter(name)} is {value}; needed: a finite number above 0.", **{name: value})
+
+
+def in_bytes(memory: float) -> int:
+    """Memory given in GB, in bytes.
+
+    Raises:
+        OptionError: It is not positive and finite.
+    """
+    require_positive(memory=memory)
+    return math.ceil(memory * 1e9)
 
 
 def class_weights(given: ClassWeight) -> ClassWeight:
