@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from onepass.features.atomic import remove_leftovers
 from onepass.features.errors import OptionError, OutputError, Parameter
 
 
@@ -25,6 +26,8 @@ def require_place(path: str | Path, *, endings: Sequence[str] = (), option: str 
     path, named = Path(path), Parameter(option, path)
     if endings and path.suffix.lower() not in endings:
         raise OptionError(f"{Parameter(option)} is {path}; needed: a name that ends in {_listed(endings)}.", path=path)
+    if fresh:
+        remove_leftovers(path.parent, path.name)  # of a run that was killed with everything done but this
     if fresh and os.path.lexists(path):
         raise OptionError(
             f"{path} exists and is not overwritten. Choose another name with {Parameter(option)}, or delete it.",

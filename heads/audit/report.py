@@ -1,7 +1,6 @@
 """What an inspection finds, as values, as text and as a table."""
 
 import csv
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -11,10 +10,11 @@ from textwrap import indent
 import numpy as np
 
 from onepass.features import DuplicateGroup, SkippedImage
-from onepass.features.atomic import remove_leftovers, replacing
+from onepass.features.atomic import replacing
 from onepass.features.duplicates import describe_duplicates, describe_equal_rows
-from onepass.features.errors import OptionError, OutputError, cannot_write
+from onepass.features.errors import OutputError, cannot_write
 from onepass.features.names import shown
+from onepass.features.places import require_place
 from onepass.features.tables import WIDTH, command_line, fitted_table, text_table
 from onepass.features.thumbnails import LEAST
 
@@ -206,9 +206,7 @@ class Inspection:
             OptionError: The file exists already.
             OutputError: It cannot be written.
         """
-        remove_leftovers(Path(path).parent, Path(path).name)  # of a run that was killed with everything done but this
-        if os.path.lexists(path):
-            raise OptionError(f"{path} exists and is not overwritten. Choose another name, or delete it.", path=path)
+        require_place(path, option="csv", fresh=True)
         try:
             with replacing(Path(path)) as beside, open(beside, "x", newline="", encoding="utf-8") as file:
                 table = csv.writer(file)

@@ -14,7 +14,7 @@ from typing import IO, Any, Unpack
 
 from onepass.extract import named_images, watch_folder
 from onepass.features import SkippedImage
-from onepass.features.atomic import remove_leftovers, replacing
+from onepass.features.atomic import replacing
 from onepass.features.errors import OptionError, OutputError, UnreadableImageError, cannot_write, opt
 from onepass.features.names import shown, shown_in
 from onepass.features.places import require_place
@@ -239,7 +239,6 @@ def _on_stdout(make: Callable[..., AnswerWriter]) -> Iterator[AnswerWriter]:
 @contextlib.contextmanager
 def _complete(path: Path, make: Callable[..., AnswerWriter]) -> Iterator[AnswerWriter]:
     """A file that takes its name when it is complete."""
-    remove_leftovers(path.parent, path.name)  # of a run that was killed with everything done but this
     require_place(path, fresh=True)
     with contextlib.ExitStack() as stack:
         with _writing(path):
