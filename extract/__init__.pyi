@@ -6,7 +6,6 @@ from .backbones.listing import Backbones as Backbones
 from .backbones.listing import Stages as Stages
 from .backbones.load import load_backbone as load_backbone
 from .backbones.load import load_backbone_for as load_backbone_for
-from .backbones.openvino_cache import cache_folder as cache_folder
 from .backbones.openvino_cache import stored_networks as stored_networks
 from .backbones.options import Source as Source
 from .backbones.options import check_choices as check_choices
@@ -34,6 +33,7 @@ from .frameworks import import_nncf as import_nncf
 from .frameworks import import_openvino as import_openvino
 from .frameworks import plain_keras as plain_keras
 from .frameworks import quiet_stderr as quiet_stderr
+from .machine import cache_folder as cache_folder
 from .machine import free_memory as free_memory
 from .machine import machine as machine
 from .one_pass.estimate import Estimate as Estimate

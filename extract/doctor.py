@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from onepass.extract.backbones.engines import choose_engine, choose_precision
-from onepass.extract.backbones.openvino_cache import cache_folder
 from onepass.extract.frameworks import import_keras, quiet_stderr
-from onepass.extract.machine import free_memory, instruction_sets, processor, usable_cores
+from onepass.extract.machine import cache_folder, free_memory, instruction_sets, processor, usable_cores
 from onepass.features.tables import Record, command_line, facts_table, html_table, text_table
 
 PACKAGES = ("onepass", "keras", "tensorflow", "openvino", "numpy", "scikit-learn", "h5py", "pillow")

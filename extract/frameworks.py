@@ -7,9 +7,11 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO, TypeAlias
 
+from onepass.extract.machine import cache_folder
 from onepass.features.errors import BackboneError, UserError, opt
 
 # onnxruntime from 1.29 on leaves a device id and queued events in the user's home as soon as it is imported,
@@ -34,7 +36,8 @@ def import_keras() -> Any:
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = "tensorflow"
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with quiet_stderr() if "tensorflow" not in sys.modules else contextlib.nullcontext():
+    quiet = quiet_stderr() if "tensorflow" not in sys.modules else contextlib.nullcontext()
+    with quiet, _without_keras_json(), _with_our_font_list():
         keras = importlib.import_module("keras")
     if keras.backend.backend() != "tensorflow":
         raise BackboneError(
@@ -42,6 +45,37 @@ def import_keras() -> Any:
             "KERAS_BACKEND=tensorflow before Keras is imported, or restart the notebook."
         )
     return keras
+
+
+@contextlib.contextmanager
+def _without_keras_json() -> Iterator[None]:
+    """Takes back the settings file that Keras writes in the user's home where there is none; TensorFlow reads none."""
+    home = Path(os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser())
+    settings, had_home = home / "keras.json", home.exists()
+    had_settings = settings.exists()
+    yield
+    with contextlib.suppress(OSError):
+        if not had_settings:
+            settings.unlink()
+        if not had_home:
+            home.rmdir()
+
+
+@contextlib.contextmanager
+def _with_our_font_list() -> Iterator[None]:
+    """Sends the list of fonts that Matplotlib makes to our cache, where its user has no folder for it yet.
+
+    Keras imports Matplotlib where it is installed.
+    """
+    folders = [Path("~/.cache/matplotlib").expanduser(), Path("~/.config/matplotlib").expanduser()]
+    if "MPLCONFIGDIR" in os.environ or "matplotlib" in sys.modules or any(folder.exists() for folder in folders):
+        yield
+        return
+    os.environ["MPLCONFIGDIR"] = str(cache_folder() / "matplotlib")
+    try:
+        yield
+    finally:
+        del os.environ["MPLCONFIGDIR"]
 
 
 @contextlib.contextmanager

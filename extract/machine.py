@@ -1,4 +1,4 @@
-"""What machine this is, for records of what was computed or measured on it, and how much of it may be used."""
+"""What machine this is, for records of what was computed on it, how much of it may be used, and its caches' place."""
 
 import os
 import platform
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from platformdirs import user_cache_path
 
 _CGROUP = Path("/sys/fs/cgroup")
 _TELLING = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm")
@@ -52,3 +53,10 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def cache_folder() -> Path:
+    """Where converted backbones lie: $ONEPASS_CACHE, or the system's folder for caches."""
+    if chosen := os.environ.get("ONEPASS_CACHE"):
+        return Path(chosen)
+    return user_cache_path("onepass")

@@ -63,6 +63,7 @@ def test_extract_reports_what_it_did(make_folder: MakeFolder, tiny_file: Path, t
         "computed": 9,
         "reused": 0,
         "skipped": 1,
+        "undone": 0,
         "skipped_images": [
             {"path": "cats/bad.jpg", "reason": "not an image (JPEG, PNG, BMP, GIF, WebP and TIFF are read)"}
         ],

@@ -117,6 +117,7 @@ class TensorFlowEngine:
         forward = tf.function(
             lambda images: model(images, training=False),
             jit_compile=bool(tf.config.list_physical_devices("GPU")),
+            autograph=False,
         )
 
         def forward_part(batch: Any) -> Any:
@@ -128,7 +129,7 @@ class TensorFlowEngine:
             return tf.concat(strategy.experimental_local_results(rows), axis=0)
 
         signature = tf.TensorSpec((self.batch_size, *model.input_shape[1:]), model.input.dtype)
-        self._step = tf.function(step, input_signature=[signature])
+        self._step = tf.function(step, input_signature=[signature], autograph=False)
         self._buffer = np.zeros(signature.shape, model.input.dtype)
 
     def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:

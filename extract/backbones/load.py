@@ -18,9 +18,10 @@ from onepass.extract.backbones.engines import (
     choose_precision,
     choose_strategy,
 )
-from onepass.extract.backbones.openvino_cache import CompiledBackbone, cache_folder
+from onepass.extract.backbones.openvino_cache import CompiledBackbone
 from onepass.extract.backbones.options import Source, check_choices, check_running
 from onepass.extract.backbones.weights import file_hash
+from onepass.extract.machine import cache_folder
 from onepass.extract.pixels.decode import (
     RESIZES,
     decode_rule,

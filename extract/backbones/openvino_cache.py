@@ -15,9 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 from onepass.extract.frameworks import import_openvino
+from onepass.extract.machine import cache_folder
 from onepass.features.errors import BackboneError, opt
 
 # Count up when the meaning of a converted graph changes, so that old ones are not taken for it.
@@ -82,13 +81,6 @@ class CompiledBackbone:
     def calibration(self) -> str:
         """As in the spec: empty unless the graph is quantised."""
         return self.quantisation.calibration if self.quantisation else ""
-
-
-def cache_folder() -> Path:
-    """Where converted backbones lie: $ONEPASS_CACHE, or the system's folder for caches."""
-    if chosen := os.environ.get("ONEPASS_CACHE"):
-        return Path(chosen)
-    return user_cache_path("onepass")
 
 
 def cache_key(backbone: str, weights_source: str, image_size: int, pooling: str, pixels: str) -> str:

@@ -14,7 +14,7 @@ from onepass.features.progress import log, phase
 from onepass.features.tables import Record
 from onepass.heads.compare.candidates import Candidate, candidates_of
 from onepass.heads.compare.common_images import common_images
-from onepass.heads.compare.learning_curves import learning_curves
+from onepass.heads.compare.learning_curves import growing_shares, learning_curves
 from onepass.heads.compare.report import HeadsComparison, HeadScore
 from onepass.heads.compare.resampling import Round, Rounds, folds_and_repeats, held_out_part, repeated_folds
 from onepass.heads.compare.run_cache import FitRequest, FitResult, RunCache, fit_and_score
@@ -113,6 +113,8 @@ def compare_heads(
         candidates = candidates_of(heads, _names(files), options)
         first = images.positions[0]
         rounds = repeated_folds(files[0], first, cv=cv) if cv else held_out_part(files[0], first, seeds=seeds)
+        if learning_curve:
+            growing_shares(files[0], first)  # or the comparison is lost on what is too little for a curve
         run = _Runner(files, images.positions, len(candidates) * len(rounds.rounds), progress)
         entries = [_Entry(one, [run(one, at) for at in rounds.rounds]) for one in _together(candidates)]
         judged = _Judge(files[0], first, rounds, metric)

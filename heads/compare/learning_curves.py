@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from onepass.features import FeatureFile
+from onepass.features.errors import TrainingError, opt
 from onepass.heads.compare.candidates import Candidate
 from onepass.heads.compare.resampling import Round, held_out_part
 from onepass.heads.compare.run_cache import FitResult
@@ -33,11 +34,11 @@ def learning_curves(
         Name -> its curve.
     """
     (whole,) = held_out_part(file, images, seeds=1).rounds
-    y = file.table.labels[images]
+    y, shares = file.table.labels[images], growing_shares(file, images)
     found = {}
     for one in candidates:
         sizes, right = [], []
-        for share in SHARES:
+        for share in shares:
             rounds = [
                 Round(part, whole.scored, seed) for seed, part in enumerate(nested_parts(y, whole.trained, share))
             ]
@@ -47,6 +48,29 @@ def learning_curves(
             right.append(np.broadcast_to(np.array(named) == y[whole.scored], (_REPEATS, len(whole.scored))))
         found[one.name] = forecast_gain(np.array(sizes), np.stack(right, axis=1).astype(float))
     return found
+
+
+def growing_shares(file: FeatureFile, images: np.ndarray) -> list[float]:
+    """The shares of the training images to train on, each of which has more images than the one before.
+
+    Args:
+        file, images: As for `learning_curves`.
+
+    Raises:
+        TrainingError: Fewer than three, because every class keeps two images.
+    """
+    (whole,) = held_out_part(file, images, seeds=1).rounds
+    y, found = file.table.labels[images], dict[int, float]()
+    for share in SHARES:
+        found[len(nested_parts(y, whole.trained, share)[0])] = share
+    if len(found) < 3:
+        raise TrainingError(
+            f"{opt.learning_curve} needs three growing parts of the training images with two images of each class; "
+            f"{file.path} has {len(whole.trained)} training images of {len(np.unique(y[whole.trained]))} classes. "
+            "Leave it out, or add images.",
+            images=len(whole.trained),
+        )
+    return [found[size] for size in sorted(found)]
 
 
 def nested_parts(y: np.ndarray, trained: np.ndarray, share: float) -> list[np.ndarray]:

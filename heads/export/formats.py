@@ -80,7 +80,7 @@ class SavedModel(Format):
         # Not by Keras's ExportArchive, which writes every weight twice.
         module = tf.Module()
         module.weights = [variable.value for variable in whole.keras.variables]
-        module.serve = tf.function(serve, input_signature=signature)
+        module.serve = tf.function(serve, input_signature=signature, autograph=False)
         tf.saved_model.save(module, str(path), signatures={"serving_default": module.serve})
         beside = path / "assets.extra"
         beside.mkdir()
@@ -142,7 +142,7 @@ class Onnx(Format):
         from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
         tf2onnx, onnx = _needed("tf2onnx", self.name), _needed("onnx", self.name)
-        serve = tf.function(lambda images: whole.keras(whole.resizer(images), training=False))
+        serve = tf.function(lambda images: whole.keras(whole.resizer(images), training=False), autograph=False)
         asked = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
         # tf2onnx's own from_function takes the constants of a Normalization layer for further inputs.
         frozen = convert_variables_to_constants_v2(serve.get_concrete_function(asked))

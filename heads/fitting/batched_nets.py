@@ -81,9 +81,10 @@ class BatchedNets:
         self._kept = np.array([[[1 - s.lr * s.weight_decay]] for s in settings], np.float32)
         self._optimizer = optimizer_per_net(optimizer, [setting.lr for setting in settings])
         self._optimizer.build(self.model.trainable_variables)
-        self._update = tf.function(self._apply, jit_compile=self.model.count_params() >= _COMPILED_FROM)
-        self._steps = tf.function(self._all_steps, reduce_retracing=True)
-        self._forward = tf.function(self._plain_scores, reduce_retracing=True)
+        compiled = self.model.count_params() >= _COMPILED_FROM
+        self._update = tf.function(self._apply, jit_compile=compiled, autograph=False)
+        self._steps = tf.function(self._all_steps, reduce_retracing=True, autograph=False)
+        self._forward = tf.function(self._plain_scores, reduce_retracing=True, autograph=False)
 
     @property
     def count(self) -> int:
@@ -123,11 +124,15 @@ class BatchedNets:
         return [np.array(d.kernel[net]) for d in self._dense], [np.array(d.bias[net, 0]) for d in self._dense]
 
     def _all_steps(self, rows: Tensor, order: Tensor, y: Tensor, weights: Tensor) -> None:
-        for step in tf.range(len(order)):
+        def one(step: Tensor) -> Tensor:
             with tf.GradientTape() as tape:
                 scores = self._k_scores(tf.gather(rows, order[None, step]), training=True)
                 loss = self._loss(scores, y[step], tf.transpose(weights[step]))
             self._update(tape.gradient(loss, self.model.trainable_variables))
+            return step + 1
+
+        steps = tf.shape(order)[0]
+        tf.while_loop(lambda step: step < steps, one, [0], parallel_iterations=1)  # each step needs the one before
 
     def _loss(self, scores: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """Sum over nets of the mean weighted log loss in the batch: (m, b, k) scores, (b,) y, (m, b) weights."""

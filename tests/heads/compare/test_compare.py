@@ -325,3 +325,31 @@ def test_the_table_of_nine_heads_fits_80_columns():
     assert max(len(line) for line in table) <= 80
     assert table[-11].startswith("head      without copies  log loss")
     assert "cannot be told apart with 153 images" in answer
+
+
+def test_a_learning_curve_of_few_images_takes_the_parts_that_differ(tmp_path: Path):
+    few = _few_images(tmp_path / "few.h5", 26)
+    found = compare_heads(few, heads="ridge,centroid", tune="none", learning_curve=True)
+    for forecast in found.learning.values():
+        assert list(forecast.sizes) == sorted(set(forecast.sizes))
+        assert len(forecast.sizes) >= 3
+
+
+def test_too_few_images_for_a_learning_curve_are_refused_before_anything_is_trained(tmp_path: Path):
+    fewest = _few_images(tmp_path / "fewest.h5", 10, classes=4)
+    with pytest.raises(TrainingError) as refused:
+        compare_heads(fewest, heads="ridge", tune="none", learning_curve=True)
+    assert str(refused.value) == (
+        "learning_curve needs three growing parts of the training images with two images of each class; "
+        f"{fewest} has 8 training images of 4 classes. Leave it out, or add images."
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["fewest.h5"]
+
+
+def _few_images(path: Path, n: int, classes: int = 2) -> Path:
+    table = make_table(n, classes)
+    rows = np.random.default_rng(0).normal(size=(n, 6)).astype(np.float32) + 2 * table.labels[:, None]
+    write_feature_file(path, make_spec(), table, {"data": "photos", "backbone": "resnet50"}, GOLDEN)
+    with RowWriter(path) as writer:
+        writer.commit(plain(range(n)), rows)
+    return path
