@@ -157,8 +157,9 @@ def test_wrong_places_are_refused_in_words(tmp_path: Path, monkeypatch: pytest.M
         "x.text": "out='x.text' ends in neither .csv, .json, .jsonl nor .parquet; give it one of these endings, "
         "or csv, json or jsonl alone for stdout.",
         "parquet": "Parquet is no text for stdout; give a file name that ends in .parquet.",
-        f"{tmp_path}/none/x.csv": f"the folder of out='{tmp_path}/none/x.csv' does not exist.",
-        f"{taken}/x.csv": f"cannot write {taken}/x.csv: Not a directory. Choose another place with out.",
+        f"{tmp_path}/none/x.csv": f"the folder of out='{tmp_path}/none/x.csv' does not exist. Make it, or name another "
+        "one.",
+        f"{taken}/x.csv": f"the folder of out='{taken}/x.csv' does not exist. Make it, or name another one.",
     }
     for target, message in cases.items():
         with pytest.raises((OptionError, OutputError)) as caught, open_answers(target, ranks=1, unknown=False):
