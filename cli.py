@@ -37,7 +37,9 @@ class _OneStyle:
             if not hasattr(error, "format_message"):
                 raise
             if type(error).__name__ != "NoArgsIsHelpError":  # which has printed the help
-                typer.echo(f"error: {_usage(error)}", err=True)
+                from onepass.features.names import shown
+
+                typer.echo(f"error: {shown(_usage(error))}", err=True)
             code = 2
         sys.exit(code or 0)
 

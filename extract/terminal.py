@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO, Any
 
+from onepass.features.names import shown
 from onepass.features.progress import EVERY, Progress, listening, told
 
 
@@ -34,9 +35,14 @@ def decisions_shown() -> Iterator[None]:
     """Shows every decision and phase of the library, with the time of day."""
     with own_stderr() as stream:
         handler = logging.StreamHandler(stream)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(_OneLine("%(asctime)s %(message)s", "%H:%M:%S"))
         with listening(handler):
             yield
+
+
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
 
 
 @contextlib.contextmanager

@@ -77,6 +77,10 @@ COMMANDS = [
     ["info", "nothing\nhere\x1b.h5"],
     ["export", "photos.head", "--to", "nothing\x1b[0m\nhere"],
     ["train-head", "nothing\nhere\udcff.h5"],
+    ["extract", "photos", "--no\x1b[31mthing\n"],
+    ["extract", "new\n\x1b", "-v"],
+    ["evaluate", "photos.head", "photos", "-v"],
+    ["not\x1b\nthing"],
 ]
 
 
