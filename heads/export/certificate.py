@@ -187,7 +187,7 @@ class Certificate:
         shares = [0.0, *found.interval, 1.0]
         if len(shares) != 4 or sorted(shares) != shares or not 0 <= found.accuracy <= 1 or not 0 <= found.before <= 1:
             raise ValueError(f"accuracy {found.accuracy} within {found.interval}, {found.before} before")
-        if not 0 <= found.flips <= n or not 0 <= found.max_flips <= n or found.largest < 0:
+        if not 0 <= found.flips <= n or found.max_flips < 0 or found.largest < 0:
             raise ValueError(f"{found.flips} labels of {n} differ, {found.max_flips} may, by {found.largest}")
         if any(one.batch < 1 or one.runs < 1 or one.milliseconds < 0 for one in latency):
             raise ValueError(f"the times {latency[:2]}")
