@@ -37,9 +37,9 @@ class _OneStyle:
             if not hasattr(error, "format_message"):
                 raise
             if type(error).__name__ != "NoArgsIsHelpError":  # which has printed the help
-                from onepass.features.names import shown
+                from onepass.features.names import printable
 
-                typer.echo(f"error: {shown(_usage(error))}", err=True)
+                typer.echo(f"error: {printable(_usage(error))}", err=True)
             code = 2
         sys.exit(code or 0)
 
@@ -157,13 +157,13 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, verbose: bool = False, version: bool = False, **kwargs: Any) -> None:  # noqa: ARG001
         from onepass.extract import decisions_shown
         from onepass.features import OnepassWarning, OptionError, UserError
-        from onepass.features.names import shown
+        from onepass.features.names import printable
 
         with warnings.catch_warnings(), decisions_shown() if verbose else contextlib.nullcontext():
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("always", OnepassWarning)
-                warnings.showwarning = lambda message, *_, **__: typer.echo(shown(str(message)), err=True)
+                warnings.showwarning = lambda message, *_, **__: typer.echo(printable(str(message)), err=True)
             try:
                 command(*args, **kwargs)
             except UserError as error:
@@ -694,11 +694,11 @@ def _print_next(result: Any) -> None:
 
 
 def _print_skipped(skipped: Sequence[Any], *, all_of_them: bool = False) -> None:
-    from onepass.features.names import shown
+    from onepass.features.names import printable, shown
 
     named = skipped if all_of_them else skipped[:_SHOWN]
     for image in named:
-        typer.echo(f"skipped {shown(image.path)}: {shown(image.reason)}", err=True)
+        typer.echo(f"skipped {shown(image.path)}: {printable(image.reason)}", err=True)
     if len(named) < len(skipped):
         typer.echo(f"... and {len(skipped) - len(named)} more; --json lists them all", err=True)
 

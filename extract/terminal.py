@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import IO, Any
 
-from onepass.features.names import shown
+from onepass.features.names import printable
 from onepass.features.progress import EVERY, Progress, listening, told
 
 
@@ -42,7 +42,7 @@ def decisions_shown() -> Iterator[None]:
 
 class _OneLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return shown(super().format(record))
+        return printable(super().format(record))
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from onepass.features.names import shown
+from onepass.features.names import printable
 
 LINE = "\ue003"
 """A new line in a message; any other would be part of a name, and is escaped."""
@@ -54,7 +54,7 @@ class UserError(Exception):
 
     Args:
         message: Complete sentences; parameters are named by `opt`. What names bring along of control characters is
-            escaped (see `names.shown`), so that a message is one line but for `LINE`.
+            escaped (see `names.printable`), so that a message is one line but for `LINE`.
         **facts: The values behind the message, each an attribute of the error.
 
     >>> error = OptionError(f"{opt.views} is 0; needed: 1 to 1000, such as {opt.views(8)}.", views=0)
@@ -75,7 +75,7 @@ class UserError(Exception):
             name, value = found.groups()
             return parameter(name) if value is None else parameter(name, ast.literal_eval(value))
 
-        return shown(_PARAMETER.sub(spell, self.message)).replace(LINE, "\n")
+        return printable(_PARAMETER.sub(spell, self.message)).replace(LINE, "\n")
 
 
 _NO_ROOM = {os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)}

@@ -64,7 +64,7 @@ def is_feature_file(path: Path) -> bool:
     try:
         with h5py.File(path, "r") as file:
             return bool(scalar_attribute(file, "format") == FORMAT)
-    except (OSError, RuntimeError, ValueError):
+    except (OSError, LookupError, RuntimeError, ValueError):
         return False
 
 

@@ -29,6 +29,17 @@ def shown(name: str | PurePath) -> str:
     return _SPECIAL.sub(lambda found: _escaped(ord(found[0])), text.replace("\\", "\\\\"))
 
 
+def printable(text: str) -> str:
+    r"""A text for people, such as a message with names in it, on one line and without control characters.
+
+    Unlike `shown` it does not tell a name with a backslash from an escaped one.
+
+    >>> printable("there is no file a\nb.jpg")
+    'there is no file a\\x0ab.jpg'
+    """
+    return _SPECIAL.sub(lambda found: _escaped(ord(found[0])), text)
+
+
 def unshown(text: str) -> str:
     """The name that `shown` made a text of.
 
@@ -68,7 +79,7 @@ def shown_in(values: Any) -> Any:
 
 def safe_lines(text: str) -> str:
     """A text of several lines without control characters; what stands in it was `shown` where it was put together."""
-    return "\n".join(shown(line) if _SPECIAL.search(line) else line for line in text.split("\n"))
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def spellings(name: str) -> Iterator[str]:

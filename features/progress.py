@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from onepass.features.names import shown
+from onepass.features.names import printable
 
 log = logging.getLogger("onepass")
 """Decisions and phases are its INFO records: `logging.basicConfig(level="INFO")` shows them."""
@@ -72,7 +72,7 @@ class Progress(logging.Handler):
     def title(self) -> str:
         """What is being done now, without numbers."""
         doing = self._phases[-1][0]
-        return shown(f"{self._what}: {doing}" if doing else f"{self._what} {self._name}".strip())
+        return printable(f"{self._what}: {doing}" if doing else f"{self._what} {self._name}".strip())
 
     def line(self) -> str:
         """What is being done, done of total, rate and time left, as far as they are known."""

@@ -145,5 +145,5 @@ def _is_keras_h5(path: Path) -> bool:
     try:
         with h5py.File(path, "r") as file:
             return bool({"model_config", "layer_names"} & set(file.attrs) or {"layers", "model_weights"} & set(file))
-    except (OSError, RuntimeError, ValueError):
+    except (OSError, LookupError, RuntimeError, ValueError):
         return False

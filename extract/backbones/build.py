@@ -178,15 +178,18 @@ def _network(entry: CatalogueEntry, image_size: int, *, download: bool) -> Any:
         return model
     factory = getattr(keras.applications, entry.factory)
     shape = (image_size, image_size, 3)
+    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    if download:
+        with contextlib.suppress(OSError):  # where there is none, Keras downloads to the folder for temporary files
+            home.mkdir(parents=True, exist_ok=True)
     try:
         return factory(include_top=False, weights="imagenet" if download else None, input_shape=shape, **entry.options)
     except Exception as error:
         _require_size(factory, shape, entry)
-        folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
             f"the ImageNet weights of {entry.name} could not be loaded ({reason}). Give a file with {opt.weights}, "
-            f"put Keras's own download into {folder}, or use the bundled {opt.backbone(BUNDLED)}."
+            f"put Keras's own download into {home / 'models'}, or use the bundled {opt.backbone(BUNDLED)}."
         ) from None
 
 

@@ -115,13 +115,13 @@ def prepared(
     own = {name: settings[name] for name in BackboneSettings.__annotations__ if settings.get(name) is not None}
     names = [field.name for field in dataclasses.fields(PassOptions)]
     options = PassOptions(**{name: settings[name] for name in names if settings.get(name) is not None})
-    if not isinstance(backbone, Backbone):
+    if backbone is None or isinstance(backbone, str | Path):
         name = BUNDLED if backbone is None else str(backbone)
         check_backbone(name, **own)
         require_possible(data, name, options, own.get("resize", "squash"))
     with phase("looking through the folder"):
         check_folder(data, groups=options.groups, group_pattern=options.group_pattern)
-    if isinstance(backbone, Backbone):
+    if not (backbone is None or isinstance(backbone, str | Path)):
         return options, backbone
     if own.get("depth") == "data":
         with phase("looking for the depth of the images"):

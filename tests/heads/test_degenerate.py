@@ -12,11 +12,12 @@ from onepass.features.errors import TrainingError, UserError
 from onepass.features.moments import all_equal
 from onepass.heads import train_head
 from onepass.heads.classifiers.base import Head
+from onepass.heads.classifiers.kinds import HEADS
 from onepass.heads.classifiers.knn import KNNHead
 from onepass.heads.classifiers.lda import LDAHead
 from onepass.heads.fitting.row_chunks import FileRows
 from onepass.heads.stats.metrics import HIGHER_IS_BETTER
-from onepass.heads.training import HEADS, make_head
+from onepass.heads.training import make_head
 from support import FAST_NETS, write_rows
 
 Rows = tuple[np.ndarray, np.ndarray]

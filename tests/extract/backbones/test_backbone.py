@@ -247,7 +247,10 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path: Path):
         load_backbone_for(wanted, source=source, needed_by="x.head")
 
 
-def test_a_damaged_cache_entry_is_made_anew(tiny_file: Path, rng: np.random.Generator):
+def test_a_damaged_cache_entry_is_made_anew(
+    tiny_file: Path, rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ONEPASS_CACHE", str(tmp_path / "cache"))
     images = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     before = load_backbone(str(tiny_file)).rows(images)
     for entry in cache_folder().glob("*/model.bin"):

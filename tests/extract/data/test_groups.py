@@ -1,7 +1,6 @@
 """Groups from the user's table or pattern to the split, the summary and the next run."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -196,7 +195,7 @@ def test_groups_torn_by_the_users_folders_are_told(make_folder: MakeFolder, tiny
     assert line in str(done).splitlines()
     assert done.record()["overlapping_groups"][0] == {"group": "cats/0", "splits": ["train", "test"]}
     shown = run_program("onepass", "info", "f.h5", cwd=tmp_path).stdout
-    assert re.search(rf"^groups +8; {line}$", shown, re.MULTILINE)
+    assert f"groups 8; {line}" in " ".join(shown.split())
     facts = json.loads(run_program("onepass", "info", "f.h5", "--json", cwd=tmp_path).stdout)
     assert (facts["groups"], len(facts["overlapping_groups"])) == (8, 5)
 

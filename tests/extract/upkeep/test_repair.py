@@ -227,7 +227,9 @@ def test_the_commands_have_exit_codes_for_scripts(made: Path, tmp_path: Path):
 
     assert code("verify") == 0
     assert code("verify", "nothing.h5") == 1
-    assert code("verify", "f.h5", "--weights", "gone.keras", ONEPASS_CACHE=str(tmp_path / "none")) == 6
+    assert code("verify", "f.h5", "--weights", "gone.keras") == 1
+    (tmp_path / "broken.keras").write_bytes(b"no network")
+    assert code("verify", "f.h5", "--weights", "broken.keras", ONEPASS_CACHE=str(tmp_path / "none")) == 6
     flip_bit(made, "rows", byte=40)
     found = run_program("onepass", "verify", "--no-golden", "--json", cwd=tmp_path)
     assert found.returncode == 3

@@ -9,7 +9,7 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from onepass.features import FeatureFile
-from onepass.features.errors import FeatureFileError, OptionError, OutputError
+from onepass.features.errors import FeatureFileError, OptionError
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads.audit import label_errors
 from onepass.heads.audit.inspect import inspect
@@ -174,12 +174,12 @@ def test_the_csv_has_one_line_per_finding_and_is_not_overwritten(planted: Plante
     assert (near["other"], near["split"], near["class"]) == (name(24), "train", "class0")
 
     with pytest.raises(
-        OptionError, match=f"^{path} exists and is not overwritten. Choose another name, or delete it.$"
+        OptionError, match=f"^{path} exists and is not overwritten. Choose another name with csv, or delete it.$"
     ):
         found.write_csv(path)
     nowhere = tmp_path / "none" / "f.csv"
     with pytest.raises(
-        OutputError, match=f"^cannot write {nowhere}: No such file or directory. Choose another place.$"
+        OptionError, match=f"^the folder of csv='{nowhere}' does not exist. Make it, or name another one.$"
     ):
         found.write_csv(nowhere)
 

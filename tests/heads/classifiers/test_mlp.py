@@ -133,7 +133,7 @@ def test_without_folds_a_seventh_of_the_groups_says_when_to_stop(rng: np.random.
     ({"output": "relu"}, "output is 'relu'; needed: one of softmax, sigmoid."),
     ({"activation": "step"}, f"activation is 'step'; needed: one of {', '.join(ACTIVATIONS)}."),
     ({"optimizer": "newton"}, "optimizer is 'newton'; needed: one of adam, adamw, sgd, rmsprop, nadam, lion."),
-    ({"output": "sigmoid"}, "one sigmoid unit tells two classes apart; there are 3. Use softmax."),
+    ({"output": "sigmoid"}, "one sigmoid unit tells two classes apart; there are 3. Use output='softmax'."),
     ({"lr": 0}, "lr is 0; needed: a finite number above 0."),
     ({"lr": float("inf")}, "lr is inf; needed: a finite number above 0."),
     ({"batch_size": 0}, "batch_size is 0; needed: a finite number above 0."),

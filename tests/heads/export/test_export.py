@@ -479,7 +479,8 @@ def test_classes_are_matched_by_name_and_copies_count_once(features: Path, head_
     run_extraction(photos, tiny_backbone, out=tmp_path / "copies.h5")
     done = exported_model(tmp_path / "copies.h5", head_of("logreg"), tmp_path / "model.keras", to="keras")
     assert len(done.certificate.images) == len(set(done.certificate.images)) == 36
-    write_folder(photos / "test", {"aaa": 3}, seed=5)
+    for part in ("train", "test"):
+        write_folder(photos / part, {"aaa": 3}, seed=5)
     run_extraction(photos, tiny_backbone, out=tmp_path / "more.h5")
     with pytest.raises(TrainingError, match=r"the images have the class 'aaa', which the head does not know"):
         exported_model(tmp_path / "more.h5", head_of("logreg"), tmp_path / "other.keras", to="keras")
@@ -672,7 +673,7 @@ def test_a_lambda_in_a_legacy_file_is_not_loaded(tmp_path: Path):
 def test_export_and_verify_as_commands(features: Path, head_of, tmp_path: Path):
     head = head_of("svm").path
     done = run_program("onepass", "export", str(head), "--to", "tflite", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "Next: onepass verify photos.svm.tflite\n")
     assert done.stdout.startswith("photos.svm.tflite: 36 test images from their files: no labels differ, probabilities")
     again = run_program("onepass", "export", str(head), "--to", "tflite", cwd=tmp_path)
     assert (again.returncode, again.stdout) == (2, "")

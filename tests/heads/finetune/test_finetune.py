@@ -22,9 +22,10 @@ from onepass.features.errors import DataError, FeatureFileError, OnepassWarning,
 from onepass.heads import fine_tune, train_head
 from onepass.heads.classifiers.kinds import HEADS
 from onepass.heads.export.run import export
+from onepass.heads.file_kinds import FileKind, file_kind
 from onepass.heads.finetune.boundary import BoundaryInputs, boundary_cost, remove_if_damaged, worth_keeping
 from onepass.heads.finetune.joined import Joined, require_agreement
-from onepass.heads.finetune.model_file import is_model, load_model, read_facts, tuned_model
+from onepass.heads.finetune.model_file import load_model, read_facts, tuned_model
 from onepass.heads.finetune.plan import TuningStage, stages_to_train
 from onepass.heads.finetune.result import Epoch, FineTuned, class_changes, gain_of, history_figure, without_copies
 from onepass.heads.finetune.splits import Parts, start_head
@@ -358,7 +359,7 @@ def test_a_damaged_model_is_refused_wherever_it_is_read(ending: str, kept: dict[
     for read in (read_facts, tuned_model, load_model, *by_predict):
         with pytest.raises(TrainingError, match=f"^{re.escape(message)}$"):
             read(path)
-    assert is_model(path)
+    assert file_kind(path) is FileKind.TUNED
 
 
 def test_a_damaged_boundary_cache_is_made_again(feature_file: Path):
