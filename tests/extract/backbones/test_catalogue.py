@@ -33,7 +33,9 @@ def build(entry: CatalogueEntry, monkeypatch: pytest.MonkeyPatch) -> tuple[int, 
         names = sys.modules[factory.__module__].WEIGHTS_HASHES
         (trained_at,) = {int(name.split("_")[1]) for name in names if name.startswith(f"{kind}_2")}
         seen.append(trained_at)
-    require_known_layers(entry, model.layers[:-1])  # without the pooling
+    with keras.StatelessScope():
+        built = factory(include_top=False, weights=None, input_shape=(seen[0], seen[0], 3), **entry.options)
+    require_known_layers(entry, built.layers)
     keras.backend.clear_session()
     return seen[0], model.output_shape[-1]
 
