@@ -18,7 +18,7 @@ import typer
 from common import RESULTS, versions, write_result
 
 from onepass.extract.machine import machine
-from onepass.heads.export.run import SUFFIXES
+from onepass.heads.export.certificate import SUFFIXES
 
 
 def main(
