@@ -10,12 +10,13 @@ import numpy as np
 
 from onepass.extract import plain_keras, quiet_stderr
 from onepass.features.errors import OptionError, opt
+from onepass.features.progress import log
 from onepass.heads.classifiers.base import Fit, Head, TrainingRows
 from onepass.heads.fitting.folds import assign_folds, fold_masks
 from onepass.heads.fitting.net_settings import Grid, NetSetting, settings_of
 from onepass.heads.fitting.net_sweep import Samples, SweepOptions, best_epoch, best_setting
 from onepass.heads.fitting.pca import Projection, SharedComponents
-from onepass.heads.fitting.row_chunks import ChangedRows, ResidentRows, RowSource
+from onepass.heads.fitting.row_chunks import ChangedRows, ResidentRows, RowSource, StoredRows
 from onepass.heads.head_options import require_two_classes
 from onepass.heads.inference.network import DenseNetwork
 
@@ -186,7 +187,7 @@ def _projected(rows: NetRows) -> tuple[Projection, RowSource]:
     """The projection, and the training rows in it, followed by the validation rows if there are any."""
     if rows.source is not None:
         projection = Projection.of_source(rows.source)
-        return projection, ChangedRows(rows.source, projection, projection.axes.shape[1])
+        return projection, _stored(ChangedRows(rows.source, projection, projection.axes.shape[1]))
     projection, x = Projection.of_rows(rows.x, rows.components)
     if rows.validation is not None:
         plain = projection(rows.validation[0])[:, None]
@@ -212,3 +213,12 @@ def _stopping_samples(rows: NetRows, seed: int) -> Samples:
         return Samples.of(rows.y, rows.weights[rows.y], everything, everything)
     held_out = np.concatenate([held_out, ~everything], axis=1)
     return Samples.of(rows.y, rows.weights[rows.y], ~held_out, held_out)
+
+
+def _stored(changed: ChangedRows) -> RowSource:
+    """Changed rows, kept on disk where there is room; else changed anew each time, which is slower and the same."""
+    try:
+        return StoredRows(changed)
+    except OSError as error:
+        log.info("rows are projected anew each time they are read: %s", error.strerror)
+        return changed

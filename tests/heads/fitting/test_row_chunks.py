@@ -8,7 +8,7 @@ from onepass.features.errors import FeatureFileError, OptionError
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import MLPHead, SoftmaxHead
 from onepass.heads.fitting.pca import MOST_AXES, Projection
-from onepass.heads.fitting.row_chunks import FileRows, ResidentRows
+from onepass.heads.fitting.row_chunks import ChangedRows, FileRows, ResidentRows, StoredRows
 from onepass.heads.inference.network import standardisation
 from support import GOLDEN, flip_bit, make_spec, make_table, run_process
 
@@ -54,6 +54,28 @@ def test_the_order_of_a_file_depends_on_the_seed_alone(tmp_path: Path, rng: np.r
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
     assert (np.diff(one) == 1).mean() > 0.6, "blocks of neighbours stay together, so that a disk can read them"
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_stored_rows_are_the_changed_ones_in_the_same_order(seed: int | None, small):
+    file, x = small
+    changed = ChangedRows(
+        FileRows(file, np.arange(1, 50, 2), memory=3 * 4 * x[0].nbytes), lambda rows: rows[..., :7], 7
+    )
+    stored = StoredRows(changed)
+    assert (stored.n, stored.views, stored.width) == (25, 3, 7)
+    for (positions, rows), (same, again) in zip(changed.chunks(seed), stored.chunks(seed), strict=True):
+        np.testing.assert_array_equal(positions, same)
+        np.testing.assert_array_equal(rows, again)
+
+
+def test_where_there_is_no_room_rows_are_changed_anew(small, monkeypatch: pytest.MonkeyPatch):
+    file, x = small
+    source = FileRows(file, np.arange(50), memory=x.nbytes)
+    roomy = SoftmaxHead(epochs=3, tune="none").fit_chunks(source)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 0}))
+    tight = SoftmaxHead(epochs=3, tune="none").fit_chunks(source)
+    np.testing.assert_array_equal(roomy.network_.kernels[0], tight.network_.kernels[0])
 
 
 def test_half_precision_rows_are_widened(tmp_path: Path, rng: np.random.Generator):
