@@ -31,9 +31,17 @@ class TensorFile:
 
 
 def tensor_bytes(facts: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The content of such a file."""
+    """The content of such a file, the same for the same facts and arrays."""
     text, stored = json.dumps(facts), {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    return save(stored, {_FACTS: text, _DIGEST: _digest(text, stored)})
+    return _in_order(save(stored, {_FACTS: text, _DIGEST: _digest(text, stored)}))
+
+
+def _in_order(data: bytes) -> bytes:
+    """A safetensors file with the entries of its header sorted, which come in another order each time."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def read_tensors(path: Path) -> TensorFile:

@@ -12,6 +12,7 @@ from onepass.features import FeatureFile
 from onepass.features.errors import FeatureFileError, HeadFileError, OptionError, SpecMismatchError, TrainingError
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import load_head, train_head
+from onepass.heads.saved_head import head_bytes
 from onepass.heads.training import make_head
 from support import GOLDEN, make_spec, make_table, plain
 
@@ -305,3 +306,8 @@ def test_text_of_another_form_is_refused(options: dict, message: str):
         make_head("mlp", **options)
     assert str(caught.value) == message
     assert caught.value.facts == options
+
+
+def test_a_head_is_written_the_same_each_time(head_file: Path):
+    head = load_head(head_file)
+    assert {head_bytes(head) for _ in range(20)} == {head_file.read_bytes()}
