@@ -70,6 +70,11 @@ class SavedHead:
     abstention: Abstention | None = None
     guarded: bool = True
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it describes a model that takes images; head files, unlike these, bring golden rows."""
+        return not self.golden.size
+
     def unknown_at(self, alpha: float) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
         """What calls images unknown, at most a share alpha of the images of each class.
 

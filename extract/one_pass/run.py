@@ -115,14 +115,15 @@ def prepared(
     own = {name: settings[name] for name in BackboneSettings.__annotations__ if settings.get(name) is not None}
     names = [field.name for field in dataclasses.fields(PassOptions)]
     options = PassOptions(**{name: settings[name] for name in names if settings.get(name) is not None})
-    if backbone is None or isinstance(backbone, str | Path):
-        name = BUNDLED if backbone is None else str(backbone)
+    loaded = None if backbone is None or isinstance(backbone, str | Path) else backbone
+    name = BUNDLED if backbone is None else str(backbone)
+    if loaded is None:
         check_backbone(name, **own)
         require_possible(data, name, options, own.get("resize", "squash"))
     with phase("looking through the folder"):
         check_folder(data, groups=options.groups, group_pattern=options.group_pattern)
-    if not (backbone is None or isinstance(backbone, str | Path)):
-        return options, backbone
+    if loaded is not None:
+        return options, loaded
     if own.get("depth") == "data":
         with phase("looking for the depth of the images"):
             own["depth"] = depth_of_images(training_images(data), workers=options.workers)

@@ -97,7 +97,7 @@ class ExportSource(ABC):
 
     @classmethod
     def of(cls, head: SavedHead, file: FeatureFile, inputs: ExportInputs) -> "ExportSource":
-        kind = ModelSource if is_whole(head) else HeadSource
+        kind = ModelSource if head.is_whole else HeadSource
         return kind(head, file, inputs)
 
     def whole(self, to: str) -> WholeModel:
@@ -183,11 +183,6 @@ class ExportSource(ABC):
     @abstractmethod
     def steps(self, takes: str, whole: WholeModel, held_out: HeldOut) -> Steps:
         """The way from an image to its probabilities, step by step."""
-
-
-def is_whole(head: SavedHead) -> bool:
-    """True if it describes a Keras model of backbone and head; head files, unlike these, bring golden rows."""
-    return not head.golden.size
 
 
 class HeadSource(ExportSource):

@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onepass.extract import Tensor, import_nncf, import_openvino, quiet_stderr
-from onepass.features.errors import ExportError, OptionError, UserError, cannot_write, is_full, opt
+from onepass.features.errors import CertificateError, ExportError, OptionError, UserError, cannot_write, is_full, opt
+from onepass.heads.export.certificate import Certificate
 from onepass.heads.export.equivalence import Runtime
 from onepass.heads.export.inference_model import WholeModel
 from onepass.heads.finetune.model_file import load_model, write_model
@@ -243,6 +244,19 @@ def format_of(name: str, *, takes_bytes: bool = False) -> Format:
     if takes_bytes and name == SavedModel.name:
         return SavedModelOfBytes()
     return {kind.name: kind for kind in _FORMATS}[name]()
+
+
+def certified_format(certificate: Certificate) -> Format:
+    """The format of the model that a certificate is about.
+
+    Raises:
+        OptionError: What it needs is not installed.
+        CertificateError: The certificate says of the format what is not so.
+    """
+    kind = format_of(certificate.to, takes_bytes=certificate.takes == "bytes")
+    if kind.takes != certificate.takes:
+        raise CertificateError(f"the certificate says that {kind.name} takes {certificate.takes}; it is damaged.")
+    return kind
 
 
 def _needed(module: str, name: str) -> Any:

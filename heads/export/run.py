@@ -22,7 +22,7 @@ from onepass.features.tables import Record, command_line
 from onepass.heads.export.card import model_card
 from onepass.heads.export.certificate import ENDING, SUFFIXES, Certificate, beside, hashes_of
 from onepass.heads.export.equivalence import HeldOut, Proof, Steps, latencies, prove
-from onepass.heads.export.export_source import ExportInputs, ExportSource, is_whole
+from onepass.heads.export.export_source import ExportInputs, ExportSource
 from onepass.heads.export.formats import Format, format_of, running
 from onepass.heads.export.inference_model import WholeModel
 from onepass.heads.file_kinds import FileKind, classifier_file
@@ -291,7 +291,7 @@ def _safe_names() -> Any:
 
 def _checked_place(head: SavedHead, to: str, out: str | Path | None) -> Path:
     """Where the model goes; refuses to overwrite anything."""
-    stem = head.path.stem + (".exported" if is_whole(head) and head.path.suffix == SUFFIXES[to] else "")
+    stem = head.path.stem + (".exported" if head.is_whole and head.path.suffix == SUFFIXES[to] else "")
     path = Path(out) if out else Path(f"{stem}{SUFFIXES[to] or '.savedmodel'}")
     if not path.name:
         raise OptionError(f"{opt.out} is {path}; needed: the name of a new file or folder.")

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from onepass.extract import ImageFiles, depth_of, plain_keras
-from onepass.features.errors import CertificateError, DataError, opt
+from onepass.features.errors import DataError, opt
 from onepass.features.names import shown
 from onepass.features.tables import Record
 from onepass.heads.export.certificate import ENDING, Certificate, Latency, beside, require_certified, told_ties
 from onepass.heads.export.equivalence import NOISE, HeldOut, latencies, prove
-from onepass.heads.export.formats import format_of, running
+from onepass.heads.export.formats import certified_format, running
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,7 @@ def verify_model(model: str | Path, certificate: Certificate, images: ImageFiles
             f"none of the {len(certificate.images)} images that {path} was certified with is here. Name the folders "
             f"they lie in by {opt.data}."
         )
-    kind = format_of(certificate.to, takes_bytes=certificate.takes == "bytes")
-    if kind.takes != certificate.takes:
-        raise CertificateError(f"the certificate says that {kind.name} takes {certificate.takes}; it is damaged.")
+    kind = certified_format(certificate)
     held_out = HeldOut(
         images=images,
         positions=found,

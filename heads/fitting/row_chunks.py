@@ -85,19 +85,14 @@ class ResidentRows:
         yield np.arange(self.n), self.x
 
 
-@dataclass(frozen=True)
-class ChangedRows:
-    """A source with all its rows put through a function.
+class _Derived:
+    """Rows made of those of another source, which has all else that is known of the images.
 
     Attributes:
-        source: Where they come from.
-        change: (m, v, d) float32 -> (m, v, width) float32.
-        width: Of the changed rows.
+        source: The other one.
     """
 
     source: RowSource
-    change: Callable[[np.ndarray], np.ndarray]
-    width: int
 
     @property
     def n(self) -> int:
@@ -118,55 +113,45 @@ class ChangedRows:
     def orders(self, seed: int | None) -> Iterator[np.ndarray]:
         return self.source.orders(seed)
 
+
+@dataclass(frozen=True)
+class ChangedRows(_Derived):
+    """A source with all its rows put through a function.
+
+    Attributes:
+        source: Where they come from.
+        change: (m, v, d) float32 -> (m, v, width) float32.
+        width: Of the changed rows.
+    """
+
+    source: RowSource
+    change: Callable[[np.ndarray], np.ndarray]
+    width: int
+
     def chunks(self, seed: int | None) -> Iterator[Chunk]:
         return ((positions, self.change(rows)) for positions, rows in self.source.chunks(seed))
 
 
-class StoredRows:
-    """Changed rows in a file of no name, which is gone with the process however that ends.
+class StoredRows(_Derived):
+    """Rows kept in a file of no name, which is gone with the process however that ends.
 
-    Training reads its rows twice an epoch. Changing 50,000 rows of width 2,048 takes some 20 s on one core each time,
-    reading them back less than one.
+    Training reads its rows twice an epoch; projecting them anew each time takes a matrix product of all rows.
 
     Args:
-        changed: The rows, changed once for this.
+        source: The rows, read once for this.
 
     Raises:
         OSError: There is no room.
     """
 
-    def __init__(self, changed: ChangedRows) -> None:
-        self._changed = changed
-        free = shutil.disk_usage(tempfile.gettempdir()).free
-        if 2 * 4 * changed.n * changed.views * changed.width > free:
+    def __init__(self, source: RowSource) -> None:
+        self.source, self.width = source, source.width
+        if 2 * 4 * source.n * source.views * source.width > shutil.disk_usage(tempfile.gettempdir()).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._file = tempfile.TemporaryFile(buffering=0)
         weakref.finalize(self, self._file.close)
-        for _, rows in changed.chunks(None):
+        for _, rows in source.chunks(None):
             np.ascontiguousarray(rows, np.float32).tofile(self._file)
-
-    @property
-    def n(self) -> int:
-        return self._changed.n
-
-    @property
-    def views(self) -> int:
-        return self._changed.views
-
-    @property
-    def width(self) -> int:
-        return self._changed.width
-
-    @property
-    def y(self) -> np.ndarray:
-        return self._changed.y
-
-    @property
-    def groups(self) -> np.ndarray | None:
-        return self._changed.groups
-
-    def orders(self, seed: int | None) -> Iterator[np.ndarray]:
-        return self._changed.orders(seed)
 
     def chunks(self, seed: int | None) -> Iterator[Chunk]:
         return ((positions, self._read(positions)) for positions in self.orders(seed))

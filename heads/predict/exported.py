@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.special import log_softmax
 
-from onepass.extract import Augmentation, Backbone, Decoded, Source, decode_whole, plain_keras
+from onepass.extract import Augmentation, Backbone, Decoded, Source, decode_whole, depth_of, plain_keras
 from onepass.features import Spec
 from onepass.features.errors import CertificateError, OptionError, UnreadableImageError, opt
 from onepass.heads.evaluation import Evaluation
 from onepass.heads.export.certificate import ENDING, Certificate, beside, require_certified
 from onepass.heads.export.equivalence import ENCODED, Runtime
-from onepass.heads.export.formats import format_of, running
+from onepass.heads.export.formats import certified_format, format_of, running
 from onepass.heads.finetune.model_file import read_facts, tuned_model
 from onepass.heads.inference.network import DenseNetwork
 from onepass.heads.saved_head import SavedHead
@@ -59,7 +59,7 @@ class WholeImages(Backbone):
         return Decoded([self._whole(data)], thumbnail=np.empty((0, 0), np.uint8))
 
     def _whole(self, data: bytes) -> Any:
-        return decode_whole(data, resize=self.spec.resize)[None]
+        return decode_whole(data, resize=self.spec.resize, depth=depth_of(self.spec.decode))[None]
 
     def spare(self, threads: int) -> int:  # noqa: ARG002
         """None: a photo of 12 megapixels takes 36 MB."""
@@ -85,9 +85,7 @@ def exported_classifier(path: Path) -> tuple[SavedHead, Backbone]:
     """
     proven = certificate_of(path)
     require_certified(path, proven)
-    kind = format_of(proven.to, takes_bytes=proven.takes == "bytes")
-    if kind.takes != proven.takes:
-        raise CertificateError(f"the certificate says that {kind.name} takes {proven.takes}; it is damaged.")
+    kind = certified_format(proven)
     with plain_keras(), running(f"{path}"):
         run = kind.load(path)
     head = certified_head(path, proven)

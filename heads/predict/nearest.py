@@ -119,18 +119,13 @@ def nearest(
         raise UnreadableImageError(f"{image} cannot be read: no such file or directory", path=image)
     saved = describe_classifier(head)
     with FeatureFile(features or training_file(saved)) as file:
-        if not _is_whole(saved):
+        if not saved.is_whole:
             row = saved.load_backbone(**options).rows_of([image])[0]
             return Nearest(str(image), nearest_images(saved, row, file, k=k), str(file.path))
         backbone = backbone_of_file(file, weights=options.get("weights"), engine=options.get("engine", "auto"))
         row = backbone.rows_of([image])[0]
         found = nearest_images(_on_rows_of(saved, file), row, file, k=k)
         return Nearest(str(image), found, str(file.path), by=f"{file.path}, {file.spec.backbone}")
-
-
-def _is_whole(head: SavedHead) -> bool:
-    """True for a fine-tuned or exported model, which takes images and no rows of a feature file."""
-    return not head.golden.size
 
 
 def _on_rows_of(model: SavedHead, file: FeatureFile) -> SavedHead:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from onepass import evaluate, export, fine_tune, info, nearest, predict, train_head, verify
 from onepass.extract import run_extraction
@@ -240,3 +241,22 @@ def test_no_command_gives_a_traceback_for_any_file(folder: Path):
             assert done.returncode in (0, 3, 4) or done.stderr.startswith("error: "), (command, path.name, done.stderr)
     assert set(CLASSIFIERS) <= set(FileKind)
     assert issubclass(HeadFileError, UserError)
+
+
+def test_a_model_that_takes_whole_images_sees_deep_ones_as_its_head_does(tmp_path: Path, tiny_file: Path):
+    generator = np.random.default_rng(3)
+    for part in ("train", "test"):
+        for name, level in (("dark", 900), ("light", 2600)):
+            folder = tmp_path / "photos" / part / name
+            folder.mkdir(parents=True)
+            for i in range(8):
+                values = (level + generator.integers(0, 900, (40, 30))).astype(np.uint16)
+                Image.fromarray(values).save(folder / f"{i}.png")
+    run_extraction(tmp_path / "photos", str(tiny_file), depth=12, out=tmp_path / "photos.h5")
+    head = train_head(tmp_path / "photos.h5", head="logreg", C=1e-2, tune="none", out=tmp_path / "photos.head").head
+    export(head, to="onnx", out=tmp_path / "photos.onnx")
+    expected = predict(head, tmp_path / "photos" / "test", top=2)
+    for ours, theirs in zip(
+        predict(tmp_path / "photos.onnx", tmp_path / "photos" / "test", top=2), expected, strict=True
+    ):
+        assert dict(ours.top) == pytest.approx(dict(theirs.top), abs=5e-3)
