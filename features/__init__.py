@@ -5,6 +5,7 @@ from onepass.features.errors import OnepassWarning, OptionError, UserError, opt
 from onepass.features.file import FeatureFile, SkippedImage, only_feature_file
 from onepass.features.overlapping_groups import OverlappingGroup, find_overlapping_groups
 from onepass.features.places import require_place
+from onepass.features.preprocess import Preprocess, ResizeRule
 from onepass.features.spec import Spec
 from onepass.features.splits import SPLITS, content_split, rows_to_score
 from onepass.features.table import ImageTable
@@ -17,6 +18,8 @@ __all__ = [
     "OnepassWarning",
     "OptionError",
     "OverlappingGroup",
+    "Preprocess",
+    "ResizeRule",
     "SkippedImage",
     "Spec",
     "UserError",

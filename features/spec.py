@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from textwrap import indent
 from typing import Any, Self
 
-from onepass.features.errors import LINE, FeatureFileError, SpecMismatchError
+from onepass.features.errors import LINE, FeatureFileError, OptionError, SpecMismatchError
+from onepass.features.preprocess import Preprocess, ResizeRule
 from onepass.features.tables import text_table
 
+TOKEN_POOLINGS = ("cls", "mean", "cls+mean", "last4")
+"""How the tokens of a transformer become a row."""
+
 _CHOICES = {
-    "resize": ("squash", "crop", "pad", "keras"),
-    "pooling": ("avg", "max", "flatten"),
+    "pooling": ("avg", "max", "flatten", "pooled", *TOKEN_POOLINGS),
     "precision": ("float32", "bfloat16", "int8"),
 }
 
@@ -21,6 +24,7 @@ _SENSE: dict[str, tuple[Callable[[Any], object], str]] = {
     "backbone": (bool, "a name"),
     "weights_hash": (re.compile("[0-9a-f]{64}").fullmatch, "a SHA-256 in hexadecimal"),
     "image_size": (lambda size: 8 <= size <= 4096, "8 to 4096 pixels"),
+    "resize": (lambda rule: _is_rule(rule), "squash, crop, pad, keras or a rule such as shortest256-bicubic"),
     "decode": (bool, "the name of a rule"),
     "views": (bool, "a recipe"),
     "width": (lambda width: 1 <= width < 2**31, "1 or more"),
@@ -28,24 +32,34 @@ _SENSE: dict[str, tuple[Callable[[Any], object], str]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+_LATER: dict[str, Any] = {"preprocess": None, "provider": "keras", "licence": ""}
+"""Fields that files of version 0.1 lack, and what stands for them."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Spec:
     """What a row was computed with. Two specs are equal if their rows can stand in one table.
 
     Attributes:
-        backbone: Catalogue name, or the stem of a local `.keras` file; with @ and the layer if it is cut there.
+        backbone: Catalogue name, or the last part of what names a network elsewhere (stem of a file, name of a folder
+            or of a pretrained model); with @ and the layer if it is cut there.
         weights: Where the weights came from, for people; `weights_hash` decides equality.
         weights_hash: SHA-256, hexadecimal, of the weight arrays (of the file for `.keras`).
         image_size: Side of the square input, pixels.
-        resize: How an image becomes square: squash, crop, pad or keras.
+        resize: How an image becomes square, see `ResizeRule`.
         decode: Name of the rule for colour, alpha, bit depth, EXIF and scaled JPEG decoding; it ends in -depth12
             where 12 bits of 16-bit values are in use.
-        pooling: avg, max or flatten.
+        pooling: avg, max or flatten of a feature map; cls, mean, cls+mean or last4 of tokens; pooled for the
+            network's own vector.
         views: Recipe of the views beyond the first; "plain" if there are none. It does not count in
             comparisons, because view 0 is the plain image in every file.
         precision: float32, bfloat16 or int8, the precision the backbone computed in.
         width: Length d of a row.
         calibration: int8: hash, hexadecimal, of what the quantised graph was calibrated with; else "".
+        preprocess: What happens to an image before the network; None in files of version 0.1, which hold rows of
+            networks whose arithmetic follows from their name.
+        provider: Where the network comes from: keras, onnx, hf, keras-hub, timm, or a registered one.
+        licence: Of the weights, as far as it is known; for people.
     """
 
     backbone: str
@@ -59,6 +73,15 @@ class Spec:
     precision: str
     width: int
     calibration: str = ""
+    preprocess: Preprocess | None = None
+    provider: str = field(default="keras", compare=False)
+    licence: str = field(default="", compare=False)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spec) and not self.differences(other)
+
+    def __hash__(self) -> int:
+        return hash((self.backbone, self.weights_hash))
 
     def __str__(self) -> str:
         return (
@@ -81,12 +104,15 @@ class Spec:
         except (ValueError, RecursionError) as error:
             raise FeatureFileError(f"the spec is not JSON ({error}); the file is damaged.") from None
         wanted: dict[str, Any] = {f.name: f.type for f in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or set(values) != set(wanted):
+        if not isinstance(values, dict) or not wanted.keys() - _LATER.keys() <= values.keys() <= wanted.keys():
             found = ", ".join(sorted(values)) if isinstance(values, dict) else type(values).__name__
             raise FeatureFileError(
                 f"the spec has the fields {found}; needed: {', '.join(sorted(wanted))}. "
                 "The file is damaged or was written by another version of onepass."
             )
+        values = _LATER | values
+        values["preprocess"] = _preprocess(values["preprocess"])
+        del wanted["preprocess"]
         for name, kind in wanted.items():
             if type(values[name]) is not kind:
                 raise FeatureFileError(
@@ -103,13 +129,35 @@ class Spec:
                 raise FeatureFileError(
                     f"the spec's {name} is {str(values[name])[:80]!r}; needed: {needed}. The file is damaged."
                 )
-        return cls(**values)
+        found = cls(**values)
+        if found.preprocess and (found.preprocess.resize, found.preprocess.size) != (found.resize, found.image_size):
+            raise FeatureFileError(
+                f"the spec's resize is {found.resize} to {found.image_size} px, its preprocess {found.preprocess}. The "
+                "file is damaged."
+            )
+        return found
 
     def differences(self, other: "Spec") -> dict[str, tuple[Any, Any]]:
         """Fields that keep the rows of two specs apart: name -> (this one's value, the other's)."""
-        compared = [f.name for f in dataclasses.fields(self) if f.compare]
+        unknown = {"preprocess"} if self.preprocess is None or other.preprocess is None else set()
+        compared = [f.name for f in dataclasses.fields(self) if f.compare and f.name not in unknown]
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in compared}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _is_rule(text: str) -> bool:
+    try:
+        ResizeRule.parse(text)
+        return True
+    except OptionError:
+        return False
+
+
+def _preprocess(facts: Any) -> Preprocess | None:
+    try:
+        return None if facts is None else Preprocess.from_facts(facts)
+    except ValueError as error:
+        raise FeatureFileError(f"the spec's preprocess cannot be read: {error}. The file is damaged.") from None
 
 
 def require_equal_specs(left: Spec, right: Spec, *, left_name: str, right_name: str, remedy: str) -> None:

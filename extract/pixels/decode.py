@@ -16,9 +16,8 @@ from onepass.extract.pixels.deep import FULL_DEPTH, deep_values, highest_of_uppe
 from onepass.extract.pixels.formats import opened
 from onepass.extract.pixels.views import Augmentation, view_pixels
 from onepass.features.errors import OptionError, UnreadableImageError, opt
+from onepass.features.preprocess import ResizeRule
 from onepass.features.thumbnails import SIDE
-
-RESIZES = ("squash", "crop", "pad", "keras")
 
 
 class Decoded(NamedTuple):
@@ -55,7 +54,8 @@ def decode_rule(resize: str, depth: int = FULL_DEPTH) -> str:
     """
     if resize == "keras":
         return "keras-rgb-bilinear-1"
-    return "rgb-exif-white-hamming-2" + ("" if depth == FULL_DEPTH else f"-depth{depth}")
+    rule = "rgb-exif-white-full-1" if ResizeRule.parse(resize).filter else "rgb-exif-white-hamming-2"
+    return rule + ("" if depth == FULL_DEPTH else f"-depth{depth}")
 
 
 def checked_depth(depth: int | str, resize: str) -> int:
@@ -122,7 +122,8 @@ def read_image(path: Path, *, image_size: int, resize: str, depth: int = FULL_DE
     Args:
         path: The file.
         image_size: Side s, pixels.
-        resize: squash (aspect ratio given up), crop (centre square), pad (black bars) or keras.
+        resize: squash (aspect ratio given up), crop (centre square), pad (black bars), keras, or a rule with a filter,
+            see `ResizeRule`.
         depth: Bits in use of 16-bit values; nothing else depends on it.
 
     Returns:
@@ -153,7 +154,7 @@ def decode(
     Args:
         data: Bytes of the file.
         image_size: Side s, pixels.
-        resize: squash, crop or pad; keras for the plain image alone.
+        resize: As for `read_image`; keras for the plain image alone.
         views: Numbers of views; 0 is the plain image. None for the thumbnail alone.
         augmentation: What the others are drawn from.
         depth: Bits in use of 16-bit values.
@@ -165,8 +166,10 @@ def decode(
     if views:
         require_views(resize, views)
 
+    rule = ResizeRule.parse(resize)
+
     def to_square(image: Image.Image, side: int) -> Image.Image:
-        return _resized(image, side, resize)
+        return _resized(image, side, rule.scaled(image_size, side))
 
     def pixels(image: Image.Image, view: int) -> np.ndarray:
         if view == 0 or augmentation is None:
@@ -180,7 +183,7 @@ def decode(
         if resize == "keras":
             plain = keras_pixels.keras_pixels(image, data, image_size)
             return Decoded([plain], _thumbnail(Image.fromarray(plain.round().astype(np.uint8))))
-        if image.format in ("JPEG", "MPO"):
+        if image.format in ("JPEG", "MPO") and not rule.filter:
             image.draft(None, (2 * image_size, 2 * image_size))
         rgb, highest = _upright_rgb(image, data, depth)
         return Decoded([pixels(rgb, view) for view in views], _thumbnail(rgb), highest)
@@ -267,13 +270,27 @@ def _thumbnail(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
 
-def _resized(image: Image.Image, size: int, resize: str) -> Image.Image:
+def _resized(image: Image.Image, size: int, rule: ResizeRule) -> Image.Image:
+    if rule.filter:
+        return _as_trained(image, size, rule)
     # Hamming's window is half as wide as the cubic one; heads do as well on either (benchmarks/decoding.py
     # has the times). It is made for reducing: enlarged by it, pixels turn into blocks.
-    reduced = (max if resize == "pad" else min)(image.size) >= size
+    reduced = (max if rule.method == "pad" else min)(image.size) >= size
     method = Image.Resampling.HAMMING if reduced else Image.Resampling.BICUBIC
-    if resize == "crop":
+    if rule.method == "crop":
         return ImageOps.fit(image, (size, size), method)
-    if resize == "pad":
+    if rule.method == "pad":
         return ImageOps.pad(image, (size, size), method, color="black")
     return image.resize((size, size), method)
+
+
+def _as_trained(image: Image.Image, size: int, rule: ResizeRule) -> Image.Image:
+    """The square by a rule that names its filter."""
+    method = Image.Resampling[rule.filter.upper()]
+    if rule.method == "pad":
+        return ImageOps.pad(image, (size, size), method, color="black")
+    image = image.resize(rule.reduced(*image.size, size), method)
+    if rule.method == "squash":
+        return image
+    left, upper = (rule.start(length, size) for length in image.size)
+    return image.crop((left, upper, left + size, upper + size))

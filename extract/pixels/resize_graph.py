@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import PIL
 
+from onepass.features.preprocess import ResizeRule
+
 _POINT = 2.0**22
 """What Pillow multiplies weights by to round them to integers, its PRECISION_BITS = 32 - 8 - 2."""
 
@@ -33,7 +35,7 @@ def resizer(resize: str, image_size: int) -> Callable[[Any], Any]:
     off by one level or two; so models for these take pixels. --resize keras is TensorFlow's own and equal.
 
     Args:
-        resize: squash, crop, pad or keras.
+        resize: As for `read_image`.
         image_size: Side s, pixels.
 
     Returns:
@@ -41,19 +43,21 @@ def resizer(resize: str, image_size: int) -> Callable[[Any], Any]:
     """
     import tensorflow as tf
 
+    rule = ResizeRule.parse(resize)
+
     def by_keras(images: Any) -> Any:
         return tf.image.resize(images, (image_size, image_size), method="bilinear")
 
     def by_pillow(images: Any) -> Any:
         height, width = (tf.cast(tf.shape(images)[axis], tf.float64) for axis in (1, 2))
-        cubic = (tf.maximum if resize == "pad" else tf.minimum)(height, width) < image_size
-        rows, columns = _Axis.of(height, width, resize, image_size), _Axis.of(width, height, resize, image_size)
+        kernel = _kernel(rule, height, width, image_size)
+        rows, columns = _Axis.of(height, width, rule, image_size), _Axis.of(width, height, rule, image_size)
 
         def down(images: Any) -> Any:
-            return _resized(images, 1, *rows.weights(cubic))
+            return _resized(images, 1, *rows.weights(kernel))
 
         def across(images: Any) -> Any:
-            return _resized(images, 2, *columns.weights(cubic))
+            return _resized(images, 2, *columns.weights(kernel))
 
         lost = height - rows.made, width - columns.made
         rows_first = (lost[0] > 0) & (height > 100 * width if _BEFORE_13 else lost[0] > 2 * lost[1])
@@ -61,6 +65,31 @@ def resizer(resize: str, image_size: int) -> Callable[[Any], Any]:
         return tf.reshape(made, (-1, image_size, image_size, 3))
 
     return by_keras if resize == "keras" else by_pillow
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """A filter of Pillow.
+
+    Attributes:
+        support: Half its width, scalar float64.
+        at: Its values at distances x >= 0 that lie inside.
+    """
+
+    support: Any
+    at: Callable[[Any], Any]
+
+
+def _kernel(rule: ResizeRule, height: Any, width: Any, side: int) -> _Kernel:
+    """The filter of a rule for an image of this size, which decides where the rule names none."""
+    import tensorflow as tf
+
+    if rule.filter:
+        support, at = _FILTERS[rule.filter]
+        return _Kernel(tf.constant(support, tf.float64), at)
+    cubic = (tf.maximum if rule.method == "pad" else tf.minimum)(height, width) < side
+    support = tf.where(cubic, tf.constant(2.0, tf.float64), 1)
+    return _Kernel(support, lambda x: tf.where(cubic, _bicubic(x), _hamming(x)))
 
 
 @dataclass(frozen=True)
@@ -82,24 +111,28 @@ class _Axis:
     offset: Any
 
     @classmethod
-    def of(cls, n: Any, other: Any, resize: str, side: int) -> "_Axis":
+    def of(cls, n: Any, other: Any, rule: ResizeRule, side: int) -> "_Axis":
         """The axis of n pixels of an image that has `other` pixels along its other axis."""
         import tensorflow as tf
 
         whole, nothing = tf.constant(float(side), tf.float64), tf.constant(0.0, tf.float64)
-        if resize == "crop":
+        if rule.method == "shortest":
+            made = tf.floor(rule.shortest * n / tf.minimum(n, other))
+            cut = tf.round((made - side) / 2) if rule.even else tf.floor((made - side) / 2)
+            return cls(side, n, nothing, n, made, -cut)
+        if rule.method == "crop":
             taken = tf.minimum(n, other)
             return cls(side, n, (n - taken) / 2, taken, whole, nothing)
-        if resize == "pad":
+        if rule.method == "pad":
             made = tf.where(n >= other, whole, tf.round(n / other * side))
             return cls(side, n, nothing, n, made, tf.round((side - made) / 2))
         return cls(side, n, nothing, n, whole, nothing)
 
-    def weights(self, cubic: Any) -> tuple[Any, Any]:
+    def weights(self, kernel: _Kernel) -> tuple[Any, Any]:
         """What each pixel of the result is a sum of.
 
         Args:
-            cubic: Scalar bool: Pillow's bicubic filter instead of its Hamming one.
+            kernel: The filter.
 
         Returns:
             (side, t) int32 positions among the n pixels, and (side, 3, t) float32, the parts of their weights.
@@ -108,7 +141,7 @@ class _Axis:
 
         scale = self.taken / tf.maximum(self.made, 1)
         stretch = tf.maximum(scale, 1)
-        support = tf.where(cubic, tf.constant(2.0, tf.float64), 1) * stretch
+        support = kernel.support * stretch
         place = tf.range(self.side, dtype=tf.float64) - self.offset
         centre = (self.start + (place + 0.5) * scale)[:, None]
         first = tf.floor(tf.maximum(centre - support + 0.5, 0))
@@ -116,7 +149,7 @@ class _Axis:
         pixel = first + tf.range(2 * tf.math.ceil(support) + 1, dtype=tf.float64)
         x = tf.abs((pixel - centre + 0.5) * (1 / stretch))
         inside = (pixel < behind) & ((place >= 0) & (place < self.made))[:, None]
-        weights = tf.where(inside, tf.where(cubic, _bicubic(x), _hamming(x)), 0)
+        weights = tf.where(inside, kernel.at(x), 0)
         weights = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=1, keepdims=True)) * _POINT
         rounded = tf.sign(weights) * tf.floor(tf.abs(weights) + 0.5)
         return tf.cast(tf.clip_by_value(pixel, 0, self.n - 1), tf.int32), _parts(rounded)
@@ -139,6 +172,30 @@ def _bicubic(x: Any) -> Any:
     near = (1.5 * x - 2.5) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * -0.5
     return tf.where(x < 1, near, tf.where(x < 2, far, 0))
+
+
+def _bilinear(x: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.maximum(1 - x, 0)
+
+
+def _lanczos(x: Any) -> Any:
+    """sinc(x) sinc(x / 3) up to 3."""
+    import tensorflow as tf
+
+    angle = tf.where(x > 0, x * math.pi, 1)
+    found = tf.sin(angle) / angle * (tf.sin(angle / 3) / (angle / 3))
+    return tf.where(x > 0, tf.where(x < 3, found, 0), 1)
+
+
+_FILTERS: dict[str, tuple[float, Callable[[Any], Any]]] = {
+    "bilinear": (1.0, _bilinear),
+    "bicubic": (2.0, _bicubic),
+    "lanczos": (3.0, _lanczos),
+    "hamming": (1.0, _hamming),
+}
+"""Half the width of each filter that averages, and its values."""
 
 
 def _parts(weights: Any) -> Any:

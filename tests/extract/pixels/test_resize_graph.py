@@ -13,6 +13,7 @@ from onepass.extract.pixels.decode import decode_image
 from onepass.extract.pixels.resize_graph import resizer
 from onepass.features.errors import UnreadableImageError
 
+RULES = ["squash", "crop", "pad", "squash-bicubic", "pad-bilinear", "shortest240-bicubic", "shortest224-lanczos-even"]
 SIDES = st.integers(1, 90) | st.integers(1, 700)
 
 
@@ -58,7 +59,7 @@ def noise(seed: int, height: int, width: int) -> np.ndarray:
     return np.where(extreme, 255 * (values > 127), values).astype(np.uint8)
 
 
-@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("resize", RULES)
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), height=SIDES, width=SIDES, side=st.sampled_from([32, 131, 224]))
 def test_the_graph_gives_the_very_pixels_that_files_are_read_as(
@@ -74,7 +75,7 @@ def test_the_graph_gives_the_very_pixels_that_files_are_read_as(
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("resize", RULES)
 @pytest.mark.parametrize("size", [(60, 80), (33, 200), (700, 90), (32, 32), (20, 25), (7, 5)])
 def test_onnx_runtime_gives_them_too(resize: str, size: tuple[int, int]):
     images = noise(1, *size)
