@@ -192,15 +192,21 @@ def _every_command(version: Version = False) -> None:
 def extract_command(
     data: Annotated[list[Path], Argument(help="Class folders, optionally below train, val and test folders.")],
     backbone: Annotated[
-        str | None, Option(help="Name (see `onepass backbones`) or .keras file; @LAYER cuts it there. [bundled one]")
+        str | None,
+        Option(help="Name (see `onepass backbones`), or .keras or .onnx file; @LAYER cuts it there. [bundled one]"),
     ] = None,
     weights: Weights = None,
     image_size: Annotated[int | None, Option(help="Side of the input in pixels; the network's by default.")] = None,
-    resize: Annotated[str | None, Option(help="squash (default), crop, pad, or keras: as Keras's data sets.")] = None,
+    resize: Annotated[
+        str | None, Option(help="squash, crop, pad, keras: as Keras's data sets, or native: as trained.")
+    ] = None,
+    preprocess: Annotated[
+        Path | None, Option(help="JSON file: how a network that does not say so was fed.", metavar="FILE")
+    ] = None,
     depth: Annotated[
         str | None, Option(help="Bits in use of 16-bit images, such as 12; or data: what these images use.")
     ] = None,
-    pooling: Annotated[str | None, Option(help="avg (default), max or flatten.")] = None,
+    pooling: Annotated[str | None, Option(help="avg, max or flatten; of tokens cls, mean, cls+mean.")] = None,
     precision: Annotated[str | None, Option(help="float32, bfloat16, int8, or auto: bfloat16 where native.")] = None,
     engine: Engine = None,
     views: Annotated[int | None, Option(help="Views per image: the plain image and seeded variants.")] = None,

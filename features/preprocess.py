@@ -117,16 +117,16 @@ class Preprocess:
     def normalised(self, pixels: np.ndarray) -> np.ndarray:
         """What the network sees of (..., 3) RGB pixels of 0..255, as float64."""
         values = np.asarray(pixels, np.float64)[..., :: -1 if self.channels == "BGR" else 1]
-        return (values * self.rescale - np.array(self.mean)) / np.array(self.std)
+        return np.asarray((values * self.rescale - np.array(self.mean)) / np.array(self.std))
 
     @property
     def arithmetic(self) -> str:
         """What is done to each value x, as a formula."""
         scaled = "x" if self.rescale == 1 else f"x / {_short(1 / self.rescale)}"
-        if self.mean == (0, 0, 0) and self.std == (1, 1, 1):
+        if self.mean == (0.0, 0.0, 0.0) and self.std == (1.0, 1.0, 1.0):
             return scaled
         text = f"{scaled} - {_each(self.mean)}"
-        return text if self.std == (1, 1, 1) else f"({text}) / {_each(self.std)}"
+        return text if self.std == (1.0, 1.0, 1.0) else f"({text}) / {_each(self.std)}"
 
     def __str__(self) -> str:
         return f"{self.resize} to {self.size} px, {self.channels}, {self.arithmetic}"

@@ -129,13 +129,13 @@ class Spec:
                 raise FeatureFileError(
                     f"the spec's {name} is {str(values[name])[:80]!r}; needed: {needed}. The file is damaged."
                 )
-        found = cls(**values)
-        if found.preprocess and (found.preprocess.resize, found.preprocess.size) != (found.resize, found.image_size):
+        made: Preprocess | None = values["preprocess"]
+        if made and (made.resize, made.size) != (values["resize"], values["image_size"]):
             raise FeatureFileError(
-                f"the spec's resize is {found.resize} to {found.image_size} px, its preprocess {found.preprocess}. The "
-                "file is damaged."
+                f"the spec's resize is {values['resize']} to {values['image_size']} px, its preprocess {made}. "
+                "The file is damaged."
             )
-        return found
+        return cls(**values)
 
     def differences(self, other: "Spec") -> dict[str, tuple[Any, Any]]:
         """Fields that keep the rows of two specs apart: name -> (this one's value, the other's)."""

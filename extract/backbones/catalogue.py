@@ -1,6 +1,8 @@
 """Every backbone by name, with what Keras says of it; a test checks each line against Keras itself."""
 
 import difflib
+import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -31,14 +33,26 @@ class CatalogueEntry:
     width: int
     options: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def licence(self) -> str:
+        """Of its pretrained weights."""
+        return _LICENCES[self.module]
+
+
+_FILES = {".keras": "keras-file", ".onnx": "onnx"}
+"""Ending of a file that holds a network -> its provider."""
+
+_ENDINGS = tuple(_FILES)
+_ELSEWHERE = re.compile(r"([a-z][a-z0-9-]+):(.+)", re.DOTALL)
+
 
 @dataclass(frozen=True)
 class BackboneName:
-    """What a user types for a backbone, taken apart: `resnet50`, `mine.keras`, `resnet50@conv4_block6_out`.
+    """What a user types for a backbone, taken apart: `resnet50`, `mine.keras`, `resnet50@conv4_block6_out`, `hf:a/b`.
 
     Attributes:
-        network: Catalogue name, or path that ends in `.keras`.
-        layer: Layer after which the network is cut; empty for the whole network.
+        network: Catalogue name, path of a file or folder, or a provider and what it calls the network.
+        layer: Layer after which the network is cut; empty for the whole network. Of an ONNX file, an output.
     """
 
     network: str
@@ -46,9 +60,24 @@ class BackboneName:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Takes a name apart at its last @, unless that belongs to the path of a `.keras` file."""
-        network, _, layer = ("", "", "") if text.endswith(".keras") else text.rpartition("@")
-        return cls(network, layer) if network else cls(text)
+        """Takes a name apart at its last @, unless that belongs to a path."""
+        network, _, layer = text.rpartition("@")
+        cut = network.endswith(_ENDINGS) or (network and not _is_path(text))
+        return cls(network, layer) if cut and not text.endswith(_ENDINGS) else cls(text)
+
+    @property
+    def provider(self) -> str:
+        """Who knows the network: keras, keras-file, onnx, hf, or what stands before the colon."""
+        if found := _ELSEWHERE.fullmatch(self.network):
+            return found[1]
+        if self.is_path:
+            return _FILES.get(Path(self.network).suffix, "hf")
+        return "keras"
+
+    @property
+    def is_path(self) -> bool:
+        """True for a file or folder."""
+        return _is_path(self.network)
 
     @property
     def own(self) -> bool:
@@ -56,12 +85,29 @@ class BackboneName:
         return self.network.endswith(".keras")
 
     @property
+    def inner(self) -> str:
+        """What a provider calls the network."""
+        found = _ELSEWHERE.fullmatch(self.network)
+        return found[2] if found else self.network
+
+    @property
     def label(self) -> str:
         """How a spec and a file's name call it."""
-        return str(BackboneName(Path(self.network).stem if self.own else self.network, self.layer))
+        if self.is_path:
+            path = Path(self.network)
+            name = path.stem if path.suffix in _FILES else path.resolve().name
+        else:
+            name = self.inner.rstrip("/").rpartition("/")[2]
+        return str(BackboneName(name, self.layer))
 
     def __str__(self) -> str:
         return f"{self.network}@{self.layer}" if self.layer else self.network
+
+
+def _is_path(text: str) -> bool:
+    if _ELSEWHERE.fullmatch(text) or text in CATALOGUE:
+        return False
+    return text.endswith(_ENDINGS) or os.sep in text or Path(text).is_dir()
 
 
 _ENTRIES = (
@@ -118,6 +164,19 @@ _ENTRIES = (
 CATALOGUE = {entry.name: entry for entry in _ENTRIES}
 
 
+_LICENCES = {
+    "": "Apache-2.0",
+    "convnext": "MIT",
+    "densenet": "BSD-3-Clause",
+    **dict.fromkeys(("resnet", "xception"), "MIT"),
+    "resnet_v2": "BSD-3-Clause",
+    **dict.fromkeys(("vgg16", "vgg19"), "CC-BY-4.0"),
+    **dict.fromkeys(("efficientnet", "efficientnet_v2", "inception_v3", "inception_resnet_v2", "nasnet"), "Apache-2.0"),
+    **dict.fromkeys(("mobilenet", "mobilenet_v2", "mobilenet_v3"), "Apache-2.0"),
+}
+"""Module -> licence of the weights that Keras offers, by the list in Keras's documentation (keras.io, applications)."""
+
+
 def find_entry(name: str) -> CatalogueEntry:
     """Looks a backbone up by its exact name.
 
@@ -129,7 +188,7 @@ def find_entry(name: str) -> CatalogueEntry:
     near = difflib.get_close_matches(name.lower(), CATALOGUE, n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
     raise UnknownBackboneError(
-        f"unknown backbone {name!r}. {hint}`onepass backbones` lists all {len(CATALOGUE)}; "
-        "a model of your own is given as a path that ends in .keras.",
+        f"unknown backbone {name!r}. {hint}`onepass backbones` lists all {len(CATALOGUE)}; a network from elsewhere is "
+        "given as a path that ends in .keras or .onnx.",
         backbone=name,
     )

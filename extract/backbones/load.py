@@ -1,13 +1,11 @@
 """Makes a backbone ready: from the cache of converted ones where it can, or built anew."""
 
-from importlib.metadata import version
 from pathlib import Path
 
 from onepass.extract.backbones import openvino_cache as compiled
 from onepass.extract.backbones.backbone import BATCH_SIZE, Backbone
-from onepass.extract.backbones.build import POOLINGS, BuiltBackbone, build_backbone, default_image_size
-from onepass.extract.backbones.catalogue import BUNDLED, BackboneName, find_entry
-from onepass.extract.backbones.efficientnet_lite import PACKAGE
+from onepass.extract.backbones.build import BuiltBackbone, build_backbone
+from onepass.extract.backbones.catalogue import BUNDLED, BackboneName
 from onepass.extract.backbones.engines import (
     ENGINES,
     PRECISIONS,
@@ -20,19 +18,18 @@ from onepass.extract.backbones.engines import (
 )
 from onepass.extract.backbones.openvino_cache import CompiledBackbone
 from onepass.extract.backbones.options import Source, check_choices, check_running
-from onepass.extract.backbones.weights import file_hash
+from onepass.extract.backbones.preprocess_files import read_preprocess
+from onepass.extract.backbones.provider import MAP_POOLINGS, Conversion, GraphProvider
+from onepass.extract.backbones.providers import provider_of
 from onepass.extract.machine import cache_folder
-from onepass.extract.pixels.decode import (
-    RESIZES,
-    checked_depth,
-    decode_rule,
-    depth_of,
-    pixel_dtype,
-)
+from onepass.extract.pixels.decode import checked_depth, decode_rule, depth_of, pixel_dtype
 from onepass.extract.pixels.deep import FULL_DEPTH
 from onepass.features.errors import BackboneError, OptionError, opt
+from onepass.features.preprocess import Preprocess, ResizeRule
 from onepass.features.progress import log, phase
-from onepass.features.spec import Spec, require_equal_specs
+from onepass.features.spec import TOKEN_POOLINGS, Spec, require_equal_specs
+
+POOLINGS = (*MAP_POOLINGS, *TOKEN_POOLINGS, "pooled")
 
 
 def load_backbone(
@@ -40,27 +37,33 @@ def load_backbone(
     *,
     weights: str | Path = "imagenet",
     image_size: int | None = None,
-    resize: str = "squash",
+    resize: str | None = None,
     depth: int | str = FULL_DEPTH,
-    pooling: str = "avg",
+    pooling: str | None = None,
     precision: str = "auto",
     engine: str = "auto",
     batch_size: int = BATCH_SIZE,
+    preprocess: str | Path | Preprocess | None = None,
 ) -> Backbone:
     """Makes a backbone ready, from the cache of converted ones where it can.
 
     Args:
-        name: Catalogue name (`onepass backbones` lists them), or a path that ends in `.keras`. With @ and
-            a layer's name behind it, rows are what that layer gives: `resnet50@conv4_block6_out`.
-        weights: "imagenet", or a `.weights.h5` or `.h5` file.
+        name: Catalogue name (`onepass backbones` lists them), or a path that ends in `.keras` or `.onnx`. With @ and
+            a layer's name behind it, rows are what that layer gives: `resnet50@conv4_block6_out`; of an ONNX file, what
+            the output of that name gives.
+        weights: "imagenet" for the network's own, or a `.weights.h5` or `.h5` file.
         image_size: Input side, pixels; by default the network's own.
-        resize: squash, crop, pad, or keras (the pixels of `image_dataset_from_directory`).
+        resize: squash, crop, pad, keras (the pixels of `image_dataset_from_directory`), native (what the network was
+            trained with), or a rule such as shortest256-bicubic; by default native where that is known, else squash.
         depth: Bits in use of images with 16 bits per value, 1 to 16: microscopes often use 12.
-        pooling: avg, max or flatten.
+        pooling: avg, max or flatten of a feature map; cls, mean, cls+mean or last4 of tokens; pooled: the network's own
+            vector. By default the network's own way.
         precision: float32, bfloat16, int8, or auto: bfloat16 where the processor has it natively. An
             int8 backbone gives rows once `calibrated` has seen the user's images.
         engine: openvino, tensorflow, or auto: tensorflow where there is a GPU.
         batch_size: Images per step of the TensorFlow engine.
+        preprocess: What happens to an image before a network that does not say so itself, or a JSON file of it: ours,
+            `preprocessor_config.json` of transformers, or timm's `config.json`.
 
     Raises:
         OptionError: A value is unknown or does not go with another one.
@@ -81,44 +84,54 @@ def load_backbone(
         precision=precision,
         engine=engine,
         batch_size=batch_size,
+        preprocess=preprocess,
     )
-    depth = checked_depth(depth, resize)
     parsed = BackboneName.parse(name)
-    own = parsed.own
-    network = str(Path(parsed.network).resolve()) if own else parsed.network
-    source = Source(str(BackboneName(network, parsed.layer)), _resolved(weights))
-    size = _image_size(parsed, image_size)
-    pixels = pixel_dtype(resize)
-    engine = choose_engine(engine, precision)
+    provider = provider_of(parsed)
+    parsed = provider.resolved(parsed)
+    source = Source(str(parsed), _resolved(weights))
+    given = read_preprocess(Path(preprocess)) if isinstance(preprocess, str | Path) else preprocess
+    facts = provider.describe(parsed, weights=source.weights, image_size=image_size, preprocess=given)
+    made = facts.preprocess_for(resize, image_size)
+    pooling = facts.pooling_for(pooling)
+    depth = checked_depth(depth, made.resize)
+    pixels = pixel_dtype(made.resize)
+    graph = isinstance(provider, GraphProvider)
+    engine = _openvino_alone(parsed, engine) if graph else choose_engine(engine, precision)
     precision = choose_precision(precision, engine)
-    log.info("engine %s, precision %s, %d px, resize %s, pooling %s", engine, precision, size, resize, pooling)
+    log.info("engine %s, precision %s, %s, pooling %s", engine, precision, made, pooling)
+    wanted = Conversion(parsed, source.weights, facts, made, pooling, pixels)
 
-    def spec(facts: BuiltBackbone | CompiledBackbone) -> Spec:
+    def spec(found: BuiltBackbone | CompiledBackbone) -> Spec:
         return Spec(
-            backbone=parsed.label,
-            weights=weights_label(source),
-            weights_hash=facts.weights_hash,
-            image_size=size,
-            resize=resize,
-            decode=decode_rule(resize, depth),
+            backbone=facts.label,
+            weights=facts.weights,
+            weights_hash=found.weights_hash,
+            image_size=made.size,
+            resize=made.resize,
+            decode=decode_rule(made.resize, depth),
             pooling=pooling,
             precision=precision,
-            width=facts.width,
+            width=found.width,
+            preprocess=made,
+            provider=facts.provider,
+            licence=facts.licence,
         )
 
     if engine == "openvino":
-        converted = _converted(source, size, pooling, pixels)
+        converted = _converted(wanted)
         return on_openvino(spec(converted), source, converted)
-    if own and precision == "bfloat16":
+    if parsed.own and precision == "bfloat16":
         raise OptionError(f"a .keras file keeps its own precision in TensorFlow; use {opt.precision('float32')}.")
     strategy = choose_strategy()
     built = build_backbone(
         source.name,
         weights=source.weights,
-        image_size=size,
+        image_size=made.size,
         pooling=pooling,
         precision=precision,
         pixels=pixels,
+        preprocess=made,
         strategy=strategy,
     )
 
@@ -128,17 +141,24 @@ def load_backbone(
     return Backbone(spec(built), source, make, engine_name=engine)
 
 
+def _openvino_alone(name: BackboneName, engine: str) -> str:
+    if engine == "tensorflow":
+        raise OptionError(f"{name.label} is a graph that OpenVINO alone runs; leave {opt.engine('tensorflow')} out.")
+    return "openvino"
+
+
 def check_backbone(
     name: str = BUNDLED,
     *,
     weights: str | Path = "imagenet",
     image_size: int | None = None,
-    resize: str = "squash",
+    resize: str | None = None,
     depth: int | str = FULL_DEPTH,
-    pooling: str = "avg",
+    pooling: str | None = None,
     precision: str = "auto",
     engine: str = "auto",
     batch_size: int = BATCH_SIZE,
+    preprocess: str | Path | Preprocess | None = None,
 ) -> None:
     """Refuses settings of `load_backbone` that are wrong whatever the network is; nothing is read or built.
 
@@ -146,9 +166,12 @@ def check_backbone(
         OptionError, UnknownBackboneError: A value is unknown, out of range, or does not go with another one.
         BackboneError, WeightsError: The `.keras` or weights file is missing.
     """
-    check_choices(resize=(resize, RESIZES), pooling=(pooling, POOLINGS))
+    if resize not in (None, "native"):
+        ResizeRule.parse(str(resize))
+    if pooling is not None:
+        check_choices(pooling=(pooling, POOLINGS))
     check_choices(engine=(engine, ENGINES), precision=(precision, PRECISIONS))
-    checked_depth(1 if depth == "data" else depth, resize)
+    checked_depth(1 if depth == "data" else depth, resize or "squash")
     if batch_size < 1:
         raise OptionError(f"{opt.batch_size} is {batch_size}; needed: at least 1.", batch_size=batch_size)
     if image_size is not None and not 8 <= image_size <= 4096:
@@ -156,13 +179,10 @@ def check_backbone(
     if precision == "int8" or engine != "auto":
         choose_engine(engine, precision)
     parsed = BackboneName.parse(name)
-    if not parsed.own:
-        find_entry(parsed.network)
-    elif weights != "imagenet":
-        raise OptionError(f"{opt.weights} does not go with a .keras file, which brings its own weights.")
-    elif not Path(parsed.network).is_file():
-        raise BackboneError(f"there is no backbone file {parsed.network}.", path=parsed.network)
+    provider_of(parsed).check(parsed, str(weights))
     check_running(weights=weights)
+    if isinstance(preprocess, str | Path):
+        read_preprocess(Path(preprocess))
 
 
 def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", needed_by: str) -> Backbone:
@@ -193,6 +213,7 @@ def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", neede
         pooling=spec.pooling,
         precision=spec.precision,
         engine=engine,
+        preprocess=spec.preprocess,
     )
     require_same_backbone(backbone.spec, spec, needed_by)
     return backbone
@@ -227,13 +248,6 @@ def require_same_backbone(found: Spec, needed: Spec, needed_by: str) -> None:
     )
 
 
-def weights_label(source: Source) -> str:
-    """How a spec calls the weights of a source: own, imagenet, or the name of their file."""
-    if BackboneName.parse(source.name).own:
-        return "own"
-    return "imagenet" if source.weights == "imagenet" else Path(source.weights).name
-
-
 def on_openvino(spec: Spec, source: Source, converted: CompiledBackbone) -> Backbone:
     """The backbone of a converted graph; an int8 one only gives rows if the graph is calibrated."""
 
@@ -256,6 +270,7 @@ def find_converted(spec: Spec) -> CompiledBackbone | None:
         spec.image_size,
         spec.pooling,
         pixels=pixel_dtype(spec.resize),
+        arithmetic=compiled.arithmetic_key(spec.provider, spec.preprocess),
         calibration=spec.calibration,
     )
 
@@ -269,30 +284,32 @@ def missing_graph(spec: Spec, needed_by: str) -> str:
     )
 
 
-def _converted(source: Source, size: int, pooling: str, pixels: str) -> CompiledBackbone:
-    label = BackboneName.parse(source.name).label
-    key = compiled.cache_key(label, _weights_source(source), size, pooling, pixels)
+def _converted(wanted: Conversion) -> CompiledBackbone:
+    facts, size, pooling, pixels = wanted.facts, wanted.preprocess.size, wanted.pooling, wanted.pixels
+    arithmetic = compiled.arithmetic_key(facts.provider, wanted.preprocess)
+    key = compiled.cache_key(facts.label, facts.origin, size, pooling, pixels, arithmetic)
     if found := compiled.find_by_key(key):
         log.info("converted network found in %s", found.folder)
         return found
-    with phase(f"building {label}"):
-        built = build_backbone(source.name, weights=source.weights, image_size=size, pooling=pooling, pixels=pixels)
-    facts = CompiledBackbone(Path(), label, built.weights_hash, size, pooling, built.width, pixels)
-    with phase(f"converting {label}"):
-        return compiled.store_converted(key, built.model, facts)
 
+    def kept(digest: str, width: int) -> CompiledBackbone:
+        return CompiledBackbone(Path(), facts.label, digest, size, pooling, width, pixels, arithmetic=arithmetic)
 
-def _weights_source(source: Source) -> str:
-    name = BackboneName.parse(source.name)
-    if name.own:
-        return file_hash(Path(name.network))
-    if source.weights != "imagenet":
-        return file_hash(Path(source.weights))
-    return f"{PACKAGE} {version(PACKAGE)}" if name.network == BUNDLED else "imagenet"
-
-
-def _image_size(name: BackboneName, image_size: int | None) -> int:
-    return default_image_size(name) if image_size is None else image_size
+    provider = provider_of(wanted.name)
+    if isinstance(provider, GraphProvider):
+        with phase(f"converting {facts.label}"):
+            return compiled.store(key, lambda graph: kept(*provider.convert(wanted, graph)))
+    with phase(f"building {facts.label}"):
+        built = build_backbone(
+            str(wanted.name),
+            weights=wanted.weights,
+            image_size=size,
+            pooling=pooling,
+            pixels=pixels,
+            preprocess=wanted.preprocess,
+        )
+    with phase(f"converting {facts.label}"):
+        return compiled.store_converted(key, built.model, kept(built.weights_hash, built.width))
 
 
 def _resolved(weights: str | Path) -> str:

@@ -16,6 +16,7 @@ from onepass.extract.frameworks import import_openvino
 from onepass.extract.machine import cache_folder
 from onepass.features.atomic import folder_beside, move, remove_leftovers
 from onepass.features.errors import BackboneError, OnepassWarning, opt, reason_of
+from onepass.features.preprocess import Preprocess
 from onepass.features.seal import file_digest, sealed, unsealed
 
 # Count up when the meaning of a converted graph changes, so that old ones are not taken for it.
@@ -60,6 +61,7 @@ class CompiledBackbone:
         width: Length of a row.
         pixels: uint8 or float32, the dtype of the input.
         quantisation: Only of an int8 graph.
+        arithmetic: From `arithmetic_key`.
     """
 
     folder: Path
@@ -70,6 +72,7 @@ class CompiledBackbone:
     width: int
     pixels: str = "uint8"
     quantisation: Quantisation | None = None
+    arithmetic: str = ""
 
     @property
     def graph(self) -> Path:
@@ -81,7 +84,16 @@ class CompiledBackbone:
         return self.quantisation.calibration if self.quantisation else ""
 
 
-def cache_key(backbone: str, weights_source: str, image_size: int, pooling: str, pixels: str) -> str:
+def arithmetic_key(provider: str, preprocess: Preprocess | None) -> str:
+    """What a graph does to values before the network, as text; empty for Keras's, where that follows from the name."""
+    if provider == "keras" or preprocess is None:
+        return ""
+    return json.dumps([preprocess.channels, preprocess.rescale, preprocess.mean, preprocess.std])
+
+
+def cache_key(
+    backbone: str, weights_source: str, image_size: int, pooling: str, pixels: str, arithmetic: str = ""
+) -> str:
     """Name of a cache entry: a hash of everything the converted graph depends on.
 
     Args:
@@ -90,8 +102,11 @@ def cache_key(backbone: str, weights_source: str, image_size: int, pooling: str,
         image_size: Pixels.
         pooling: avg, max or flatten.
         pixels: uint8 or float32.
+        arithmetic: From `arithmetic_key`.
     """
     facts = [_LAYOUT, backbone, weights_source, image_size, pooling, pixels, version("keras"), version("openvino")]
+    if arithmetic:
+        facts.append(arithmetic)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
 
 
@@ -106,16 +121,23 @@ def find_by_key(key: str) -> CompiledBackbone | None:
 
 
 def find_by_facts(
-    backbone: str, weights_hash: str, image_size: int, pooling: str, *, pixels: str, calibration: str = ""
+    backbone: str,
+    weights_hash: str,
+    image_size: int,
+    pooling: str,
+    *,
+    pixels: str,
+    arithmetic: str = "",
+    calibration: str = "",
 ) -> CompiledBackbone | None:
     """Any entry that computes these rows, whichever file its weights once came from; checked as by `find_by_key`."""
-    wanted = (backbone, weights_hash, image_size, pooling, pixels, calibration)
+    wanted = (backbone, weights_hash, image_size, pooling, pixels, arithmetic, calibration)
     for facts in sorted(cache_folder().glob(f"*/{_FACTS}")):
         if (entry := _read(facts.parent)) is None:
             continue
         found = entry.backbone
-        has = (found.backbone, found.weights_hash, found.image_size, found.pooling, found.pixels, found.calibration)
-        if has == wanted and _is_intact(entry):
+        rows = (found.backbone, found.weights_hash, found.image_size, found.pooling)
+        if (*rows, found.pixels, found.arithmetic, found.calibration) == wanted and _is_intact(entry):
             return found
     return None
 
@@ -180,7 +202,7 @@ def store_converted(key: str, model: Any, facts: CompiledBackbone) -> CompiledBa
     def write(graph: Path) -> CompiledBackbone:
         import_openvino()  # or else Keras imports it, with its usage statistics
         model.export(str(graph), format="openvino", verbose=False)
-        _keep_stem_precise(graph)
+        keep_stem_precise(graph)
         return facts
 
     return store(key, write)
@@ -222,7 +244,7 @@ def store(key: str, write: Callable[[Path], CompiledBackbone]) -> CompiledBackbo
     return stored
 
 
-def _keep_stem_precise(graph: Path) -> None:
+def keep_stem_precise(graph: Path) -> None:
     """Marks everything up to the second convolution to stay in float32 when the rest runs in bfloat16.
 
     What is rounded there spreads through the whole network. On EfficientNet-Lite0 at 64 px the lowest
@@ -230,9 +252,11 @@ def _keep_stem_precise(graph: Path) -> None:
     0.9973; a third convolution adds little. The attribute is OpenVINO's own (`disable_fp16_compression`).
     """
     tree = ET.parse(graph)
+    # Of a transformer, whose one convolution makes the patches, that one.
+    wanted = min(2, sum(layer.get("type") in _CONVOLUTIONS for layer in tree.iterfind("layers/layer")))
     convolutions = 0
     for layer in tree.iterfind("layers/layer"):
-        if convolutions == 2:
+        if convolutions == wanted:
             break
         convolutions += layer.get("type") in _CONVOLUTIONS
         if layer.get("type") != "Parameter" and layer.find("rt_info") is None:

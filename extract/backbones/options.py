@@ -8,6 +8,7 @@ from typing import Any, Self, TypedDict
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.engines import ENGINES
 from onepass.features.errors import DataError, OptionError, Parameter, WeightsError, opt
+from onepass.features.preprocess import Preprocess
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,8 @@ class Source:
     """Where a backbone comes from, so that it can be found again.
 
     Attributes:
-        name: Catalogue name, or path of a `.keras` file; with @ and a layer if the network is cut there.
-        weights: "imagenet" or path of a weights file.
+        name: As `load_backbone` takes it, paths absolute.
+        weights: "imagenet" for the network's own, or path of a weights file.
     """
 
     name: str
@@ -26,7 +27,7 @@ class Source:
     def of(cls, provenance: dict[str, Any], weights: str | None = None) -> Self:
         """Where the backbone of a feature file or head came from, or where its weights lie now."""
         name = str(provenance.get("backbone"))
-        if weights and weights.endswith(".keras"):
+        if weights and (Path(weights).suffix in (".keras", ".onnx") or Path(weights).is_dir()):
             return cls(str(BackboneName(weights, BackboneName.parse(name).layer)), "imagenet")
         return cls(name, weights or str(provenance.get("weights")))
 
@@ -36,12 +37,13 @@ class BackboneSettings(TypedDict, total=False):
 
     weights: str | Path
     image_size: int | None
-    resize: str
+    resize: str | None
     depth: int | str
-    pooling: str
+    pooling: str | None
     precision: str
     engine: str
     batch_size: int
+    preprocess: str | Path | Preprocess | None
 
 
 def check_choices(**options: tuple[str, tuple[str, ...]]) -> None:

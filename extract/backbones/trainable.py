@@ -5,8 +5,8 @@ from functools import cached_property
 from typing import Any
 
 from onepass.extract.backbones.backbone import BATCH_SIZE, Backbone
-from onepass.extract.backbones.build import bare_network, build_backbone, pooled, preprocessing_layers
-from onepass.extract.backbones.catalogue import BackboneName, find_entry
+from onepass.extract.backbones.build import bare_network, build_backbone, keras_provider
+from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.engines import choose_precision, choose_strategy
 from onepass.extract.backbones.load import load_backbone, require_decode_rule, require_same_backbone
 from onepass.extract.backbones.options import Source, check_choices
@@ -94,6 +94,7 @@ class TrainableBackbone:
             precision="float32" if self.spec.precision == "int8" else self.spec.precision,
             engine=engine,
             batch_size=batch_size,
+            preprocess=self.spec.preprocess,
         )
         require_same_backbone(
             trunk.spec, replace(trunk.spec, weights_hash=self.spec.weights_hash), f"the trunk of {self.spec.backbone}"
@@ -106,9 +107,10 @@ class TrainableBackbone:
         name = BackboneName.parse(self.source.name)
         pixels = keras.Input(self.model.input_shape[1:], dtype=self.model.inputs[0].dtype)
         values = pixels
-        for layer in preprocessing_layers(None if name.own else find_entry(name.network)):
+        provider = keras_provider(name)
+        for layer in provider.preprocessing_layers(name, self.spec.preprocess):
             values = layer(values)
-        return keras.Model(pixels, pooled(self.network(values), self.spec.pooling, self.spec.backbone))
+        return keras.Model(pixels, provider.pooled(self.network(values), self.spec.pooling, self.spec.backbone))
 
     def top(self, boundary: str) -> Any:
         """The part above with its pooling: `keras.Model`, (b, h, w, c) float32 -> (b, d) float32 rows.
@@ -120,7 +122,8 @@ class TrainableBackbone:
             BackboneError: There is no such layer, or not everything after it hangs on its output alone.
         """
         part = top_of(self.network, boundary)
-        rows = pooled(part.outputs[0], self.spec.pooling, self.spec.backbone)
+        provider = keras_provider(BackboneName.parse(self.source.name))
+        rows = provider.pooled(part.outputs[0], self.spec.pooling, self.spec.backbone)
         return import_keras().Model(part.inputs[0], rows, name="top")
 
 
@@ -154,6 +157,7 @@ def load_trainable(
         image_size=spec.image_size,
         pooling=spec.pooling,
         pixels=pixel_dtype(spec.resize),
+        preprocess=spec.preprocess,
         strategy=strategy,
         random=random,
     )

@@ -20,7 +20,8 @@ class BackboneFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     is what `extract_features` is there to spare.
 
     Args:
-        backbone, weights, image_size, resize, depth, pooling, precision, engine: As for `extract.load_backbone`.
+        backbone, weights, image_size, resize, depth, pooling, precision, engine, preprocess: As for
+            `extract.load_backbone`.
         workers: Decoding threads; by default one per processor.
 
     Attributes after `fit`:
@@ -33,11 +34,12 @@ class BackboneFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         *,
         weights: str | Path = "imagenet",
         image_size: int | None = None,
-        resize: str = "squash",
+        resize: str | None = None,
         depth: int = FULL_DEPTH,
-        pooling: str = "avg",
+        pooling: str | None = None,
         precision: str = "auto",
         engine: str = "auto",
+        preprocess: str | Path | None = None,
         workers: int | None = None,
     ) -> None:
         self.backbone = backbone
@@ -48,6 +50,7 @@ class BackboneFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.pooling = pooling
         self.precision = precision
         self.engine = engine
+        self.preprocess = preprocess
         self.workers = workers
 
     def fit(self, images: Sequence[str | Path | np.ndarray], y: Any = None) -> Self:  # noqa: ARG002 (scikit-learn's form)

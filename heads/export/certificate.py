@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from onepass.features.errors import CertificateError
+from onepass.features.errors import CertificateError, OptionError
+from onepass.features.preprocess import ResizeRule
 from onepass.features.seal import file_digest, sealed, unsealed
 from onepass.features.tables import Record
 from onepass.heads.schema import require_kinds
@@ -21,7 +22,6 @@ ENDING = ".certificate.json"
 """What follows a model's whole name."""
 
 TAKES = ("pixels", "images", "bytes")
-RESIZES = ("squash", "crop", "pad", "keras")
 _LARGEST_SIDE = 4096
 _DIGITS = 1e-6
 """To which probabilities are rounded."""
@@ -163,12 +163,8 @@ class Certificate:
         found = cls(**facts, latency=latency)
         require_kinds(found)
         n, k = len(found.images), len(found.class_names)
-        if (
-            found.resize not in RESIZES
-            or found.takes not in TAKES
-            or not n
-            or not 1 <= found.image_size <= _LARGEST_SIDE
-        ):
+        _require_rule(found.resize)
+        if found.takes not in TAKES or not n or not 1 <= found.image_size <= _LARGEST_SIDE:
             raise ValueError(f"{n} images, {found.takes} of {found.image_size} px")
         if not all(_HASH.fullmatch(content) for content in found.images):
             raise ValueError("hashes that are no SHA-256")
@@ -244,3 +240,10 @@ def require_certified(path: Path, certificate: Certificate) -> None:
             f"{path} is not the model that was certified, so it was not loaded: {differing[0]} differs. Export it "
             "again, or give the certificate that lies beside it."
         )
+
+
+def _require_rule(resize: str) -> None:
+    try:
+        ResizeRule.parse(resize)
+    except OptionError:
+        raise ValueError(f"the resize rule {resize[:40]}") from None

@@ -149,7 +149,7 @@ def test_weights_as_they_are_kept_are_let_through(tmp_path: Path, rng: np.random
 SCRIPT = """
 import resource, sys
 from pathlib import Path
-from onepass.extract.backbones.build import load_keras_file
+from onepass.extract.backbones.keras_file import load_keras_file
 from onepass.features.header import is_feature_file
 from onepass.features.errors import UserError
 from onepass.heads.finetune.model_file import load_model, read_facts, tuned_model

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onepass.extract import load_bounded_model
-from onepass.extract.backbones.build import load_keras_file
+from onepass.extract.backbones.keras_file import load_keras_file
 from onepass.extract.frameworks import import_keras, plain_keras
 from onepass.features.errors import BackboneError, TrainingError
 from onepass.heads.finetune.model_file import load_model

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onepass.extract.backbones.build import preprocess
 from onepass.extract.backbones.catalogue import BUNDLED, CATALOGUE, CatalogueEntry
 from onepass.extract.backbones.engines import OpenVINOEngine
+from onepass.extract.backbones.keras_applications import preprocess_input as preprocess
 from onepass.extract.backbones.openvino_cache import CompiledBackbone, store_converted
 from onepass.extract.frameworks import import_keras, plain_keras
 from support import KINDS

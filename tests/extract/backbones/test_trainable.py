@@ -17,8 +17,9 @@ from onepass.extract import (
     verify,
 )
 from onepass.extract.backbones.backbone import Backbone
-from onepass.extract.backbones.build import _with_rows, preprocess, preprocessing_layers
+from onepass.extract.backbones.build import with_rows
 from onepass.extract.backbones.catalogue import CATALOGUE, BackboneName
+from onepass.extract.backbones.keras_applications import preprocess_input, preprocessing_layers
 from onepass.extract.backbones.trainable import TrainableBackbone, list_stages
 from onepass.extract.frameworks import import_keras, plain_keras
 from onepass.features import FeatureFile
@@ -260,7 +261,7 @@ def test_random_weights_of_a_keras_file_keep_what_was_adapted_to_data(free_file:
 def test_preprocessing_is_saved_with_the_model_and_needs_no_code(name: str, tmp_path: Path, rng: np.random.Generator):
     with plain_keras() as keras:
         network = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3)])
-        model = _with_rows(network, BackboneName(name), 16, "avg", "uint8", "").model
+        model = with_rows(network, BackboneName(name), image_size=16, pooling="avg", pixels="uint8", digest="").model
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
     images = rng.integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
@@ -285,4 +286,4 @@ def test_every_preprocessing_of_keras_has_its_layers(rng: np.random.Generator):
         values = pixels
         for layer in preprocessing_layers(entry):
             values = layer(values)
-        np.testing.assert_allclose(values, preprocess(entry, pixels), rtol=1e-6, atol=1e-5, err_msg=entry.name)
+        np.testing.assert_allclose(values, preprocess_input(entry, pixels), rtol=1e-6, atol=1e-5, err_msg=entry.name)

@@ -1,0 +1,207 @@
+"""What a provider of backbones answers; each one lives in a file of its own and is found by `providers`."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from onepass.extract.backbones.catalogue import BackboneName
+from onepass.extract.frameworks import import_keras
+from onepass.features.errors import BackboneError, OptionError, opt
+from onepass.features.preprocess import Preprocess
+
+MAP_POOLINGS = ("avg", "max", "flatten")
+"""How a feature map, (b, h, w, c), becomes rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneFacts:
+    """What is known of a network before its weights are read.
+
+    Attributes:
+        provider: Where it comes from, as a spec says it.
+        label: What specs and file names call it.
+        weights: What a spec calls its weights: imagenet, own, pretrained, or the name of a file.
+        origin: Hash of its files, or name and version of where else its weights come from: with the label, what a
+            converted graph depends on.
+        preprocess: What happens to an image before it, at its own size.
+        native: Whether `preprocess.resize` is what it was trained with, and so the default.
+        fixed_size: Whether it takes images of its own size alone.
+        poolings: Those it has; the first is its default.
+        width: Length of a row by the default pooling; None if that is known once it is built.
+        parameters: Numbers in its weights; None if not known.
+        licence: Of its weights, as far as it is known.
+    """
+
+    provider: str
+    label: str
+    weights: str
+    origin: str
+    preprocess: Preprocess
+    native: bool = False
+    fixed_size: bool = False
+    poolings: tuple[str, ...] = MAP_POOLINGS
+    width: int | None = None
+    parameters: int | None = None
+    licence: str = ""
+
+    def preprocess_for(self, resize: str | None, image_size: int | None) -> Preprocess:
+        """What happens to an image with the settings of a user; None is the network's own.
+
+        Raises:
+            OptionError: It does not know its own rule, takes no other size, or the rule does not give that size.
+        """
+        own, size = self.preprocess, image_size or self.preprocess.size
+        if self.fixed_size and size != own.size:
+            raise OptionError(f"{self.label} takes images of {own.size} px alone; leave {opt.image_size(size)} out.")
+        if resize == "native" and not self.native:
+            raise OptionError(
+                f"{self.label} does not say by which rule its training images were resized; needed: another "
+                f"{opt.resize} than native."
+            )
+        rule = str(own.rule.scaled(own.size, size)) if resize in (None, "native") else str(resize)
+        made = own.resized(rule, size)
+        if made.rule.method == "shortest" and made.rule.shortest < size:
+            raise OptionError(f"{opt.resize(rule)} leaves less than the {size} px that {self.label} takes.")
+        return made
+
+    def pooling_for(self, pooling: str | None) -> str:
+        """The pooling of a user, or the default.
+
+        Raises:
+            OptionError: The network does not have it.
+        """
+        if pooling is not None and pooling not in self.poolings:
+            raise OptionError(
+                f"{opt.pooling} is {pooling!r}; {self.label} has {', '.join(self.poolings)}.", pooling=pooling
+            )
+        return pooling or self.poolings[0]
+
+
+class Provider(ABC):
+    """Where backbones come from.
+
+    Attributes:
+        name: What stands before the colon in `name:network`.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def check(self, name: BackboneName, weights: str) -> None:
+        """Refuses what can be told without reading a network; nothing heavy is imported.
+
+        Args:
+            name: As it was typed.
+            weights: "imagenet" for its own, or a file.
+
+        Raises:
+            UnknownBackboneError, BackboneError, OptionError, WeightsError: The message says what to do.
+        """
+
+    @abstractmethod
+    def describe(
+        self, name: BackboneName, *, weights: str, image_size: int | None, preprocess: Preprocess | None
+    ) -> BackboneFacts:
+        """Facts of a network that passed `check`.
+
+        Args:
+            name: With an absolute path, if it is one.
+            weights: "imagenet" for its own, or a file.
+            image_size: As the user gave it; saves looking for the network's own.
+            preprocess: As the user gave it, or as a spec remembers it.
+
+        Raises:
+            BackboneError: There is none, or it cannot be used.
+            OptionError: It is not known how it was trained to be fed, or differs from what was given.
+        """
+
+    def resolved(self, name: BackboneName) -> BackboneName:
+        """The name that finds the network from any folder."""
+        return name
+
+
+class KerasProvider(Provider):
+    """A provider whose networks Keras builds, so that they can be trained further."""
+
+    @abstractmethod
+    def network(self, name: BackboneName, *, weights: str, image_size: int, random: bool) -> tuple[Any, str]:
+        """The `keras.Model`, (b, s, s, 3) floats -> features, uncut, and the hash of its weights.
+
+        Args:
+            name: Without its layer being looked at.
+            weights: "imagenet" for its own, or a file.
+            image_size: Side s, pixels.
+            random: Whether it keeps its initial weights; nothing is downloaded then.
+        """
+
+    @abstractmethod
+    def bare(self, name: BackboneName, image_size: int) -> Any:
+        """The network to look at: its layers have shapes, and none of it was downloaded."""
+
+    @abstractmethod
+    def preprocessed(self, name: BackboneName, pixels: Any, preprocess: Preprocess | None) -> Any:
+        """What the network sees of (b, s, s, 3) RGB pixels of 0..255, any dtype, as a Keras tensor."""
+
+    @abstractmethod
+    def preprocessing_layers(self, name: BackboneName, preprocess: Preprocess | None) -> list[Any]:
+        """`preprocessed` as built-in layers, equal to rounding; the legacy .h5 format can hold no operations."""
+
+    def pooled(self, outputs: Any, pooling: str, label: str) -> Any:
+        """What the network gives as (b, d); by default of a feature map, (b, h, w, c), or of (b, d) itself."""
+        return pooled(outputs, pooling, label)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A graph that is wanted.
+
+    Attributes:
+        name: Of the network, with an absolute path if it is one.
+        weights: "imagenet" for its own, or a file.
+        facts: From `Provider.describe`.
+        preprocess: What happens to an image; the graph does all but the resizing.
+        pooling: How its output becomes rows.
+        pixels: uint8 or float32, the dtype of the input.
+    """
+
+    name: BackboneName
+    weights: str
+    facts: BackboneFacts
+    preprocess: Preprocess
+    pooling: str
+    pixels: str
+
+
+class GraphProvider(Provider):
+    """A provider whose networks are graphs that OpenVINO runs and nobody trains further."""
+
+    @abstractmethod
+    def convert(self, wanted: Conversion, graph: Path) -> tuple[str, int]:
+        """Writes the OpenVINO graph: (b, s, s, 3) RGB pixels of 0..255 -> (b, d) float32 rows.
+
+        Args:
+            wanted: What it computes.
+            graph: Where it goes, a path that ends in `.xml`.
+
+        Returns:
+            SHA-256 of the weights, hexadecimal, and d.
+
+        Raises:
+            BackboneError: It cannot be converted.
+        """
+
+
+def pooled(outputs: Any, pooling: str, name: str) -> Any:
+    """What a network gives, (b, h, w, c) or (b, d), as (b, d).
+
+    Raises:
+        BackboneError: It gives something else.
+    """
+    if isinstance(outputs, (list, tuple, dict)) or len(outputs.shape) not in (2, 4):
+        raise BackboneError(f"{name} gives {outputs}; needed: one output of rank 2 or 4.")
+    if len(outputs.shape) == 2:
+        return outputs
+    layers = import_keras().layers
+    pool = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D, "flatten": layers.Flatten}
+    return pool[pooling](name="rows")(outputs)
