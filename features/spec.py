@@ -139,10 +139,15 @@ class Spec:
 
     def differences(self, other: "Spec") -> dict[str, tuple[Any, Any]]:
         """Fields that keep the rows of two specs apart: name -> (this one's value, the other's)."""
-        unknown = {"preprocess"} if self.preprocess is None or other.preprocess is None else set()
-        compared = [f.name for f in dataclasses.fields(self) if f.compare and f.name not in unknown]
+        same = _same_arithmetic(self.preprocess, other.preprocess)
+        compared = [f.name for f in dataclasses.fields(self) if f.compare and not (same and f.name == "preprocess")]
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in compared}
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _same_arithmetic(left: Preprocess | None, right: Preprocess | None) -> bool:
+    """Whether two specs do the same to the values of pixels, as far as both say; how pixels are made has its fields."""
+    return left is None or right is None or left.resized(right.resize, right.size) == right
 
 
 def _is_rule(text: str) -> bool:

@@ -189,6 +189,6 @@ def find_entry(name: str) -> CatalogueEntry:
     hint = f"Did you mean {near[0]}? " if near else ""
     raise UnknownBackboneError(
         f"unknown backbone {name!r}. {hint}`onepass backbones` lists all {len(CATALOGUE)}; a network from elsewhere is "
-        "given as a path that ends in .keras or .onnx.",
+        "given as a .keras or .onnx file, a folder of Hugging Face, or hf:NAME, keras-hub:NAME or timm:NAME.",
         backbone=name,
     )

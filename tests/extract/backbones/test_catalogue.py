@@ -85,7 +85,8 @@ def test_an_unknown_name_gets_the_nearest_one():
         find_entry("resnet5")
     assert str(caught.value) == (
         f"unknown backbone 'resnet5'. Did you mean resnet50? `onepass backbones` lists all {len(CATALOGUE)}; "
-        "a model of your own is given as a path that ends in .keras."
+        "a network from elsewhere is given as a .keras or .onnx file, a folder of Hugging Face, or hf:NAME, "
+        "keras-hub:NAME or timm:NAME."
     )
     with pytest.raises(BackboneError, match=r"^unknown backbone 'qqqq'. `onepass backbones` lists all"):
         find_entry("qqqq")
