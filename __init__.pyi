@@ -8,6 +8,7 @@ from .extract import repair as repair
 from .extract import run_extraction as run_extraction
 from .extract import versions as versions
 from .extract.backbones.listing import backbones as backbones
+from .extract.backbones.verified import verify_backbone as verify_backbone
 from .features import FeatureFile as FeatureFile
 from .features import OnepassWarning as OnepassWarning
 from .features import UserError as UserError

@@ -92,6 +92,9 @@ Features = Annotated[Path | None, Argument(help="Feature file; by default the on
 HeadFile = Annotated[
     Path, Argument(help="Head file, fine-tuned or exported model, or certificate of one.", metavar="HEAD")
 ]
+Preprocess = Annotated[
+    Path | None, Option(help="JSON file: how a network that does not say so was fed.", metavar="FILE")
+]
 Weights = Annotated[
     str | None, _running(help="imagenet (default), or a .weights.h5 or legacy .h5 file.", metavar="FILE")
 ]
@@ -200,9 +203,7 @@ def extract_command(
     resize: Annotated[
         str | None, Option(help="squash, crop, pad, keras: as Keras's data sets, or native: as trained.")
     ] = None,
-    preprocess: Annotated[
-        Path | None, Option(help="JSON file: how a network that does not say so was fed.", metavar="FILE")
-    ] = None,
+    preprocess: Preprocess = None,
     depth: Annotated[
         str | None, Option(help="Bits in use of 16-bit images, such as 12; or data: what these images use.")
     ] = None,
@@ -594,14 +595,22 @@ def info_command(
 @_command("backbones", "Example: onepass backbones --json")
 def backbones_command(
     stages: Annotated[str | None, Option(help="List the stages of this one or .keras file.", metavar="NAME")] = None,
+    verify: Annotated[
+        str | None, Option(help="Compare this one with its own framework, as --backbone names it.", metavar="NAME")
+    ] = None,
+    weights: Weights = None,
+    preprocess: Preprocess = None,
     as_json: Json = False,
 ) -> None:
-    """List every backbone with its input size and the width of its rows, or the stages of one."""
+    """List every backbone with its input size and the width of its rows, the stages of one, or the proof of one."""
+    options = _given(locals())
     from onepass import backbones
 
-    with _progress("building the network") if stages else contextlib.nullcontext():
-        found = backbones(stages)
+    with _progress("building the network") if stages or verify else contextlib.nullcontext():
+        found = backbones(**options)
     _show(found, as_json)
+    if proof := getattr(found, "proof", None):
+        raise typer.Exit(0 if proof.holds else 1)
 
 
 @_command("doctor", "Example: onepass doctor --offline")

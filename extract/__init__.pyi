@@ -2,6 +2,8 @@ from .backbones.backbone import Backbone as Backbone
 from .backbones.bounded_model import load_bounded_model as load_bounded_model
 from .backbones.catalogue import CATALOGUE as CATALOGUE
 from .backbones.golden import golden_images as golden_images
+from .backbones.graphs import Network as Network
+from .backbones.graphs import write_graph as write_graph
 from .backbones.known_parts import require_part as require_part
 from .backbones.listing import Backbones as Backbones
 from .backbones.listing import Stages as Stages
@@ -11,10 +13,17 @@ from .backbones.openvino_cache import stored_networks as stored_networks
 from .backbones.options import Source as Source
 from .backbones.options import check_choices as check_choices
 from .backbones.options import check_running as check_running
+from .backbones.proof import Reference as Reference
+from .backbones.proof import Transform as Transform
+from .backbones.provider import BackboneFacts as BackboneFacts
+from .backbones.provider import GraphProvider as GraphProvider
+from .backbones.provider import KerasProvider as KerasProvider
 from .backbones.trainable import TRAINING_PRECISIONS as TRAINING_PRECISIONS
 from .backbones.trainable import TrainableBackbone as TrainableBackbone
 from .backbones.trainable import load_trainable as load_trainable
 from .backbones.trainable import trainable_within as trainable_within
+from .backbones.verified import VerifiedBackbone as VerifiedBackbone
+from .backbones.verified import verify_backbone as verify_backbone
 from .data.folders import check_folder as check_folder
 from .data.listed import listed_names as listed_names
 from .data.watch import find_images as find_images

@@ -145,7 +145,7 @@ class Preprocess:
         if not isinstance(facts, dict) or set(facts) != wanted:
             raise ValueError(f"needed: {', '.join(sorted(wanted))}")
         try:
-            rule = str(ResizeRule.parse(facts["resize"]))
+            rule = str(ResizeRule.parse(str(facts["resize"])))
             triples = {name: tuple(float(value) for value in facts[name]) for name in ("mean", "std")}
             rescale, size = float(facts["rescale"]), facts["size"]
         except (OptionError, TypeError, ValueError) as error:

@@ -2,11 +2,15 @@
 
 import contextlib
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from onepass.extract.backbones.catalogue import BackboneName
-from onepass.extract.backbones.provider import KerasProvider
+from onepass.extract.backbones.proof import Reference
+from onepass.extract.backbones.provider import Conversion, KerasProvider
 from onepass.extract.backbones.providers import provider_of
 from onepass.extract.backbones.stages import did_you_mean, trunk_of
 from onepass.extract.backbones.weights import weights_hash
@@ -96,6 +100,18 @@ def keras_provider(name: BackboneName) -> KerasProvider:
             backbone=str(name),
         )
     return provider
+
+
+def keras_reference(built: BuiltBackbone, wanted: Conversion) -> Reference:
+    """A backbone as Keras runs it, fed by its provider's own transform where that is installed."""
+    provider = keras_provider(wanted.name)
+
+    def rows(seen: np.ndarray) -> np.ndarray:
+        with plain_keras():
+            found = provider.pooled(built.network(seen, training=False), wanted.pooling, wanted.facts.label)
+            return np.asarray(import_keras().ops.convert_to_numpy(found), np.float32)
+
+    return Reference(f"Keras {version('keras')}", rows, provider.transform(wanted))
 
 
 def bare_network(name: str, image_size: int | None = None) -> Any:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from onepass.extract.backbones.openvino_cache import keep_stem_precise
 from onepass.extract.backbones.provider import MAP_POOLINGS
 from onepass.extract.frameworks import import_openvino
@@ -132,6 +134,20 @@ def _pooled(ov: Any, port: Any, pooling: str, layout: str, label: str) -> Any:
         return ops.reshape(ordered, [1, -1], special_zero=False).output(0)
     reduce = {"avg": ops.reduce_mean, "max": ops.reduce_max}[pooling]
     return reduce(source, [2, 3] if layout == "NCHW" else [1, 2], keep_dims=False).output(0)
+
+
+def pooled_rows(outputs: np.ndarray, pooling: str, layout: str) -> np.ndarray:
+    """What a network gives for b images, as rows (b, d), by numpy: what the graph is compared with."""
+    if pooling == "pooled":
+        return outputs
+    if outputs.ndim == 3:
+        prefix = prefix_tokens(outputs.shape[1], "the network")
+        parts = {"cls": outputs[:, 0], "mean": outputs[:, prefix:].mean(axis=1)}
+        return np.concatenate([parts[name] for name in pooling.split("+")], axis=1)
+    maps = outputs.transpose(0, 2, 3, 1) if layout == "NCHW" else outputs
+    if pooling == "flatten":
+        return maps.reshape(len(maps), -1)
+    return np.asarray(maps.mean(axis=(1, 2)) if pooling == "avg" else maps.max(axis=(1, 2)))
 
 
 def prefix_tokens(tokens: int, label: str) -> int:

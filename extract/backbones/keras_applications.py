@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
 
 from onepass.extract.backbones.catalogue import BUNDLED, BackboneName, CatalogueEntry, find_entry
 from onepass.extract.backbones.efficientnet_lite import PACKAGE, build_lite0, load_bundled_weights
-from onepass.extract.backbones.provider import BackboneFacts, KerasProvider
+from onepass.extract.backbones.proof import Transform
+from onepass.extract.backbones.provider import BackboneFacts, Conversion, KerasProvider
 from onepass.extract.backbones.weights import file_hash, load_weights_file, weights_hash
 from onepass.extract.frameworks import import_keras
 from onepass.features.errors import BackboneError, OptionError, WeightsError, opt
@@ -44,6 +46,14 @@ class KerasApplications(KerasProvider):
             width=None if name.layer else entry.width,
             licence=entry.licence if weights == "imagenet" else "",
         )
+
+    def transform(self, wanted: Conversion) -> Transform:
+        entry = find_entry(wanted.name.network)
+
+        def values(image: Image.Image, pixels: np.ndarray) -> np.ndarray:  # noqa: ARG001
+            return np.asarray(import_keras().ops.convert_to_numpy(preprocess_input(entry, pixels)))
+
+        return Transform(f"Keras {version('keras')}", values)
 
     def network(self, name: BackboneName, *, weights: str, image_size: int, random: bool) -> tuple[Any, str]:
         entry = find_entry(name.network)

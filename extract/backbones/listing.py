@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from onepass.extract.backbones.catalogue import BUNDLED, CATALOGUE
 from onepass.extract.backbones.stages import Stage
 from onepass.extract.backbones.trainable import list_stages
+from onepass.extract.backbones.verified import VerifiedBackbone, verify_backbone
+from onepass.features.errors import OptionError, opt
 from onepass.features.tables import command_line, fitted_table, html_table, text_table
 
 
@@ -87,16 +90,32 @@ class Stages:
         return [{**asdict(one), "boundary_bytes": one.boundary_bytes} for one in self.stages]
 
 
-def backbones(stages: str | None = None) -> Backbones | Stages:
-    """Lists every backbone, or the stages of one.
+def backbones(
+    stages: str | None = None,
+    *,
+    verify: str | None = None,
+    weights: str | Path | None = None,
+    preprocess: str | Path | None = None,
+) -> Backbones | Stages | VerifiedBackbone:
+    """Lists every backbone, or the stages of one, or compares one with its own framework.
 
     Args:
         stages: Name, or path of a `.keras` file, whose stages to list instead; nothing is downloaded.
+        verify: Name, as `load_backbone` takes it, of one to compare instead; see `verify_backbone`.
+        weights, preprocess: Of that one, as for `load_backbone`.
 
     Raises:
-        BackboneError: There is no such backbone, or its layers cannot be told apart.
+        OptionError: Both are asked for, or settings of neither.
+        BackboneError: There is no such backbone, its layers cannot be told apart, or it cannot be built.
 
     >>> backbones().record()["resnet50"]
     {'image_size': 224, 'width': 2048}
     """
+    if verify is not None:
+        if stages is not None:
+            raise OptionError(f"{opt.stages} and {opt.verify} are two questions; ask one at a time.")
+        return verify_backbone(verify, weights=weights or "imagenet", preprocess=preprocess)
+    if weights is not None or preprocess is not None:
+        option = opt.weights if weights is not None else opt.preprocess
+        raise OptionError(f"{option} goes with {opt.verify}, which names the backbone.")
     return Backbones() if stages is None else Stages(stages, list_stages(stages))

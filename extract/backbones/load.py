@@ -4,7 +4,7 @@ from pathlib import Path
 
 from onepass.extract.backbones import openvino_cache as compiled
 from onepass.extract.backbones.backbone import BATCH_SIZE, Backbone
-from onepass.extract.backbones.build import BuiltBackbone, build_backbone
+from onepass.extract.backbones.build import BuiltBackbone, build_backbone, keras_reference
 from onepass.extract.backbones.catalogue import BUNDLED, BackboneName
 from onepass.extract.backbones.engines import (
     ENGINES,
@@ -19,6 +19,7 @@ from onepass.extract.backbones.engines import (
 from onepass.extract.backbones.openvino_cache import CompiledBackbone
 from onepass.extract.backbones.options import Source, check_choices, check_running
 from onepass.extract.backbones.preprocess_files import read_preprocess
+from onepass.extract.backbones.proof import Reference, prove, require_proof
 from onepass.extract.backbones.provider import MAP_POOLINGS, Conversion, GraphProvider
 from onepass.extract.backbones.providers import provider_of
 from onepass.extract.machine import cache_folder
@@ -292,13 +293,23 @@ def _converted(wanted: Conversion) -> CompiledBackbone:
         log.info("converted network found in %s", found.folder)
         return found
 
-    def kept(digest: str, width: int) -> CompiledBackbone:
-        return CompiledBackbone(Path(), facts.label, digest, size, pooling, width, pixels, arithmetic=arithmetic)
+    def kept(digest: str, width: int, graph: Path, reference: Reference | None) -> CompiledBackbone:
+        proof = None
+        if reference:
+            with phase(f"comparing {facts.label} with {reference.name}"):
+                proof = require_proof(prove(graph, wanted.preprocess, reference), facts.label)
+        return CompiledBackbone(
+            Path(), facts.label, digest, size, pooling, width, pixels, arithmetic=arithmetic, proof=proof
+        )
 
     provider = provider_of(wanted.name)
     if isinstance(provider, GraphProvider):
+
+        def write(graph: Path) -> CompiledBackbone:
+            return kept(*provider.convert(wanted, graph), graph, provider.reference(wanted))
+
         with phase(f"converting {facts.label}"):
-            return compiled.store(key, lambda graph: kept(*provider.convert(wanted, graph)))
+            return compiled.store(key, write)
     with phase(f"building {facts.label}"):
         built = build_backbone(
             str(wanted.name),
@@ -308,8 +319,13 @@ def _converted(wanted: Conversion) -> CompiledBackbone:
             pixels=pixels,
             preprocess=wanted.preprocess,
         )
+
+    def export(graph: Path) -> CompiledBackbone:
+        compiled.export_keras(built.model, graph)
+        return kept(built.weights_hash, built.width, graph, keras_reference(built, wanted))
+
     with phase(f"converting {facts.label}"):
-        return compiled.store_converted(key, built.model, kept(built.weights_hash, built.width))
+        return compiled.store(key, export)
 
 
 def _resolved(weights: str | Path) -> str:

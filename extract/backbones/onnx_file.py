@@ -5,15 +5,19 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from onepass.extract.backbones.catalogue import BackboneName
-from onepass.extract.backbones.graphs import Network, write_graph
+from onepass.extract.backbones.graphs import Network, pooled_rows, write_graph
 from onepass.extract.backbones.onnx_digest import onnx_digest
 from onepass.extract.backbones.preprocess_files import preprocess_of, read_preprocess
+from onepass.extract.backbones.proof import Reference
 from onepass.extract.backbones.provider import BackboneFacts, Conversion, GraphProvider
 from onepass.extract.backbones.stages import did_you_mean
-from onepass.extract.frameworks import import_openvino
+from onepass.extract.frameworks import import_onnxruntime, import_openvino
 from onepass.features.errors import BackboneError, OptionError, opt
 from onepass.features.preprocess import Preprocess
+from onepass.features.progress import log
 
 
 class OnnxFile(GraphProvider):
@@ -72,6 +76,34 @@ class OnnxFile(GraphProvider):
             label=wanted.facts.label,
         )
         return wanted.facts.origin, width
+
+    def reference(self, wanted: Conversion) -> Reference | None:
+        path, network = Path(wanted.name.network), read_network(wanted.name)
+        try:
+            runtime = import_onnxruntime()
+            session = _session(runtime, path)
+        except Exception as error:  # not installed, or it cannot run this network: OpenVINO still can
+            log.info("not compared with ONNX Runtime: %s", error)
+            return None
+        shown = [one.name for one in session.get_outputs()]
+        output = wanted.name.layer or shown[0]
+        if output not in shown:  # a tensor inside, which ONNX Runtime does not give
+            return None
+
+        def rows(seen: np.ndarray) -> np.ndarray:
+            images = seen.transpose(0, 3, 1, 2) if network.layout == "NCHW" else seen
+            kind = np.float16 if "float16" in session.get_inputs()[0].type else np.float32
+            given = session.get_inputs()[0].name
+            batches = [session.run([output], {given: image[None].astype(kind)})[0] for image in images]
+            return pooled_rows(np.concatenate(batches).astype(np.float32), wanted.pooling, network.layout)
+
+        return Reference(f"ONNX Runtime {runtime.__version__}", rows)
+
+
+def _session(runtime: Any, path: Path) -> Any:
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def read_network(name: BackboneName) -> Network:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from onepass.extract.backbones.proof import Proof
 from onepass.extract.frameworks import import_openvino
 from onepass.extract.machine import cache_folder
 from onepass.features.atomic import folder_beside, move, remove_leftovers
@@ -62,6 +63,7 @@ class CompiledBackbone:
         pixels: uint8 or float32, the dtype of the input.
         quantisation: Only of an int8 graph.
         arithmetic: From `arithmetic_key`.
+        proof: How far it lies from its own framework; None if that was not at hand.
     """
 
     folder: Path
@@ -73,6 +75,7 @@ class CompiledBackbone:
     pixels: str = "uint8"
     quantisation: Quantisation | None = None
     arithmetic: str = ""
+    proof: Proof | None = None
 
     @property
     def graph(self) -> Path:
@@ -161,9 +164,8 @@ def _read(folder: Path) -> _Entry | None:
         facts, guarded = unsealed(json.loads((folder / _FACTS).read_bytes()))
         if not guarded and "sizes" in facts:
             return None
-        hashes, quantised = facts.pop("hashes"), facts.pop("quantisation")
-        quantisation = Quantisation(**quantised) if quantised else None
-        backbone = CompiledBackbone(folder=folder, **facts, quantisation=quantisation)
+        hashes = facts.pop("hashes")
+        backbone = _of_facts(folder, facts)
         if guarded:
             return _Entry(backbone, dict(hashes))
     except OSError:
@@ -172,6 +174,16 @@ def _read(folder: Path) -> _Entry | None:
         pass
     _discard(folder, _FACTS)
     return None
+
+
+def _of_facts(folder: Path, facts: dict[str, Any]) -> CompiledBackbone:
+    quantised, proven = facts.pop("quantisation", None), facts.pop("proof", None)
+    return CompiledBackbone(
+        folder=folder,
+        **facts,
+        quantisation=Quantisation(**quantised) if quantised else None,
+        proof=Proof(**proven) if proven else None,
+    )
 
 
 def _is_intact(entry: _Entry) -> bool:
@@ -196,16 +208,11 @@ def _discard(folder: Path, name: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def store_converted(key: str, model: Any, facts: CompiledBackbone) -> CompiledBackbone:
-    """Converts a Keras model, with preprocessing and pooling inside, and keeps it; see `store`."""
-
-    def write(graph: Path) -> CompiledBackbone:
-        import_openvino()  # or else Keras imports it, with its usage statistics
-        model.export(str(graph), format="openvino", verbose=False)
-        keep_stem_precise(graph)
-        return facts
-
-    return store(key, write)
+def export_keras(model: Any, graph: Path) -> None:
+    """Converts a Keras model, with preprocessing and pooling inside."""
+    import_openvino()  # or else Keras imports it, with its usage statistics
+    model.export(str(graph), format="openvino", verbose=False)
+    keep_stem_precise(graph)
 
 
 def store(key: str, write: Callable[[Path], CompiledBackbone]) -> CompiledBackbone:
@@ -281,8 +288,6 @@ def stored_networks() -> list[CompiledBackbone]:
     for facts in sorted(cache_folder().glob(f"*/{_FACTS}")):
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             known = json.loads(facts.read_text())
-            own = {field.name: known.get(field.name) for field in fields(CompiledBackbone) if field.name in known}
-            quantised = own.pop("quantisation", None)
-            quantisation = Quantisation(**quantised) if quantised else None
-            found.append(CompiledBackbone(facts.parent, **own, quantisation=quantisation))
+            own = {field.name: known[field.name] for field in fields(CompiledBackbone) if field.name in known}
+            found.append(_of_facts(facts.parent, own))
     return found

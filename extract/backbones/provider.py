@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from onepass.extract.backbones.catalogue import BackboneName
+from onepass.extract.backbones.proof import Reference, Transform
 from onepass.extract.frameworks import import_keras
 from onepass.features.errors import BackboneError, OptionError, opt
 from onepass.features.preprocess import Preprocess
@@ -116,6 +117,10 @@ class Provider(ABC):
             OptionError: It is not known how it was trained to be fed, or differs from what was given.
         """
 
+    def transform(self, wanted: "Conversion") -> Transform | None:  # noqa: ARG002
+        """How the network's own framework feeds it, where that is installed and the resize rule is its own."""
+        return None
+
     def resolved(self, name: BackboneName) -> BackboneName:
         """The name that finds the network from any folder."""
         return name
@@ -190,6 +195,10 @@ class GraphProvider(Provider):
         Raises:
             BackboneError: It cannot be converted.
         """
+
+    def reference(self, wanted: Conversion) -> Reference | None:  # noqa: ARG002
+        """The network as its own framework runs it, where that is installed."""
+        return None
 
 
 def pooled(outputs: Any, pooling: str, name: str) -> Any:

@@ -1,0 +1,123 @@
+"""What a backbone is, how it is fed, and whether its own framework agrees, looked at now."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from onepass.extract.backbones.build import build_backbone, keras_reference
+from onepass.extract.backbones.catalogue import BackboneName
+from onepass.extract.backbones.load import load_backbone
+from onepass.extract.backbones.proof import Proof, Reference, prove
+from onepass.extract.backbones.provider import Conversion, GraphProvider
+from onepass.extract.backbones.providers import provider_of
+from onepass.extract.pixels.decode import pixel_dtype
+from onepass.features.errors import BackboneError
+from onepass.features.names import shown
+from onepass.features.preprocess import Preprocess
+from onepass.features.progress import phase
+from onepass.features.spec import Spec
+from onepass.features.tables import command_line, html_table, text_table
+
+
+@dataclass(frozen=True)
+class VerifiedBackbone:
+    """A backbone compared with its framework.
+
+    Attributes:
+        name: As it was typed.
+        spec: Of its rows, in float32.
+        parameters: Numbers in its weights; None if not known.
+        proof: From the golden images; None if its framework is not installed here.
+    """
+
+    name: str
+    spec: Spec
+    parameters: int | None
+    proof: Proof | None
+
+    def _rows(self) -> list[list[str]]:
+        spec = self.spec
+        return [
+            ["backbone", shown(spec.backbone)],
+            ["provider", spec.provider],
+            ["preprocess", str(spec.preprocess)],
+            ["rows", f"{spec.pooling}, {spec.width} wide"],
+            ["weights", f"{shown(spec.weights)}, {spec.weights_hash[:16]}…"],
+            ["parameters", "unknown" if self.parameters is None else f"{self.parameters:,}"],
+            ["licence", spec.licence or "unknown"],
+            ["proof", str(self.proof) if self.proof else "not proven here: its own framework is not installed"],
+        ]
+
+    def __str__(self) -> str:
+        return text_table(self._rows())
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows())
+
+    @property
+    def next_command(self) -> str:
+        """What to do next, as it is typed."""
+        return command_line("extract", "FOLDER", "--backbone", self.name)
+
+    def record(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        proof = {**asdict(self.proof), "holds": self.proof.holds} if self.proof else None
+        return {"name": self.name, "spec": asdict(self.spec), "parameters": self.parameters, "proof": proof}
+
+
+def verify_backbone(
+    name: str,
+    *,
+    weights: str | Path = "imagenet",
+    image_size: int | None = None,
+    resize: str | None = None,
+    pooling: str | None = None,
+    preprocess: str | Path | Preprocess | None = None,
+) -> VerifiedBackbone:
+    """Compares a backbone with its own framework, where that is installed: pixels and rows of the golden images.
+
+    Args:
+        name, weights, image_size, resize, pooling, preprocess: As for `load_backbone`.
+
+    Raises:
+        BackboneError: It cannot be built or run here, or what was converted is not what the framework computes.
+
+    >>> verify_backbone("mine.keras").proof.cosine > 0.9999
+    True
+    """
+    backbone = load_backbone(
+        name,
+        weights=weights,
+        image_size=image_size,
+        resize=resize,
+        pooling=pooling,
+        precision="float32",
+        engine="openvino",
+        preprocess=preprocess,
+    )
+    spec, source = backbone.spec, backbone.source
+    parsed = BackboneName.parse(source.name)
+    provider = provider_of(parsed)
+    facts = provider.describe(parsed, weights=source.weights, image_size=spec.image_size, preprocess=spec.preprocess)
+    if spec.preprocess is None or backbone.converted is None:
+        raise BackboneError(f"{name} is no backbone that OpenVINO runs.")
+    wanted = Conversion(parsed, source.weights, facts, spec.preprocess, spec.pooling, pixel_dtype(spec.resize))
+    with phase(f"comparing {facts.label} with its framework"):
+        reference = _reference(wanted)
+        proof = prove(backbone.converted.graph, spec.preprocess, reference) if reference else None
+    return VerifiedBackbone(name, spec, facts.parameters, proof)
+
+
+def _reference(wanted: Conversion) -> Reference | None:
+    provider = provider_of(wanted.name)
+    if isinstance(provider, GraphProvider):
+        return provider.reference(wanted)
+    built = build_backbone(
+        str(wanted.name),
+        weights=wanted.weights,
+        image_size=wanted.preprocess.size,
+        pooling=wanted.pooling,
+        pixels=wanted.pixels,
+        preprocess=wanted.preprocess,
+    )
+    return keras_reference(built, wanted)
