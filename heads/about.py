@@ -9,6 +9,7 @@ from onepass.features import (
     SPLITS,
     FeatureFile,
     SkippedImage,
+    Spec,
     find_duplicates,
     find_overlapping_groups,
     only_feature_file,
@@ -168,7 +169,7 @@ def _of_head(head: SavedHead) -> Info:
     rows = [
         ["classes", ", ".join(head.class_names)],
         ["rows", str(head.spec)],
-        ["weights hash", head.spec.weights_hash],
+        *_network(head.spec),
         ["parameters", plain(head.parameters)],
         *([["unknown", str(unknown)]] if unknown else []),
         *([] if head.guarded else [["checksum", "none, since onepass 0.1 wrote it; a head trained anew has one"]]),
@@ -206,11 +207,20 @@ def _of_features(file: FeatureFile) -> Info:
         ["splits", plain(splits)],
         *([["groups", told]] if groups else []),
         ["rows", f"{file.spec}" + (", stored as float16" if file.row_dtype == "float16" else "")],
-        ["weights hash", file.spec.weights_hash],
+        *_network(file.spec),
         *([["duplicates", describe_duplicates(duplicates)]] if duplicates else []),
         *_provenance(file.provenance),
     ]
     return Info(f"{file.path}: {file}", facts, rows, tuple(file.skipped))
+
+
+def _network(spec: Spec) -> list[list[str]]:
+    """What is known of the network behind rows."""
+    return [
+        *([["fed as", str(spec.preprocess)]] if spec.preprocess else []),
+        ["weights hash", spec.weights_hash],
+        *([["licence", spec.licence]] if spec.licence else []),
+    ]
 
 
 def _provenance(provenance: Mapping[str, Any]) -> list[list[str]]:

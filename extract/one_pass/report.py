@@ -19,6 +19,7 @@ from onepass.features.groups import group_ids
 from onepass.features.moments import all_equal
 from onepass.features.names import shown
 from onepass.features.overlapping_groups import describe_overlapping_groups
+from onepass.features.preprocess import Preprocess
 from onepass.features.tables import command_line
 
 
@@ -53,6 +54,8 @@ class Extraction:
         depth: Bits taken to be in use of images with 16 bits per value.
         deep: Images with 16 bits per value that were computed in this run.
         depth_notes: What to tell of those.
+        preprocess: What happened to an image before the network; None if the file does not say.
+        licence: Of the network's weights, as far as it is known.
         equal_rows: True if all images have one and the same row, so that nothing can be learnt from them.
     """
 
@@ -83,6 +86,8 @@ class Extraction:
     depth: int = 16
     deep: int = 0
     depth_notes: tuple[str, ...] = ()
+    preprocess: Preprocess | None = None
+    licence: str = ""
 
     @property
     def images_per_second(self) -> float:
@@ -120,6 +125,8 @@ class Extraction:
             "depth": self.depth,
             "deep": self.deep,
             "depth_notes": list(self.depth_notes),
+            "preprocess": asdict(self.preprocess) if self.preprocess else None,
+            "licence": self.licence,
         }
 
     @property
@@ -137,6 +144,8 @@ class Extraction:
                 f"({self.images_per_second:.1f} images/s, {self.engine} {self.precision})"
             ),
         ]
+        if self.computed and self.preprocess:
+            lines.append(f"fed as {self.preprocess}; licence of the weights: {self.licence or 'unknown'}")
         if self.undone:
             gone = "changed or vanished while the pass ran; run the same command again"
             lines.append(f"NOT DONE: {len(self.undone)} of the images {gone}")
@@ -227,6 +236,8 @@ def report(job: Job, done: Computed, *, drift: Drift | None, seconds: float) -> 
         depth=depth_of(backbone.spec.decode),
         deep=len(done.highest),
         depth_notes=tuple(describe_depth(done.highest, depth_of(backbone.spec.decode))),
+        preprocess=backbone.spec.preprocess,
+        licence=backbone.spec.licence,
     )
 
 

@@ -66,6 +66,8 @@ def _model(head: SavedHead, certificate: Certificate) -> list[str]:
     return [
         f"- Head: {head.kind}; {settings}",
         f"- Backbone: {head.spec}; weights {head.spec.weights_hash[:16]}…",
+        f"- Licence of its weights: {head.spec.licence or 'unknown; ask where they come from'}",
+        *([f"- Preprocessing: {head.spec.preprocess}"] if head.spec.preprocess else []),
         f"- Format: {certificate.to}, {certificate.precision}; takes {certificate.takes}, gives probabilities",
         f"- Written by onepass {certificate.versions['onepass']}",
     ]

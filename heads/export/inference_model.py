@@ -43,6 +43,7 @@ class WholeModel:
             "decode": self.spec.decode,
             "resize": self.spec.resize,
             "image_size": str(self.spec.image_size),
+            "licence": self.spec.licence,
         }
 
 
