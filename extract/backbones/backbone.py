@@ -6,6 +6,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +49,7 @@ class Backbone:
         make_engine: Called once, when the first row is asked for.
         engine_name: openvino or tensorflow.
         converted: The graph that OpenVINO runs, on disk.
+        widths: Of the rows of each pooling, if there are several, one after the other.
     """
 
     def __init__(
@@ -58,17 +60,36 @@ class Backbone:
         *,
         engine_name: str,
         converted: CompiledBackbone | None = None,
+        widths: tuple[int, ...] = (),
     ) -> None:
         self.spec = spec
         self.source = source
         self.engine_name = engine_name
         self.converted = converted
         self._make_engine = make_engine
+        self._widths = widths
         self._golden: np.ndarray | None = None
 
     @cached_property
     def engine(self) -> Engine:
         return self._make_engine()
+
+    def apart(self) -> list[tuple["Backbone", slice]]:
+        """A backbone for each pooling, and where its rows lie in those of this one; they share the engine."""
+        poolings = self.spec.pooling.split(",")
+        if len(poolings) == 1:
+            return [(self, slice(None))]
+        found, start = [], 0
+        for pooling, width in zip(poolings, self._widths, strict=True):
+            columns = slice(start, start + width)
+            spec = replace(self.spec, pooling=pooling, width=width)
+
+            def make(columns: slice = columns) -> Engine:
+                return _Columns(self.engine, columns)
+
+            found.append((Backbone(spec, self.source, make, engine_name=self.engine_name), columns))
+            start += width
+        return found
 
     @property
     def quantisation(self) -> Quantisation | None:
@@ -221,6 +242,17 @@ class Backbone:
             if len(unfinished[key]) == len(views):
                 rows = unfinished.pop(key)
                 yield key, np.stack([rows[i] for i in range(len(views))])
+
+
+class _Columns:
+    """An engine of which a part of each row is wanted."""
+
+    def __init__(self, whole: Engine, columns: slice) -> None:
+        self.name, self._whole, self._columns = whole.name, whole, columns
+
+    def run(self, images: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:
+        for key, row in self._whole.run(images):
+            yield key, row[self._columns]
 
 
 def _as_png(image: np.ndarray, position: int) -> bytes:

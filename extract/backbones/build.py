@@ -27,13 +27,17 @@ class BuiltBackbone:
         model: `keras.Model`, (b, s, s, 3) uint8 or float32 pixels -> (b, d) float32.
         network: The part of it between preprocessing and pooling, cut if its name says so.
         weights_hash: SHA-256 of the whole network's weights, hexadecimal.
-        width: d.
+        widths: Of the rows of each pooling that was asked for; they add up to d.
     """
 
     model: Any
     network: Any
     weights_hash: str
-    width: int
+    widths: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        return sum(self.widths)
 
 
 def build_backbone(
@@ -55,7 +59,7 @@ def build_backbone(
             cut.
         weights: "imagenet" for its own, or a weights file.
         image_size: Side s of the input, pixels.
-        pooling: How what it gives becomes (b, d).
+        pooling: How what it gives becomes (b, d); several with commas, whose rows lie one after the other.
         precision: float32, or bfloat16 for Keras's mixed policy (weights stay float32).
         pixels: uint8 or float32, the input's dtype; 0..255 either way.
         preprocess: What happens to pixels before it; needed where it does not follow from the name.
@@ -108,8 +112,10 @@ def keras_reference(built: BuiltBackbone, wanted: Conversion) -> Reference:
 
     def rows(seen: np.ndarray) -> np.ndarray:
         with plain_keras():
-            found = provider.pooled(built.network(seen, training=False), wanted.pooling, wanted.facts.label)
-            return np.asarray(import_keras().ops.convert_to_numpy(found), np.float32)
+            outputs, label = built.network(seen, training=False), wanted.facts.label
+            parts = [provider.pooled(outputs, one, label) for one in wanted.pooling.split(",")]
+            found = [np.asarray(import_keras().ops.convert_to_numpy(part), np.float32) for part in parts]
+            return np.concatenate(found, axis=-1)
 
     return Reference(f"Keras {version('keras')}", rows, provider.transform(wanted))
 
@@ -160,5 +166,7 @@ def with_rows(
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise BackboneError(f"{name.network} cannot take {image_size} px RGB images: {reason}") from None
-    rows = keras.ops.cast(provider.pooled(outputs, pooling, name.label), "float32")
-    return BuiltBackbone(keras.Model(inputs, rows, name="backbone"), network, digest, int(rows.shape[-1]))
+    parts = [keras.ops.cast(provider.pooled(outputs, one, name.label), "float32") for one in pooling.split(",")]
+    rows = parts[0] if len(parts) == 1 else keras.ops.concatenate(parts, axis=-1)
+    widths = tuple(int(part.shape[-1]) for part in parts)
+    return BuiltBackbone(keras.Model(inputs, rows, name="backbone"), network, digest, widths)

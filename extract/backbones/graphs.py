@@ -64,19 +64,21 @@ class Network:
         return {2: ("pooled",), 3: ("cls+mean", "cls", "mean"), 4: MAP_POOLINGS}[self.rank]
 
 
-def write_graph(network: Network, graph: Path, *, preprocess: Preprocess, pooling: str, pixels: str, label: str) -> int:
+def write_graph(
+    network: Network, graph: Path, *, preprocess: Preprocess, pooling: str, pixels: str, label: str
+) -> tuple[int, ...]:
     """Puts preprocessing before a network and pooling behind it, and writes it for OpenVINO.
 
     Args:
         network: Changed on the way.
         graph: Path that ends in `.xml`.
         preprocess: What happens to pixels; all but the resizing.
-        pooling: One of the network's.
+        pooling: One of the network's, or several with commas.
         pixels: uint8 or float32, the dtype of the input.
         label: The network's name in messages.
 
     Returns:
-        Width of a row.
+        Width of the rows of each pooling.
 
     Raises:
         BackboneError: It does not take images of this size, or its output is not known before it runs.
@@ -86,14 +88,16 @@ def write_graph(network: Network, graph: Path, *, preprocess: Preprocess, poolin
     try:
         model.reshape({model.input(0): shape})
         model = _with_pixels(ov, model, network.layout, preprocess, pixels)
-        rows = _pooled(ov, model.output(0), pooling, network.layout, label)
+        parts = [_pooled(ov, model.output(0), one, network.layout, label) for one in pooling.split(",")]
+        widths = tuple(int(part.get_shape()[1]) for part in parts)
+        rows = parts[0] if len(parts) == 1 else ov.opset13.concat(parts, 1).output(0)
         made = ov.Model([rows], model.get_parameters(), "backbone")
         ov.save_model(made, graph, compress_to_fp16=False)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise BackboneError(f"{label} cannot be run on images of {side} px: {reason}") from None
     keep_stem_precise(graph)
-    return int(made.output(0).get_shape()[1])
+    return widths
 
 
 def _with_pixels(ov: Any, model: Any, layout: str, preprocess: Preprocess, pixels: str) -> Any:
@@ -138,6 +142,8 @@ def _pooled(ov: Any, port: Any, pooling: str, layout: str, label: str) -> Any:
 
 def pooled_rows(outputs: np.ndarray, pooling: str, layout: str) -> np.ndarray:
     """What a network gives for b images, as rows (b, d), by numpy: what the graph is compared with."""
+    if "," in pooling:
+        return np.concatenate([pooled_rows(outputs, one, layout) for one in pooling.split(",")], axis=1)
     if pooling == "pooled":
         return outputs
     if outputs.ndim == 3:

@@ -58,7 +58,8 @@ def load_backbone(
             trained with), or a rule such as shortest256-bicubic; by default native where that is known, else squash.
         depth: Bits in use of images with 16 bits per value, 1 to 16: microscopes often use 12.
         pooling: avg, max or flatten of a feature map; cls, mean, cls+mean or last4 of tokens; pooled: the network's own
-            vector. By default the network's own way.
+            vector. By default the network's own way. Several with commas are for `run_extraction`: rows lie one
+            after the other, and `Backbone.apart` gives a backbone for each.
         precision: float32, bfloat16, int8, or auto: bfloat16 where the processor has it natively. An
             int8 backbone gives rows once `calibrated` has seen the user's images.
         engine: openvino, tensorflow, or auto: tensorflow where there is a GPU.
@@ -121,7 +122,7 @@ def load_backbone(
 
     if engine == "openvino":
         converted = _converted(wanted)
-        return on_openvino(spec(converted), source, converted)
+        return on_openvino(spec(converted), source, converted, widths=converted.widths)
     if parsed.own and precision == "bfloat16":
         raise OptionError(f"a .keras file keeps its own precision in TensorFlow; use {opt.precision('float32')}.")
     strategy = choose_strategy()
@@ -139,7 +140,7 @@ def load_backbone(
     def make() -> Engine:
         return TensorFlowEngine(built.model, batch_size=batch_size, strategy=strategy)
 
-    return Backbone(spec(built), source, make, engine_name=engine)
+    return Backbone(spec(built), source, make, engine_name=engine, widths=built.widths)
 
 
 def _openvino_alone(name: BackboneName, engine: str) -> str:
@@ -169,8 +170,7 @@ def check_backbone(
     """
     if resize not in (None, "native"):
         ResizeRule.parse(str(resize))
-    if pooling is not None:
-        check_choices(pooling=(pooling, POOLINGS))
+    _check_poolings(pooling, precision)
     check_choices(engine=(engine, ENGINES), precision=(precision, PRECISIONS))
     checked_depth(1 if depth == "data" else depth, resize or "squash")
     if batch_size < 1:
@@ -184,6 +184,20 @@ def check_backbone(
     check_running(weights=weights)
     if isinstance(preprocess, str | Path):
         read_preprocess(Path(preprocess))
+
+
+def _check_poolings(pooling: str | None, precision: str) -> None:
+    poolings = [] if pooling is None else pooling.split(",")
+    for one in poolings:
+        check_choices(pooling=(one, POOLINGS))
+    if len(set(poolings)) < len(poolings):
+        raise OptionError(f"{opt.pooling} is {pooling}; needed: each pooling once.", pooling=pooling)
+    if len(poolings) > 1 and precision == "int8":
+        raise OptionError(
+            f"{opt.precision('int8')} goes with one {opt.pooling} at a time, because each is calibrated by itself; got "
+            f"{pooling}.",
+            pooling=pooling,
+        )
 
 
 def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", needed_by: str) -> Backbone:
@@ -249,7 +263,7 @@ def require_same_backbone(found: Spec, needed: Spec, needed_by: str) -> None:
     )
 
 
-def on_openvino(spec: Spec, source: Source, converted: CompiledBackbone) -> Backbone:
+def on_openvino(spec: Spec, source: Source, converted: CompiledBackbone, *, widths: tuple[int, ...] = ()) -> Backbone:
     """The backbone of a converted graph; an int8 one only gives rows if the graph is calibrated."""
 
     def make() -> Engine:
@@ -260,7 +274,7 @@ def on_openvino(spec: Spec, source: Source, converted: CompiledBackbone) -> Back
             )
         return OpenVINOEngine(converted.graph, image_size=spec.image_size, precision=spec.precision)
 
-    return Backbone(spec, source, make, engine_name="openvino", converted=converted)
+    return Backbone(spec, source, make, engine_name="openvino", converted=converted, widths=widths)
 
 
 def find_converted(spec: Spec) -> CompiledBackbone | None:
@@ -293,13 +307,22 @@ def _converted(wanted: Conversion) -> CompiledBackbone:
         log.info("converted network found in %s", found.folder)
         return found
 
-    def kept(digest: str, width: int, graph: Path, reference: Reference | None) -> CompiledBackbone:
+    def kept(digest: str, widths: tuple[int, ...], graph: Path, reference: Reference | None) -> CompiledBackbone:
         proof = None
         if reference:
             with phase(f"comparing {facts.label} with {reference.name}"):
                 proof = require_proof(prove(graph, wanted.preprocess, reference), facts.label)
         return CompiledBackbone(
-            Path(), facts.label, digest, size, pooling, width, pixels, arithmetic=arithmetic, proof=proof
+            Path(),
+            facts.label,
+            digest,
+            size,
+            pooling,
+            sum(widths),
+            pixels,
+            arithmetic=arithmetic,
+            proof=proof,
+            widths=widths if len(widths) > 1 else (),
         )
 
     provider = provider_of(wanted.name)
@@ -322,7 +345,7 @@ def _converted(wanted: Conversion) -> CompiledBackbone:
 
     def export(graph: Path) -> CompiledBackbone:
         compiled.export_keras(built.model, graph)
-        return kept(built.weights_hash, built.width, graph, keras_reference(built, wanted))
+        return kept(built.weights_hash, built.widths, graph, keras_reference(built, wanted))
 
     with phase(f"converting {facts.label}"):
         return compiled.store(key, export)

@@ -66,8 +66,8 @@ class OnnxFile(GraphProvider):
             licence=_licence_beside(path),
         )
 
-    def convert(self, wanted: Conversion, graph: Path) -> tuple[str, int]:
-        width = write_graph(
+    def convert(self, wanted: Conversion, graph: Path) -> tuple[str, tuple[int, ...]]:
+        widths = write_graph(
             read_network(wanted.name),
             graph,
             preprocess=wanted.preprocess,
@@ -75,7 +75,7 @@ class OnnxFile(GraphProvider):
             pixels=wanted.pixels,
             label=wanted.facts.label,
         )
-        return wanted.facts.origin, width
+        return wanted.facts.origin, widths
 
     def reference(self, wanted: Conversion) -> Reference | None:
         path, network = Path(wanted.name.network), read_network(wanted.name)

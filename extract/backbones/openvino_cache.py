@@ -63,6 +63,7 @@ class CompiledBackbone:
         pixels: uint8 or float32, the dtype of the input.
         quantisation: Only of an int8 graph.
         arithmetic: From `arithmetic_key`.
+        widths: Of the rows of each pooling, one after the other; empty if there is one.
         proof: How far it lies from its own framework; None if that was not at hand.
     """
 
@@ -76,6 +77,7 @@ class CompiledBackbone:
     quantisation: Quantisation | None = None
     arithmetic: str = ""
     proof: Proof | None = None
+    widths: tuple[int, ...] = ()
 
     @property
     def graph(self) -> Path:
@@ -180,6 +182,7 @@ def _of_facts(folder: Path, facts: dict[str, Any]) -> CompiledBackbone:
     quantised, proven = facts.pop("quantisation", None), facts.pop("proof", None)
     return CompiledBackbone(
         folder=folder,
+        widths=tuple(facts.pop("widths", ())),
         **facts,
         quantisation=Quantisation(**quantised) if quantised else None,
         proof=Proof(**proven) if proven else None,

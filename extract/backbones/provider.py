@@ -67,15 +67,16 @@ class BackboneFacts:
         return made
 
     def pooling_for(self, pooling: str | None) -> str:
-        """The pooling of a user, or the default.
+        """The pooling of a user, or several with commas, or the default.
 
         Raises:
             OptionError: The network does not have it.
         """
-        if pooling is not None and pooling not in self.poolings:
-            raise OptionError(
-                f"{opt.pooling} is {pooling!r}; {self.label} has {', '.join(self.poolings)}.", pooling=pooling
-            )
+        for one in pooling.split(",") if pooling is not None else ():
+            if one not in self.poolings:
+                raise OptionError(
+                    f"{opt.pooling} is {one!r}; {self.label} has {', '.join(self.poolings)}.", pooling=pooling
+                )
         return pooling or self.poolings[0]
 
 
@@ -166,7 +167,7 @@ class Conversion:
         weights: "imagenet" for its own, or a file.
         facts: From `Provider.describe`.
         preprocess: What happens to an image; the graph does all but the resizing.
-        pooling: How its output becomes rows.
+        pooling: How its output becomes rows; several with commas.
         pixels: uint8 or float32, the dtype of the input.
     """
 
@@ -182,7 +183,7 @@ class GraphProvider(Provider):
     """A provider whose networks are graphs that OpenVINO runs and nobody trains further."""
 
     @abstractmethod
-    def convert(self, wanted: Conversion, graph: Path) -> tuple[str, int]:
+    def convert(self, wanted: Conversion, graph: Path) -> tuple[str, tuple[int, ...]]:
         """Writes the OpenVINO graph: (b, s, s, 3) RGB pixels of 0..255 -> (b, d) float32 rows.
 
         Args:
@@ -190,7 +191,8 @@ class GraphProvider(Provider):
             graph: Where it goes, a path that ends in `.xml`.
 
         Returns:
-            SHA-256 of the weights, hexadecimal, and d.
+            SHA-256 of the weights, hexadecimal, and the width of the rows of each pooling that is wanted; in the graph
+            they lie one after the other.
 
         Raises:
             BackboneError: It cannot be converted.

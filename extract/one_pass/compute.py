@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -112,7 +113,8 @@ class Target:
 
     Attributes:
         path: The file, locked by the caller.
-        backbone: Of the file's spec.
+        backbone: Of the file's spec, or one whose rows hold those of the file.
+        columns: Of the backbone's rows, those that the file keeps.
         root: Folder that `paths` are relative to.
         paths: Of the file's images.
         unread: path -> reason, of files that could not be hashed; others keep the reason they have.
@@ -123,6 +125,7 @@ class Target:
 
     path: Path
     backbone: Backbone
+    columns: slice = field(default_factory=lambda: slice(None))
     root: Path
     paths: Sequence[str]
     unread: Mapping[str, str] = field(default_factory=dict)
@@ -131,69 +134,145 @@ class Target:
     workers: int | None = None
 
 
-def compute_missing(target: Target, missing: Missing, *, progress: Progress | None = None) -> Computed:
-    """Computes and commits what a feature file is missing.
+def compute_missing(
+    targets: Sequence[Target], missing: Sequence[Missing], *, progress: Progress | None = None
+) -> list[Computed]:
+    """Computes and commits what feature files are missing, each image once for all of them.
 
     Args:
-        target: The file.
-        missing: From `Missing.of(target.path)`.
+        targets: The files; they share a backbone, image folders, and the recipe of views.
+        missing: From `Missing.of(target.path)`, for each.
         progress: Called as images are done.
-    """
-    path, root, paths = target.path, target.root, target.paths
-    done = Computed()
-    finished, all_images = 0, missing.images + len(missing.bare)
-    with FeatureFile(path) as file:
-        plain = file.flags[:, 0]
-    with RowWriter(path) as writer, _Committer(writer, target.batch_size) as committer:
-        for position in missing.unread:
-            if reason := target.unread.get(paths[position]):
-                writer.skip(position, reason)
-        for views, contents in missing.contents.items():
-            files = {content: root / paths[_readable(root, paths, where)] for content, where in contents.items()}
 
-            def skip(
-                content: bytes, reason: str, contents: dict[bytes, list[int]] = contents, files: dict = files
-            ) -> None:
+    Returns:
+        What was computed for each file.
+    """
+    first = targets[0]
+    with contextlib.ExitStack() as stack:
+        sinks = [stack.enter_context(_Sink(*pair)) for pair in zip(targets, missing, strict=True)]
+        groups = _by_views(sinks)
+        finished, all_images = 0, sum(map(len, groups.values())) + sum(len(sink.missing.bare) for sink in sinks)
+        for views, files in groups.items():
+
+            def skip(content: bytes, reason: str, files: dict[bytes, Path] = files) -> None:
                 nonlocal finished
                 finished += 1
-                for position in contents[content]:
-                    if plain[position] or not _holds(files[content], content):
-                        done.left.append(SkippedImage(paths[position], reason))
-                    else:
-                        writer.skip(position, reason)
+                final = _holds(files[content], content)
+                for sink in sinks:
+                    sink.skip(content, reason, final=final)
 
-            def put_thumbnail(
-                content: bytes, thumbnail: np.ndarray, contents: dict[bytes, list[int]] = contents
-            ) -> None:
-                for position in contents[content]:
-                    writer.put_thumbnail(position, thumbnail)
+            def put_thumbnail(content: bytes, thumbnail: np.ndarray) -> None:
+                for sink in sinks:
+                    sink.put_thumbnail(content, thumbnail)
 
-            stream = target.backbone.stream(
+            def note_deep(content: bytes, highest: int) -> None:
+                for sink in sinks:
+                    if content in sink.places:
+                        sink.done.highest.append(highest)
+
+            stream = first.backbone.stream(
                 files.items(),
                 on_skip=skip,
                 on_thumbnail=put_thumbnail,
-                on_deep=lambda _, highest: done.highest.append(highest),
-                workers=target.workers,
+                on_deep=note_deep,
+                workers=first.workers,
                 verify=True,
                 views=views,
-                augmentation=target.augmentation,
+                augmentation=first.augmentation,
             )
             with contextlib.closing(stream):
                 for content, rows in stream:
-                    for position in contents[content]:
-                        for view, row in zip(views, rows, strict=True):
-                            committer.add((position, view), row)
-                        done.rows += len(views)
-                    done.computed += 1
+                    for sink in sinks:
+                        sink.add(content, views, rows)
                     finished += 1
                     if progress:
                         progress(finished, all_images)
-        for positions in _with_thumbnails(target, missing.bare, writer):
-            finished += 1
-            done.thumbnails += positions
-            if progress:
-                progress(finished, all_images)
-    return done
+        for sink in sinks:
+            for positions in _with_thumbnails(sink.target, sink.missing.bare, sink.writer):
+                finished += 1
+                sink.done.thumbnails += positions
+                if progress:
+                    progress(finished, all_images)
+    return [sink.done for sink in sinks]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the rows of a content go: positions of images, and the views that they miss."""
+
+    positions: list[int]
+    views: tuple[int, ...]
+
+
+class _Sink:
+    """A feature file that takes what it misses of what the pass computes."""
+
+    def __init__(self, target: Target, missing: Missing) -> None:
+        self.target, self.missing, self.done = target, missing, Computed()
+        self.places = {
+            content: _Place(positions, views)
+            for views, contents in missing.contents.items()
+            for content, positions in contents.items()
+        }
+        with FeatureFile(target.path) as file:
+            self._plain = file.flags[:, 0]
+
+    def __enter__(self) -> "_Sink":
+        with contextlib.ExitStack() as stack:
+            self.writer = stack.enter_context(RowWriter(self.target.path))
+            self._committer = stack.enter_context(_Committer(self.writer, self.target.batch_size))
+            for position in self.missing.unread:
+                if reason := self.target.unread.get(self.target.paths[position]):
+                    self.writer.skip(position, reason)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def file_of(self, content: bytes) -> Path:
+        where = self.places[content].positions
+        return self.target.root / self.target.paths[_readable(self.target.root, self.target.paths, where)]
+
+    def skip(self, content: bytes, reason: str, *, final: bool) -> None:
+        """Notes that an image cannot be read; it is tried again unless its file is what it was."""
+        if place := self.places.get(content):
+            for position in place.positions:
+                if self._plain[position] or not final:
+                    self.done.left.append(SkippedImage(self.target.paths[position], reason))
+                else:
+                    self.writer.skip(position, reason)
+
+    def put_thumbnail(self, content: bytes, thumbnail: np.ndarray) -> None:
+        if place := self.places.get(content):
+            for position in place.positions:
+                self.writer.put_thumbnail(position, thumbnail)
+
+    def add(self, content: bytes, views: tuple[int, ...], rows: np.ndarray) -> None:
+        """Takes the rows, (len(views), d), of an image."""
+        place = self.places.get(content)
+        if place is None:
+            return
+        for view, row in zip(views, rows[:, self.target.columns], strict=True):
+            if view in place.views:
+                for position in place.positions:
+                    self._committer.add((position, view), row)
+        self.done.rows += len(place.views)
+        self.done.computed += 1
+
+
+def _by_views(sinks: Sequence[_Sink]) -> dict[tuple[int, ...], dict[bytes, Path]]:
+    """Views -> content -> file, of all that any of the files misses."""
+    wanted: dict[bytes, set[int]] = {}
+    holders: dict[bytes, _Sink] = {}
+    for sink in sinks:
+        for content, place in sink.places.items():
+            wanted.setdefault(content, set()).update(place.views)
+            holders.setdefault(content, sink)
+    groups: dict[tuple[int, ...], dict[bytes, Path]] = defaultdict(dict)
+    for content, views in wanted.items():
+        groups[tuple(sorted(views))][content] = holders[content].file_of(content)
+    return groups
 
 
 def _with_thumbnails(target: Target, bare: dict[bytes, list[int]], writer: RowWriter) -> Iterator[int]:

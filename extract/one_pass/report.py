@@ -56,6 +56,7 @@ class Extraction:
         depth_notes: What to tell of those.
         preprocess: What happened to an image before the network; None if the file does not say.
         licence: Of the network's weights, as far as it is known.
+        also: The same for the files of further poolings that the pass made.
         equal_rows: True if all images have one and the same row, so that nothing can be learnt from them.
     """
 
@@ -88,6 +89,7 @@ class Extraction:
     depth_notes: tuple[str, ...] = ()
     preprocess: Preprocess | None = None
     licence: str = ""
+    also: tuple["Extraction", ...] = ()
 
     @property
     def images_per_second(self) -> float:
@@ -127,11 +129,14 @@ class Extraction:
             "depth_notes": list(self.depth_notes),
             "preprocess": asdict(self.preprocess) if self.preprocess else None,
             "licence": self.licence,
+            "also": [one.record() for one in self.also],
         }
 
     @property
     def next_command(self) -> str:
         """What to do next, as it is typed."""
+        if self.also:
+            return command_line("compare-heads", self.path, *(one.path for one in self.also))
         return command_line("train-head", self.path)
 
     def __str__(self) -> str:
@@ -181,10 +186,11 @@ class Extraction:
         lines += self.depth_notes
         if self.equal_rows:
             lines.append(describe_equal_rows(self.images))
+        lines += map(str, self.also)
         return "\n".join(lines)
 
 
-def report(job: Job, done: Computed, *, drift: Drift | None, seconds: float) -> Extraction:
+def report(job: Job, done: Computed, drift: Drift | None, *, seconds: float) -> Extraction:
     """Puts together what a run did.
 
     Raises:

@@ -172,8 +172,18 @@ class Job:
         return len(_dropped_contents(self.old, self.scan)) if self.old else 0
 
 
-def output_path(data: Folders, backbone: str, out: str | Path | None) -> Path:
-    """Where the feature file goes: `out`, or `<data>.<backbone>.h5` here; several folders' names are joined by +."""
+def output_path(data: Folders, backbone: str, out: str | Path | None, *, row_set: str = "") -> Path:
+    """Where a feature file goes: `out`, or `<data>.<backbone>.h5` here; several folders' names are joined by +.
+
+    Args:
+        data: The image folder, or several.
+        backbone: How a spec calls it.
+        out: As the user gave it.
+        row_set: The pooling, if files of several are made: it goes before the ending.
+    """
+    if row_set:
+        path = output_path(data, backbone, out)
+        return path.with_name(f"{path.stem}.{row_set}{path.suffix}")
     if out:
         path = Path(out)
         return path.resolve() if path.is_symlink() else path  # or the link would be replaced, not the file
@@ -181,7 +191,14 @@ def output_path(data: Folders, backbone: str, out: str | Path | None) -> Path:
     return Path(f"{names[:150]}.{backbone}.h5")
 
 
-def require_possible(data: Folders, backbone: str, options: PassOptions, resize: str) -> None:
+def row_sets(pooling: str | None) -> list[str]:
+    """What the names of feature files say of their pooling: nothing, unless several are made."""
+    return pooling.split(",") if pooling and "," in pooling else [""]
+
+
+def require_possible(
+    data: Folders, backbone: str, options: PassOptions, resize: str, pooling: str | None = None
+) -> None:
     """Refuses what needs neither a backbone nor an image to be refused.
 
     Args:
@@ -189,6 +206,7 @@ def require_possible(data: Folders, backbone: str, options: PassOptions, resize:
         backbone: As for `load_backbone`.
         options: As the user gave them.
         resize: The resize rule.
+        pooling: As the user gave it.
 
     Raises:
         DataError: There is no such folder.
@@ -198,23 +216,28 @@ def require_possible(data: Folders, backbone: str, options: PassOptions, resize:
     """
     _groups(None, options)
     image_folders(data)
-    path = output_path(data, BackboneName.parse(backbone).label, options.out)
-    require_place(path)
     for base in options.base:
         with FeatureFile(base):
             pass
-    with FeatureFile(path) if path.exists() else contextlib.nullcontext() as old:
-        require_views(resize, range(_views(old, options).count))
+    label = BackboneName.parse(backbone).label
+    for path in [output_path(data, label, options.out, row_set=one) for one in row_sets(pooling)]:
+        require_place(path)
+        with FeatureFile(path) if path.exists() else contextlib.nullcontext() as old:
+            require_views(resize, range(_views(old, options).count))
 
 
 @contextlib.contextmanager
-def resolve(data: Folders, backbone: Backbone, options: PassOptions) -> Iterator[Job]:
+def resolve(
+    data: Folders, backbone: Backbone, options: PassOptions, *, row_set: str = "", like: FolderScan | None = None
+) -> Iterator[Job]:
     """Works out what a pass has to do; nothing is written, and whatever can be refused is refused here.
 
     Args:
         data: The image folder, or several.
         backbone: What computes the rows; an int8 one may still lack its calibration.
         options: As the user gave them.
+        row_set: The pooling, if files of several are made.
+        like: What lies in the folders, if that was looked at just now for another file; it spares reading all images.
 
     Yields:
         The job.
@@ -226,7 +249,7 @@ def resolve(data: Folders, backbone: Backbone, options: PassOptions) -> Iterator
         FeatureFileError: A file cannot be read, or holds rows of other images.
         BackboneError: NNCF is not installed, or the int8 graph of the file's rows is not to be had.
     """
-    path = output_path(data, backbone.spec.backbone, options.out)
+    path = output_path(data, backbone.spec.backbone, options.out, row_set=row_set)
     with contextlib.ExitStack() as stack:
         bases = tuple(stack.enter_context(FeatureFile(base)) for base in options.base)
         old = stack.enter_context(FeatureFile(path)) if path.exists() else None
@@ -235,9 +258,9 @@ def resolve(data: Folders, backbone: Backbone, options: PassOptions) -> Iterator
         require_views(backbone.spec.resize, range(axis.count))
         _require_specs(old, bases, backbone.spec)
         with phase("reading the images' hashes"):
-            scan = _scan(data, old, options, rule)
-        like = next(iter((*([old] if old else []), *bases)), None)
-        ready = calibrated_for(backbone, scan, like)
+            scan = _scan(data, old, options, rule, like)
+        held = next(iter((*([old] if old else []), *bases)), None)
+        ready = calibrated_for(backbone, scan, held)
         _require_specs(old, bases, ready.spec)
         row_dtype = options.row_dtype or (old.row_dtype if old else "float32")
         log.info("rows of %s, %d views, stored as %s", ready.spec, axis.count, row_dtype)
@@ -281,7 +304,13 @@ def _groups(old: FeatureFile | None, options: PassOptions) -> GroupRule | None:
     return GroupRule.of(options.groups, pattern)
 
 
-def _scan(data: Folders, old: FeatureFile | None, options: PassOptions, groups: GroupRule | None) -> FolderScan:
+def _scan(
+    data: Folders,
+    old: FeatureFile | None,
+    options: PassOptions,
+    groups: GroupRule | None,
+    like: FolderScan | None = None,
+) -> FolderScan:
     """Scans the image folders with the help of what an old feature file knows."""
     drawn = bool(old and old.provenance.get("drawn_split"))
     drawn_with = int((old.provenance.get("seed") if old else None) or 0)
@@ -297,9 +326,9 @@ def _scan(data: Folders, old: FeatureFile | None, options: PassOptions, groups: 
     scan = scan_folder(
         data,
         seed=drawn_with if seed is None else seed,
-        known=old.table if old else None,
-        known_drawn=drawn,
-        rehash=options.rehash or not here,
+        known=old.table if old else like.table if like else None,
+        known_drawn=drawn if old else bool(like and like.drawn),
+        rehash=(options.rehash or not here) if old or like is None else False,
         groups=groups,
     )
     if old and old.flags.any() and len(_dropped_contents(old, scan)) == len(_held_contents(old)):

@@ -1,5 +1,6 @@
 """The one pass: every image of a folder through the backbone once, into a feature file that lasts."""
 
+import contextlib
 import dataclasses
 import time
 import warnings
@@ -19,8 +20,17 @@ from onepass.extract.one_pass.compute import Missing, Progress, Target, compute_
 from onepass.extract.one_pass.copies import keep_copies
 from onepass.extract.one_pass.golden_check import check_joining_rows, record_drift
 from onepass.extract.one_pass.report import Extraction, report
-from onepass.extract.one_pass.resolve import Job, PassOptions, PassSettings, output_path, require_possible, resolve
+from onepass.extract.one_pass.resolve import (
+    Job,
+    PassOptions,
+    PassSettings,
+    output_path,
+    require_possible,
+    resolve,
+    row_sets,
+)
 from onepass.features import FeatureFile, OnepassWarning
+from onepass.features.drift import Drift
 from onepass.features.lock import writer_lock
 from onepass.features.progress import log, phase
 from onepass.features.writer import RowWriter, write_feature_file
@@ -42,7 +52,7 @@ def extract_features(
     The same call again, after a crash or after images were added, computes only what is missing.
 
     Returns:
-        Path of the feature file.
+        Path of the feature file; of the first, if several poolings were asked for.
 
     >>> extract_features("photos/", "resnet50", views=8)  # doctest: +SKIP
     PosixPath('photos.resnet50.h5')
@@ -72,7 +82,8 @@ def run_extraction(
         **settings: See `load_backbone`, whose are left out if `backbone` is loaded already, and `PassOptions`.
 
     Returns:
-        What was done, the feature file's path included.
+        What was done, the feature file's path included. With several poolings, `pooling="cls,mean"`, each image goes
+        through the backbone once, and each pooling has a file of its own: the first, and the others in `also`.
 
     Raises:
         UserError: Folder, backbone, weights or file cannot be used; the message says what to do.
@@ -81,27 +92,59 @@ def run_extraction(
     photos.resnet50.h5: 600 images, 2 classes (cats 300, dogs 300)
     """
     options, ready = prepared(data, backbone, settings)
-    path = output_path(data, ready.spec.backbone, options.out)
-    with writer_lock(path), resolve(data, ready, options) as job:
+    with contextlib.ExitStack() as stack:
+        jobs: list[Job] = []
+        for (part, _), name in zip(ready.apart(), row_sets(ready.spec.pooling), strict=True):
+            own = _own_bases(options, part) if name else options
+            stack.enter_context(writer_lock(output_path(data, ready.spec.backbone, options.out, row_set=name)))
+            like = jobs[0].scan if jobs else None
+            jobs.append(stack.enter_context(resolve(data, part, own, row_set=name, like=like)))
         started = time.perf_counter()
-        joining = check_joining_rows(job)
-        _make_places(job)
-        with RowWriter(path) as writer:
-            for base in job.bases:
-                writer.copy_rows(base)
-                writer.copy_thumbnails(base)
-        for rows in joining:
-            if not rows.drift.accepted:
-                record_drift(path, rows)
-        missing = Missing.of(path, retry=options.rehash)
-        log.info("%d images to compute, %d in the folder, into %s", missing.images, len(job.scan.table), path)
-        if missing.images:
-            share_rows(path, missing)
-            missing = Missing.of(path, retry=options.rehash)
-        done = compute_missing(_target(job), missing, progress=progress)
-        keep_copies(job)
-        worst = min((rows.drift for rows in joining), key=lambda drift: drift.cosine, default=None)
-        return report(job, done, drift=worst, seconds=time.perf_counter() - started)
+        drifts = [_prepare_file(job) for job in jobs]
+        missing = [_missing(job) for job in jobs]
+        columns = [columns for _, columns in ready.apart()]
+        whole = jobs[0].backbone if len(jobs) == 1 else ready
+        targets = [_target(job, whole, which) for job, which in zip(jobs, columns, strict=True)]
+        done = compute_missing(targets, missing, progress=progress)
+        for job in jobs:
+            keep_copies(job)
+        seconds = time.perf_counter() - started
+        reports = [report(*one, seconds=seconds) for one in zip(jobs, done, drifts, strict=True)]
+        return dataclasses.replace(reports[0], also=tuple(reports[1:]))
+
+
+def _own_bases(options: PassOptions, part: Backbone) -> PassOptions:
+    """The options for the file of one pooling of several: of the files to take rows from, those of this pooling."""
+    own = []
+    for base in options.base:
+        with FeatureFile(base) as file:
+            if file.spec.pooling == part.spec.pooling:
+                own.append(base)
+    return dataclasses.replace(options, base=own)
+
+
+def _prepare_file(job: Job) -> Drift | None:
+    """Makes the file with all rows that are at hand; the worst drift of rows that stand beside others there."""
+    joining = check_joining_rows(job)
+    _make_places(job)
+    with RowWriter(job.path) as writer:
+        for base in job.bases:
+            writer.copy_rows(base)
+            writer.copy_thumbnails(base)
+    for rows in joining:
+        if not rows.drift.accepted:
+            record_drift(job.path, rows)
+    return min((rows.drift for rows in joining), key=lambda drift: drift.cosine, default=None)
+
+
+def _missing(job: Job) -> Missing:
+    path, retry = job.path, job.options.rehash
+    missing = Missing.of(path, retry=retry)
+    log.info("%d images to compute, %d in the folder, into %s", missing.images, len(job.scan.table), path)
+    if missing.images:
+        share_rows(path, missing)
+        missing = Missing.of(path, retry=retry)
+    return missing
 
 
 def prepared(
@@ -119,7 +162,7 @@ def prepared(
     name = BUNDLED if backbone is None else str(backbone)
     if loaded is None:
         check_backbone(name, **own)
-        require_possible(data, name, options, own.get("resize", "squash"))
+        require_possible(data, name, options, own.get("resize", "squash"), own.get("pooling"))
     with phase("looking through the folder"):
         check_folder(data, groups=options.groups, group_pattern=options.group_pattern)
     if loaded is not None:
@@ -131,10 +174,11 @@ def prepared(
         return options, load_backbone(name, **own)
 
 
-def _target(job: Job) -> Target:
+def _target(job: Job, backbone: Backbone, columns: slice) -> Target:
     return Target(
         path=job.path,
-        backbone=job.backbone,
+        backbone=backbone,
+        columns=columns,
         root=job.scan.root,
         paths=job.scan.table.paths,
         unread=job.scan.unread,

@@ -204,7 +204,7 @@ def _recompute(
         augmentation=augmentation,
         workers=origin.workers,
     )
-    computed = compute_missing(target, Missing.of(file.path), progress=progress)
+    (computed,) = compute_missing([target], [Missing.of(file.path)], progress=progress)
     return replace(done, computed=computed.computed, dropped=entries, left=tuple(computed.left))
 
 
