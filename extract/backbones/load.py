@@ -214,7 +214,9 @@ def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", neede
         BackboneError: The backbone cannot be built or run here, or its int8 graph is not in the cache.
     """
     require_decode_rule(spec, needed_by)
-    if choose_engine(engine, spec.precision) == "openvino":
+    parsed = BackboneName.parse(source.name)
+    graph = isinstance(provider_of(parsed), GraphProvider)
+    if (_openvino_alone(parsed, engine) if graph else choose_engine(engine, spec.precision)) == "openvino":
         if found := find_converted(spec):
             return on_openvino(spec, source, found)
         if spec.calibration:
