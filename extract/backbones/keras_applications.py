@@ -1,4 +1,4 @@
-"""The networks of `keras.applications`, and the bundled one."""
+"""The networks of `keras.applications`, and EfficientNet-Lite."""
 
 import contextlib
 import os
@@ -10,7 +10,12 @@ import numpy as np
 from PIL import Image
 
 from onepass.extract.backbones.catalogue import BUNDLED, BackboneName, CatalogueEntry, find_entry
-from onepass.extract.backbones.efficientnet_lite import PACKAGE, build_lite0, load_bundled_weights
+from onepass.extract.backbones.efficientnet_lite import (
+    build_lite,
+    lite_package,
+    load_lite_weights,
+    require_lite_package,
+)
 from onepass.extract.backbones.proof import Transform
 from onepass.extract.backbones.provider import BackboneFacts, Conversion, KerasProvider
 from onepass.extract.backbones.weights import file_hash, load_weights_file, weights_hash
@@ -24,8 +29,10 @@ class KerasApplications(KerasProvider):
 
     name: ClassVar[str] = "keras"
 
-    def check(self, name: BackboneName, weights: str) -> None:  # noqa: ARG002
-        find_entry(name.network)
+    def check(self, name: BackboneName, weights: str) -> None:
+        entry = find_entry(name.network)
+        if entry.lite and weights == "imagenet":
+            require_lite_package(entry.name)
 
     def describe(
         self, name: BackboneName, *, weights: str, image_size: int | None, preprocess: Preprocess | None
@@ -77,7 +84,7 @@ def preprocess_input(entry: CatalogueEntry, pixels: Any) -> Any:
     """The step before the network: (b, h, w, 3) RGB of 0..255, any dtype -> float32, as `entry` was trained."""
     keras = import_keras()
     pixels = keras.ops.cast(pixels, "float32")
-    if entry.name == BUNDLED:
+    if entry.lite:
         return (pixels - 127.0) / 128.0
     return getattr(keras.applications, entry.module).preprocess_input(pixels)
 
@@ -86,6 +93,7 @@ _DEVIATIONS = (0.229, 0.224, 0.225)
 _MEANS = {"torch": (0.485, 0.456, 0.406), "caffe": (103.939, 116.779, 123.68)}  # the latter of B, G, R
 _MODES = {
     "densenet": "torch",
+    "efficientnet_lite": "lite",
     "resnet": "caffe",
     "vgg16": "caffe",
     "vgg19": "caffe",
@@ -97,7 +105,7 @@ _MODES = {
 
 def arithmetic(entry: CatalogueEntry, image_size: int) -> Preprocess:
     """`preprocess_input` as data; networks that hold their own arithmetic take values as they are."""
-    if entry.name == BUNDLED:
+    if entry.lite:
         return Preprocess(resize="squash", size=image_size, mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
     mode = _MODES.get(entry.module, "")
     if mode == "tf":
@@ -115,8 +123,8 @@ def preprocessing_layers(entry: CatalogueEntry) -> list[Any]:
     The legacy .h5 format can hold layers, but no operations such as a cast.
     """
     layers = import_keras().layers
-    mode = entry.name if entry.name == BUNDLED else _MODES.get(entry.module, "")
-    if mode == BUNDLED:
+    mode = _MODES.get(entry.module, "")
+    if mode == "lite":
         return [layers.Rescaling(1 / 128, offset=-127 / 128)]
     if mode == "tf":
         return [layers.Rescaling(1 / 127.5, offset=-1)]
@@ -134,15 +142,18 @@ def preprocessing_layers(entry: CatalogueEntry) -> list[Any]:
 def _origin(entry: CatalogueEntry, weights: str) -> str:
     if weights != "imagenet":
         return file_hash(Path(weights))
-    return f"{PACKAGE} {version(PACKAGE)}" if entry.name == BUNDLED else "imagenet"
+    if not entry.lite:
+        return "imagenet"
+    package = lite_package(entry.name)
+    return f"{package} {version(package)}"
 
 
 def _network(entry: CatalogueEntry, image_size: int, *, download: bool) -> Any:
     keras = import_keras()
-    if entry.name == BUNDLED:
-        model = build_lite0(image_size)
+    if entry.lite:
+        model = build_lite(entry.name, image_size)
         if download:
-            load_bundled_weights(model)
+            load_lite_weights(model)
         return model
     factory = getattr(keras.applications, entry.factory)
     shape = (image_size, image_size, 3)

@@ -11,9 +11,9 @@ from onepass.extract.backbones.stages import did_you_mean, stage_name
 from onepass.features.errors import OptionError, Parameter
 
 _STAGES = {
-    "stem block1-7 top": "efficientnet_lite0:141 efficientnetb0:237 efficientnetb1:339 efficientnetb2:339 "
-    "efficientnetb3:384 efficientnetb4:474 efficientnetb5:576 efficientnetb6:666 efficientnetb7:813 "
-    "efficientnetv2m:740 efficientnetv2l:1028",
+    "stem block1-7 top": "efficientnet_lite0:141 efficientnet_lite1:186 efficientnet_lite2:186 efficientnetb0:237 "
+    "efficientnetb1:339 efficientnetb2:339 efficientnetb3:384 efficientnetb4:474 efficientnetb5:576 "
+    "efficientnetb6:666 efficientnetb7:813 efficientnetv2m:740 efficientnetv2l:1028",
     "stem block1-6 top": "efficientnetv2b0:270 efficientnetv2b1:334 efficientnetv2b2:349 efficientnetv2b3:409 "
     "efficientnetv2s:513",
     "stem stage0-3": "convnexttiny:133 convnextsmall:259 convnextbase:259 convnextlarge:259 convnextxlarge:259",

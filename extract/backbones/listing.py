@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onepass.extract.backbones.catalogue import BUNDLED, CATALOGUE
+from onepass.extract.backbones.catalogue import BUNDLED, CATALOGUE, CatalogueEntry
+from onepass.extract.backbones.efficientnet_lite import lite_package
 from onepass.extract.backbones.stages import Stage
 from onepass.extract.backbones.trainable import list_stages
 from onepass.extract.backbones.verified import VerifiedBackbone, verify_backbone
@@ -18,10 +19,7 @@ class Backbones:
     """Every backbone by name, with its input size in pixels and the width of its rows."""
 
     def _rows(self) -> list[list[str]]:
-        lines = [
-            [one.name, str(one.image_size), str(one.width), "bundled" if one.name == BUNDLED else _DOWNLOADED]
-            for one in CATALOGUE.values()
-        ]
+        lines = [[one.name, str(one.image_size), str(one.width), _weights(one)] for one in CATALOGUE.values()]
         return [["name", "pixels", "width", "weights"], *lines]
 
     def __str__(self) -> str:
@@ -40,7 +38,11 @@ class Backbones:
         return {name: {"image_size": one.image_size, "width": one.width} for name, one in CATALOGUE.items()}
 
 
-_DOWNLOADED = "downloaded by Keras, or a weights file"
+def _weights(entry: CatalogueEntry) -> str:
+    """Where its ImageNet weights come from."""
+    if entry.name == BUNDLED:
+        return "bundled"
+    return lite_package(entry.name) if entry.lite else "downloaded by Keras, or a weights file"
 
 
 @dataclass(frozen=True)

