@@ -81,7 +81,7 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_backbone(tiny_file: Path):
     from onepass.extract import load_backbone
 
-    return load_backbone(str(tiny_file))
+    return load_backbone(str(tiny_file), precision="float32")
 
 
 @pytest.fixture(scope="session")

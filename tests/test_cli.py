@@ -86,6 +86,17 @@ def test_extract_reports_what_it_did(make_folder: MakeFolder, tiny_file: Path, t
         "depth": 16,
         "deep": 0,
         "depth_notes": [],
+        "preprocess": {
+            "resize": "squash",
+            "size": 32,
+            "antialias": True,
+            "channels": "RGB",
+            "rescale": 1.0,
+            "mean": [0.0, 0.0, 0.0],
+            "std": [1.0, 1.0, 1.0],
+        },
+        "licence": "",
+        "also": [],
     }
     assert found["images_per_second"] > 0
     again = run_program("extract", "photos/", "--backbone", str(tiny_file), cwd=tmp_path)
@@ -348,7 +359,11 @@ def test_backbones_lists_the_stages_of_one(tmp_path: Path, tiny_file: Path):
 @pytest.mark.parametrize(("command", "code", "message"), [
     (["extract", "nowhere"], 1, "error: nowhere is not there; needed: a folder of images.\n"),
     (["extract", "photos", "--backbone", "resnet5"], 2, "error: unknown backbone 'resnet5'. Did you mean resnet50?"),
-    (["extract", "photos", "--pooling", "sum"], 2, "error: --pooling is 'sum'; needed: one of avg, max, flatten.\n"),
+    (
+        ["extract", "photos", "--pooling", "sum"],
+        2,
+        "error: --pooling is 'sum'; needed: one of avg, max, flatten, cls, mean, cls+mean, last4, pooled.\n",
+    ),
     (["train-head", "--head", "svm", "--hidden", "3"], 2, "error: --hidden does not go with --head svm; it belongs"),
     (["train-head", "--head", "mlp", "--hidden", "x"], 2, "error: --hidden is 'x'; needed: units of each layer, such"),
     (["train-head", "--class-weight", "cats=x"], 2, "error: --class-weight is 'cats=x'; needed: balanced, or such as"),
