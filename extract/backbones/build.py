@@ -13,7 +13,7 @@ from onepass.extract.backbones.bounded_model import load_bounded_model
 from onepass.extract.backbones.catalogue import BUNDLED, BackboneName, CatalogueEntry, find_entry
 from onepass.extract.backbones.efficientnet_lite import build_lite0, load_bundled_weights
 from onepass.extract.backbones.stages import did_you_mean, trunk_of
-from onepass.extract.backbones.weights import file_hash, load_weights_file, weights_hash
+from onepass.extract.backbones.weights import file_hash, load_weights_file, set_layer_weights, weights_hash
 from onepass.extract.frameworks import import_keras, plain_keras, quiet_stderr
 from onepass.features.errors import BackboneError, WeightsError, opt
 from onepass.features.seal import matches_seal
@@ -224,7 +224,7 @@ def _clone(model: Any, image_size: int, path: Path, *, keep_weights: bool) -> An
         raise _unfit_size(path, image_size, error) from None
     for layer in model.layers:
         if layer.weights and (keep_weights or isinstance(layer, keras.layers.Normalization)):
-            clone.get_layer(layer.name).set_weights(layer.get_weights())
+            set_layer_weights(clone.get_layer(layer.name), layer.get_weights())
     return clone
 
 

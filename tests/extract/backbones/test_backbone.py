@@ -131,6 +131,20 @@ def test_a_keras_file_of_ones_own_is_a_backbone(tiny_backbone, tiny_file: Path, 
     assert (tiny_backbone.spec.backbone, tiny_backbone.spec.width, tiny_backbone.spec.image_size) == ("tiny", 8, 32)
 
 
+def test_an_adapted_normalisation_of_a_keras_file_for_any_size_is_kept(tmp_path: Path, rng: np.random.Generator):
+    keras = import_keras()
+    normalisation = keras.layers.Normalization()
+    model = keras.Sequential([keras.Input((None, None, 3)), normalisation, keras.layers.Conv2D(4, 3)])
+    normalisation.adapt(rng.uniform(40, 90, (4, 8, 8, 3)).astype(np.float32))
+    model.save(tmp_path / "normalised.keras")
+    images = rng.integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
+    expected = model.predict(images.astype(np.float32), verbose=0).mean(axis=(1, 2))
+
+    rows = load_backbone(str(tmp_path / "normalised.keras"), image_size=20, precision="float32").rows(images)
+
+    np.testing.assert_allclose(rows, expected, atol=1e-4)
+
+
 def test_a_row_does_not_depend_on_its_neighbours_or_position(tiny_backbone, rng: np.random.Generator):
     images = rng.integers(0, 256, (9, 32, 32, 3), dtype=np.uint8)
     together = tiny_backbone.rows(images)
