@@ -84,6 +84,13 @@ def build_backbone(
         return _with_rows(network, parsed, image_size, pooling, pixels, digest)
 
 
+def build_unloaded(name: str, image_size: int) -> BuiltBackbone:
+    """A catalogue backbone that averages, its weights as Keras makes them; nothing is downloaded."""
+    parsed = BackboneName.parse(name)
+    network = _network(find_entry(name), image_size, download=False)
+    return _with_rows(network, parsed, image_size, "avg", "uint8", weights_hash(network))
+
+
 def bare_network(name: str, image_size: int | None = None) -> Any:
     """A network to look at: its layers have shapes, and none of it was downloaded.
 

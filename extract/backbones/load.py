@@ -18,6 +18,7 @@ from onepass.extract.backbones.engines import (
     choose_precision,
     choose_strategy,
 )
+from onepass.extract.backbones.keras_on_openvino import store_without_tensorflow
 from onepass.extract.backbones.openvino_cache import CompiledBackbone
 from onepass.extract.backbones.options import Source, check_choices, check_running
 from onepass.extract.backbones.weights import file_hash
@@ -275,6 +276,8 @@ def _converted(source: Source, size: int, pooling: str, pixels: str) -> Compiled
     if found := compiled.find_by_key(key):
         log.info("converted network found in %s", found.folder)
         return found
+    if stored := store_without_tensorflow(key, source, image_size=size, pooling=pooling, pixels=pixels):
+        return stored
     with phase(f"building {label}"):
         built = build_backbone(source.name, weights=source.weights, image_size=size, pooling=pooling, pixels=pixels)
     facts = CompiledBackbone(Path(), label, built.weights_hash, size, pooling, built.width, pixels)

@@ -1,4 +1,5 @@
 import http.server
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -295,12 +296,6 @@ def weights_server(tmp_path: Path) -> Iterator[str]:
 
 
 DOWNLOAD = """
-import sys
-from onepass.extract.frameworks import import_keras
-from onepass.heads import LogisticHead, wilson_interval
-import_keras()
-import keras.src.applications.mobilenet as source
-source.BASE_WEIGHT_PATH = sys.argv[1]
 from onepass.extract import load_backbone
 from onepass.features import UserError
 try:
@@ -309,23 +304,37 @@ except UserError as error:
     print("error", error)
 """
 
+ANOTHER_HOST = """
+import urllib.request
+real = urllib.request.urlretrieve
+def from_here(url, *args, **kwargs):
+    return real({server!r} + url.rpartition("/")[2], *args, **kwargs)
+urllib.request.urlretrieve = from_here
+"""
+
+
+def download(tmp_path: Path, server: str):
+    """Loads a backbone in a fresh process; every Python there downloads from another host."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(ANOTHER_HOST.format(server=server))
+    path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+    return run_process(
+        "python", "-c", DOWNLOAD, cwd=tmp_path,
+        KERAS_HOME=str(tmp_path / "keras"), ONEPASS_CACHE=str(tmp_path / "cache"), PYTHONPATH=path,
+    )  # fmt: skip
+
 
 def test_imagenet_weights_come_through_keras_own_download(tmp_path: Path, weights_server: str):
     from onepass.extract.backbones.weights import weights_hash
 
-    done = run_process(
-        "python", "-c", DOWNLOAD, weights_server, cwd=tmp_path,
-        KERAS_HOME=str(tmp_path / "keras"), ONEPASS_CACHE=str(tmp_path / "cache"),
-    )  # fmt: skip
+    done = download(tmp_path, weights_server)
     assert done.stdout.split() == ["hash", weights_hash(mobilenet(seed=7))], done.stderr
+    assert "Downloading data from " in done.stderr
     assert (tmp_path / "keras" / "models" / "mobilenet_2_5_224_tf_no_top.h5").exists()
 
 
 def test_a_failed_download_ends_in_one_line_that_names_the_ways_out(tmp_path: Path):
-    done = run_process(
-        "python", "-c", DOWNLOAD, "http://127.0.0.1:9/", cwd=tmp_path,
-        KERAS_HOME=str(tmp_path / "keras"), ONEPASS_CACHE=str(tmp_path / "cache"),
-    )  # fmt: skip
+    done = download(tmp_path, "http://127.0.0.1:9/")
     (line,) = done.stdout.splitlines()
     assert line.startswith("error the ImageNet weights of mobilenet_0.25 could not be loaded (URL fetch failure on ")
     assert line.endswith(
