@@ -27,6 +27,7 @@ from typing import Annotated, Any
 
 import h5py
 import numpy as np
+import psutil
 import typer
 from common import RESULTS, ratios, versions, write_result
 
@@ -76,7 +77,9 @@ def first_row(data: Path, backbone: str = "resnet50", weights: str = "imagenet",
     """Times the whole command up to the first committed row."""
     for isa in ISAS:
         taken = [_first_row(data, backbone, weights, isa) for _ in range(rounds)]
-        _keep("first_row", f"{backbone} {isa}", {"data": data.name, "seconds": [round(one, 2) for one in taken]})
+        seconds, processor = ([round(one, 2) for one in each] for each in zip(*taken, strict=True))
+        found = {"data": data.name, "seconds": seconds, "processor_seconds": processor, "niceness": os.nice(0)}
+        _keep("first_row", f"{backbone} {isa}", found)
 
 
 def _keep(part: str, name: str, found: dict[str, Any]) -> None:
@@ -171,8 +174,8 @@ def _rates(graphs: dict[str, Path], name: str, precision: str, images: list[np.n
     return {**rates, "times": ratios(taken["tensorflow"], taken["openvino"])}
 
 
-def _first_row(data: Path, backbone: str, weights: str, isa: str) -> float:
-    """Seconds from the start of the process until a row is committed."""
+def _first_row(data: Path, backbone: str, weights: str, isa: str) -> tuple[float, float]:
+    """Seconds, and those of processors, from the start of the process until a row is committed."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "rows.h5"
         environment = {**os.environ, "ONEPASS_CACHE": str(Path(folder) / "cache"), "HDF5_USE_FILE_LOCKING": "FALSE"}
@@ -184,11 +187,11 @@ def _first_row(data: Path, backbone: str, weights: str, isa: str) -> float:
             while process.poll() is None and not _committed(out):
                 time.sleep(0.02)
             seconds = time.perf_counter() - started
-            found = _committed(out)
+            found, times = _committed(out), psutil.Process(process.pid).cpu_times()
             process.kill()
         if not found:
             raise SystemExit(f"{' '.join(command)} ended with {process.returncode} and without a row")
-    return seconds
+    return seconds, times.user + times.system + times.children_user + times.children_system
 
 
 def _committed(path: Path) -> bool:
