@@ -27,6 +27,15 @@ Optimizer: TypeAlias = Any
 Tensor: TypeAlias = Any
 
 
+_backend = "tensorflow"
+
+
+def choose_keras_backend(name: str) -> None:
+    """Makes `import_keras` give Keras on another backend, for the rest of this process; before Keras is imported."""
+    global _backend
+    _backend = name
+
+
 def import_keras() -> Any:
     """Keras on TensorFlow, without the start-up lines that TensorFlow prints.
 
@@ -34,12 +43,12 @@ def import_keras() -> Any:
         BackboneError: Keras is already loaded with another backend than TensorFlow.
     """
     if "keras" not in sys.modules:
-        os.environ["KERAS_BACKEND"] = "tensorflow"
+        os.environ["KERAS_BACKEND"] = _backend
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     quiet = quiet_stderr() if "tensorflow" not in sys.modules else contextlib.nullcontext()
     with quiet, _without_keras_json(), _with_our_font_list():
         keras = importlib.import_module("keras")
-    if keras.backend.backend() != "tensorflow":
+    if keras.backend.backend() != _backend:
         raise BackboneError(
             f"Keras runs on {keras.backend.backend()} here; onepass needs TensorFlow. Set "
             "KERAS_BACKEND=tensorflow before Keras is imported, or restart the notebook."

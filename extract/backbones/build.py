@@ -120,6 +120,13 @@ def keras_reference(built: BuiltBackbone, wanted: Conversion) -> Reference:
     return Reference(f"Keras {version('keras')}", rows, provider.transform(wanted))
 
 
+def build_unloaded(name: str, image_size: int) -> BuiltBackbone:
+    """A catalogue backbone that averages, its weights as Keras makes them; nothing is downloaded."""
+    parsed = BackboneName.parse(name)
+    network, digest = keras_provider(parsed).network(parsed, weights="imagenet", image_size=image_size, random=True)
+    return with_rows(network, parsed, image_size=image_size, pooling="avg", pixels="uint8", digest=digest)
+
+
 def bare_network(name: str, image_size: int | None = None) -> Any:
     """A network to look at: its layers have shapes, and none of it was downloaded.
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from onepass.extract.backbones.bounded_model import load_bounded_model
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.provider import BackboneFacts, KerasProvider
-from onepass.extract.backbones.weights import file_hash
+from onepass.extract.backbones.weights import file_hash, set_layer_weights
 from onepass.extract.frameworks import import_keras
 from onepass.features.errors import BackboneError, OptionError, opt
 from onepass.features.preprocess import Preprocess
@@ -88,7 +88,7 @@ def _clone(model: Any, image_size: int, path: Path, *, keep_weights: bool) -> An
         raise unfit_size(path, image_size, error) from None
     for layer in model.layers:
         if layer.weights and (keep_weights or isinstance(layer, keras.layers.Normalization)):
-            clone.get_layer(layer.name).set_weights(layer.get_weights())
+            set_layer_weights(clone.get_layer(layer.name), layer.get_weights())
     return clone
 
 

@@ -16,6 +16,7 @@ from onepass.extract.backbones.engines import (
     choose_precision,
     choose_strategy,
 )
+from onepass.extract.backbones.keras_on_openvino import store_without_tensorflow
 from onepass.extract.backbones.openvino_cache import CompiledBackbone
 from onepass.extract.backbones.options import Source, check_choices, check_running
 from onepass.extract.backbones.preprocess_files import read_preprocess
@@ -308,6 +309,8 @@ def _converted(wanted: Conversion) -> CompiledBackbone:
     if found := compiled.find_by_key(key):
         log.info("converted network found in %s", found.folder)
         return found
+    if stored := store_without_tensorflow(key, wanted):
+        return stored
 
     def kept(digest: str, widths: tuple[int, ...], graph: Path, reference: Reference | None) -> CompiledBackbone:
         proof = None

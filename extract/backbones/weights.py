@@ -47,13 +47,23 @@ def load_weights_file(model: Any, path: Path, *, backbone: str) -> None:
             require_bounded_hdf5(file, path.stat().st_size)
             pairs = _pair(model, file, path, backbone)
             for layer, stored in pairs:
-                layer.set_weights([np.asarray(array) for array in stored.arrays])
+                set_layer_weights(layer, [np.asarray(array) for array in stored.arrays])
     except FileNotFoundError:
         raise WeightsError(f"there is no weights file {path}.") from None
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{path} cannot be read as weights: {error}. Needed: a .weights.h5 or legacy .h5 file of {backbone}."
         ) from None
+
+
+def set_layer_weights(layer: Any, arrays: list[np.ndarray]) -> None:
+    """Sets the weights of a layer such that it computes with them.
+
+    A Normalization computes with the mean and variance that it noted when it was built, until told to look again.
+    """
+    layer.set_weights(arrays)
+    if hasattr(layer, "finalize_state"):
+        layer.finalize_state()
 
 
 def weights_hash(model: Any) -> str:

@@ -1,4 +1,5 @@
 import http.server
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -116,6 +117,20 @@ def test_a_keras_file_of_ones_own_is_a_backbone(tiny_backbone, tiny_file: Path, 
     expected = model.predict(images.astype(np.float32), verbose=0).mean(axis=(1, 2))
     np.testing.assert_allclose(tiny_backbone.rows(images), expected, atol=1e-5)
     assert (tiny_backbone.spec.backbone, tiny_backbone.spec.width, tiny_backbone.spec.image_size) == ("tiny", 8, 32)
+
+
+def test_an_adapted_normalisation_of_a_keras_file_for_any_size_is_kept(tmp_path: Path, rng: np.random.Generator):
+    keras = import_keras()
+    normalisation = keras.layers.Normalization()
+    model = keras.Sequential([keras.Input((None, None, 3)), normalisation, keras.layers.Conv2D(4, 3)])
+    normalisation.adapt(rng.uniform(40, 90, (4, 8, 8, 3)).astype(np.float32))
+    model.save(tmp_path / "normalised.keras")
+    images = rng.integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
+    expected = model.predict(images.astype(np.float32), verbose=0).mean(axis=(1, 2))
+
+    rows = load_backbone(str(tmp_path / "normalised.keras"), image_size=20, precision="float32").rows(images)
+
+    np.testing.assert_allclose(rows, expected, atol=1e-4)
 
 
 def test_a_row_does_not_depend_on_its_neighbours_or_position(tiny_backbone, rng: np.random.Generator):
@@ -268,12 +283,6 @@ def weights_server(tmp_path: Path) -> Iterator[str]:
 
 
 DOWNLOAD = """
-import sys
-from onepass.extract.frameworks import import_keras
-from onepass.heads import LogisticHead, wilson_interval
-import_keras()
-import keras.src.applications.mobilenet as source
-source.BASE_WEIGHT_PATH = sys.argv[1]
 from onepass.extract import load_backbone
 from onepass.features import UserError
 try:
@@ -282,23 +291,37 @@ except UserError as error:
     print("error", error)
 """
 
+ANOTHER_HOST = """
+import urllib.request
+real = urllib.request.urlretrieve
+def from_here(url, *args, **kwargs):
+    return real({server!r} + url.rpartition("/")[2], *args, **kwargs)
+urllib.request.urlretrieve = from_here
+"""
+
+
+def download(tmp_path: Path, server: str):
+    """Loads a backbone in a fresh process; every Python there downloads from another host."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(ANOTHER_HOST.format(server=server))
+    path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
+    return run_process(
+        "python", "-c", DOWNLOAD, cwd=tmp_path,
+        KERAS_HOME=str(tmp_path / "keras"), ONEPASS_CACHE=str(tmp_path / "cache"), PYTHONPATH=path,
+    )  # fmt: skip
+
 
 def test_imagenet_weights_come_through_keras_own_download(tmp_path: Path, weights_server: str):
     from onepass.extract.backbones.weights import weights_hash
 
-    done = run_process(
-        "python", "-c", DOWNLOAD, weights_server, cwd=tmp_path,
-        KERAS_HOME=str(tmp_path / "keras"), ONEPASS_CACHE=str(tmp_path / "cache"),
-    )  # fmt: skip
+    done = download(tmp_path, weights_server)
     assert done.stdout.split() == ["hash", weights_hash(mobilenet(seed=7))], done.stderr
+    assert "Downloading data from " in done.stderr
     assert (tmp_path / "keras" / "models" / "mobilenet_2_5_224_tf_no_top.h5").exists()
 
 
 def test_a_failed_download_ends_in_one_line_that_names_the_ways_out(tmp_path: Path):
-    done = run_process(
-        "python", "-c", DOWNLOAD, "http://127.0.0.1:9/", cwd=tmp_path,
-        KERAS_HOME=str(tmp_path / "keras"), ONEPASS_CACHE=str(tmp_path / "cache"),
-    )  # fmt: skip
+    done = download(tmp_path, "http://127.0.0.1:9/")
     (line,) = done.stdout.splitlines()
     assert line.startswith("error the ImageNet weights of mobilenet_0.25 could not be loaded (URL fetch failure on ")
     assert line.endswith(

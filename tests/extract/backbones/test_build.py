@@ -8,7 +8,7 @@ import pytest
 from onepass.extract.backbones.catalogue import CATALOGUE, CatalogueEntry
 from onepass.extract.backbones.engines import OpenVINOEngine
 from onepass.extract.backbones.keras_applications import preprocess_input as preprocess
-from onepass.extract.backbones.openvino_cache import CompiledBackbone, store_converted
+from onepass.extract.backbones.openvino_cache import export_keras
 from onepass.extract.frameworks import import_keras, plain_keras
 from support import KINDS
 
@@ -52,13 +52,12 @@ def test_there_are_no_other_kinds_of_preprocessing(pixels: np.ndarray):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_preprocessing_survives_conversion(name: str, pixels: np.ndarray):
+def test_preprocessing_survives_conversion(name: str, pixels: np.ndarray, tmp_path: Path):
     entry, square = CATALOGUE[name], pixels[:, :, :16]
     with plain_keras() as keras:
         model = graph(entry, "uint8", square.shape[1:])
         flat = keras.Model(model.inputs, keras.layers.Flatten()(model.output))
-        facts = CompiledBackbone(Path(), entry.name, "", 16, "flatten", 768)
-        converted = store_converted(f"preprocessing-{name}", flat, facts)
-    engine = OpenVINOEngine(converted.graph, image_size=16, precision="float32")
+        export_keras(flat, tmp_path / "model.xml")
+    engine = OpenVINOEngine(tmp_path / "model.xml", image_size=16, precision="float32")
     ((_, row),) = engine.run([(0, square[0])])
     np.testing.assert_allclose(row.reshape(square.shape), expected(entry, square), rtol=1e-6, atol=1e-6)

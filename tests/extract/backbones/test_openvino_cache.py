@@ -12,7 +12,9 @@ from platformdirs import user_cache_path
 
 from onepass.extract import load_backbone
 from onepass.extract.backbones import openvino_cache as compiled
+from onepass.extract.backbones.engines import OpenVINOEngine, _capabilities
 from onepass.extract.backbones.openvino_cache import CompiledBackbone
+from onepass.extract.frameworks import import_openvino
 from onepass.features.errors import OnepassWarning
 from support import PATIENCE
 
@@ -150,3 +152,39 @@ def damage(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 4
     path.write_bytes(data)
+
+
+def test_the_first_two_convolutions_on_the_way_stay_in_float32_and_no_shortcut_does(
+    tmp_path: Path, rng: np.random.Generator
+):
+    graph = residual_graph(tmp_path / "residual.xml", rng)
+    compiled.keep_stem_precise(graph)
+    assert compiled.stem(graph) == ["first", "reduce"]
+    precisions = ["float32", "bfloat16"] if "BF16" in _capabilities(import_openvino().Core()) else ["float32"]
+    images = [(0, rng.integers(0, 256, (32, 32, 3), np.uint8))]
+    for precision in precisions:  # OpenVINO refuses to add a shortcut in float32 to a convolution in bfloat16
+        ((_, row),) = OpenVINOEngine(graph, image_size=32, precision=precision).run(images)
+        assert row.shape == (64,)
+
+
+def residual_graph(path: Path, rng: np.random.Generator) -> Path:
+    """The beginning of a ResNet: a convolution, then a block whose shortcut is one, too, and comes first."""
+    ov = import_openvino()
+    ops = ov.opset13
+
+    def convolution(x, name: str, inputs: int, outputs: int):
+        kernel = rng.normal(size=(outputs, inputs, 1, 1)).astype(np.float32) / 8
+        found = ops.convolution(x, kernel, [1, 1], [0, 0], [0, 0], [1, 1], name=name)
+        return ops.add(found, rng.normal(size=(1, outputs, 1, 1)).astype(np.float32))
+
+    images = ops.parameter([1, 32, 32, 3], np.uint8)
+    x = ops.transpose(ops.convert(images, "f32"), [0, 3, 1, 2])
+    x = ops.relu(convolution(x, "first", 3, 64))
+    shortcut = convolution(x, "shortcut", 64, 64)
+    x = ops.relu(convolution(x, "reduce", 64, 64))
+    x = ops.relu(convolution(x, "middle", 64, 64))
+    x = ops.relu(ops.add(shortcut, convolution(x, "expand", 64, 64)))
+    x = ops.relu(convolution(x, "next", 64, 64))
+    rows = ops.reduce_mean(x, np.array([2, 3]), False)
+    ov.save_model(ov.Model([rows], [images]), path, compress_to_fp16=False)
+    return path
