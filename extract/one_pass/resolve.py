@@ -208,13 +208,14 @@ def require_possible(data: Folders, backbone: str, options: PassOptions, resize:
 
 
 @contextlib.contextmanager
-def resolve(data: Folders, backbone: Backbone, options: PassOptions) -> Iterator[Job]:
+def resolve(data: Folders, backbone: Backbone, options: PassOptions, found: FolderScan | None = None) -> Iterator[Job]:
     """Works out what a pass has to do; nothing is written, and whatever can be refused is refused here.
 
     Args:
         data: The image folder, or several.
         backbone: What computes the rows; an int8 one may still lack its calibration.
         options: As the user gave them.
+        found: What to take of the folders, if they were looked through already.
 
     Yields:
         The job.
@@ -235,7 +236,7 @@ def resolve(data: Folders, backbone: Backbone, options: PassOptions) -> Iterator
         require_views(backbone.spec.resize, range(axis.count))
         _require_specs(old, bases, backbone.spec)
         with phase("reading the images' hashes"):
-            scan = _scan(data, old, options, rule)
+            scan = found or _scan(data, old, options, rule)
         like = next(iter((*([old] if old else []), *bases)), None)
         ready = calibrated_for(backbone, scan, like)
         _require_specs(old, bases, ready.spec)
