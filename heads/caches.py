@@ -172,7 +172,7 @@ def _trials(folders: list[Path]) -> Iterator[tuple[Cached, *tuple[Path, ...]]]:
     for folder in folders:
         files = sorted(folder.glob("*.h5")) if folder.suffix == TRIALS else []
         if files or (folder.suffix == TRIALS and any(folder.glob("*.json"))):
-            yield (_cached("trials", folder, f"rows of samples, {len(files)} backbones", folder.stem),)
+            yield (_cached("trials", folder, f"rows of {len(files)} backbones", folder.stem),)
 
 
 def _cached(kind: str, path: Path, what: str, made_for: str) -> Cached:

@@ -217,7 +217,7 @@ def test_weights_come_by_name(photos: Path):
 def test_what_is_left_behind_is_known_to_cache(photos: Path):
     choose_backbone("photos", NAMES, sample=200)
     (kept,) = (one for one in cache().kept if one.kind == "trials")
-    assert (kept.made_for, kept.what) == ("photos", "rows of samples, 2 backbones")
+    assert (kept.made_for, kept.what) == ("photos", "rows of 2 backbones")
     assert "comparisons" not in {one.kind for one in cache().kept}
     assert [one.path for one in cache(clear="trials").cleared] == [Path("photos.trials")]
     assert not Path("photos.trials").exists()
