@@ -25,7 +25,7 @@ from onepass.extract.machine import machine
 from onepass.features import SPLITS, FeatureFile
 from onepass.features.sampling import stratified_sample
 from onepass.features.writer import RowWriter, write_feature_file
-from onepass.heads.compare.choice import BackboneChoice
+from onepass.heads.compare.choice import BackboneChoice, cheapest
 
 CV = "5x2"
 
@@ -45,7 +45,7 @@ def main(
             seconds = time.perf_counter() - started
             files = {one.name: extracted(place, one.name, found, precision) for one in found.tried}
             whole, test = (scores(files, cv=cv) for cv in (CV, None))
-            cost = {one.name: one.cost for one in found.tried}
+            seconds_for_all = {one.name: one.seconds for one in found.tried}
             result = {
                 "data": place.name,
                 "machine": machine(),
@@ -72,10 +72,12 @@ def main(
                 "images": found.images,
                 "taken": found.taken.name,
                 "best_on_all": whole["best"],
-                "taken_on_all": cheapest(whole["ties"], cost),
+                "taken_on_all": cheapest({name: seconds_for_all[name] for name in whole["ties"]}),
                 "lost_on_all": lost(whole["scores"], found.taken.name),
                 "lost_on_test": lost(test["scores"], found.taken.name),
-                "other_samples": [drawn(files, sample, seed, cost, whole["scores"]) for seed in range(1, draws + 1)],
+                "other_samples": [
+                    drawn(files, sample, seed, seconds_for_all, whole["scores"]) for seed in range(1, draws + 1)
+                ],
             }
         write_result(f"choosing-{place.name}", result)
         print(json.dumps(result, indent=1))
@@ -99,23 +101,18 @@ def scores(files: dict[str, Path], *, cv: str | None) -> dict[str, Any]:
     }
 
 
-def cheapest(ties: list[str], cost: dict[str, int]) -> str:
-    """What `choose_backbone` takes of these, which come with the best first."""
-    return min(ties, key=lambda name: cost[name])
-
-
 def lost(accuracies: dict[str, float], taken: str) -> float:
     return round(max(accuracies.values()) - accuracies[taken], 4)
 
 
 def drawn(
-    files: dict[str, Path], size: int, seed: int, cost: dict[str, int], accuracies: dict[str, float]
+    files: dict[str, Path], size: int, seed: int, seconds: dict[str, float], accuracies: dict[str, float]
 ) -> dict[str, Any]:
     """What another sample would take, and what that loses on all images."""
     with tempfile.TemporaryDirectory() as folder:
         parts = {name: part(path, Path(folder), size, seed) for name, path in files.items()}
         found = scores(parts, cv=CV)
-    taken = cheapest(found["ties"], cost)
+    taken = cheapest({name: seconds[name] for name in found["ties"]})
     return {"taken": taken, "ties": found["ties"], "lost_on_all": lost(accuracies, taken)}
 
 

@@ -43,7 +43,7 @@ class Cost:
     Attributes:
         images_per_second: Decoding, network and writing together, once the engine runs.
         memory: Bytes of resident memory that this process had, at most, as images came out of the network, beyond what
-            it had before the engine started: network, buffers and decoded images.
+            it had before the engine started: network, buffers and decoded images; not what lies on a GPU.
         images: How many the rate was measured on.
     """
 
@@ -102,6 +102,8 @@ class Trial:
         backbone, self.missing = self._state(backbone)
         self.spec, self._environment = backbone.spec, backbone.environment
         self.cost = self._kept() or self._pilot(backbone)
+        # A converted graph is loaded again in a moment; what TensorFlow has built and compiled is worth keeping.
+        self._built = None if backbone.converted else backbone
 
     @property
     def seconds_left(self) -> float:
@@ -122,10 +124,10 @@ class Trial:
         Raises:
             UserError: As `run_extraction`.
         """
-        backbone, self.missing = self._state(load_backbone(self.name, **self.settings))
+        backbone, self.missing = self._state(self._built or load_backbone(self.name, **self.settings))
         watch, found = _Watch(progress), self._sample.found
         run_extraction(self._sample.data, backbone, found=found, progress=watch, out=self.path, workers=self._workers)
-        self.missing = 0
+        self.missing, self._built = 0, None
         measured = watch.cost()
         if measured and measured.images >= ENOUGH:
             self.cost = measured

@@ -1,6 +1,5 @@
 """Which backbone to take: what was tried, as a table and one sentence."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -46,10 +45,20 @@ class TriedBackbone:
     seconds: float
     licence: str
 
-    @property
-    def cost(self) -> int:
-        """Time in steps of 25 %, which is about what the same measurement differs by from one run to the next."""
-        return round(math.log(self.seconds, 1.25))
+
+def cheapest(tied: Mapping[str, float]) -> str:
+    """Which of several backbones that cannot be told apart to take.
+
+    Args:
+        tied: Name -> seconds that it takes, the best score first.
+
+    Returns:
+        Of those within 25 % of the shortest time, which is no clear difference, the one with the best score.
+
+    >>> cheapest({"resnet50": 240, "mobilenetv2": 84, "efficientnet_lite0": 80})
+    'mobilenetv2'
+    """
+    return next(name for name, seconds in tied.items() if seconds <= 1.25 * min(tied.values()))
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,8 @@ class BackboneChoice:
     @property
     def taken(self) -> TriedBackbone:
         """The cheapest of those that cannot be told apart from the best; of equally cheap ones the best."""
-        return min((one for one in self.tried if one.tied), key=lambda one: one.cost)
+        chosen = cheapest({one.name: one.seconds for one in self.tried if one.tied})
+        return next(one for one in self.tried if one.name == chosen)
 
     def answer(self) -> str:
         """Which to take, how sure that is, and what another one would cost, in one sentence."""
@@ -92,13 +102,13 @@ class BackboneChoice:
                 f"{duration(taken.seconds)} for {self._all()}, {second.name} {duration(second.seconds)}."
             )
         if taken is not best:
-            power = self.comparison.seen(self._detectable([taken]))
+            power = self._power([taken])
             return (
                 f"Take {taken.name}: at {_share(taken.seconds / best.seconds)} of the cost it is within the noise of "
                 f"the best ({best.name}, {self._ahead(taken)}) on {self._sample()}{power}; {best.name} would take "
                 f"{duration(best.seconds)} instead of {duration(taken.seconds)} for {self._all()}."
             )
-        step, power = min(ties, key=lambda one: one.seconds), self.comparison.seen(self._detectable(ties))
+        step, power = min(ties, key=lambda one: one.seconds), self._power(ties)
         return (
             f"Take {taken.name}: it has the best score, and of those that cannot be told apart from it on "
             f"{self._sample()} ({', '.join(one.name for one in ties)}) none is clearly cheaper{power}; {step.name} "
@@ -117,10 +127,11 @@ class BackboneChoice:
         value = number(gap.difference)
         return f"{'' if value[0] == '-' else '+'}{value}{self.comparison.unit}, {number(low)} to {number(high)}"
 
-    def _detectable(self, some: Sequence[TriedBackbone]) -> list[float]:
+    def _power(self, some: Sequence[TriedBackbone]) -> str:
+        """Which difference to the best would have been seen, as the end of a sentence."""
         known = {score.features: self.comparison.test.detectable.get(score.name) for score in self.comparison.scores}
         found = (known.get(str(one.features)) for one in some)
-        return [gap for gap in found if gap is not None]
+        return self.comparison.seen([gap for gap in found if gap is not None], over="backbone")
 
     def rows(self) -> list[list[str]]:
         """The table as text, its heading first."""

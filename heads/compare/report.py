@@ -117,16 +117,16 @@ class HeadsComparison:
         parts += [f"{name} is worse by {self.amount(test.to_best[name])}" for name in worse]
         return "; ".join(parts)
 
-    def seen(self, detectable: list[float]) -> str:
-        """The difference that the test would have found, as the end of a sentence; one number or a range over heads."""
+    def seen(self, detectable: list[float], *, over: str = "head") -> str:
+        """The difference that the test would have found, as the end of a sentence; one number, or a range over heads."""
         known = [gap for gap in detectable if gap > 0]
         if not known:
             return ""
         if math.isinf(max(known)) or (self.metric in _SHARES and max(known) > 1):
             return ", too few to see any difference in four of five cases"
         low, high = self.number(min(known)), self.number(max(known))
-        unit = " points" if self.metric in _SHARES else ""
-        amount = f"{high}{unit}" if low == high else f"{low} to {high}{unit}, depending on the head,"
+        unit = self.unit
+        amount = f"{high}{unit}" if low == high else f"{low} to {high}{unit}, depending on the {over},"
         return f"; a difference of {amount} would have been seen in four of five cases"
 
     def amount(self, gap: Difference) -> str:
