@@ -124,7 +124,7 @@ def _named(candidates: str | Sequence[str] | Mapping[str, str | Path]) -> dict[s
         raise OptionError(f"{opt.candidates} names {doubled[0]} twice; needed: each backbone once.")
     if len(names) < 2:
         raise OptionError(
-            f"{opt.candidates} names {' and '.join(names) or 'none'} alone; needed: two backbones or more, such as "
+            f"{opt.candidates} names {f'{names[0]} alone' if names else 'none'}; needed: two backbones or more, such as "
             f"{opt.candidates('efficientnet_lite0,resnet50=resnet50.weights.h5')}.",
             candidates=names,
         )

@@ -118,7 +118,7 @@ class HeadsComparison:
         return "; ".join(parts)
 
     def seen(self, detectable: list[float], *, over: str = "head") -> str:
-        """The difference that the test would have found, as the end of a sentence; one number, or a range over heads."""
+        """The difference that the test would have found, as the end of a sentence; one number or a range of them."""
         known = [gap for gap in detectable if gap > 0]
         if not known:
             return ""
