@@ -151,8 +151,10 @@ class Trial:
             for done, _ in enumerate(backbone.stream(numbered, on_skip=reasons.__setitem__, workers=self._workers), 1):
                 watch(done, len(files))
         if not (measured := watch.cost()):
+            first, reason = next(iter(reasons.items()))
             raise DataError(
-                f"hardly any of the {len(files)} images tried can be read; {files[0][1]}: {reasons.get(0)}."
+                f"{len(reasons)} of {len(files)} images cannot be read, too many to time {self.name}; "
+                f"{files[first][1]}, for one: {reason}. Replace these files, or move them away."
             )
         self.cost = measured
         self._keep()

@@ -123,8 +123,9 @@ def _named(candidates: str | Sequence[str] | Mapping[str, str | Path]) -> dict[s
     if doubled := [name for name in names if names.count(name) > 1]:
         raise OptionError(f"{opt.candidates} names {doubled[0]} twice; needed: each backbone once.")
     if len(names) < 2:
+        alone = f"{names[0]} alone" if names else "none"
         raise OptionError(
-            f"{opt.candidates} names {f'{names[0]} alone' if names else 'none'}; needed: two backbones or more, such as "
+            f"{opt.candidates} names {alone}; needed: two backbones or more, such as "
             f"{opt.candidates('efficientnet_lite0,resnet50=resnet50.weights.h5')}.",
             candidates=names,
         )

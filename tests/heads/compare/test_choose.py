@@ -13,6 +13,7 @@ from onepass import cache, choose_backbone, run_extraction
 from onepass.extract.one_pass import trial
 from onepass.features import FeatureFile
 from onepass.features.errors import BackboneError, DataError, OptionError, WeightsError
+from onepass.heads.compare.choice import BackboneChoice
 from support import picture, run_program, write_folder
 
 NAMES = ["tiny.keras", "wide.keras"]
@@ -52,6 +53,11 @@ def rows_of(path: Path) -> dict[bytes, np.ndarray]:
         return dict(zip(contents, np.array(file.rows[:, 0]), strict=True))
 
 
+def choose(*args: object, **settings: object) -> BackboneChoice:
+    """With a head that trains in a moment."""
+    return choose_backbone(*args, head="ridge", **settings)
+
+
 def test_backbones_are_compared_on_a_sample_whose_rows_the_extraction_takes_over(photos: Path):
     said = []
     found = choose_backbone("photos", NAMES, sample=200, say=said.append)
@@ -79,7 +85,7 @@ def test_backbones_are_compared_on_a_sample_whose_rows_the_extraction_takes_over
 
 
 def test_no_test_image_is_looked_at(photos: Path):
-    found = choose_backbone("photos", NAMES, sample=200)
+    found = choose("photos", NAMES, sample=200)
     whole = run_extraction("photos", "tiny.keras")
     with FeatureFile(whole.path) as file, FeatureFile(found.tried[0].features) as sample:
         test = {row.tobytes() for row in file.table.content_hashes[file.rows_of("test")]}
@@ -89,7 +95,7 @@ def test_no_test_image_is_looked_at(photos: Path):
 def test_a_folder_with_fewer_images_is_tried_whole_but_for_its_test_part(photos: Path):
     for part, seed in (("train", 1), ("test", 2)):
         write_folder(Path("small") / part, {"a": 30, "b": 30}, seed=seed)
-    found = choose_backbone("small", ",".join(NAMES))
+    found = choose("small", ",".join(NAMES))
     assert (found.comparison.images, found.images) == (60, 120)
 
 
@@ -100,7 +106,7 @@ def test_an_interrupted_choice_goes_on_where_it_was(photos: Path, monkeypatch: p
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        choose_backbone("photos", NAMES, sample=200, progress=stop)
+        choose("photos", NAMES, sample=200, progress=stop)
     computed = []
     original = trial.run_extraction
 
@@ -110,11 +116,11 @@ def test_an_interrupted_choice_goes_on_where_it_was(photos: Path, monkeypatch: p
         return done
 
     monkeypatch.setattr(trial, "run_extraction", counted)
-    resumed = choose_backbone("photos", NAMES, sample=200)
+    resumed = choose("photos", NAMES, sample=200)
     assert computed[0] == 0
     assert 0 < computed[1] <= 100
     shutil.rmtree("photos.trials")
-    whole = choose_backbone("photos", NAMES, sample=200)
+    whole = choose("photos", NAMES, sample=200)
     assert computed[2:] == [200, 200]
     assert [(one.name, one.score, one.interval) for one in resumed.tried] == [
         (one.name, one.score, one.interval) for one in whole.tried
@@ -122,34 +128,34 @@ def test_an_interrupted_choice_goes_on_where_it_was(photos: Path, monkeypatch: p
 
 
 def test_a_second_call_measures_and_computes_nothing(photos: Path, monkeypatch: pytest.MonkeyPatch):
-    first = choose_backbone("photos", NAMES, sample=200)
+    first = choose("photos", NAMES, sample=200)
     monkeypatch.setattr(trial.Trial, "_pilot", lambda *_: pytest.fail("measured again"))
     said = []
-    again = choose_backbone("photos", NAMES, sample=200, say=said.append)
+    again = choose("photos", NAMES, sample=200, say=said.append)
     assert "take about 0 s (tiny.keras 0 s, wide.keras 0 s)" in said[0]
     assert again.record() | {"comparison": None} == first.record() | {"comparison": None}
 
 
 def test_names_of_images_do_not_matter(photos: Path):
-    first = choose_backbone("photos", NAMES, sample=200)
+    first = choose("photos", NAMES, sample=200)
     before = rows_of(first.tried[0].features).keys()
     for number, path in enumerate(sorted(Path("photos").rglob("*.png"), reverse=True)):
         path.rename(path.with_name(f"again {number}.png"))
-    again = choose_backbone("photos", NAMES, sample=200)
+    again = choose("photos", NAMES, sample=200)
     assert rows_of(again.tried[0].features).keys() == before
 
 
 def test_groups_stay_together_and_come_along(photos: Path):
-    found = choose_backbone("photos", NAMES, sample=200, group_pattern=r"(\w+/\d+)\d\.png|(?!)")
+    found = choose("photos", NAMES, sample=200, group_pattern=r"(\w+/\d+?)\d?\.png")
     with FeatureFile(found.tried[0].features) as file:
         assert all(file.table.groups)
-    assert "--group-pattern" in found.next_command
+    assert r" --group-pattern '(\w+/\d+?)\d?\.png' " in found.next_command
 
 
 def test_a_backbone_that_cannot_be_had_is_named_and_the_others_are_compared(photos: Path):
     shutil.copy("tiny.keras", "broken.keras")
     Path("broken.keras").write_bytes(Path("broken.keras").read_bytes()[:500])
-    found = choose_backbone("photos", ["broken.keras", *NAMES], sample=200)
+    found = choose("photos", ["broken.keras", *NAMES], sample=200)
     assert list(found.failed) == ["broken.keras"]
     assert f"broken.keras could not be tried: {found.failed['broken.keras']}" in str(found).splitlines()
     assert {one.name for one in found.tried} == set(NAMES)
@@ -162,7 +168,7 @@ def test_one_that_is_left_alone_is_refused(photos: Path, monkeypatch: pytest.Mon
         match=r"^only one of the 2 backbones can be used here; needed: two to compare\. wide\.keras: no weights of "
         rf"wide\. {ADVICE}",
     ):
-        choose_backbone("photos", NAMES)
+        choose("photos", NAMES)
     assert list(Path("photos.trials").glob("*.h5")) == []
 
 
@@ -173,7 +179,7 @@ def test_all_that_fail_are_an_error(photos: Path, monkeypatch: pytest.MonkeyPatc
         match=r"^none of the 2 backbones can be used here; needed: two to compare\. tiny\.keras: no weights of tiny; "
         rf"wide\.keras: no weights of wide\. {ADVICE}",
     ):
-        choose_backbone("photos", NAMES)
+        choose("photos", NAMES)
 
 
 def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
@@ -203,19 +209,19 @@ def test_unreadable_images_of_the_sample_are_left_out(photos: Path, rng: np.rand
     for path in sorted(Path("photos/cats").glob("*.png"))[:100]:
         path.write_bytes(b"\x89PNG\r\n\x1a\n" + path.read_bytes()[8:60])
     picture(rng).save("photos/cats/new.png")
-    found = choose_backbone("photos", NAMES, sample=200)
+    found = choose("photos", NAMES, sample=200)
     assert 120 < found.comparison.images < 200
 
 
 def test_weights_come_by_name(photos: Path):
     with pytest.raises(WeightsError, match=r"^there is no weights file no\.h5\.$"):
-        choose_backbone("photos", {"tiny.keras": "imagenet", "resnet50": "no.h5"})
+        choose("photos", {"tiny.keras": "imagenet", "resnet50": "no.h5"})
     with pytest.raises(OptionError, match=r"^candidates names resnet50 twice; needed: each backbone once\.$"):
-        choose_backbone("photos", "resnet50,resnet50=x.h5")
+        choose("photos", "resnet50,resnet50=x.h5")
 
 
 def test_what_is_left_behind_is_known_to_cache(photos: Path):
-    choose_backbone("photos", NAMES, sample=200)
+    choose("photos", NAMES, sample=200)
     (kept,) = (one for one in cache().kept if one.kind == "trials")
     assert (kept.made_for, kept.what) == ("photos", "rows of 2 backbones")
     assert "comparisons" not in {one.kind for one in cache().kept}
@@ -224,10 +230,12 @@ def test_what_is_left_behind_is_known_to_cache(photos: Path):
 
 
 def test_the_command_prints_the_table_and_what_to_do_next(photos: Path):
-    done = run_program("onepass", "choose", "photos", "--try", ",".join(NAMES), "--sample", "200", cwd=Path.cwd())
+    done = run_program(
+        "onepass", "choose", "photos", "--head", "ridge", "--try", ",".join(NAMES), "--sample", "200", cwd=Path.cwd()
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == "accuracy of logreg on 5 folds x 2 of 200 images outside the test part"
+    assert lines[0] == "accuracy of ridge on 5 folds x 2 of 200 images outside the test part"
     assert lines[-1].startswith("Take ")
     estimate, following = done.stderr.splitlines()
     assert estimate.startswith("200 of 350 images through 2 backbones take about ")
@@ -235,7 +243,17 @@ def test_the_command_prints_the_table_and_what_to_do_next(photos: Path):
         r"Next: extract photos --backbone (tiny|wide)\.keras --base photos\.trials/\1\.[0-9a-f]{8}\.h5", following
     )
     as_json = run_program(
-        "onepass", "choose", "photos", "--try", ",".join(NAMES), "--sample", "200", "--json", cwd=Path.cwd()
+        "onepass",
+        "choose",
+        "photos",
+        "--head",
+        "ridge",
+        "--try",
+        ",".join(NAMES),
+        "--sample",
+        "200",
+        "--json",
+        cwd=Path.cwd(),
     )
     assert json.loads(as_json.stdout)["answer"] == lines[-1]
 
