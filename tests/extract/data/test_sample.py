@@ -47,12 +47,13 @@ def test_copies_count_once_and_come_together(make_folder: MakeFolder):
     assert len(sample.found.table) == 2 * len(sample.contents)
 
 
-def test_a_class_that_only_the_test_part_has_is_refused(tmp_path: Path):
-    write_folder(tmp_path / "odd" / "train", {"a": 9, "b": 9})
-    write_folder(tmp_path / "odd" / "test", {"c": 9}, seed=3)
+def test_a_class_whose_only_group_is_in_the_test_part_is_refused(make_folder: MakeFolder):
+    data = make_folder({"a": 10, "b": 10, "c": 1})
+    paths = [str(path.relative_to(data)) for path in data.rglob("*.png")]
+    groups = dict.fromkeys(paths, "") | dict.fromkeys(("a/0.png", "a/1.png", "c/0.png"), "patient 9")
     with pytest.raises(
         DataError,
-        match=r"odd holds no image of c outside its test part, so nothing can be tried on that class\. Move some "
+        match=r"photos holds no image of c outside its test part, so nothing can be tried on that class\. Move some "
         r"there\.$",
     ):
-        draw_sample(tmp_path / "odd", 200)
+        draw_sample(data, 200, groups=groups)

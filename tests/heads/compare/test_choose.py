@@ -12,7 +12,7 @@ import pytest
 from onepass import cache, choose_backbone, run_extraction
 from onepass.extract.one_pass import trial
 from onepass.features import FeatureFile
-from onepass.features.errors import BackboneError, DataError, OptionError, WeightsError
+from onepass.features.errors import BackboneError, OptionError, WeightsError
 from onepass.heads.compare.choice import BackboneChoice
 from support import picture, run_program, write_folder
 
@@ -192,17 +192,6 @@ def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
         return original(name, **settings)
 
     monkeypatch.setattr(trial, "load_backbone", refused)
-
-
-def test_a_class_without_images_outside_the_test_part_is_refused(photos: Path):
-    write_folder(Path("odd") / "train", {"a": 9, "b": 9})
-    write_folder(Path("odd") / "test", {"c": 9}, seed=3)
-    with pytest.raises(
-        DataError,
-        match=r"^odd holds no image of c outside its test part, so nothing can be tried on that class\. Move some "
-        r"there\.$",
-    ):
-        choose_backbone("odd", NAMES)
 
 
 def test_unreadable_images_of_the_sample_are_left_out(photos: Path, rng: np.random.Generator):
