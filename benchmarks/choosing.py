@@ -72,7 +72,7 @@ def main(
                 "images": found.images,
                 "taken": found.taken.name,
                 "best_on_all": whole["best"],
-                "taken_on_all": cheapest({name: seconds_for_all[name] for name in whole["ties"]}),
+                "taken_on_all": taken(whole, seconds_for_all),
                 "lost_on_all": lost(whole["scores"], found.taken.name),
                 "lost_on_test": lost(test["scores"], found.taken.name),
                 "other_samples": [
@@ -101,6 +101,11 @@ def scores(files: dict[str, Path], *, cv: str | None) -> dict[str, Any]:
     }
 
 
+def taken(found: dict[str, Any], seconds: dict[str, float]) -> str:
+    """What `choose_backbone` would take."""
+    return cheapest([(name, found["scores"][name], seconds[name]) for name in found["ties"]])
+
+
 def lost(accuracies: dict[str, float], taken: str) -> float:
     return round(max(accuracies.values()) - accuracies[taken], 4)
 
@@ -112,8 +117,8 @@ def drawn(
     with tempfile.TemporaryDirectory() as folder:
         parts = {name: part(path, Path(folder), size, seed) for name, path in files.items()}
         found = scores(parts, cv=CV)
-    taken = cheapest({name: seconds[name] for name in found["ties"]})
-    return {"taken": taken, "ties": found["ties"], "lost_on_all": lost(accuracies, taken)}
+    name = taken(found, seconds)
+    return {"taken": name, "ties": found["ties"], "lost_on_all": lost(accuracies, name)}
 
 
 def part(path: Path, folder: Path, size: int, seed: int) -> Path:

@@ -46,19 +46,27 @@ class TriedBackbone:
     licence: str
 
 
-def cheapest(tied: Mapping[str, float]) -> str:
+MARGIN = 0.01
+"""How far a score may be behind the best for a backbone to be taken because it is cheaper: what few images cannot tell
+apart may still be points behind, and that is paid for longer than a pass."""
+
+
+def cheapest(tied: Sequence[tuple[str, float, float]]) -> str:
     """Which of several backbones that cannot be told apart to take.
 
     Args:
-        tied: Name -> seconds that it takes, the best score first.
+        tied: Name, score and seconds of each, the best score first.
 
     Returns:
-        Of those within 25 % of the shortest time, which is no clear difference, the one with the best score.
+        Of those within `MARGIN` of the best, and then of those within 25 % of the shortest time, which is no clear
+        difference, the one with the best score.
 
-    >>> cheapest({"resnet50": 240, "mobilenetv2": 84, "efficientnet_lite0": 80})
+    >>> cheapest([("resnet50", 0.871, 240), ("mobilenetv2", 0.868, 84), ("efficientnet_lite0", 0.866, 80)])
     'mobilenetv2'
     """
-    return next(name for name, seconds in tied.items() if seconds <= 1.25 * min(tied.values()))
+    near = [(name, seconds) for name, score, seconds in tied if abs(score - tied[0][1]) <= MARGIN + 1e-9]
+    shortest = min(seconds for _, seconds in near)
+    return next(name for name, seconds in near if seconds <= 1.25 * shortest)
 
 
 @dataclass(frozen=True)
@@ -85,8 +93,8 @@ class BackboneChoice:
 
     @property
     def taken(self) -> TriedBackbone:
-        """The cheapest of those that cannot be told apart from the best; of equally cheap ones the best."""
-        chosen = cheapest({one.name: one.seconds for one in self.tried if one.tied})
+        """The cheapest of those near the best that cannot be told apart from it; of equally cheap ones the best."""
+        chosen = cheapest([(one.name, one.score, one.seconds) for one in self.tried if one.tied])
         return next(one for one in self.tried if one.name == chosen)
 
     def answer(self) -> str:
@@ -109,10 +117,13 @@ class BackboneChoice:
                 f"{duration(best.seconds)} instead of {duration(taken.seconds)} for {self._all()}."
             )
         step, power = min(ties, key=lambda one: one.seconds), self._power(ties)
+        behind = self.comparison.number(abs(step.to_best.difference))
+        near = f"{self.comparison.number(MARGIN)}{self.comparison.unit}"
         return (
-            f"Take {taken.name}: it has the best score, and of those that cannot be told apart from it on "
-            f"{self._sample()} ({', '.join(one.name for one in ties)}) none is clearly cheaper{power}; {step.name} "
-            f"would take {duration(step.seconds)} instead of {duration(taken.seconds)} for {self._all()}."
+            f"Take {taken.name}: it has the best score on {self._sample()}, and none within {near} of it is clearly "
+            f"cheaper; {', '.join(one.name for one in ties)} cannot be told apart from it{power}; "
+            f"{step.name}, {behind}{self.comparison.unit} behind, would take {duration(step.seconds)} instead of "
+            f"{duration(taken.seconds)} for {self._all()}."
         )
 
     def _sample(self) -> str:

@@ -42,7 +42,8 @@ def choose_backbone(
 
     A stratified sample of the images outside the test part, see `stratified_sample`, goes through each backbone; a
     tuned head on its rows is trained and scored on five folds, dealt twice, the same for all; the heads are tested in
-    pairs as by `compare_heads`. Of the backbones that cannot be told apart from the best the cheapest is taken.
+    pairs as by `compare_heads`. Of the backbones that cannot be told apart from the best, and score at most a hundredth
+    less, the cheapest is taken.
 
     Rows and results are kept in `<data>.trials` in the current folder: an interrupted call goes on there, and the
     extraction of all images takes the rows over. A backbone that cannot be used is named with the reason.

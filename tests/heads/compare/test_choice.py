@@ -84,9 +84,22 @@ def test_the_best_is_taken_where_it_is_the_cheapest_of_the_tied():
         tried("mobilenetv2", 80, 0.871, BEST), tried("vgg16", 600, 0.866, SMALL), tried("resnet50", 240, 0.86, SMALL)
     )
     assert found.answer() == (
-        "Take mobilenetv2: it has the best score, and of those that cannot be told apart from it on 600 images (vgg16, "
-        "resnet50) none is clearly cheaper; a difference of 2.1 points would have been seen in four of five cases; "
-        "resnet50 would take 4 min instead of 80 s for your 2,527 images."
+        "Take mobilenetv2: it has the best score on 600 images, and none within 1.0 points of it is clearly cheaper; "
+        "vgg16, resnet50 cannot be told apart from it; a difference of 2.1 points would have been seen in four of five "
+        "cases; resnet50, 0.8 points behind, would take 4 min instead of 80 s for your 2,527 images."
+    )
+
+
+def test_one_far_behind_is_not_taken_although_few_images_cannot_tell():
+    far = Difference(-0.053, (-0.133, 0.026), 0.2)
+    found = choice(
+        tried("efficientnet_lite0", 80, 0.991, BEST), tried("mobilenet_0.25", 20, 0.938, far), detectable=0.125
+    )
+    assert found.taken.name == "efficientnet_lite0"
+    assert found.answer() == (
+        "Take efficientnet_lite0: it has the best score on 600 images, and none within 1.0 points of it is clearly "
+        "cheaper; mobilenet_0.25 cannot be told apart from it; a difference of 12.5 points would have been seen in "
+        "four of five cases; mobilenet_0.25, 5.3 points behind, would take 20 s instead of 80 s for your 2,527 images."
     )
 
 
