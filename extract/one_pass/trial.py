@@ -141,20 +141,20 @@ class Trial:
         return ready, len(self._sample.contents.keys() - done)
 
     def _pilot(self, backbone: Backbone) -> Cost:
-        """Cost on a few images, whose rows are not kept."""
-        files = list(islice(self._sample.contents.items(), WARM_UP + PILOT))
-        files = (files * (1 + (WARM_UP + PILOT) // len(files)))[: WARM_UP + PILOT]
+        """Cost on a few images, whose rows are not kept; by their contents, so that all classes are among them."""
+        files = [path for _, path in sorted(self._sample.contents.items())]
+        files *= 1 + (WARM_UP + PILOT) // len(files)
         reasons: dict[int, str] = {}
-        watch = _Watch()
-        numbered = ((number, path) for number, (_, path) in enumerate(files))
-        with phase(f"timing {self.name}"):
-            for done, _ in enumerate(backbone.stream(numbered, on_skip=reasons.__setitem__, workers=self._workers), 1):
-                watch(done, len(files))
+        watch, stream = _Watch(), backbone.stream(enumerate(files), on_skip=reasons.__setitem__, workers=self._workers)
+        with phase(f"timing {self.name}"), contextlib.closing(stream):
+            for done, _ in enumerate(islice(stream, WARM_UP + PILOT), 1):
+                watch(done, WARM_UP + PILOT)
         if not (measured := watch.cost()):
-            first, reason = next(iter(reasons.items()))
+            unreadable = {files[place]: reason for place, reason in reasons.items()}
+            first, reason = next(iter(unreadable.items()))
             raise DataError(
-                f"{len(reasons)} of {len(files)} images cannot be read, too many to time {self.name}; "
-                f"{files[first][1]}, for one: {reason}. Replace these files, or move them away."
+                f"{len(unreadable)} of {len(set(files))} images cannot be read, too many to time {self.name}; {first}, for "
+                f"one: {reason}. Replace these files, or move them away."
             )
         self.cost = measured
         self._keep()

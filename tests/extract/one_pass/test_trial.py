@@ -85,7 +85,7 @@ def test_images_that_cannot_be_read_are_told(photos: Path):
         path.write_bytes(path.read_bytes()[:60] + path.name.encode())
     with pytest.raises(
         DataError,
-        match=r"^64 of 64 images cannot be read, too many to time tiny\.keras; "
+        match=r"^32 of 32 images cannot be read, too many to time tiny\.keras; "
         r"photos/.*\.png, for one: .+\. Replace these files, or move them away\.$",
     ):
         Trial("tiny.keras", draw_sample(photos, 200))
