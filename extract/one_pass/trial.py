@@ -153,8 +153,8 @@ class Trial:
             unreadable = {files[place]: reason for place, reason in reasons.items()}
             first, reason = next(iter(unreadable.items()))
             raise DataError(
-                f"{len(unreadable)} of {len(set(files))} images cannot be read, too many to time {self.name}; {first}, for "
-                f"one: {reason}. Replace these files, or move them away."
+                f"{len(unreadable)} of {len(set(files))} images cannot be read, too many to time {self.name}; {first}, "
+                f"for one: {reason}. Replace these files, or move them away."
             )
         self.cost = measured
         self._keep()
