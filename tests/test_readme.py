@@ -226,3 +226,9 @@ def test_what_a_sample_chooses_stands_in_the_results():
     assert f"Of {count} other samples of 600 photos {count - len(others)} take the same; one takes mobilenetv2" in text
     assert [one["taken"] for one in others] == ["mobilenetv2"]
     assert f"{100 * others[0]['lost_on_all']:.1f} points behind on all photos" in text
+    pets = json.loads((ROOT / "benchmarks" / "results" / "choosing-cats_dogs.json").read_text())
+    best, last = pets["backbones"][0], pets["backbones"][-1]
+    assert f"of {pets['sample_size']} photos of cats and dogs a network 5 points behind was in the tie set" in text
+    assert last["tied_on_sample"]
+    assert round(100 * (best["sample"] - last["sample"])) == 5
+    assert pets["lost_on_all"] < 0.01
