@@ -25,6 +25,7 @@ from .heads import SoftmaxHead as SoftmaxHead
 from .heads import SVMHead as SVMHead
 from .heads import TrainedHead as TrainedHead
 from .heads import cache as cache
+from .heads import choose_backbone as choose_backbone
 from .heads import compare_heads as compare_heads
 from .heads import evaluate as evaluate
 from .heads import fine_tune as fine_tune

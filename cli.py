@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 
 _SETTINGS: dict[str, Any] = {"rich_markup_mode": "rich", "pretty_exceptions_enable": False}
 _EXIT_CODES = {"whole": 0, "damaged": 3, "incomplete": 4, "drifted": 5, "unproven": 6}
-_FLAGS = {"takes_bytes": "bytes"}
+_FLAGS = {"takes_bytes": "bytes", "candidates": "try"}
 """Parameters of the library that are spelled otherwise here."""
 
 _SHOWN = 20
@@ -88,6 +88,7 @@ _search, _nets, _single, _optimization, _running = (
 
 # Options that several commands share. None stands for the library's default everywhere.
 Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout.")]
+Images = Annotated[list[Path], Argument(help="Class folders, optionally below train, val and test folders.")]
 Features = Annotated[Path | None, Argument(help="Feature file; by default the one in this folder.")]
 HeadFile = Annotated[
     Path, Argument(help="Head file, fine-tuned or exported model, or certificate of one.", metavar="HEAD")
@@ -108,14 +109,20 @@ OtherFeatures = Annotated[
     Path | None, _running("--features", help="Feature file of the training, if it was moved.", metavar="FILE")
 ]
 Engine = Annotated[str | None, _running(help="openvino, tensorflow, or auto (default): tensorflow on a GPU.")]
+Precision = Annotated[str | None, Option(help="float32, bfloat16, int8, or auto: bfloat16 where native.")]
 Workers = Annotated[int | None, _running(help="Decoding threads; one per processor by default.")]
 Augment = Annotated[
     str | None,
     Option(help="Recipe of the views: classic, or a list such as flip,rotate=20,shift=0.2,zoom=0.2,brightness=0.1."),
 ]
+Groups = Annotated[
+    Path | None, Option(help="CSV file, path,group: a group (a patient) shares a split.", metavar="FILE")
+]
+GroupPattern = Annotated[str | None, Option(help="Or a pattern with the group in parentheses.", metavar="REGEX")]
 AcceptDrift = Annotated[
     bool | None, Option("--accept-drift", help="Continue although this machine computes different rows; recorded.")
 ]
+Metric = Annotated[str | None, Option(help="accuracy (default), balanced, macro-f1, log-loss or auroc.")]
 Tune = Annotated[str | None, _search(help="Search for the best settings: none, fast (default) or thorough.")]
 TimeLimit = Annotated[float | None, _search(help="Seconds after which the search ends with the best so far.")]
 ClassWeight = Annotated[str | None, Option(help="balanced, or weights by class: cats=2,dogs=1.", metavar="WEIGHTS")]
@@ -193,7 +200,7 @@ def _every_command(version: Version = False) -> None:
 
 @_command("extract", "Example: extract --backbone resnet50 photos/")
 def extract_command(
-    data: Annotated[list[Path], Argument(help="Class folders, optionally below train, val and test folders.")],
+    data: Images,
     backbone: Annotated[
         str | None,
         Option(help="Name (see `onepass backbones`), or .keras or .onnx file; @LAYER cuts it there. [bundled one]"),
@@ -207,18 +214,15 @@ def extract_command(
     depth: Annotated[
         str | None, Option(help="Bits in use of 16-bit images, such as 12; or data: what these images use.")
     ] = None,
-    pooling: Annotated[str | None, Option(help="avg, max or flatten; of tokens cls, mean, cls+mean.")] = None,
-    precision: Annotated[str | None, Option(help="float32, bfloat16, int8, or auto: bfloat16 where native.")] = None,
+    pooling: Annotated[
+        str | None, Option(help="avg, max or flatten; of tokens cls, mean, cls+mean, last4; several with commas.")
+    ] = None,
+    precision: Precision = None,
     engine: Engine = None,
     views: Annotated[int | None, Option(help="Views per image: the plain image and seeded variants.")] = None,
     augment: Augment = None,
-    groups: Annotated[
-        Path | None,
-        Option(help="CSV file, path,group: images of a group (a patient, a video) share a split.", metavar="FILE"),
-    ] = None,
-    group_pattern: Annotated[
-        str | None, Option(help="Or a pattern whose first parentheses match the group in the path.", metavar="REGEX")
-    ] = None,
+    groups: Groups = None,
+    group_pattern: GroupPattern = None,
     row_dtype: Annotated[str | None, Option(help="float32 (default) or float16: half the disk, 3 digits.")] = None,
     base: Annotated[
         list[Path] | None, Option(help="Feature file to take rows from; repeatable.", metavar="FILE")
@@ -250,6 +254,29 @@ def extract_command(
     _show(done, as_json)
     if done.undone:
         raise typer.Exit(1)
+
+
+@_command("choose", "Example: onepass choose photos/ --try efficientnet_lite0,resnet50=resnet50.weights.h5")
+def choose_command(
+    data: Images,
+    candidates: Annotated[str | None, Option("--try", help="Names with commas; NAME=FILE says whose weights.")] = None,
+    sample: Annotated[int | None, Option(help="Images to try (600 by default).")] = None,
+    head: Annotated[str | None, Option(help="Head that is tuned on each (logreg by default).")] = None,
+    metric: Metric = None,
+    groups: Groups = None,
+    group_pattern: GroupPattern = None,
+    precision: Precision = None,
+    engine: Engine = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Try backbones on a sample of the images, and say which to take and what the next one would cost."""
+    options = _given(locals())
+    from onepass import choose_backbone
+
+    with _progress("trying") as report:
+        done = choose_backbone(**options, progress=report, say=lambda line: typer.echo(line, err=True))
+    _show(done, as_json)
 
 
 @_command("train-head", "Example: train-head --head mlp --hidden 256,128")
@@ -305,7 +332,7 @@ def compare_heads_command(
     heads: Annotated[str | None, Option(help="all (default), or names with commas: logreg,svm,mlp:256x128.")] = None,
     cv: Annotated[str | None, Option(help="Folds x repeats outside the test part, such as 5x2.", metavar="FxR")] = None,
     split: Annotated[bool | None, Option("--split", help="Train on train, score on test: the default.")] = None,
-    metric: Annotated[str | None, Option(help="accuracy (default), balanced, macro-f1, log-loss or auroc.")] = None,
+    metric: Metric = None,
     seeds: Annotated[int | None, Option(help="Trainings per head with other folds and weights; averaged.")] = None,
     tune: Tune = None,
     time_limit: TimeLimit = None,
@@ -636,11 +663,11 @@ def doctor_command(
 @_command("cache", "Example: onepass cache --clear networks --older 30")
 def cache_command(
     folder: Annotated[Path | None, Argument(help="Folder of feature files; this one by default.")] = None,
-    clear: Annotated[str | None, Option(help="networks, int8, boundaries, comparisons, all.", metavar="KIND")] = None,
+    clear: Annotated[str | None, Option(help="networks, int8, boundaries, comparisons, trials; all.")] = None,
     older: Annotated[float | None, Option(help="Remove only what is older than so many days.", metavar="DAYS")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show converted networks, boundary caches and comparison results, or remove them.
+    """Show converted networks, boundary caches, comparison results and trials, or remove them.
 
     What a running process has open stays. int8 networks can be made again only from the images they were made with.
     """

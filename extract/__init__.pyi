@@ -7,6 +7,7 @@ from .backbones.graphs import write_graph as write_graph
 from .backbones.known_parts import require_part as require_part
 from .backbones.listing import Backbones as Backbones
 from .backbones.listing import Stages as Stages
+from .backbones.load import check_backbone as check_backbone
 from .backbones.load import load_backbone as load_backbone
 from .backbones.load import load_backbone_for as load_backbone_for
 from .backbones.openvino_cache import stored_networks as stored_networks
@@ -26,6 +27,8 @@ from .backbones.verified import VerifiedBackbone as VerifiedBackbone
 from .backbones.verified import verify_backbone as verify_backbone
 from .data.folders import check_folder as check_folder
 from .data.listed import listed_names as listed_names
+from .data.sample import FolderSample as FolderSample
+from .data.sample import draw_sample as draw_sample
 from .data.watch import find_images as find_images
 from .data.watch import named_images as named_images
 from .data.watch import watch_folder as watch_folder
@@ -54,6 +57,9 @@ from .one_pass.report import Extraction as Extraction
 from .one_pass.run import extract_features as extract_features
 from .one_pass.run import run_extraction as run_extraction
 from .one_pass.transformer import BackboneFeatures as BackboneFeatures
+from .one_pass.trial import TRIALS as TRIALS
+from .one_pass.trial import Trial as Trial
+from .one_pass.trial import trials_folder as trials_folder
 from .pixels.decode import Decoded as Decoded
 from .pixels.decode import decode_image as decode_image
 from .pixels.decode import decode_whole as decode_whole

@@ -59,21 +59,26 @@ def content_split(
     if not 0 < test < 1:
         raise OptionError(f"the test share is {test}; needed: a number between 0 and 1, such as 0.2.")
     ids = group_ids(groups, content_hashes, copies)
-    number = _numbers(ids, group_keys(groups or [""] * len(ids), content_hashes), seed)
+    number = seeded_numbers(ids, group_keys(groups or [""] * len(ids), content_hashes), seed)
     side, fixed = np.zeros(len(number), bool), np.zeros(len(number), bool)
     if kept is not None:
         was = [np.bincount(ids[kept == value], minlength=len(number)) > 0 for value in (0, 1)]
         fixed = was[0] != was[1]
         side = fixed & was[1]
-    pairs, counts = np.unique(np.column_stack([labels, ids]), axis=0, return_counts=True)
-    starts = np.flatnonzero(np.diff(pairs[:, 0])) + 1
-    classes = [
-        dict(zip(units.tolist(), sizes.tolist(), strict=True))
-        for units, sizes in zip(np.split(pairs[:, 1], starts), np.split(counts, starts), strict=True)
-    ]
+    classes = groups_by_class(labels, ids)
     side = _stratified(side, classes, order=np.argsort(number), fixed=fixed, test=test)
     side = _with_both_sides(side, classes, distance=np.where(side, 1 - number, number), fixed=fixed)
     return np.asarray(side[ids])
+
+
+def groups_by_class(labels: np.ndarray, ids: np.ndarray) -> list[dict[int, int]]:
+    """Group -> its number of images, for each class that there is, from (n,) classes and (n,) groups."""
+    pairs, counts = np.unique(np.column_stack([labels, ids]), axis=0, return_counts=True)
+    starts = np.flatnonzero(np.diff(pairs[:, 0])) + 1
+    return [
+        dict(zip(units.tolist(), sizes.tolist(), strict=True))
+        for units, sizes in zip(np.split(pairs[:, 1], starts), np.split(counts, starts), strict=True)
+    ]
 
 
 def _stratified(
@@ -88,17 +93,36 @@ def _stratified(
         fixed: (g,) bool, True for the groups that stay where they are.
         test: Share.
     """
-    side = side.copy()
-    short: list[int] = []
+    wanted: list[int] = []
+    for units in classes:
+        total = sum(units.values())
+        share = int(test * total + 0.5)
+        wanted.append(min(max(share, 1), total - 1) if len(units) > 1 else share)
+    return taken_in_order(side, classes, wanted=wanted, order=order[~fixed[order]])
+
+
+def taken_in_order(
+    taken: np.ndarray, classes: Sequence[dict[int, int]], *, wanted: Sequence[int], order: np.ndarray
+) -> np.ndarray:
+    """Takes groups, in order, while that brings the classes nearer to the images wanted of them.
+
+    Args:
+        taken: (g,) bool, True for the groups that are taken already.
+        classes: Group -> its number of images, for each class.
+        wanted: Images wanted of each class.
+        order: Groups that may be taken, the first to be taken first.
+
+    Returns:
+        (g,) bool, True for the groups taken.
+    """
+    side = taken.copy()
+    short = list(wanted)
     sizes: list[list[tuple[int, int]]] = [[] for _ in side]
     for label, units in enumerate(classes):
-        total = sum(units.values())
-        wanted = int(test * total + 0.5)
-        short.append(min(max(wanted, 1), total - 1) if len(units) > 1 else wanted)
         for unit, size in units.items():
             short[label] -= size * int(side[unit])
             sizes[unit].append((label, size))
-    for unit in order[~fixed[order]].tolist():
+    for unit in order.tolist():
         if sum(abs(short[label]) - abs(short[label] - size) for label, size in sizes[unit]) > 0:
             side[unit] = True
             for label, size in sizes[unit]:
@@ -150,7 +174,7 @@ def _with_both_sides(
     return side
 
 
-def _numbers(ids: np.ndarray, keys: list[str | bytes], seed: int) -> np.ndarray:
+def seeded_numbers(ids: np.ndarray, keys: list[str | bytes], seed: int) -> np.ndarray:
     """A number in [0, 1) for each group: a hash of its name, the first of several, or of its content."""
     secret = seed.to_bytes(16, "little", signed=True)
     texts: dict[int, tuple[bool, bytes]] = {}

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -44,6 +45,19 @@ class ImageTable:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def part(self, kept: np.ndarray) -> "ImageTable":
+        """The entries where (n,) bool is True; the classes stay as they are."""
+        return ImageTable(
+            self.class_names,
+            tuple(compress(self.paths, kept)),
+            self.labels[kept],
+            self.splits[kept],
+            self.content_hashes[kept],
+            self.file_sizes[kept],
+            self.file_mtimes[kept],
+            tuple(compress(self.groups, kept)),
+        )
 
     def file(self, position: int, root: Path) -> Path:
         """Where the file of an image lies below the image folder.

@@ -11,6 +11,7 @@ from .classifiers.mlp import MLPHead as MLPHead
 from .classifiers.mlp import SoftmaxHead as SoftmaxHead
 from .classifiers.rbf_svm import RBFSVMHead as RBFSVMHead
 from .classifiers.ridge import RidgeHead as RidgeHead
+from .compare.choose import choose_backbone as choose_backbone
 from .compare.compare import compare_heads as compare_heads
 from .evaluation import Evaluation as Evaluation
 from .export.verify import verify_export as verify_export

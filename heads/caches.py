@@ -1,4 +1,4 @@
-"""What is kept to save time: converted networks, boundary caches, comparison results; shown, and removed if asked."""
+"""What is kept to save time: converted networks, boundary caches, results, trials; shown, and removed if asked."""
 
 import contextlib
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import psutil
 
-from onepass.extract import cache_folder, stored_networks
+from onepass.extract import TRIALS, cache_folder, stored_networks
 from onepass.features.errors import DataError, OptionError, opt
 from onepass.features.tables import Record, command_line, fitted_table, html_table
 
-KINDS = ("networks", "int8", "boundaries", "comparisons")
+KINDS = ("networks", "int8", "boundaries", "comparisons", "trials")
 """networks are made again when they are needed; int8 ones only from the images that they were calibrated on."""
 
 _DEPTH = 3
@@ -56,7 +56,7 @@ class Caches:
 
     Attributes:
         folder: Where converted networks lie.
-        below: Where boundary caches and comparison results were looked for.
+        below: Where the other kinds were looked for.
         kept: What is there.
         cleared: What was removed.
         cut: Whether there were too many folders to look into all.
@@ -111,10 +111,10 @@ def cache(folder: str | Path = ".", *, clear: str | None = None, older: float | 
     """Shows what is kept to save time, and removes it if asked; nothing that a running process has open.
 
     Args:
-        folder: Where boundary caches and comparison results are looked for, three folders deep; they lie beside
-            feature files and fine-tuned models.
-        clear: What to remove: networks, int8, boundaries, comparisons or all. Heads and feature files of int8 rows
-            need the int8 networks, which only the images they were calibrated on can give again.
+        folder: Where the other kinds are looked for, three folders deep; they lie beside feature files and fine-tuned
+            models, or where `choose` was called.
+        clear: What to remove: networks, int8, boundaries, comparisons, trials or all. Heads and feature files of int8
+            rows need the int8 networks, which only the images they were calibrated on can give again.
         older: Remove only what is older than so many days.
 
     Raises:
@@ -137,7 +137,7 @@ def cache(folder: str | Path = ".", *, clear: str | None = None, older: float | 
     open_now = _open_elsewhere()
     found = [
         replace(one, in_use=any(_within(file, place) for place in (one.path, *places) for file in open_now))
-        for one, *places in (*_networks(), *_boundaries(folders), *_comparisons(folders))
+        for one, *places in (*_networks(), *_boundaries(folders), *_comparisons(folders), *_trials(folders))
     ]
     gone = [one for one in found if clear in (one.kind, "all") and one.days >= (older or 0) and not one.in_use]
     cleared = [one for one in gone if _removed(one.path)]
@@ -161,11 +161,18 @@ def _boundaries(folders: list[Path]) -> Iterator[tuple[Cached, *tuple[Path, ...]
 
 def _comparisons(folders: list[Path]) -> Iterator[tuple[Cached, *tuple[Path, ...]]]:
     for folder in folders:
-        if folder.suffix == ".cells" and any(folder.glob("*.safetensors")):
+        if folder.suffix == ".cells" and folder.parent.suffix != TRIALS and any(folder.glob("*.safetensors")):
             features = folder.with_suffix(".h5")
             gone = "" if features.exists() else ", which is gone"
             count = len(list(folder.glob("*.safetensors")))
             yield _cached("comparisons", folder, f"{count} results", f"{features.name}{gone}"), features
+
+
+def _trials(folders: list[Path]) -> Iterator[tuple[Cached, *tuple[Path, ...]]]:
+    for folder in folders:
+        files = sorted(folder.glob("*.h5")) if folder.suffix == TRIALS else []
+        if files or (folder.suffix == TRIALS and any(folder.glob("*.json"))):
+            yield (_cached("trials", folder, f"rows of {len(files)} backbones", folder.stem),)
 
 
 def _cached(kind: str, path: Path, what: str, made_for: str) -> Cached:

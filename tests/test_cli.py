@@ -20,7 +20,7 @@ from onepass.heads import load_head
 from support import PATIENCE, READ, MakeFolder, run_process, run_program, started, wait_for, write_folder
 
 PROGRAMS = ["extract", "train-head", "compare-heads", "fine-tune"]
-COMMANDS = [*PROGRAMS, "inspect", "predict", "nearest", "evaluate", "info", "backbones", "doctor", "cache"]
+COMMANDS = [*PROGRAMS, "choose", "inspect", "predict", "nearest", "evaluate", "info", "backbones", "doctor", "cache"]
 
 
 @pytest.fixture(scope="module")

@@ -125,6 +125,35 @@ def test_compare_heads(born: Nursery, ready: Path, tmp_path: Path):
     campaign(born, ready, tmp_path, command, table)
 
 
+def test_choose(born: Nursery, ready: Path, tmp_path: Path):
+    """In folders of its own: names of kept results depend on where the photos lie."""
+    command = "onepass choose photos --try tiny.keras,other.keras --head ridge"
+
+    def tried(work: Path) -> Any:
+        found = {}
+        for path in sorted((work / "photos.trials").glob("*.h5")):
+            with FeatureFile(path) as file:
+                order = np.argsort([row.tobytes() for row in file.table.content_hashes])
+                found[path.name] = file.read(order)[0]
+        others = {name for name in everything(work) if ".cells/" not in name}
+        return [sorted(found), list(found.values()), sorted(others)]
+
+    whole = Path(shutil.copytree(ready, tmp_path / "whole"))
+    shutil.copy(ready / "tiny.keras", whole / "other.keras")
+    fresh = Path(shutil.copytree(whole, tmp_path / "fresh"))
+    done = born.run(command, cwd=whole)
+    assert done.code == 0, done.output
+    killer, kills = Killer(done, random.Random(command)), 0
+    while kills < TIMES:
+        work = Path(shutil.copytree(fresh, tmp_path / "again"))
+        kills += born.run(command, cwd=work, kill=killer.draw()).code == -9
+        again = born.run(command, cwd=work)
+        assert again.code == 0, again.output
+        assert "could not be tried" not in again.output
+        same(tried(work), tried(whole))
+        shutil.rmtree(work)
+
+
 def test_predict_to_a_file(born: Nursery, ready: Path, tmp_path: Path):
     for kind in ("csv", "json", "jsonl"):
         (tmp_path / kind).mkdir()

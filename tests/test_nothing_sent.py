@@ -18,6 +18,7 @@ extract photos --backbone tiny.keras --views 2 --out photos.h5
 extract photos --backbone tiny.keras --out plain.h5
 extract photos --backbone tiny.keras --precision int8 --out int8.h5
 onepass extract photos --backbone tiny.keras --plan
+onepass choose photos --try tiny.keras,efficientnet_lite0
 train-head plain.h5 --head logreg --out plain.head
 train-head photos.h5 --head mlp --hidden 8 --epochs 3 --out mlp.head
 compare-heads plain.h5 --heads logreg,lda,mlp:8 --tune none --learning-curve --save-best --out best.head --csv heads.csv

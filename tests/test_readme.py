@@ -209,3 +209,27 @@ def test_what_a_recipe_takes_stands_in_the_results():
     assert "and reached 0.921" in text
     ratios = [sorted(found["times_faster"][name]) for name in ("empty", "converted")]
     assert "{:.0f} to {:.0f} times as fast, and {:.0f} to {:.0f}.".format(*ratios[0], *ratios[1]) in text
+
+
+def test_what_a_sample_chooses_stands_in_the_results():
+    found = json.loads((ROOT / "benchmarks" / "results" / "choosing-trashnet.json").read_text())
+    text = " ".join((ROOT / "docs" / "backbones.md").read_text().split())
+    by_name = {one["name"]: one for one in found["backbones"]}
+    first, second = by_name["resnet50"], by_name["efficientnet_lite0"]
+    assert f"({found['images']:,} photos, {found['machine']['cores']} cores, {found['precision']})" in text
+    assert f'600 photos and four backbones took {found["seconds"]:.0f} s: "{found["answer"]}"' in text
+    assert (first["tied_on_all"], second["tied_on_all"]) == (True, True)
+    assert f"gave resnet50 {first['all']:.3f} and efficientnet_lite0 {second['all']:.3f}, which cannot be told" in text
+    assert f"had not seen, {first['test']:.3f} and {second['test']:.3f}." in text
+    others = [one["taken"] for one in found["other_samples"]]
+    same, resnet = others.count(found["taken"]), others.count("resnet50")
+    assert f"Of {len(others)} other samples of 600 photos {same} take the same and {resnet} take resnet50;" in text
+    assert same + resnet == len(others)
+    worst = max(one["lost_on_all"] for one in found["other_samples"])
+    assert f"worse on all photos by more than {100 * worst:.1f} points" in text
+    pets = json.loads((ROOT / "benchmarks" / "results" / "choosing-cats_dogs.json").read_text())
+    best, last = pets["backbones"][0], pets["backbones"][-1]
+    assert f"of {pets['sample_size']} photos of cats and dogs a network 5 points behind was in the tie set" in text
+    assert last["tied_on_sample"]
+    assert round(100 * (best["sample"] - last["sample"])) == 5
+    assert pets["lost_on_all"] < 0.01

@@ -86,7 +86,8 @@ def options() -> Iterator[tuple[str, str, str]]:
             kind, about = get_args(one.annotation)
             (kind,) = set(get_args(kind) or (kind,)) - {NoneType}
             if isinstance(about, OptionInfo) and kind is not bool:
-                yield command.name, (about.param_decls or ("--" + one.name.replace("_", "-"),))[0], kind.__name__
+                own = about.default if isinstance(about.default, str) else "--" + one.name.replace("_", "-")
+                yield command.name, own, kind.__name__
 
 
 @pytest.fixture(scope="module")

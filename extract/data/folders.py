@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,10 @@ class FolderScan:
     other: dict[str, str]
     drawn: bool
     seed: int
+
+    def part(self, kept: np.ndarray) -> "FolderScan":
+        """Some of the images alone, where (n,) bool is True, each on the side that it has."""
+        return replace(self, table=self.table.part(kept), unread={}, other={}, drawn=False)
 
     def images(self, split: str | None = None) -> list[tuple[bytes, Path]]:
         """Content hash and path of every file that could be read, of one split or all; each content once."""

@@ -228,7 +228,7 @@ def require_possible(
 
 @contextlib.contextmanager
 def resolve(
-    data: Folders, backbone: Backbone, options: PassOptions, *, row_set: str = "", like: FolderScan | None = None
+    data: Folders, backbone: Backbone, options: PassOptions, *, row_set: str = "", found: FolderScan | None = None
 ) -> Iterator[Job]:
     """Works out what a pass has to do; nothing is written, and whatever can be refused is refused here.
 
@@ -237,7 +237,7 @@ def resolve(
         backbone: What computes the rows; an int8 one may still lack its calibration.
         options: As the user gave them.
         row_set: The pooling, if files of several are made.
-        like: What lies in the folders, if that was looked at just now for another file; it spares reading all images.
+        found: What to take of the folders, if they were looked through already.
 
     Yields:
         The job.
@@ -258,7 +258,7 @@ def resolve(
         require_views(backbone.spec.resize, range(axis.count))
         _require_specs(old, bases, backbone.spec)
         with phase("reading the images' hashes"):
-            scan = _scan(data, old, options, rule, like)
+            scan = found or _scan(data, old, options, rule)
         held = next(iter((*([old] if old else []), *bases)), None)
         ready = calibrated_for(backbone, scan, held)
         _require_specs(old, bases, ready.spec)
@@ -304,13 +304,7 @@ def _groups(old: FeatureFile | None, options: PassOptions) -> GroupRule | None:
     return GroupRule.of(options.groups, pattern)
 
 
-def _scan(
-    data: Folders,
-    old: FeatureFile | None,
-    options: PassOptions,
-    groups: GroupRule | None,
-    like: FolderScan | None = None,
-) -> FolderScan:
+def _scan(data: Folders, old: FeatureFile | None, options: PassOptions, groups: GroupRule | None) -> FolderScan:
     """Scans the image folders with the help of what an old feature file knows."""
     drawn = bool(old and old.provenance.get("drawn_split"))
     drawn_with = int((old.provenance.get("seed") if old else None) or 0)
@@ -326,9 +320,9 @@ def _scan(
     scan = scan_folder(
         data,
         seed=drawn_with if seed is None else seed,
-        known=old.table if old else like.table if like else None,
-        known_drawn=drawn if old else bool(like and like.drawn),
-        rehash=(options.rehash or not here) if old or like is None else False,
+        known=old.table if old else None,
+        known_drawn=drawn,
+        rehash=options.rehash or not here,
         groups=groups,
     )
     if old and old.flags.any() and len(_dropped_contents(old, scan)) == len(_held_contents(old)):

@@ -14,7 +14,7 @@ from onepass.extract.backbones.catalogue import BUNDLED
 from onepass.extract.backbones.load import check_backbone, load_backbone
 from onepass.extract.backbones.options import BackboneSettings
 from onepass.extract.data.depth import depth_of_images
-from onepass.extract.data.folders import Folders, check_folder, image_folders, training_images
+from onepass.extract.data.folders import Folders, FolderScan, check_folder, image_folders, training_images
 from onepass.extract.data.groups import GroupRule
 from onepass.extract.one_pass.compute import Missing, Progress, Target, compute_missing, share_rows
 from onepass.extract.one_pass.copies import keep_copies
@@ -68,6 +68,7 @@ def run_extraction(
     data: Folders,
     backbone: str | Path | Backbone | None = None,
     *,
+    found: FolderScan | None = None,
     progress: Progress | None = None,
     **settings: Unpack[ExtractionSettings],
 ) -> Extraction:
@@ -78,6 +79,7 @@ def run_extraction(
     Args:
         data: Class folders, optionally under train / val / test folders; or several such folders.
         backbone: Name, path of a `.keras` file, or what `load_backbone` returned; by default the bundled one.
+        found: What to take of the folders, if they were looked through already: a sample of them, say.
         progress: Called with (images done, images to do) as rows are committed.
         **settings: See `load_backbone`, whose are left out if `backbone` is loaded already, and `PassOptions`.
 
@@ -91,14 +93,15 @@ def run_extraction(
     >>> print(run_extraction("photos/", "resnet50"))  # doctest: +SKIP
     photos.resnet50.h5: 600 images, 2 classes (cats 300, dogs 300)
     """
-    options, ready = prepared(data, backbone, settings)
+    options, ready = prepared(data, backbone, settings, looked=found is not None)
     with contextlib.ExitStack() as stack:
         jobs: list[Job] = []
         for (part, _), name in zip(ready.apart(), row_sets(ready.spec.pooling), strict=True):
             own = _own_bases(options, part) if name else options
-            stack.enter_context(writer_lock(output_path(data, ready.spec.backbone, options.out, row_set=name)))
-            like = jobs[0].scan if jobs else None
-            jobs.append(stack.enter_context(resolve(data, part, own, row_set=name, like=like)))
+            path = output_path(data, ready.spec.backbone, options.out, row_set=name)
+            stack.enter_context(writer_lock(path))
+            known = found or (jobs[0].scan if jobs and not path.exists() else None)
+            jobs.append(stack.enter_context(resolve(data, part, own, row_set=name, found=known)))
         started = time.perf_counter()
         drifts = [_prepare_file(job) for job in jobs]
         missing = [_missing(job) for job in jobs]
@@ -148,9 +151,15 @@ def _missing(job: Job) -> Missing:
 
 
 def prepared(
-    data: Folders, backbone: str | Path | Backbone | None, settings: Mapping[str, Any]
+    data: Folders, backbone: str | Path | Backbone | None, settings: Mapping[str, Any], *, looked: bool = False
 ) -> tuple[PassOptions, Backbone]:
     """The options of a pass and its backbone; options are judged first, then the folder, then the backbone.
+
+    Args:
+        data: As for `run_extraction`.
+        backbone: As there.
+        settings: As there.
+        looked: True if the folder was looked through already.
 
     Raises:
         UserError: An option is wrong, or folder or backbone cannot be used.
@@ -163,8 +172,9 @@ def prepared(
     if loaded is None:
         check_backbone(name, **own)
         require_possible(data, name, options, own.get("resize", "squash"), own.get("pooling"))
-    with phase("looking through the folder"):
-        check_folder(data, groups=options.groups, group_pattern=options.group_pattern)
+    if not looked:
+        with phase("looking through the folder"):
+            check_folder(data, groups=options.groups, group_pattern=options.group_pattern)
     if loaded is not None:
         return options, loaded
     if own.get("depth") == "data":

@@ -293,9 +293,18 @@ class _Judge:
         return Resampled(float(np.mean([one.score for one in each])), values, each[0].size)
 
 
-def _check(metric: str, cv: str | None, seeds: int, split: bool) -> None:
+def require_metric(metric: str) -> None:
+    """Refuses what is no metric of a comparison.
+
+    Raises:
+        OptionError: With what is.
+    """
     if metric not in HIGHER_IS_BETTER:
         raise OptionError(f"unknown metric {metric!r}; there are {', '.join(HIGHER_IS_BETTER)}.", metric=metric)
+
+
+def _check(metric: str, cv: str | None, seeds: int, split: bool) -> None:
+    require_metric(metric)
     if seeds < 1:
         raise OptionError(f"{opt.seeds} is {seeds}; needed: at least 1.", seeds=seeds)
     if cv:

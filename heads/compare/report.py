@@ -98,39 +98,44 @@ class HeadsComparison:
         """
         return self._answer(self.test, self.images)
 
+    @property
+    def unit(self) -> str:
+        """What stands behind a difference: points for shares, nothing for a loss."""
+        return " points" if self.metric in _SHARES else ""
+
     def _answer(self, test: Comparison, images: int) -> str:
         tied = [score for score in self.scores if score.name in test.ties]
         cheapest = min(tied, key=lambda score: score.cost)
         price = f"{cheapest.name} ({cheapest.fit_seconds:.1f} s, {_size(cheapest.head_bytes)})"
         names = [score.name for score in tied]
         if len(names) > 1:
-            seen = self._seen([test.detectable[name] for name in names if name in test.detectable])
+            seen = self.seen([test.detectable[name] for name in names if name in test.detectable])
             parts = [f"{_listed(names)} cannot be told apart with {images} images{seen}", f"the cheapest is {price}"]
         else:
             parts = [f"{price} is the best"]
         worse = [score.name for score in self.scores if score.name not in test.ties]
-        parts += [f"{name} is worse by {self._amount(test.to_best[name])}" for name in worse]
+        parts += [f"{name} is worse by {self.amount(test.to_best[name])}" for name in worse]
         return "; ".join(parts)
 
-    def _seen(self, detectable: list[float]) -> str:
-        """The difference that the test would have found, as the end of a sentence; one number or a range over heads."""
+    def seen(self, detectable: list[float], *, over: str = "head") -> str:
+        """The difference that the test would have found, as the end of a sentence; one number or a range of them."""
         known = [gap for gap in detectable if gap > 0]
         if not known:
             return ""
         if math.isinf(max(known)) or (self.metric in _SHARES and max(known) > 1):
             return ", too few to see any difference in four of five cases"
-        low, high = self._number(min(known)), self._number(max(known))
-        unit = " points" if self.metric in _SHARES else ""
-        amount = f"{high}{unit}" if low == high else f"{low} to {high}{unit}, depending on the head,"
+        low, high = self.number(min(known)), self.number(max(known))
+        unit = self.unit
+        amount = f"{high}{unit}" if low == high else f"{low} to {high}{unit}, depending on the {over},"
         return f"; a difference of {amount} would have been seen in four of five cases"
 
-    def _amount(self, gap: Difference) -> str:
+    def amount(self, gap: Difference) -> str:
         """A difference to the best as a positive number, in points for shares."""
         low, high = sorted(abs(end) for end in gap.interval)
         unit = " points" if self.metric in _SHARES else ""
-        return f"{self._number(abs(gap.difference))}{unit} ({self._number(low)} to {self._number(high)})"
+        return f"{self.number(abs(gap.difference))}{unit} ({self.number(low)} to {self.number(high)})"
 
-    def _number(self, value: float) -> str:
+    def number(self, value: float) -> str:
         """In points for shares; what is not 0 does not read as 0."""
         shown = f"{100 * value:.1f}" if self.metric in _SHARES else f"{value:.3f}"
         if float(shown) == 0:
@@ -141,8 +146,8 @@ class HeadsComparison:
         if name == self.test.best:
             return "best"
         gap = self.test.to_best[name]
-        low, high = (self._number(end) for end in gap.interval)
-        return f"{self._number(gap.difference)} ({low} to {high})"
+        low, high = (self.number(end) for end in gap.interval)
+        return f"{self.number(gap.difference)} ({low} to {high})"
 
     def rows(self) -> list[list[str]]:
         """The table as text, its heading first: what decides, then probabilities and costs."""

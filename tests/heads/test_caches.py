@@ -14,7 +14,7 @@ DAY = 24 * 3600
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two networks, one of them int8, in the cache; a boundary cache and comparison results below a folder."""
+    """Two networks, one of them int8, in the cache; a boundary cache, comparison results and a trial below a folder."""
     networks, folder = tmp_path / "cache", tmp_path / "work"
     monkeypatch.setenv("ONEPASS_CACHE", str(networks))
     facts = {"backbone": "resnet50", "weights_hash": "ab", "image_size": 224, "pooling": "avg", "width": 2048}
@@ -38,6 +38,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "pets.finetuned.work" / "boundary-conv4.h5").write_bytes(bytes(7000))
     (folder / "pets.finetuned.work" / "checkpoint.safetensors").touch()
     (folder / "mine.h5").write_bytes(bytes(100))
+    (folder / "deep" / "pets.trials" / "tiny.cells").mkdir(parents=True)
+    (folder / "deep" / "pets.trials" / "tiny.h5").write_bytes(bytes(8000))
+    (folder / "deep" / "pets.trials" / "tiny.cells" / "cd.safetensors").write_bytes(bytes(1000))
     return folder
 
 
@@ -53,6 +56,7 @@ def test_all_that_is_kept_is_shown(folder: Path):
         ("resnet50", "int8", "224 px, avg, 01234567"),
         ("pets.finetuned", "boundaries", "conv4"),
         ("photos.h5", "comparisons", "1 results"),
+        ("pets", "trials", "rows of 1 backbones"),
     ]
     assert found.kept[2].bytes == 7000
     assert str(found).splitlines()[2:] == [
@@ -61,12 +65,13 @@ def test_all_that_is_kept_is_shown(folder: Path):
         f"resnet50        int8         224 px, avg, 01234567  {found.kept[1].bytes / 1e3:.1f} kB  0 h",
         "pets.finetuned  boundaries   conv4                  7.0 kB  0 h",
         "photos.h5       comparisons  1 results              3.0 kB  0 h",
-        f"4 kept, {found.bytes / 1e3:.1f} kB",
+        "pets            trials       rows of 1 backbones    9.0 kB  0 h",
+        f"5 kept, {found.bytes / 1e3:.1f} kB",
     ]
     assert json.loads(json.dumps(found.record()))["kept"][2]["path"].endswith("boundary-conv4.h5")
 
 
-@pytest.mark.parametrize("kind", ["networks", "int8", "boundaries", "comparisons"])
+@pytest.mark.parametrize("kind", ["networks", "int8", "boundaries", "comparisons", "trials"])
 def test_one_kind_is_removed_and_nothing_else(folder: Path, kind: str):
     before = kinds(folder)
     found = cache(folder, clear=kind)
@@ -78,7 +83,7 @@ def test_one_kind_is_removed_and_nothing_else(folder: Path, kind: str):
 
 
 def test_all_of_them_are_removed(folder: Path):
-    assert len(cache(folder, clear="all").cleared) == 4
+    assert len(cache(folder, clear="all").cleared) == 5
     assert kinds(folder) == []
 
 
@@ -87,7 +92,7 @@ def test_what_is_younger_stays(folder: Path):
     for file in (folder / "deep" / "photos.cells", folder / "deep" / "photos.cells" / "ab.safetensors"):
         os.utime(file, (old, old))
     assert [one.kind for one in cache(folder, clear="all", older=5).cleared] == ["comparisons"]
-    assert len(kinds(folder)) == 3
+    assert len(kinds(folder)) == 4
 
 
 def test_what_a_running_process_has_open_stays(folder: Path):
@@ -117,12 +122,12 @@ def test_wrong_wishes_are_refused(folder: Path):
 
 def test_results_of_a_feature_file_that_is_gone_say_so(folder: Path):
     (folder / "deep" / "photos.h5").unlink()
-    assert cache(folder).kept[-1].made_for == "photos.h5, which is gone"
+    assert cache(folder).kept[-2].made_for == "photos.h5, which is gone"
 
 
 def test_folders_are_looked_into_three_deep(folder: Path):
     far = folder / "a" / "b" / "c" / "d.cells"
     far.mkdir(parents=True)
     (far / "x.safetensors").touch()
-    assert len(kinds(folder)) == 4
+    assert len(kinds(folder)) == 5
     assert len(kinds(folder / "a")) == 3  # the networks and this one
