@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from onepass.extract.backbones.catalogue import BackboneName
+from onepass.extract.backbones.keras_applications import unloaded_network
 from onepass.extract.backbones.proof import Reference
 from onepass.extract.backbones.provider import Conversion, KerasProvider
 from onepass.extract.backbones.providers import provider_of
@@ -121,10 +122,12 @@ def keras_reference(built: BuiltBackbone, wanted: Conversion) -> Reference:
 
 
 def build_unloaded(name: str, image_size: int) -> BuiltBackbone:
-    """A catalogue backbone that averages, its weights as Keras makes them; nothing is downloaded."""
-    parsed = BackboneName.parse(name)
-    network, digest = keras_provider(parsed).network(parsed, weights="imagenet", image_size=image_size, random=True)
-    return with_rows(network, parsed, image_size=image_size, pooling="avg", pixels="uint8", digest=digest)
+    """A catalogue backbone that averages, whose weights are yet to be set; nothing is downloaded.
+
+    There is no hash of its weights: on OpenVINO, Keras computes each that was not set when somebody reads it.
+    """
+    network = unloaded_network(name, image_size)
+    return with_rows(network, BackboneName.parse(name), image_size=image_size, pooling="avg", pixels="uint8", digest="")
 
 
 def bare_network(name: str, image_size: int | None = None) -> Any:

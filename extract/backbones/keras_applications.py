@@ -80,6 +80,11 @@ class KerasApplications(KerasProvider):
         return preprocessing_layers(find_entry(name.network))
 
 
+def unloaded_network(name: str, image_size: int) -> Any:
+    """A network of the catalogue whose weights are yet to be set; nothing is downloaded."""
+    return _network(find_entry(name), image_size, download=False)
+
+
 def preprocess_input(entry: CatalogueEntry, pixels: Any) -> Any:
     """The step before the network: (b, h, w, 3) RGB of 0..255, any dtype -> float32, as `entry` was trained."""
     keras = import_keras()
