@@ -1,12 +1,17 @@
 from .backbones.backbone import Backbone as Backbone
 from .backbones.bounded_model import load_bounded_model as load_bounded_model
 from .backbones.catalogue import CATALOGUE as CATALOGUE
+from .backbones.catalogue import BackboneName as BackboneName
+from .backbones.exportable import GraphBackbone as GraphBackbone
+from .backbones.exportable import graph_formats as graph_formats
 from .backbones.golden import golden_images as golden_images
 from .backbones.known_parts import require_part as require_part
 from .backbones.listing import Backbones as Backbones
 from .backbones.listing import Stages as Stages
 from .backbones.load import load_backbone as load_backbone
 from .backbones.load import load_backbone_for as load_backbone_for
+from .backbones.onnx_network import joined_onnx as joined_onnx
+from .backbones.onnx_network import onnx_at as onnx_at
 from .backbones.openvino_cache import stored_networks as stored_networks
 from .backbones.options import Source as Source
 from .backbones.options import check_choices as check_choices

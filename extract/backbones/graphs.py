@@ -129,7 +129,7 @@ def _pooled(ov: Any, port: Any, pooling: str, layout: str, label: str) -> Any:
         return _of_tokens(ops, source, int(shape[1].get_length()), pooling, label)
     if pooling == "flatten":
         ordered = ops.transpose(source, [0, 2, 3, 1]) if layout == "NCHW" else source
-        return ops.reshape(ordered, [1, -1], special_zero=False).output(0)
+        return ops.reshape(ordered, [0, -1], special_zero=True).output(0)
     reduce = {"avg": ops.reduce_mean, "max": ops.reduce_max}[pooling]
     return reduce(source, [2, 3] if layout == "NCHW" else [1, 2], keep_dims=False).output(0)
 

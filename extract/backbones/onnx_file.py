@@ -9,7 +9,7 @@ from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.graphs import Network, write_graph
 from onepass.extract.backbones.onnx_digest import onnx_digest
 from onepass.extract.backbones.preprocess_files import preprocess_of, read_preprocess
-from onepass.extract.backbones.provider import BackboneFacts, Conversion, GraphProvider
+from onepass.extract.backbones.provider import BackboneFacts, Conversion, GraphProvider, OnnxSource
 from onepass.extract.backbones.stages import did_you_mean
 from onepass.extract.frameworks import import_openvino
 from onepass.features.errors import BackboneError, OptionError, opt
@@ -20,6 +20,7 @@ class OnnxFile(GraphProvider):
     """Files that OpenVINO reads: one input of images, and an output that is named if there are several."""
 
     name: ClassVar[str] = "onnx"
+    gives_onnx: ClassVar[bool] = True
 
     def check(self, name: BackboneName, weights: str) -> None:
         if weights != "imagenet":
@@ -72,6 +73,9 @@ class OnnxFile(GraphProvider):
             label=wanted.facts.label,
         )
         return wanted.facts.origin, width
+
+    def onnx(self, wanted: Conversion) -> OnnxSource:
+        return OnnxSource(Path(wanted.name.network), wanted.name.layer, wanted.facts.origin)
 
 
 def read_network(name: BackboneName) -> Network:

@@ -173,8 +173,29 @@ class Conversion:
     pixels: str
 
 
+@dataclass(frozen=True)
+class OnnxSource:
+    """A network as an ONNX file.
+
+    Attributes:
+        path: Of the file.
+        output: Name of the output, or of the tensor inside, that gives features; empty if it has one output.
+        digest: SHA-256 of its weights, hexadecimal, as `GraphProvider.convert` gives it.
+    """
+
+    path: Path
+    output: str
+    digest: str
+
+
 class GraphProvider(Provider):
-    """A provider whose networks are graphs that OpenVINO runs and nobody trains further."""
+    """A provider whose networks are graphs that OpenVINO runs and nobody trains further.
+
+    Attributes:
+        gives_onnx: Whether it has them as ONNX files too, so that heads on them can be exported to ONNX.
+    """
+
+    gives_onnx: ClassVar[bool] = False
 
     @abstractmethod
     def convert(self, wanted: Conversion, graph: Path) -> tuple[str, int]:
@@ -190,6 +211,14 @@ class GraphProvider(Provider):
         Raises:
             BackboneError: It cannot be converted.
         """
+
+    def onnx(self, wanted: Conversion) -> OnnxSource:
+        """Where the network lies as an ONNX file; only asked of providers that say `gives_onnx`.
+
+        Raises:
+            BackboneError: It cannot be had, or ONNX cannot hold it.
+        """
+        raise BackboneError(f"{wanted.facts.label} cannot be had as an ONNX file.")
 
 
 def pooled(outputs: Any, pooling: str, name: str) -> Any:
