@@ -19,6 +19,7 @@ from .backbones.options import check_running as check_running
 from .backbones.trainable import TRAINING_PRECISIONS as TRAINING_PRECISIONS
 from .backbones.trainable import TrainableBackbone as TrainableBackbone
 from .backbones.trainable import load_trainable as load_trainable
+from .backbones.trainable import require_trainable as require_trainable
 from .backbones.trainable import trainable_within as trainable_within
 from .data.folders import check_folder as check_folder
 from .data.listed import listed_names as listed_names

@@ -75,7 +75,8 @@ class GraphBackbone:
         found = provider.onnx(wanted)
         require_same_backbone(replace(spec, weights_hash=found.digest, preprocess=made), spec, self.needed_by)
         network = read_network(BackboneName(str(found.path), found.output))
-        return OnnxNetwork.read(found.path, network, preprocess=made, pooling=spec.pooling, label=facts.label)
+        pooling = "pooled" if found.pooled else spec.pooling
+        return OnnxNetwork.read(found.path, network, preprocess=made, pooling=pooling, label=facts.label)
 
 
 def graph_formats(source: Source) -> tuple[str, ...]:

@@ -181,11 +181,13 @@ class OnnxSource:
         path: Of the file.
         output: Name of the output, or of the tensor inside, that gives features; empty if it has one output.
         digest: SHA-256 of its weights, hexadecimal, as `GraphProvider.convert` gives it.
+        pooled: Whether the output is rows already, by the pooling that was wanted.
     """
 
     path: Path
     output: str
     digest: str
+    pooled: bool = False
 
 
 class GraphProvider(Provider):
