@@ -16,6 +16,7 @@ from .backbones.openvino_cache import stored_networks as stored_networks
 from .backbones.options import Source as Source
 from .backbones.options import check_choices as check_choices
 from .backbones.options import check_running as check_running
+from .backbones.timm_models import stored_sources as stored_sources
 from .backbones.trainable import TRAINING_PRECISIONS as TRAINING_PRECISIONS
 from .backbones.trainable import TrainableBackbone as TrainableBackbone
 from .backbones.trainable import load_trainable as load_trainable

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import mmap
-import struct
 from pathlib import Path
 
 from onepass.features.errors import WeightsError
@@ -22,7 +21,7 @@ def safetensors_digest(path: Path) -> str:
         with open(path, "rb") as file:
             # Not closed here: where something is refused, its traceback still holds parts of the map.
             return _digest(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
         raise WeightsError(
             f"{path} cannot be read as a safetensors file: {reason}. Fetch or save it again.", path=path
@@ -30,8 +29,8 @@ def safetensors_digest(path: Path) -> str:
 
 
 def _digest(data: memoryview) -> str:
-    (length,) = struct.unpack_from("<Q", data)
-    if length > min(_LARGEST_HEADER, len(data) - 8):
+    length = int.from_bytes(data[:8], "little")
+    if length > min(_LARGEST_HEADER, len(data) - 8):  # also of fewer than 8 bytes
         raise ValueError("it is cut off or has another format")
     header = json.loads(bytes(data[8 : 8 + length]))
     values, whole = data[8 + length :], hashlib.sha256()

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import logging
+import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class TimmModels(GraphProvider):
                     f"{_WEIGHTS}.",
                     path=folder,
                 )
-        if _kept(name, _file_of(name, weights)) is None:
+        if _lacking() and _kept(name, _file_of(name, weights)) is None:
             require_timm()
 
     def resolved(self, name: BackboneName) -> BackboneName:
@@ -117,18 +118,32 @@ class _Stored:
     digest: str
 
 
+def stored_sources() -> list[tuple[Path, str, str]]:
+    """What lies in the cache of networks of timm: the folder, the network's name, and what is kept of it."""
+    found = []
+    for facts in sorted(cache_folder().glob(f"timm-*/{_FACTS}")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            known = json.loads(facts.read_bytes())
+            found.append((facts.parent, str(known["label"]), str(known["what"])))
+    return found
+
+
 def require_timm() -> None:
     """Refuses to convert without timm, before it is imported.
 
     Raises:
         OptionError: It, or what it converts with, is not installed.
     """
-    lacking = [module for module in ("timm", "torch", "onnxscript") if importlib.util.find_spec(module) is None]
-    if lacking:
+    if lacking := _lacking():
         raise OptionError(
-            f"networks of timm are converted once with {', '.join(lacking)}, which is not installed. Run: pip install "
-            '"onepass[torch]".'
+            f"a network of timm is converted once, which needs {', '.join(lacking)}; not installed here. Run: pip "
+            'install "onepass[torch]".'
         )
+
+
+def _lacking() -> list[str]:
+    """What conversion needs and is not installed; nothing is imported."""
+    return [module for module in ("timm", "torch", "onnxscript") if importlib.util.find_spec(module) is None]
 
 
 def _folder(name: BackboneName) -> Path | None:
@@ -182,8 +197,8 @@ def _keep(folder: Path, facts: dict[str, Any], network: Path | None = None) -> N
             for part in network.parent.iterdir() if network else ():
                 part.replace(new / part.name)
             (new / _FACTS).write_text(json.dumps(sealed(facts), indent=1))
-            if not folder.exists():
-                move(new, folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            move(new, folder)
     except OSError as error:
         raise BackboneError(
             f"cannot keep the converted network in {folder.parent}: {reason_of(error)}. Set ONEPASS_CACHE to a folder "
@@ -358,11 +373,13 @@ def _converted(wanted: Conversion) -> _Stored:
                 _write(torch, model, work / _NETWORK, [one for one in poolings if one != "last4"] or ["last4"], size)
                 files = {part.name: file_digest(part) for part in work.iterdir()}
                 used = {package: version(package) for package in ("timm", "torch", "onnxscript")}
-                _keep(folder, {"weights_hash": digest, "files": files, "converted_with": used}, work / _NETWORK)
+                facts = {"label": label, "what": f"{size} px, ONNX", "weights_hash": digest, "files": files}
+                _keep(folder, {**facts, "converted_with": used}, work / _NETWORK)
         except (RuntimeError, OSError, ValueError, TypeError, AssertionError, AttributeError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             raise BackboneError(f"{label} of timm cannot be converted for images of {size} px: {reason}") from None
-    _keep(_entry(name, wanted.facts.origin), {"facts": dataclasses.asdict(wanted.facts)})
+    described = {"label": label, "what": "description", "facts": dataclasses.asdict(wanted.facts)}
+    _keep(_entry(name, wanted.facts.origin), described)
     stored = _stored(wanted)
     if stored is None:
         raise BackboneError(f"the converted network in {folder} cannot be read back. Is the disk full?")
