@@ -107,7 +107,7 @@ def _by_onnxruntime(path: Path, known: Preprocess, pixels: np.ndarray) -> np.nda
     name = session.get_inputs()[0].name
     values = known.normalised(pixels).astype(np.float32).transpose(0, 3, 1, 2)
     maps = np.concatenate([session.run(None, {name: one[None]})[0] for one in values])
-    return np.asarray(maps.mean(axis=(1, 2)))  # tf2onnx leaves outputs as NHWC
+    return np.asarray(maps.mean(axis=(1, 2)))  # the images are NCHW, but tf2onnx leaves the output as NHWC
 
 
 def timm_rows(photos: Sequence[Path], networks: Sequence[str]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Tiny:
         rank: Of its output: 2 pooled, 3 tokens with a class token, 4 a feature map.
         seed: Of its weights.
         opset: Version of the operators.
+        map_layout: Of the feature map, where it is not that of the images.
     """
 
     layout: str = "NCHW"
@@ -37,6 +38,7 @@ class Tiny:
     rank: int = 4
     seed: int = 0
     opset: int = 17
+    map_layout: str | None = None
 
     def model(self) -> Any:
         from onnx import TensorProto, helper
@@ -70,7 +72,7 @@ class Tiny:
         from onnx import helper
 
         if self.rank == 4:
-            if self.layout == "NCHW":
+            if (self.map_layout or self.layout) == "NCHW":
                 return [helper.make_node("Identity", ["map"], ["features"])], [6, "h", "w"], []
             return [helper.make_node("Transpose", ["map"], ["features"], perm=[0, 2, 3, 1])], ["h", "w", 6], []
         if self.rank == 2:

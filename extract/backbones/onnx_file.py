@@ -1,13 +1,17 @@
 """Networks that a user has as an ONNX file, with its preprocessing beside it."""
 
 import dataclasses
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.graphs import Network, write_graph
 from onepass.extract.backbones.onnx_digest import onnx_digest
+from onepass.extract.backbones.onnx_network import OnnxNetwork
 from onepass.extract.backbones.preprocess_files import preprocess_of, read_preprocess
 from onepass.extract.backbones.provider import BackboneFacts, Conversion, GraphProvider, OnnxSource
 from onepass.extract.backbones.stages import did_you_mean
@@ -76,6 +80,24 @@ class OnnxFile(GraphProvider):
 
     def onnx(self, wanted: Conversion) -> OnnxSource:
         return OnnxSource(Path(wanted.name.network), wanted.name.layer, wanted.facts.origin)
+
+    def reference(self, wanted: Conversion, pixels: np.ndarray) -> np.ndarray | None:
+        """What onnxruntime gives for pixels, as rows; None where it is not installed.
+
+        Args:
+            wanted: As for `convert`.
+            pixels: (n, s, s, 3) of 0..255.
+        """
+        if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnx") is None:
+            return None
+        network = OnnxNetwork.read(
+            Path(wanted.name.network),
+            read_network(wanted.name),
+            preprocess=wanted.preprocess,
+            pooling=wanted.pooling,
+            label=wanted.facts.label,
+        )
+        return network.rows(pixels)
 
 
 def read_network(name: BackboneName) -> Network:

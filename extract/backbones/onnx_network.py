@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onepass.extract.backbones.graphs import Network, prefix_tokens
+from onepass.extract.backbones.graphs import Network, map_layout, prefix_tokens
 from onepass.extract.frameworks import Tensor
 from onepass.features.errors import BackboneError
 from onepass.features.preprocess import Preprocess
@@ -22,7 +22,7 @@ class OnnxNetwork:
 
     Attributes:
         proto: `onnx.ModelProto` with one input and one output, and its weights inside.
-        layout: NCHW or NHWC.
+        layout: Of the images, NCHW or NHWC.
         shape: Of the output for one image, without the batch.
         dtypes: numpy's names of what it takes and gives.
         preprocess: What happens to an image before it.
@@ -65,20 +65,12 @@ class OnnxNetwork:
         except Exception as error:  # of OpenVINO, of onnx and of its converter of versions
             reason = (str(error).strip().splitlines() or [""])[-1][:300]
             raise BackboneError(f"{label} cannot become part of an ONNX model: {reason}") from None
-        dtypes = tuple(str(np.dtype(port.get_element_type().to_dtype())) for port in (model.input(0), output))
-        many = _takes_many(proto, one, dtypes[0])
+        taken, given = (str(np.dtype(port.get_element_type().to_dtype())) for port in (model.input(0), output))
+        many = _takes_many(proto, one, taken)
         for value, shape in ((proto.graph.input[0], one), (proto.graph.output[0], list(output.get_shape()))):
             _declare(value, shape, many=many)
-        return cls(
-            proto,
-            network.layout,
-            tuple(output.get_shape())[1:],
-            dtypes,
-            preprocess,
-            pooling,
-            label,
-            many,  # type: ignore[arg-type]
-        )
+        made = tuple(int(length) for length in output.get_shape())
+        return cls(proto, network.layout, made[1:], (taken, given), preprocess, pooling, label, many)
 
     @property
     def opset(self) -> int:
@@ -110,11 +102,33 @@ class OnnxNetwork:
             if "mean" in self.pooling:
                 parts.append(tf.reduce_mean(values[:, prefix:], axis=1))
             return tf.concat(parts, axis=1)
-        if self.layout == "NCHW":
+        if map_layout((1, *self.shape), self.layout) == "NCHW":
             values = tf.transpose(values, (0, 2, 3, 1))
         if self.pooling == "flatten":
             return tf.reshape(values, (-1, int(np.prod(self.shape))))
         return {"avg": tf.reduce_mean, "max": tf.reduce_max}[self.pooling](values, axis=(1, 2))
+
+    def rows(self, pixels: np.ndarray) -> np.ndarray:
+        """Rows of (n, s, s, 3) pixels of 0..255 by onnxruntime, one image after the other, and numpy."""
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(self.proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        values = self.preprocess.normalised(pixels).astype(self.dtypes[0])
+        if self.layout == "NCHW":
+            values = values.transpose(0, 3, 1, 2)
+        name = session.get_inputs()[0].name
+        found = np.concatenate([session.run(None, {name: one[None]})[0] for one in values]).astype(np.float32)
+        if self.pooling == "pooled":
+            return found
+        if found.ndim == 3:
+            mean = found[:, prefix_tokens(found.shape[1], self.label) :].mean(axis=1)
+            parts = {"cls": [found[:, 0]], "mean": [mean], "cls+mean": [found[:, 0], mean]}[self.pooling]
+            return np.concatenate(parts, axis=1)
+        if map_layout(found.shape, self.layout) == "NCHW":
+            found = found.transpose(0, 2, 3, 1)
+        flat = found.reshape(len(found), -1, found.shape[-1])
+        pooled = {"avg": flat.mean(axis=1), "max": flat.max(axis=1), "flatten": flat.reshape(len(flat), -1)}
+        return np.asarray(pooled[self.pooling])
 
 
 def joined_onnx(first: Any, network: Any, last: Any) -> Any:

@@ -10,6 +10,9 @@ import pytest
 
 from onepass.extract import Source, find_images, load_backbone, load_backbone_for, run_extraction
 from onepass.extract.backbones.build import build_backbone
+from onepass.extract.backbones.catalogue import BackboneName
+from onepass.extract.backbones.onnx_file import OnnxFile
+from onepass.extract.backbones.provider import Conversion
 from onepass.features import FeatureFile
 from onepass.features.errors import BackboneError, OptionError
 from onepass.heads import fine_tune
@@ -47,6 +50,20 @@ def test_rows_are_those_of_onnxruntime(layout: str, side: int | None, rank: int,
     assert found.shape == wanted.shape == (3, backbone.spec.width)
     assert lowest_cosine(found, wanted) >= 0.99999
     np.testing.assert_allclose(found, wanted, atol=1e-4)
+    name, provider = BackboneName.parse(str(path)), OnnxFile()
+    facts = provider.describe(name, weights="imagenet", image_size=None, preprocess=None)
+    reference = provider.reference(Conversion(name, "imagenet", facts, facts.preprocess, pooling, "uint8"), pixels)
+    np.testing.assert_allclose(reference, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(("layout", "other"), [("NCHW", "NHWC"), ("NHWC", "NCHW")])
+@pytest.mark.parametrize("pooling", ["avg", "max", "flatten"])
+def test_a_feature_map_of_another_layout_than_the_images_is_seen(layout, other, pooling: str, tmp_path: Path, rng):
+    path = Tiny(layout=layout, map_layout=other).write(tmp_path / "tiny.onnx")
+    pixels = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    wanted = rows_of(outputs(path, pixels, layout=layout), pooling, other)
+    found = load_backbone(str(path), pooling=pooling, precision="float32").rows(pixels)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(("rank", "default"), [(2, "pooled"), (3, "cls+mean"), (4, "avg")])

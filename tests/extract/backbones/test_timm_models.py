@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from onepass.extract import Source, load_backbone, load_backbone_for, run_extraction
-from onepass.extract.backbones.timm_models import stored_sources
+from onepass.extract.backbones.catalogue import BackboneName
+from onepass.extract.backbones.provider import Conversion
+from onepass.extract.backbones.timm_models import TimmModels, stored_sources
 from onepass.features.errors import BackboneError, OptionError, UnknownBackboneError, WeightsError
 from onepass.heads import fine_tune, train_head
 from onepass.heads.export.run import export
@@ -125,6 +127,19 @@ def test_pixels_are_those_of_timms_transform(random_network, make_folder):
         seen = transform(Image.open(file).convert("RGB")).numpy().transpose(1, 2, 0)
         theirs = (seen * np.array(known.std) + np.array(known.mean)) / known.rescale
         assert np.abs(theirs - backbone.pixels(file.read_bytes())).max() <= 1
+
+
+@with_timm
+def test_the_reference_is_timms_own_way_from_files_to_rows(random_network, make_folder):
+    _, weights = random_network("test_vit")
+    backbone = load_backbone("timm:test_vit", weights=weights, precision="float32")
+    files = sorted(make_folder({"ant": 2, "bee": 2}).rglob("*.png"))
+    name, provider = BackboneName.parse("timm:test_vit"), TimmModels()
+    facts = provider.describe(name, weights=str(weights), image_size=None, preprocess=None)
+    wanted = Conversion(name, str(weights), facts, facts.preprocess, "pooled", "uint8")
+    pixels, rows = provider.reference(wanted, [file.read_bytes() for file in files])
+    assert np.abs(pixels - np.stack([backbone.pixels(file.read_bytes()) for file in files])).max() <= 1
+    assert lowest_cosine(backbone.rows_of(files), rows) >= 0.99999
 
 
 @with_timm

@@ -30,7 +30,7 @@ NETWORKS = {
     "tokens": Tiny(rank=3, side=None),
     "pooled": Tiny(rank=2, layout="NHWC", opset=11),
     "one": Tiny(rank=3, batch=1),
-    "flat": Tiny(layout="NHWC", side=None, opset=21),
+    "flat": Tiny(side=None, opset=21, map_layout="NHWC"),
 }
 
 
