@@ -16,12 +16,12 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import versions, write_result
+from common import RESULTS, versions, write_result
 
 from onepass.extract import find_images, load_backbone, machine
 from onepass.extract.backbones.catalogue import find_entry
@@ -60,9 +60,8 @@ def lowest_cosine(rows: np.ndarray, others: np.ndarray) -> float:
     return float(((rows * others).sum(axis=1) / lengths).min())
 
 
-def onnx_rows(photos: Sequence[Path], weights: Path) -> dict[str, Any]:
-    """Network -> lowest cosine of rows to onnxruntime and to Keras."""
-    found = {}
+def onnx_rows(photos: Sequence[Path], weights: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Networks, and the lowest cosine of their rows to onnxruntime and to Keras."""
     for name, file in KERAS.items():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"{name}.onnx"
@@ -74,14 +73,15 @@ def onnx_rows(photos: Sequence[Path], weights: Path) -> dict[str, Any]:
             rows, keras = ours.rows_of(photos), theirs.rows_of(photos)
             pixels = np.stack([ours.pixels(photo.read_bytes()) for photo in photos])
             run = _by_onnxruntime(path, known, pixels)
-        found[name] = {
-            "photos": len(photos),
-            "width": ours.spec.width,
-            "lowest_cosine_to_onnxruntime": lowest_cosine(rows, run),
-            "lowest_cosine_to_keras": lowest_cosine(rows, keras),
-        }
-        print(name, found[name], flush=True)
-    return found
+        yield (
+            name,
+            {
+                "photos": len(photos),
+                "width": ours.spec.width,
+                "lowest_cosine_to_onnxruntime": lowest_cosine(rows, run),
+                "lowest_cosine_to_keras": lowest_cosine(rows, keras),
+            },
+        )
 
 
 def _write_onnx(name: str, weights: Path, path: Path) -> None:
@@ -110,16 +110,13 @@ def _by_onnxruntime(path: Path, known: Preprocess, pixels: np.ndarray) -> np.nda
     return np.asarray(maps.mean(axis=(1, 2)))  # the images are NCHW, but tf2onnx leaves the output as NHWC
 
 
-def timm_rows(photos: Sequence[Path], networks: Sequence[str]) -> dict[str, Any]:
-    """Network -> lowest cosine of rows by each pooling, largest difference of pixels, and what conversion took."""
-    found: dict[str, Any] = {}
+def timm_rows(photos: Sequence[Path], networks: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Networks, the lowest cosine of their rows by each pooling, and the largest difference of pixels."""
     for name in networks:
         try:
-            found[name] = _one_of_timm(name, photos)
-        except Exception as error:
-            found[name] = {"failed": f"{type(error).__name__}: {error}"[:300]}
-        print(name, found[name], flush=True)
-    return found
+            yield name, _one_of_timm(name, photos)
+        except Exception as error:  # which is a result too
+            yield name, {"failed": f"{type(error).__name__}: {error}"[:300]}
 
 
 def _one_of_timm(name: str, photos: Sequence[Path]) -> dict[str, Any]:
@@ -183,21 +180,30 @@ def main() -> None:
     arguments = parser.parse_args()
     files = sorted(find_images([arguments.photos]))
     photos = files[:: max(1, len(files) // arguments.count)][: arguments.count]
-    compute: dict[str, Callable[[], dict[str, Any]]] = {
-        "onnx": lambda: onnx_rows(photos, Path(arguments.more[0])),
-        "timm": lambda: timm_rows(photos, arguments.more or TIMM),
-    }
+    found = (
+        onnx_rows(photos, Path(arguments.more[0]))
+        if arguments.provider == "onnx"
+        else timm_rows(photos, arguments.more or TIMM)
+    )
     packages = {"onnx": ("keras", "tf2onnx", "onnxruntime"), "timm": ("timm", "torch", "onnxscript")}
+    name = f"providers-{arguments.provider}"
+    networks = (
+        json.loads((RESULTS / f"{name}.json").read_text())["networks"]
+        if arguments.more and name == "providers-timm"
+        else {}
+    )
     with tempfile.TemporaryDirectory() as cache:
         os.environ["ONEPASS_CACHE"] = cache
-        networks = compute[arguments.provider]()
-    result = {
-        "data": f"{len(photos)} photos of {arguments.photos.name}",
-        "networks": networks,
-        "versions": versions("onepass", "openvino", "pillow", *packages[arguments.provider]),
-        "machine": machine(),
-    }
-    write_result(f"providers-{arguments.provider}", result)
+        for network, facts in found:
+            print(network, facts, flush=True)
+            networks[network] = facts
+            result = {
+                "data": f"{len(photos)} photos of {arguments.photos.name}",
+                "networks": networks,
+                "versions": versions("onepass", "openvino", "pillow", *packages[arguments.provider]),
+                "machine": machine(),
+            }
+            write_result(name, result)
 
 
 if __name__ == "__main__":
