@@ -9,6 +9,7 @@ from onepass.features import (
     SPLITS,
     FeatureFile,
     SkippedImage,
+    Spec,
     find_duplicates,
     find_overlapping_groups,
     only_feature_file,
@@ -168,6 +169,7 @@ def _of_head(head: SavedHead) -> Info:
     rows = [
         ["classes", ", ".join(head.class_names)],
         ["rows", str(head.spec)],
+        *_of_elsewhere(head.spec),
         ["weights hash", head.spec.weights_hash],
         ["parameters", plain(head.parameters)],
         *([["unknown", str(unknown)]] if unknown else []),
@@ -206,11 +208,19 @@ def _of_features(file: FeatureFile) -> Info:
         ["splits", plain(splits)],
         *([["groups", told]] if groups else []),
         ["rows", f"{file.spec}" + (", stored as float16" if file.row_dtype == "float16" else "")],
+        *_of_elsewhere(file.spec),
         ["weights hash", file.spec.weights_hash],
         *([["duplicates", describe_duplicates(duplicates)]] if duplicates else []),
         *_provenance(file.provenance),
     ]
     return Info(f"{file.path}: {file}", facts, rows, tuple(file.skipped))
+
+
+def _of_elsewhere(spec: Spec) -> list[list[str]]:
+    """What is told of a network that did not come with Keras."""
+    if spec.provider == "keras" or spec.preprocess is None:
+        return []
+    return [["network sees", str(spec.preprocess)], *([["licence", spec.licence]] if spec.licence else [])]
 
 
 def _provenance(provenance: Mapping[str, Any]) -> list[list[str]]:

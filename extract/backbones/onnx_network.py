@@ -57,19 +57,18 @@ class OnnxNetwork:
         model, side = network.model, preprocess.size
         one = [1, 3, side, side] if network.layout == "NCHW" else [1, side, side, 3]
         output = model.output(0)
-        names = output.get_names()
+        taken, given = (str(np.dtype(port.get_element_type().to_dtype())) for port in (model.input(0), output))
         try:
             model.reshape({model.input(0): one})
             proto = _of_today(onnx, onnx.load(path))
-            _cut(proto, names)
-        except Exception as error:  # of OpenVINO, of onnx and of its converter of versions
-            reason = (str(error).strip().splitlines() or [""])[-1][:300]
+            _cut(proto, output.get_names())
+            many = _takes_many(proto, one, taken)
+        except Exception as error:  # of OpenVINO, of onnx, of its converter of versions, and of protobuf beyond 2 GB
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
             raise BackboneError(f"{label} cannot become part of an ONNX model: {reason}") from None
-        taken, given = (str(np.dtype(port.get_element_type().to_dtype())) for port in (model.input(0), output))
-        many = _takes_many(proto, one, taken)
-        for value, shape in ((proto.graph.input[0], one), (proto.graph.output[0], list(output.get_shape()))):
-            _declare(value, shape, many=many)
         made = tuple(int(length) for length in output.get_shape())
+        for value, shape in ((proto.graph.input[0], one), (proto.graph.output[0], list(made))):
+            _declare(value, shape, many=many)
         return cls(proto, network.layout, made[1:], (taken, given), preprocess, pooling, label, many)
 
     @property
@@ -192,6 +191,8 @@ def _cut(proto: Any, names: set[str]) -> None:
     """
     graph = proto.graph
     known = {name for node in graph.node for name in node.output} & names
+    if not known:
+        raise ValueError(f"it has no output {' or '.join(sorted(names))}")
     output = sorted(known)[0]
     needed, kept = {output}, []
     for node in reversed(graph.node):

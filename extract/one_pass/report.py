@@ -11,7 +11,7 @@ from onepass.extract.one_pass.compute import Computed
 from onepass.extract.one_pass.resolve import Job
 from onepass.extract.pixels.decode import depth_of
 from onepass.extract.pixels.deep import describe_depth
-from onepass.features import FeatureFile, OverlappingGroup, SkippedImage, find_overlapping_groups
+from onepass.features import FeatureFile, OverlappingGroup, SkippedImage, Spec, find_overlapping_groups
 from onepass.features.drift import Drift
 from onepass.features.duplicates import DuplicateGroup, describe_duplicates, describe_equal_rows, find_duplicates
 from onepass.features.errors import DataError
@@ -53,6 +53,7 @@ class Extraction:
         depth: Bits taken to be in use of images with 16 bits per value.
         deep: Images with 16 bits per value that were computed in this run.
         depth_notes: What to tell of those.
+        fed: What the network sees of an image, and the licence of its weights, where they did not come with Keras.
         equal_rows: True if all images have one and the same row, so that nothing can be learnt from them.
     """
 
@@ -83,6 +84,7 @@ class Extraction:
     depth: int = 16
     deep: int = 0
     depth_notes: tuple[str, ...] = ()
+    fed: str = ""
 
     @property
     def images_per_second(self) -> float:
@@ -169,6 +171,7 @@ class Extraction:
             lines.append(f"a fifth of the {self.groups} groups became the test split, chosen by name")
         elif self.drawn_split:
             lines.append("a fifth of the images became the test split, chosen by content")
+        lines += [self.fed] if self.fed else []
         lines += self.depth_notes
         if self.equal_rows:
             lines.append(describe_equal_rows(self.images))
@@ -227,7 +230,15 @@ def report(job: Job, done: Computed, *, drift: Drift | None, seconds: float) -> 
         depth=depth_of(backbone.spec.decode),
         deep=len(done.highest),
         depth_notes=tuple(describe_depth(done.highest, depth_of(backbone.spec.decode))),
+        fed=_describe_feeding(backbone.spec),
     )
+
+
+def _describe_feeding(spec: Spec) -> str:
+    if spec.provider == "keras" or spec.preprocess is None:
+        return ""
+    licence = f"; licence of its weights: {spec.licence}" if spec.licence else ""
+    return f"{spec.backbone} sees images as {spec.preprocess}{licence}"
 
 
 def _near_copies(file: FeatureFile) -> int:

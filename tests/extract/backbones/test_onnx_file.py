@@ -16,6 +16,7 @@ from onepass.extract.backbones.provider import Conversion
 from onepass.features import FeatureFile
 from onepass.features.errors import BackboneError, OptionError
 from onepass.heads import fine_tune
+from onepass.heads.about import info
 from tiny_onnx import PREPROCESS, Tiny, lowest_cosine, outputs
 
 onnx = pytest.importorskip("onnx", reason="the onnx extra is not installed")
@@ -253,6 +254,9 @@ def test_the_same_network_from_another_exporter_adds_to_the_same_rows(tmp_path: 
     onnx.save(model, str(path))
     make_folder({"fly": 2}, seed=9)
     second = run_extraction(data, load_backbone(str(path)), out=features)
+    told = "squash-bilinear to 32 px, RGB, (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]"
+    assert f"\ntiny sees images as {told}" in str(first)
+    assert ["network sees", told] in info(features).rows
     assert (first.computed, second.computed) == (8, 2)
 
 
