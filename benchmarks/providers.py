@@ -7,7 +7,8 @@ onnx: MobileNet, MobileNetV2 and ResNet50 of Keras with the pretrained weights i
 files that take NCHW; their rows against onnxruntime and against Keras. Result: results/providers-onnx.json.
 
 timm (needs the extra torch): networks with random weights, as timm and PyTorch compute them, against ours; and the
-pixels of timm's own transform against those of our rule. Result: results/providers-timm.json.
+pixels of timm's own transform against those of our rule. Rows of random networks may be alike whatever the photo
+shows, so differences are also given as a share of what tells photos apart. Result: results/providers-timm.json.
 """
 
 import argparse
@@ -145,16 +146,19 @@ def _one_of_timm(name: str, photos: Sequence[Path]) -> dict[str, Any]:
             rows |= _rows_by_hand(model, features)
         pixels = np.stack([ours.pixels(photo.read_bytes()) for photo in photos])
         own = seen.numpy().transpose(0, 2, 3, 1) * np.array(config["std"]) + np.array(config["mean"])
-        alike = {}
+        alike, apart = {}, {}
         for pooling, wanted in rows.items():
             backbone = load_backbone(f"timm:{name}", weights=weights, precision="float32", pooling=pooling)
-            alike[pooling] = lowest_cosine(backbone.rows_of(photos), wanted)
+            found = backbone.rows_of(photos)
+            alike[pooling] = lowest_cosine(found, wanted)
+            apart[pooling] = float(np.abs(found - wanted).max() / np.abs(wanted - wanted.mean(axis=0)).max())
     return {
         "photos": len(photos),
         "preprocess": str(ours.spec.preprocess),
         "width": ours.spec.width,
         "licence": ours.spec.licence,
         "lowest_cosine": alike,
+        "largest_difference_by_that_of_photos": apart,
         "largest_difference_of_pixels": float(np.abs(own * 255 - pixels).max()),
         "cpu_seconds_to_convert": round(seconds, 1),
     }

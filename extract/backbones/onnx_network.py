@@ -67,7 +67,8 @@ class OnnxNetwork:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:300]
             raise BackboneError(f"{label} cannot become part of an ONNX model: {reason}") from None
         made = tuple(int(length) for length in output.get_shape())
-        for value, shape in ((proto.graph.input[0], one), (proto.graph.output[0], list(made))):
+        for value, shape, dtype in ((proto.graph.input[0], one, taken), (proto.graph.output[0], list(made), given)):
+            value.type.tensor_type.elem_type = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
             _declare(value, shape, many=many)
         return cls(proto, network.layout, made[1:], (taken, given), preprocess, pooling, label, many)
 
