@@ -163,6 +163,23 @@ def test_channels_in_the_other_order_are_turned(tmp_path: Path, rng):
     np.testing.assert_allclose(found, outputs(path, pixels[..., ::-1]).mean(axis=(2, 3)), atol=1e-5)
 
 
+def test_a_network_of_half_precision_is_fed_and_read_in_its_own_type(tmp_path: Path, rng):
+    plain = Tiny(rank=2).write(tmp_path / "plain.onnx")
+    model = onnx.load(str(plain))
+    for weight in model.graph.initializer:
+        half = onnx.numpy_helper.to_array(weight).astype(np.float16)
+        weight.CopyFrom(onnx.numpy_helper.from_array(half, weight.name))
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    half = tmp_path / "half.onnx"
+    onnx.save(model, str(half))
+    half.with_suffix(".preprocess.json").write_text(json.dumps(PREPROCESS))
+    pixels = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    found = load_backbone(str(half), precision="float32").rows(pixels)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, outputs(plain, pixels), atol=0.01)
+
+
 def test_a_network_says_how_it_is_fed_or_is_not_used(tmp_path: Path):
     path = Tiny().write(tmp_path / "tiny.onnx", preprocess=None)
     example = (
