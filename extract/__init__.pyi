@@ -1,6 +1,9 @@
 from .backbones.backbone import Backbone as Backbone
 from .backbones.bounded_model import load_bounded_model as load_bounded_model
 from .backbones.catalogue import CATALOGUE as CATALOGUE
+from .backbones.catalogue import BackboneName as BackboneName
+from .backbones.exportable import GraphBackbone as GraphBackbone
+from .backbones.exportable import graph_formats as graph_formats
 from .backbones.golden import golden_images as golden_images
 from .backbones.graphs import Network as Network
 from .backbones.graphs import write_graph as write_graph
@@ -10,6 +13,8 @@ from .backbones.listing import Stages as Stages
 from .backbones.load import check_backbone as check_backbone
 from .backbones.load import load_backbone as load_backbone
 from .backbones.load import load_backbone_for as load_backbone_for
+from .backbones.onnx_network import joined_onnx as joined_onnx
+from .backbones.onnx_network import onnx_at as onnx_at
 from .backbones.openvino_cache import stored_networks as stored_networks
 from .backbones.options import Source as Source
 from .backbones.options import check_choices as check_choices
@@ -19,9 +24,11 @@ from .backbones.proof import Transform as Transform
 from .backbones.provider import BackboneFacts as BackboneFacts
 from .backbones.provider import GraphProvider as GraphProvider
 from .backbones.provider import KerasProvider as KerasProvider
+from .backbones.timm_models import stored_sources as stored_sources
 from .backbones.trainable import TRAINING_PRECISIONS as TRAINING_PRECISIONS
 from .backbones.trainable import TrainableBackbone as TrainableBackbone
 from .backbones.trainable import load_trainable as load_trainable
+from .backbones.trainable import require_trainable as require_trainable
 from .backbones.trainable import trainable_within as trainable_within
 from .backbones.verified import VerifiedBackbone as VerifiedBackbone
 from .backbones.verified import verify_backbone as verify_backbone

@@ -117,15 +117,6 @@ def import_openvino() -> ModuleType:
     return _without_telemetry("openvino")
 
 
-def import_onnxruntime() -> ModuleType:
-    """ONNX Runtime, whose telemetry was switched off above.
-
-    Raises:
-        ModuleNotFoundError: It is not installed.
-    """
-    return importlib.import_module("onnxruntime")
-
-
 def import_nncf() -> ModuleType:
     """NNCF without its usage statistics and without what it logs.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from onepass.extract import TRIALS, cache_folder, stored_networks
+from onepass.extract import TRIALS, cache_folder, stored_networks, stored_sources
 from onepass.features.errors import DataError, OptionError, opt
 from onepass.features.tables import Record, command_line, fitted_table, html_table
 
@@ -150,6 +150,8 @@ def _networks() -> Iterator[tuple[Cached, *tuple[Path, ...]]]:
         kind = "int8" if one.calibration else "networks"
         what = f"{one.image_size} px, {one.pooling}" + (f", {one.calibration[:8]}" if one.calibration else "")
         yield (_cached(kind, one.folder, what, one.backbone),)
+    for folder, backbone, what in stored_sources():
+        yield (_cached("networks", folder, what, backbone),)
 
 
 def _boundaries(folders: list[Path]) -> Iterator[tuple[Cached, *tuple[Path, ...]]]:

@@ -99,9 +99,10 @@ def keras_provider(name: BackboneName) -> KerasProvider:
     """
     provider = provider_of(name)
     if not isinstance(provider, KerasProvider):
+        kind = "an ONNX graph" if provider.name == "onnx" else f"a graph of {provider.name}"
         raise BackboneError(
-            f"{name.label} is a graph of {provider.name}, which Keras neither runs nor trains. Needed here: a backbone "
-            "of Keras (`onepass backbones`, a .keras file), of hf: or of keras-hub:.",
+            f"{name.label} is {kind}, which Keras neither runs nor trains. Needed here: a backbone that Keras builds, "
+            "which is one of `onepass backbones`, a .keras file, hf:... or keras-hub:...; extract with it first.",
             backbone=str(name),
         )
     return provider

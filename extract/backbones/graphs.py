@@ -1,6 +1,7 @@
 """Graphs that OpenVINO runs, made into backbones: pixels in, preprocessing and pooling inside, rows out."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -133,9 +134,10 @@ def _pooled(ov: Any, port: Any, pooling: str, layout: str, label: str) -> Any:
         return source
     if len(shape) == 3:
         return _of_tokens(ops, source, int(shape[1].get_length()), pooling, label)
+    layout = map_layout([dim.get_length() for dim in shape], layout)
     if pooling == "flatten":
         ordered = ops.transpose(source, [0, 2, 3, 1]) if layout == "NCHW" else source
-        return ops.reshape(ordered, [1, -1], special_zero=False).output(0)
+        return ops.reshape(ordered, [0, -1], special_zero=True).output(0)
     reduce = {"avg": ops.reduce_mean, "max": ops.reduce_max}[pooling]
     return reduce(source, [2, 3] if layout == "NCHW" else [1, 2], keep_dims=False).output(0)
 
@@ -150,10 +152,26 @@ def pooled_rows(outputs: np.ndarray, pooling: str, layout: str) -> np.ndarray:
         prefix = prefix_tokens(outputs.shape[1], "the network")
         parts = {"cls": outputs[:, 0], "mean": outputs[:, prefix:].mean(axis=1)}
         return np.concatenate([parts[name] for name in pooling.split("+")], axis=1)
-    maps = outputs.transpose(0, 2, 3, 1) if layout == "NCHW" else outputs
+    maps = outputs.transpose(0, 2, 3, 1) if map_layout(outputs.shape, layout) == "NCHW" else outputs
     if pooling == "flatten":
         return maps.reshape(len(maps), -1)
     return np.asarray(maps.mean(axis=(1, 2)) if pooling == "avg" else maps.max(axis=(1, 2)))
+
+
+def map_layout(shape: Sequence[int], given: str) -> str:
+    """The layout of a feature map, which need not be that of the images: converters turn one and not the other.
+
+    Args:
+        shape: Of the map of a square image: the two sides are equal.
+        given: Layout of the images, which decides where the channels are as many as the pixels of a side.
+
+    >>> map_layout((1, 7, 7, 256), "NCHW"), map_layout((1, 7, 7, 7), "NCHW")
+    ('NHWC', 'NCHW')
+    """
+    _, first, middle, last = shape
+    if (first == middle) == (middle == last):
+        return given
+    return "NHWC" if first == middle else "NCHW"
 
 
 def prefix_tokens(tokens: int, label: str) -> int:

@@ -99,8 +99,7 @@ def load_backbone(
     pooling = facts.pooling_for(pooling)
     depth = checked_depth(depth, made.resize)
     pixels = pixel_dtype(made.resize)
-    graph = isinstance(provider, GraphProvider)
-    engine = _openvino_alone(parsed, engine) if graph else choose_engine(engine, precision)
+    engine = _engine_for(parsed, engine, precision)
     precision = choose_precision(precision, engine)
     log.info("engine %s, precision %s, %s, pooling %s", engine, precision, made, pooling)
     wanted = Conversion(parsed, source.weights, facts, made, pooling, pixels)
@@ -144,7 +143,14 @@ def load_backbone(
     return Backbone(spec(built), source, make, engine_name=engine, widths=built.widths)
 
 
-def _openvino_alone(name: BackboneName, engine: str) -> str:
+def _engine_for(name: BackboneName, engine: str, precision: str) -> str:
+    """`choose_engine` for a network, of which OpenVINO alone runs those that are graphs.
+
+    Raises:
+        OptionError: Another engine is asked of such a graph, or int8 of TensorFlow.
+    """
+    if not isinstance(provider_of(name), GraphProvider):
+        return choose_engine(engine, precision)
     if engine == "tensorflow":
         raise OptionError(f"{name.label} is a graph that OpenVINO alone runs; leave {opt.engine('tensorflow')} out.")
     return "openvino"
@@ -178,9 +184,9 @@ def check_backbone(
         raise OptionError(f"{opt.batch_size} is {batch_size}; needed: at least 1.", batch_size=batch_size)
     if image_size is not None and not 8 <= image_size <= 4096:
         raise OptionError(f"{opt.image_size} is {image_size}; needed: 8 to 4096 pixels.", image_size=image_size)
-    if precision == "int8" or engine != "auto":
-        choose_engine(engine, precision)
     parsed = BackboneName.parse(name)
+    if precision == "int8" or engine != "auto":
+        _engine_for(parsed, engine, precision)
     provider_of(parsed).check(parsed, str(weights))
     check_running(weights=weights)
     if isinstance(preprocess, str | Path):
@@ -215,9 +221,7 @@ def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", neede
         BackboneError: The backbone cannot be built or run here, or its int8 graph is not in the cache.
     """
     require_decode_rule(spec, needed_by)
-    parsed = BackboneName.parse(source.name)
-    graph = isinstance(provider_of(parsed), GraphProvider)
-    if (_openvino_alone(parsed, engine) if graph else choose_engine(engine, spec.precision)) == "openvino":
+    if _engine_for(BackboneName.parse(source.name), engine, spec.precision) == "openvino":
         if found := find_converted(spec):
             return on_openvino(spec, source, found)
         if spec.calibration:

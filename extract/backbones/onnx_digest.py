@@ -25,10 +25,12 @@ def onnx_digest(path: Path) -> str:
         BackboneError: It is no ONNX file, is cut off, or a file of its weights is missing.
     """
     try:
-        with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _digest(memoryview(data), path.parent)
-    except (OSError, ValueError, IndexError, struct.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or "it is cut off"
+        with open(path, "rb") as file:
+            # Not closed here: where something is refused, its traceback still holds parts of the map.
+            return _digest(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)), path.parent)
+    except (OSError, ValueError, IndexError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = "it is cut off" if isinstance(error, IndexError) else reason.lower()
         where = f" ({error.filename})" if isinstance(error, OSError) and error.filename not in (None, str(path)) else ""
         raise BackboneError(
             f"{path} cannot be read as an ONNX model: {reason}{where}. Export it again, with its external data beside "
@@ -97,13 +99,21 @@ def _update_from_file(values: "hashlib._Hash", folder: Path, external: dict[str,
     if not place.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"its weights lie outside its folder, in {external['location']}")
     with open(place, "rb") as file:
-        file.seek(int(external.get("offset") or 0))
-        left = int(external["length"]) if external.get("length") else place.stat().st_size
+        file.seek(_size(external, "offset"))
+        left = _size(external, "length") or place.stat().st_size
         while left > 0 and (piece := file.read(min(left, 1 << 20))):
             values.update(piece)
             left -= len(piece)
         if left > 0 and external.get("length"):
             raise ValueError(f"{place.name} is shorter than the model says")
+
+
+def _size(external: dict[str, str], name: str) -> int:
+    """A number of bytes of an entry on external data; 0 where it has none."""
+    text = external.get(name) or "0"
+    if not (text.isascii() and text.isdigit()) or int(text) >= 2**63:
+        raise ValueError(f"the {name} of its external data is {text[:40]}")
+    return int(text)
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:

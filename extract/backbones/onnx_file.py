@@ -1,20 +1,22 @@
 """Networks that a user has as an ONNX file, with its preprocessing beside it."""
 
 import dataclasses
+import importlib.util
 import json
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from onepass.extract.backbones.catalogue import BackboneName
-from onepass.extract.backbones.graphs import Network, pooled_rows, write_graph
+from onepass.extract.backbones.graphs import Network, write_graph
 from onepass.extract.backbones.onnx_digest import onnx_digest
+from onepass.extract.backbones.onnx_network import OnnxNetwork
 from onepass.extract.backbones.preprocess_files import preprocess_of, read_preprocess
 from onepass.extract.backbones.proof import Reference
-from onepass.extract.backbones.provider import BackboneFacts, Conversion, GraphProvider
+from onepass.extract.backbones.provider import BackboneFacts, Conversion, GraphProvider, OnnxSource
 from onepass.extract.backbones.stages import did_you_mean
-from onepass.extract.frameworks import import_onnxruntime, import_openvino
+from onepass.extract.frameworks import import_openvino
 from onepass.features.errors import BackboneError, OptionError, opt
 from onepass.features.preprocess import Preprocess
 from onepass.features.progress import log
@@ -24,6 +26,7 @@ class OnnxFile(GraphProvider):
     """Files that OpenVINO reads: one input of images, and an output that is named if there are several."""
 
     name: ClassVar[str] = "onnx"
+    gives_onnx: ClassVar[bool] = True
 
     def check(self, name: BackboneName, weights: str) -> None:
         if weights != "imagenet":
@@ -77,33 +80,26 @@ class OnnxFile(GraphProvider):
         )
         return wanted.facts.origin, widths
 
+    def onnx(self, wanted: Conversion) -> OnnxSource:
+        return OnnxSource(Path(wanted.name.network), wanted.name.layer, wanted.facts.origin)
+
     def reference(self, wanted: Conversion) -> Reference | None:
+        if not has_onnx_packages():
+            return None
         path, network = Path(wanted.name.network), read_network(wanted.name)
         try:
-            runtime = import_onnxruntime()
-            session = _session(runtime, path)
-        except Exception as error:  # not installed, or it cannot run this network: OpenVINO still can
+            rows = OnnxNetwork.read(
+                path, network, preprocess=wanted.preprocess, pooling=wanted.pooling, label=wanted.facts.label
+            ).rows
+        except BackboneError as error:  # OpenVINO runs more than ONNX Runtime does
             log.info("not compared with ONNX Runtime: %s", error)
             return None
-        shown = [one.name for one in session.get_outputs()]
-        output = wanted.name.layer or shown[0]
-        if output not in shown:  # a tensor inside, which ONNX Runtime does not give
-            return None
-
-        def rows(seen: np.ndarray) -> np.ndarray:
-            images = seen.transpose(0, 3, 1, 2) if network.layout == "NCHW" else seen
-            kind = np.float16 if "float16" in session.get_inputs()[0].type else np.float32
-            given = session.get_inputs()[0].name
-            batches = [session.run([output], {given: image[None].astype(kind)})[0] for image in images]
-            return pooled_rows(np.concatenate(batches).astype(np.float32), wanted.pooling, network.layout)
-
-        return Reference(f"ONNX Runtime {runtime.__version__}", rows)
+        return Reference(f"ONNX Runtime {version('onnxruntime')}", rows)
 
 
-def _session(runtime: Any, path: Path) -> Any:
-    options = runtime.SessionOptions()
-    options.log_severity_level = 3
-    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+def has_onnx_packages() -> bool:
+    """Whether the networks of ONNX files can be run by ONNX Runtime here."""
+    return all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxruntime"))
 
 
 def read_network(name: BackboneName) -> Network:
@@ -118,6 +114,17 @@ def read_network(name: BackboneName) -> Network:
     except RuntimeError as error:
         raise BackboneError(f"OpenVINO cannot read {path}: {str(error).strip().splitlines()[-1]}") from None
     return Network.of(_with_one_output(model, name), path.name)
+
+
+def read_rows(path: Path, outputs: Sequence[str]) -> tuple[Network, tuple[int, ...]]:
+    """The graph in a file whose outputs are rows, with those of some names one after the other, and their widths."""
+    ov = import_openvino()
+    model = ov.Core().read_model(path)
+    ports = [model.output(name) for name in outputs]
+    widths = tuple(int(port.get_partial_shape()[1].get_length()) for port in ports)
+    sources = [port.get_node().input_value(0) for port in ports]
+    rows = sources[0] if len(sources) == 1 else ov.opset13.concat(sources, 1).output(0)
+    return Network.of(ov.Model([rows], model.get_parameters(), path.stem), path.name), widths
 
 
 def _with_one_output(model: Any, name: BackboneName) -> Any:

@@ -1,5 +1,6 @@
 """What says which backbone is meant: a source, and the settings a user gives."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ class Source:
         name = str(provenance.get("backbone"))
         if weights and (Path(weights).suffix in (".keras", ".onnx") or Path(weights).is_dir()):
             return cls(str(BackboneName(weights, BackboneName.parse(name).layer)), "imagenet")
+        provider, _, place = name.partition(":")
+        if weights and os.sep in place and Path(weights).suffix == ".safetensors" and provider == "timm":
+            return cls(f"{provider}:{Path(weights).resolve().parent}", "imagenet")  # a folder that lies elsewhere now
         return cls(name, weights or str(provenance.get("weights")))
 
 

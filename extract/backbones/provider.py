@@ -179,8 +179,31 @@ class Conversion:
     pixels: str
 
 
+@dataclass(frozen=True)
+class OnnxSource:
+    """A network as an ONNX file.
+
+    Attributes:
+        path: Of the file.
+        output: Name of the output, or of the tensor inside, that gives features; empty if it has one output.
+        digest: SHA-256 of its weights, hexadecimal, as `GraphProvider.convert` gives it.
+        pooled: Whether the output is rows already, by the pooling that was wanted.
+    """
+
+    path: Path
+    output: str
+    digest: str
+    pooled: bool = False
+
+
 class GraphProvider(Provider):
-    """A provider whose networks are graphs that OpenVINO runs and nobody trains further."""
+    """A provider whose networks are graphs that OpenVINO runs and nobody trains further.
+
+    Attributes:
+        gives_onnx: Whether it has them as ONNX files too, so that heads on them can be exported to ONNX.
+    """
+
+    gives_onnx: ClassVar[bool] = False
 
     @abstractmethod
     def convert(self, wanted: Conversion, graph: Path) -> tuple[str, tuple[int, ...]]:
@@ -201,6 +224,14 @@ class GraphProvider(Provider):
     def reference(self, wanted: Conversion) -> Reference | None:  # noqa: ARG002
         """The network as its own framework runs it, where that is installed."""
         return None
+
+    def onnx(self, wanted: Conversion) -> OnnxSource:
+        """Where the network lies as an ONNX file; only asked of providers that say `gives_onnx`.
+
+        Raises:
+            BackboneError: It cannot be had, or ONNX cannot hold it.
+        """
+        raise BackboneError(f"{wanted.facts.label} cannot be had as an ONNX file.")
 
 
 def pooled(outputs: Any, pooling: str, name: str) -> Any:

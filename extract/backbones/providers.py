@@ -15,6 +15,7 @@ _OURS = {
     "keras": "keras_applications:KerasApplications",
     "keras-file": "keras_file:KerasFile",
     "onnx": "onnx_file:OnnxFile",
+    "timm": "timm_models:TimmModels",
 }
 """Provider -> file of this folder, and class."""
 

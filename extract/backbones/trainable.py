@@ -127,6 +127,15 @@ class TrainableBackbone:
         return import_keras().Model(part.inputs[0], rows, name="top")
 
 
+def require_trainable(source: Source) -> None:
+    """Refuses a backbone that Keras does not build, before anything is read of it.
+
+    Raises:
+        BackboneError: It is a graph; with what can be trained.
+    """
+    keras_provider(BackboneName.parse(source.name))
+
+
 def load_trainable(
     spec: Spec, *, source: Source, needed_by: str, random: int | None = None, precision: str = "auto"
 ) -> TrainableBackbone:

@@ -76,6 +76,7 @@ class Certificate:
         trained_on: Where the training rows came from, as in a head file; and
         seen: first 8 bytes of the SHA-256 of every training image, hexadecimal, one behind the other. Certificates of
             onepass 0.1 know neither.
+        one_by_one: Whether it takes one image at a time, because its backbone does.
     """
 
     to: str
@@ -105,6 +106,7 @@ class Certificate:
     tie_gap: float = 0.0
     trained_on: dict[str, Any] = field(default_factory=dict)
     seen: str = ""
+    one_by_one: bool = False
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -114,7 +116,7 @@ class Certificate:
         return (
             f"{len(self.images)} {self.measured_on} images from their files: {labels}, probabilities by "
             f"{self.largest:.1e} at most; accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f}), {self.before:.3f} "
-            f"from cached rows; {speed}"
+            f"from cached rows; {speed}{', one at a time' if self.one_by_one else ''}"
         )
 
     @property

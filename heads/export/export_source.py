@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass.extract import (
+    GraphBackbone,
     ImageFiles,
     KerasLayer,
     KerasModel,
@@ -16,6 +17,7 @@ from onepass.extract import (
     Source,
     Tensor,
     TrainableBackbone,
+    graph_formats,
     import_keras,
     load_trainable,
     resizer,
@@ -23,9 +25,11 @@ from onepass.extract import (
 )
 from onepass.features import FeatureFile
 from onepass.features.errors import ExportError, OptionError, TrainingError, opt
+from onepass.features.tables import Record
 from onepass.heads.evaluation import match_labels
 from onepass.heads.export.equivalence import HeldOut, Steps
-from onepass.heads.export.inference_model import WholeModel, with_head
+from onepass.heads.export.graph_model import GraphModel
+from onepass.heads.export.inference_model import WholeModel, head_alone, with_head
 from onepass.heads.finetune.joined import Joined
 from onepass.heads.finetune.model_file import load_model
 from onepass.heads.finetune.splits import Parts
@@ -44,11 +48,13 @@ class ExportInputs:
             network in it.
         resizer: Makes the spec's resize rule as a function of TensorFlow: (b, h, w, 3) uint8 -> (b, s, s, 3).
         images: Of the feature file, by position.
+        graph: The backbone, where it is a graph and no Keras network.
     """
 
     backbone: Callable[[KerasModel | None], TrainableBackbone]
     resizer: Callable[[], Callable[[Tensor], Tensor]]
     images: ImageFiles
+    graph: GraphBackbone | None = None
 
     @classmethod
     def of(
@@ -80,7 +86,8 @@ class ExportInputs:
             return load_trainable(spec, source=source, needed_by=str(head.path))
 
         images = LabelledPixels(file, data=data, workers=workers)
-        return cls(backbone, partial(resizer, spec.resize, spec.image_size), images)
+        graph = None if head.is_whole or not graph_formats(source) else GraphBackbone(spec, source, str(head.path))
+        return cls(backbone, partial(resizer, spec.resize, spec.image_size), images, graph)
 
 
 class ExportSource(ABC):
@@ -97,7 +104,7 @@ class ExportSource(ABC):
 
     @classmethod
     def of(cls, head: SavedHead, file: FeatureFile, inputs: ExportInputs) -> "ExportSource":
-        kind = ModelSource if head.is_whole else HeadSource
+        kind = ModelSource if head.is_whole else GraphSource if inputs.graph else HeadSource
         return kind(head, file, inputs)
 
     def whole(self, to: str) -> WholeModel:
@@ -106,15 +113,21 @@ class ExportSource(ABC):
         Raises:
             OptionError: No layers of that format compute the head.
         """
-        head, rest = self.head, self.head.evaluation.leak_free
         model = self.model(of_layers=to == "h5")
-        facts = {
+        return WholeModel(
+            model, self.inputs.resizer(), self.head.spec, self.head.class_names, self.facts(model.layers[-2].name)
+        )
+
+    def facts(self, logits: str) -> Record:
+        """What Keras's formats keep, and all that `predict` needs; with the name of the layer that gives logits."""
+        head, rest = self.head, self.head.evaluation.leak_free
+        return {
             "format": "onepass-model",
             "version": 1,
             "kind": head.kind,
             "class_names": list(head.class_names),
             "spec": asdict(head.spec),
-            "logits": model.layers[-2].name,
+            "logits": logits,
             "plan": head.parameters,
             "report": {
                 "measured_on": head.evaluation.measured_on,
@@ -127,7 +140,6 @@ class ExportSource(ABC):
             "trained_on": head.trained_on,
             "seen": head.seen.tobytes().hex(),
         }
-        return WholeModel(model, self.inputs.resizer(), head.spec, head.class_names, facts)
 
     def held_out(self) -> tuple[HeldOut, str]:
         """Images that training did not see, 200 at most, chosen by their content; and which part they are.
@@ -186,11 +198,15 @@ class ExportSource(ABC):
 
 
 class HeadSource(ExportSource):
-    """A head file, whose backbone is built anew."""
+    """A head file, whose backbone is built anew in Keras."""
 
     def __init__(self, head: SavedHead, file: FeatureFile, inputs: ExportInputs) -> None:
         super().__init__(head, file, inputs)
         self.backbone = inputs.backbone(None)
+
+    def rows_of(self, pixels: np.ndarray) -> np.ndarray:
+        """(b, s, s, 3) pixels -> (b, d) rows, by the network that is exported."""
+        return np.asarray(self.backbone.model.predict_on_batch(pixels))
 
     def model(self, *, of_layers: bool) -> KerasModel:
         return with_head(self.backbone, self.head.network, of_layers=of_layers)
@@ -209,11 +225,31 @@ class HeadSource(ExportSource):
         return Steps(
             takes,
             whole.resizer,
-            rows_of=self.backbone.model.predict_on_batch,
+            rows_of=self.rows_of,
             head=self.head.network.probabilities,
             row_of=lambda some: self.file.read(held_out.positions[[some]])[0][0],
-            model=whole.keras.predict_on_batch,
+            model=whole.probabilities,
         )
+
+
+class GraphSource(HeadSource):
+    """A head file whose backbone is a graph that Keras does not build."""
+
+    def __init__(self, head: SavedHead, file: FeatureFile, inputs: ExportInputs) -> None:
+        ExportSource.__init__(self, head, file, inputs)
+        assert inputs.graph is not None
+        self.graph = inputs.graph
+
+    def whole(self, to: str) -> WholeModel:  # noqa: ARG002
+        spec, names = self.head.spec, self.head.class_names
+        return GraphModel(self.model(of_layers=False), self.inputs.resizer(), spec, names, {}, self.graph)
+
+    def model(self, *, of_layers: bool) -> KerasModel:  # noqa: ARG002
+        """`keras.Model` of the head alone: (b, d) rows -> (b, k) probabilities."""
+        return head_alone(self.head.network)
+
+    def rows_of(self, pixels: np.ndarray) -> np.ndarray:
+        return self.graph.rows(pixels)
 
 
 class ModelSource(ExportSource):
@@ -256,7 +292,7 @@ class ModelSource(ExportSource):
         ).astype(np.float64)
 
     def steps(self, takes: str, whole: WholeModel, held_out: HeldOut) -> Steps:  # noqa: ARG002
-        run = whole.keras.predict_on_batch
+        run = whole.probabilities
         return Steps(takes, whole.resizer, rows_of=run, head=None, row_of=None, model=run)
 
 

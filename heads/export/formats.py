@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +23,21 @@ from onepass.heads.export.certificate import Certificate
 from onepass.heads.export.equivalence import Runtime
 from onepass.heads.export.inference_model import WholeModel
 from onepass.heads.finetune.model_file import load_model, write_model
+
+
+@dataclass(frozen=True, eq=False)
+class OneByOne:
+    """A model that takes one image at a time, run on batches all the same."""
+
+    run: Runtime
+
+    def __call__(self, batch: Any) -> np.ndarray:
+        return np.concatenate([self.run(batch[i : i + 1]) for i in range(len(batch))])
+
+
+def some_or_one(run: Runtime, *, many: bool) -> Runtime:
+    """A runtime that takes batches, whether or not the model does."""
+    return run if many else OneByOne(run)
 
 
 class Format(ABC):
@@ -139,22 +155,8 @@ class Onnx(Format):
     opset: ClassVar[int] = 18
 
     def write(self, whole: WholeModel, path: Path, precision: str, sample: np.ndarray) -> None:  # noqa: ARG002
-        import tensorflow as tf
-        from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-        tf2onnx, onnx = _needed("tf2onnx", self.name), _needed("onnx", self.name)
-        serve = tf.function(lambda images: whole.keras(whole.resizer(images), training=False), autograph=False)
-        asked = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
-        # tf2onnx's own from_function takes the constants of a Normalization layer for further inputs.
-        frozen = convert_variables_to_constants_v2(serve.get_concrete_function(asked))
-        (images,), (probabilities,) = frozen.inputs, frozen.outputs
-        made, _ = tf2onnx.convert.from_graph_def(
-            frozen.graph.as_graph_def(),
-            input_names=[images.name],
-            output_names=[probabilities.name],
-            opset=self.opset,
-            tensors_to_rename={images.name: "images", probabilities.name: "probabilities"},
-        )
+        onnx = _needed("onnx", self.name)
+        made = whole.onnx(self.opset)
         for key, value in whole.metadata.items():
             entry = made.metadata_props.add()
             entry.key, entry.value = key, value
@@ -162,7 +164,8 @@ class Onnx(Format):
 
     def load(self, path: Path) -> Runtime:
         session = _needed("onnxruntime", self.name).InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        return lambda batch: np.asarray(session.run(None, {"images": batch})[0])
+        many = session.get_inputs()[0].shape[0] != 1
+        return some_or_one(lambda batch: np.asarray(session.run(None, {"images": batch})[0]), many=many)
 
 
 class OpenVino(Format):
@@ -173,7 +176,7 @@ class OpenVino(Format):
     def write(self, whole: WholeModel, path: Path, precision: str, sample: np.ndarray) -> None:
         ov = import_openvino()
         plain = path.with_name("float32.xml")
-        whole.keras.export(str(plain), format="openvino", verbose=False)
+        whole.write_openvino(plain)
         model = ov.Core().read_model(plain)
         if precision == "int8":
             nncf = import_nncf()
@@ -189,7 +192,8 @@ class OpenVino(Format):
     def load(self, path: Path) -> Runtime:
         core = import_openvino().Core()
         compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        return lambda batch: np.array(compiled(batch)[0])
+        many = compiled.input(0).get_partial_shape()[0].is_dynamic
+        return some_or_one(lambda batch: np.array(compiled(batch)[0]), many=many)
 
 
 class TfLite(Format):

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +12,8 @@ from onepass.extract import KerasLayer, KerasModel, KerasModule, Tensor, Trainab
 from onepass.features import Spec
 from onepass.features.errors import OptionError, opt
 from onepass.features.tables import Record
-from onepass.heads.finetune.joined import Joined
+from onepass.heads.finetune.joined import Joined, as_softmax
+from onepass.heads.inference.keras_layers import head_layers
 from onepass.heads.inference.kernel_machine import KernelMachine
 from onepass.heads.inference.neighbour_table import NeighbourTable
 from onepass.heads.inference.network import DenseNetwork, Network
@@ -46,6 +49,57 @@ class WholeModel:
             "licence": self.spec.licence,
         }
 
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """What the model gives here: (b, s, s, 3) pixels -> (b, k)."""
+        return np.asarray(self.keras.predict_on_batch(pixels))
+
+    def write_openvino(self, path: Path) -> None:
+        """Writes the OpenVINO graph, (b, s, s, 3) pixels -> (b, k) probabilities, in float32."""
+        self.keras.export(str(path), format="openvino", verbose=False)
+
+    def onnx(self, opset: int) -> Any:
+        """`onnx.ModelProto`, (b, h, w, 3) uint8 images -> (b, k) probabilities.
+
+        Args:
+            opset: Version of the operators.
+        """
+        return onnx_of(
+            lambda images: self.keras(self.resizer(images), training=False), IMAGES, "images", "probabilities", opset
+        )
+
+
+IMAGES = ((None, None, None, 3), "uint8")
+"""Shape and dtype of images of any size."""
+
+
+def onnx_of(
+    function: Callable[[Tensor], Tensor], asked: tuple[tuple[int | None, ...], str], takes: str, gives: str, opset: int
+) -> Any:
+    """A function of TensorFlow as `onnx.ModelProto`.
+
+    Args:
+        function: Of one tensor.
+        asked: Shape, with None for what varies, and dtype of what it takes.
+        takes, gives: Names of the input and the output.
+        opset: Version of the operators, 18 at most.
+    """
+    import tensorflow as tf
+    import tf2onnx
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    # tf2onnx's own from_function takes the constants of a Normalization layer for further inputs.
+    traced = tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec(*asked, name=takes))
+    frozen = convert_variables_to_constants_v2(traced)
+    (first,), (last,) = frozen.inputs, frozen.outputs
+    made, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(),
+        input_names=[first.name],
+        output_names=[last.name],
+        opset=opset,
+        tensors_to_rename={first.name: takes, last.name: gives},
+    )
+    return made
+
 
 def with_head(backbone: TrainableBackbone, head: Network, *, of_layers: bool = False) -> KerasModel:
     """`keras.Model`: (b, s, s, 3) pixels -> (b, k) probabilities.
@@ -63,18 +117,35 @@ def with_head(backbone: TrainableBackbone, head: Network, *, of_layers: bool = F
     keras = import_keras()
     model = backbone.of_layers() if of_layers else backbone.model
     pixels = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name="pixels")
-    variance = np.square(head.scale, dtype=np.float64)
-    rows = keras.layers.Normalization(mean=head.mean, variance=variance, name="standardise")(model(pixels))
-    if isinstance(head, KernelMachine):
-        scores = _kernel_scores(keras, head, rows)
-    elif isinstance(head, NeighbourTable) and not of_layers:
-        scores = _vote_scores(keras, head, rows)
-    else:
-        raise OptionError(
-            f"the legacy .h5 format has no layer that finds nearest neighbours. Export the knn head with "
-            f"{opt.to('keras')}, savedmodel, onnx, openvino or tflite, or train a logreg, svm or mlp head."
-        )
+    scores = _scores(keras, head, model(pixels), of_layers=of_layers)
     return keras.Model(pixels, keras.layers.Softmax(name="probabilities")(scores), name="classifier")
+
+
+def head_alone(head: Network) -> KerasModel:
+    """`keras.Model`: (b, d) rows -> (b, k) probabilities, of a head of any form."""
+    keras = import_keras()
+    rows = keras.Input((head.width,), name="rows")
+    if isinstance(head, DenseNetwork):
+        scores = rows
+        for layer in head_layers(keras, as_softmax(head), output="linear"):
+            scores = layer(scores)
+    else:
+        scores = _scores(keras, head, rows)
+    return keras.Model(rows, keras.layers.Softmax(name="probabilities")(scores), name="head")
+
+
+def _scores(keras: KerasModule, head: Network, rows: Tensor, *, of_layers: bool = False) -> Tensor:
+    """What a head without dense layers alone says of rows, before the softmax."""
+    variance = np.square(head.scale, dtype=np.float64)
+    rows = keras.layers.Normalization(mean=head.mean, variance=variance, name="standardise")(rows)
+    if isinstance(head, KernelMachine):
+        return _kernel_scores(keras, head, rows)
+    if isinstance(head, NeighbourTable) and not of_layers:
+        return _vote_scores(keras, head, rows)
+    raise OptionError(
+        f"the legacy .h5 format has no layer that finds nearest neighbours. Export the knn head with "
+        f"{opt.to('keras')}, savedmodel, onnx, openvino or tflite, or train a logreg, svm or mlp head."
+    )
 
 
 def _kernel_scores(keras: KerasModule, head: KernelMachine, rows: Tensor) -> Tensor:

@@ -12,7 +12,16 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from onepass.extract import FULL_DEPTH, check_running, depth_of, machine, plain_keras
+from onepass.extract import (
+    FULL_DEPTH,
+    BackboneName,
+    Source,
+    check_running,
+    depth_of,
+    graph_formats,
+    machine,
+    plain_keras,
+)
 from onepass.features import FeatureFile
 from onepass.features.atomic import flush, folder_beside, leftovers, move, remove_leftovers
 from onepass.features.errors import CertificateError, ExportError, OptionError, cannot_write, opt
@@ -23,7 +32,7 @@ from onepass.heads.export.card import model_card
 from onepass.heads.export.certificate import ENDING, SUFFIXES, Certificate, beside, hashes_of
 from onepass.heads.export.equivalence import HeldOut, Proof, Steps, latencies, prove
 from onepass.heads.export.export_source import ExportInputs, ExportSource
-from onepass.heads.export.formats import Format, format_of, running
+from onepass.heads.export.formats import Format, OneByOne, format_of, running
 from onepass.heads.export.inference_model import WholeModel
 from onepass.heads.file_kinds import FileKind, classifier_file
 from onepass.heads.finetune.model_file import tuned_model
@@ -120,6 +129,9 @@ def export(
     _check_options(to, **given)
     check_running(workers=workers, data=data, weights=weights)
     head = model if isinstance(model, SavedHead) else _opened(model)
+    source = Source.of(head.trained_on, weights)
+    if not head.is_whole:
+        _require_format(head, to, source)
     _checked_place(head, to, options.get("out"))
     with FeatureFile(features or training_file(head)) as file:
         folders = [Path(data)] if isinstance(data, str | Path) else [Path(folder) for folder in data]
@@ -138,6 +150,23 @@ def _opened(model: str | Path) -> SavedHead:
             path=path,
         )
     return tuned_model(path)
+
+
+def _require_format(head: SavedHead, to: str, source: Source) -> None:
+    """Refuses a format that cannot hold the backbone.
+
+    Raises:
+        OptionError: With those that can.
+    """
+    able = graph_formats(source)
+    if able and to not in able:
+        provider = BackboneName.parse(source.name).provider
+        graph = "an ONNX graph" if provider == "onnx" else f"a graph of {provider}"
+        raise OptionError(
+            f"{head.path} stands on {head.spec.backbone}, which is {graph}, and {to} cannot hold it; needed: "
+            f"{opt.to(able[0])}{''.join(f' or {one}' for one in able[1:])}.",
+            to=to,
+        )
 
 
 def export_model(
@@ -159,6 +188,8 @@ def export_model(
         inputs: The network and the images.
     """
     _check_options(to, precision, takes_bytes, max_flips)
+    if inputs.graph:
+        _require_format(head, to, inputs.graph.source)
     path = _checked_place(head, to, out)
     kind = format_of(to, takes_bytes=takes_bytes)
     if takes_bytes and depth_of(head.spec.decode) != FULL_DEPTH:
@@ -255,6 +286,7 @@ class _Candidate:
             interval=list(proof.interval),
             before=proof.before,
             latency=speed,
+            one_by_one=isinstance(run, OneByOne),
             decode=head.spec.decode,
             resize=head.spec.resize,
             image_size=head.spec.image_size,

@@ -7,11 +7,13 @@ from typing import Unpack
 
 from onepass.extract import (
     TRAINING_PRECISIONS,
+    Source,
     check_choices,
     check_running,
     plain_keras,
     require_drawable,
     require_part,
+    require_trainable,
 )
 from onepass.features import FeatureFile, only_feature_file
 from onepass.features.atomic import remove_leftovers
@@ -115,6 +117,7 @@ def fine_tune(
     features, saved = _start(target)
     path = _place(features, out, to)
     with FeatureFile(features) as file:
+        require_trainable(Source.of(file.provenance, weights))
         file.require_complete()
         _check_against(file, plan, option="unfreeze" if stages is None else "stages")
         if saved is None:
