@@ -85,10 +85,12 @@ def build_backbone(
 
 
 def build_unloaded(name: str, image_size: int) -> BuiltBackbone:
-    """A catalogue backbone that averages, its weights as Keras makes them; nothing is downloaded."""
-    parsed = BackboneName.parse(name)
+    """A catalogue backbone that averages, whose weights are yet to be set; nothing is downloaded.
+
+    There is no hash of its weights: on OpenVINO, Keras computes each that was not set when somebody reads it.
+    """
     network = _network(find_entry(name), image_size, download=False)
-    return _with_rows(network, parsed, image_size, "avg", "uint8", weights_hash(network))
+    return _with_rows(network, BackboneName.parse(name), image_size, "avg", "uint8", digest="")
 
 
 def bare_network(name: str, image_size: int | None = None) -> Any:

@@ -178,7 +178,7 @@ def _stem_shapes(graph: Path) -> list[tuple[int, ...]]:
     from onepass.extract.frameworks import import_openvino
 
     names, model = stem(graph), import_openvino().Core().read_model(graph)
-    return [tuple(op.input(1).shape) for op in model.get_ordered_ops() if op.get_friendly_name() in names]
+    return [tuple(op.input(1).get_shape()) for op in model.get_ordered_ops() if op.get_friendly_name() in names]
 
 
 @pytest.mark.parametrize(("options", "message"), [
