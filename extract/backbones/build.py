@@ -75,8 +75,7 @@ def build_backbone(
         )
         if random is not None:
             digest = weights_hash(network)
-        if parsed.layer:
-            network = _cut(network, parsed)
+        network = _cut(network, parsed) if parsed.layer else provider.for_pooling(network, pooling)
         return with_rows(
             network, parsed, image_size=image_size, pooling=pooling, pixels=pixels, digest=digest, preprocess=preprocess
         )

@@ -147,6 +147,10 @@ class KerasProvider(Provider):
     def preprocessing_layers(self, name: BackboneName, preprocess: Preprocess | None) -> list[Any]:
         """`preprocessed` as built-in layers, equal to rounding; the legacy .h5 format can hold no operations."""
 
+    def for_pooling(self, network: Any, pooling: str) -> Any:  # noqa: ARG002
+        """The part of an uncut network that a pooling needs, with one output; by default all of it."""
+        return network
+
     def pooled(self, outputs: Any, pooling: str, label: str) -> Any:
         """What the network gives as (b, d); by default of a feature map, (b, h, w, c), or of (b, d) itself."""
         return pooled(outputs, pooling, label)
