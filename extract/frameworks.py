@@ -125,9 +125,7 @@ def import_keras_hub() -> Any:
     require_keras_hub("this network")
     import_keras()
     import_huggingface_hub()
-    if hub := sys.modules.get("keras_hub"):
-        return hub
-    with quiet_stderr():
+    with quiet_stderr() if "keras_hub" not in sys.modules else contextlib.nullcontext():
         hub = importlib.import_module("keras_hub")
     _make_swin_convertible()
     return hub
@@ -156,10 +154,12 @@ def _make_swin_convertible() -> None:
 
     Keras takes them for masks of its own, and would warn that they end in the layer that they are made for.
     """
-    layers = importlib.import_module("keras_hub.src.models.swin_transformer.swin_transformer_layers")
-    layers.ops = _ConvertibleOps(layers.ops)  # type: ignore[attr-defined]
+    layers: Any = importlib.import_module("keras_hub.src.models.swin_transformer.swin_transformer_layers")
+    if isinstance(layers.ops, _ConvertibleOps):
+        return
+    layers.ops = _ConvertibleOps(layers.ops)
     masks = property(lambda _: True, lambda _, value: None)  # noqa: ARG005
-    layers.WindowAttention.supports_masking = masks  # type: ignore[attr-defined]
+    layers.WindowAttention.supports_masking = masks
 
 
 def import_huggingface_hub() -> Any:
@@ -177,7 +177,8 @@ def import_huggingface_hub() -> Any:
             '"onepass[kerashub]", or give a folder.'
         ) from None
     # Where somebody else was the first to import it.
-    importlib.import_module("huggingface_hub.constants").HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]
+    constants: Any = importlib.import_module("huggingface_hub.constants")
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     return hub
 
 

@@ -296,7 +296,7 @@ def converter_arithmetic(path: Path, image_size: int | None) -> Preprocess:
         if "variance" in facts and "mean" in facts:  # as earlier versions of KerasHub wrote it
             deviations = [math.sqrt(value) for value in facts["variance"]]
             offset = [-mean / std for mean, std in zip(facts["mean"], deviations, strict=True)]
-            scale = [float(scale) / std for std in deviations]
+            scale = [float(facts["scale"]) / std for std in deviations]
         scales, offsets = _three(scale, 1.0), _three(offset, 0.0)
         rescale = 1.0 if scale is None else 1 / 255
         std = tuple(_short(rescale / value) for value in scales)
@@ -417,20 +417,16 @@ def downloaded(preset: str) -> Path:
                 kagglehub.model_download(handle, optional)
         if not (folder / WEIGHTS).is_file():
             index = json.loads(Path(kagglehub.model_download(handle, INDEX)).read_bytes())
-            for file in sorted(
-                {
-                    one
-                    for value in index["weight_map"].values()
-                    for one in ([value] if isinstance(value, str) else value)
-                }
-            ):
+            named = index["weight_map"].values()
+            for file in sorted({one for value in named for one in ([value] if isinstance(value, str) else value)}):
                 kagglehub.model_download(handle, file)
         return folder
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise WeightsError(
             f"{preset} could not be downloaded by KerasHub ({type(error).__name__}: {reason[:200]}). Write it to a "
-            f'folder on a machine with a network, keras_hub.models.Backbone.from_preset("{preset}").save_to_preset("FOLDER"), '
+            "folder on a machine with a network, "
+            f'keras_hub.models.Backbone.from_preset("{preset}").save_to_preset("FOLDER"), '
             f"its image converter too, and give {opt.backbone('keras-hub:FOLDER')}.",
             backbone=preset,
         ) from None

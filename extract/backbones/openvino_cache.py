@@ -266,6 +266,13 @@ def keep_stem_precise(graph: Path) -> None:
     tree.write(graph)
 
 
+def has_attention(graph: Path) -> bool:
+    """Whether a converted graph is a transformer: softmaxes between its layers, and no convolutions but for patches."""
+    kinds = [str(layer.get("type")).lower() for layer in ET.parse(graph).iterfind("layers/layer")]
+    convolutions = sum(kind in ("convolution", "groupconvolution") for kind in kinds)
+    return convolutions <= 2 and any(kind in ("softmax", "scaleddotproductattention") for kind in kinds)
+
+
 def stem(graph: Path) -> list[str]:
     """Names of the convolutions of a converted graph that stay in float32 whatever the rest computes in."""
     return [

@@ -48,6 +48,13 @@ times the time, and takes 0.002 from ResNet50.
 """
 
 
+_OF_TRANSFORMERS = {"model_type": "transformer"}
+"""Further settings for graphs with attention, by which NNCF leaves out what it knows to be sensitive there.
+
+benchmarks/transformers.py has the cosines with and without them.
+"""
+
+
 def calibrated(
     backbone: Backbone, files: Sequence[tuple[bytes, Path]], *, calibration: str = "", needed_by: str = "this command"
 ) -> Backbone:
@@ -74,7 +81,8 @@ def calibrated(
             return on_openvino(wanted, backbone.source, found)
     # By a hash of the content, so that the choice depends neither on names nor on order.
     ranked = sorted(dict(files).items(), key=lambda file: _rank(file[0]))
-    spec = replace(backbone.spec, calibration=_calibration(backbone.spec, ranked[:CALIBRATION_IMAGES]))
+    settings = _settings(converted.graph)
+    spec = replace(backbone.spec, calibration=_calibration(backbone.spec, ranked[:CALIBRATION_IMAGES], settings))
     if calibration and calibration != spec.calibration:
         raise BackboneError(missing_graph(wanted, needed_by))
     key = f"{converted.folder.name}-int8-{spec.calibration}"
@@ -87,9 +95,13 @@ def _rank(content: bytes) -> bytes:
     return hashlib.blake2b(content, key=b"calibration", digest_size=16).digest()
 
 
-def _calibration(spec: Spec, sample: list[tuple[bytes, Path]]) -> str:
+def _settings(graph: Path) -> dict[str, Any]:
+    return _SETTINGS | _OF_TRANSFORMERS if compiled.has_attention(graph) else _SETTINGS
+
+
+def _calibration(spec: Spec, sample: list[tuple[bytes, Path]], settings: dict[str, Any]) -> str:
     versions = [import_nncf().__version__, version("openvino")]
-    facts = [sorted(content.hex() for content, _ in sample), spec.resize, spec.decode, _SETTINGS, versions]
+    facts = [sorted(content.hex() for content, _ in sample), spec.resize, spec.decode, settings, versions]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
@@ -145,6 +157,7 @@ def _quantised_model(converted: CompiledBackbone, images: list[np.ndarray]) -> A
     nncf = import_nncf()
     model = import_openvino().Core().read_model(converted.graph)
     model.reshape([1, *images[0].shape])
+    attention = "model_type" in _settings(converted.graph)
     with contextlib.redirect_stdout(io.StringIO()):  # NNCF draws progress bars
         return nncf.quantize(
             model,
@@ -152,6 +165,7 @@ def _quantised_model(converted: CompiledBackbone, images: list[np.ndarray]) -> A
             preset=nncf.QuantizationPreset(_SETTINGS["preset"]),
             fast_bias_correction=_SETTINGS["fast_bias_correction"],
             subset_size=len(images),
+            model_type=nncf.ModelType.TRANSFORMER if attention else None,
             ignored_scope=nncf.IgnoredScope(names=compiled.stem(converted.graph)),
         )
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -106,7 +107,7 @@ class TransformersFolder:
         height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
         if type(height) is not int or height != width:
             raise BackboneError(f"{self.path.name} takes images of {size} px; needed: square ones.")
-        return height
+        return int(height)
 
     @property
     def patch_size(self) -> int:
@@ -120,7 +121,7 @@ class TransformersFolder:
 
     @property
     def blocks(self) -> int:
-        return int(self.network.get("num_hidden_layers", 0)) or sum(self.network.get("depths") or [])
+        return int(self.network.get("num_hidden_layers", 0) or sum(self.network.get("depths") or []))
 
     @property
     def width(self) -> int:
@@ -285,12 +286,14 @@ class Tensors:
         changed: Name of a tensor, as a converter calls it -> what is made of it.
     """
 
-    def __init__(self, folder: TransformersFolder, changed: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: TransformersFolder, changed: dict[str, Callable[[np.ndarray], np.ndarray]] | None = None
+    ) -> None:
         from safetensors import safe_open
 
         self._folder, self._changed = folder, changed or {}
-        self._open = [safe_open(file, framework="np") for file in folder.files]
-        self._places = {name: file for file in self._open for name in file.keys()}  # noqa: SIM118
+        opened: list[Any] = [safe_open(file, framework="np") for file in folder.files]
+        self._places: dict[str, Any] = {name: file for file in opened for name in file.keys()}  # noqa: SIM118
         self._used: set[str] = set()
 
     def get_tensor(self, key: str) -> np.ndarray:
@@ -307,7 +310,7 @@ class Tensors:
             )
         self._used.add(name)
         found = np.asarray(self._places[name].get_tensor(name)).astype(np.float32)
-        change = self._changed.get(key)
+        change: Callable[[np.ndarray], np.ndarray] | None = self._changed.get(key)
         return change(found) if change else found
 
     def port_weight(self, keras_variable: Any, hf_weight_key: str, hook_fn: Any = None) -> None:
@@ -342,7 +345,7 @@ class Tensors:
                 return wanted
             ending = [name for name in self._places if name.endswith(f".{wanted}")]
             if len(ending) == 1:
-                return ending[0]
+                return str(ending[0])
         return None
 
 
@@ -390,7 +393,7 @@ def _bicubic_weights(before: int, after: int, *, antialias: bool) -> np.ndarray:
             if antialias and not 0 <= place < before:
                 continue
             row[min(max(place, 0), before - 1)] += value
-    return weights / weights.sum(axis=1, keepdims=True)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def _keys(x: float, a: float) -> float:
@@ -409,7 +412,7 @@ def licence_in(readme: Path) -> str:
     except OSError:
         return ""
     matter = re.match(r"\s*---[ \t]*\r?\n(.*?)\r?\n---", text, re.DOTALL)
-    fields = dict(_LICENCE.findall(matter[1])) if matter else {}
+    fields: dict[str, str] = dict(_LICENCE.findall(matter[1])) if matter else {}
     told = fields.get("license", "").strip()
     return fields.get("license_name", told).strip() if told in ("", "other") else told
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onepass.extract import Tensor, import_nncf, import_openvino, quiet_stderr
+from onepass.extract import Tensor, has_attention, import_nncf, import_openvino, quiet_stderr
 from onepass.features.errors import CertificateError, ExportError, OptionError, UserError, cannot_write, is_full, opt
 from onepass.heads.export.certificate import Certificate
 from onepass.heads.export.equivalence import Runtime
@@ -153,6 +153,7 @@ class Onnx(Format):
             input_names=[images.name],
             output_names=[probabilities.name],
             opset=self.opset,
+            custom_op_handlers={"Erfc": (_erfc, [])},
             tensors_to_rename={images.name: "images", probabilities.name: "probabilities"},
         )
         for key, value in whole.metadata.items():
@@ -163,6 +164,15 @@ class Onnx(Format):
     def load(self, path: Path) -> Runtime:
         session = _needed("onnxruntime", self.name).InferenceSession(str(path), providers=["CPUExecutionProvider"])
         return lambda batch: np.asarray(session.run(None, {"images": batch})[0])
+
+
+def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:  # noqa: ARG001
+    """Gives tf2onnx the complementary error function, which the GELU of Keras is made of: 1 - erf(x)."""
+    shapes, dtypes, output = node.output_shapes, node.output_dtypes, node.output[0]
+    error = graph.make_node("Erf", [node.input[0]], shapes=shapes, dtypes=dtypes)
+    one = graph.make_const(f"{name}_one", np.ones((), np.float32))
+    graph.remove_node(name)
+    graph.make_node("Sub", [one.output[0], error.output[0]], outputs=[output], name=name, shapes=shapes, dtypes=dtypes)
 
 
 class OpenVino(Format):
@@ -178,7 +188,8 @@ class OpenVino(Format):
         if precision == "int8":
             nncf = import_nncf()
             dataset = nncf.Dataset([image[None] for image in sample])
-            model = nncf.quantize(model, dataset, subset_size=len(sample))
+            kind = nncf.ModelType.TRANSFORMER if has_attention(plain) else None
+            model = nncf.quantize(model, dataset, subset_size=len(sample), model_type=kind)
         for key, value in whole.metadata.items():
             model.set_rt_info(value, ["onepass", key])
         ov.save_model(model, path, compress_to_fp16=precision == "float16")
