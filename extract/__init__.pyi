@@ -7,6 +7,7 @@ from .backbones.listing import Backbones as Backbones
 from .backbones.listing import Stages as Stages
 from .backbones.load import load_backbone as load_backbone
 from .backbones.load import load_backbone_for as load_backbone_for
+from .backbones.openvino_cache import export_keras as export_keras
 from .backbones.openvino_cache import has_attention as has_attention
 from .backbones.openvino_cache import stored_networks as stored_networks
 from .backbones.options import Source as Source

@@ -1,6 +1,8 @@
 """Small vision networks with random weights: folders as transformers writes them, presets as KerasHub writes them."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,19 +12,39 @@ import numpy as np
 SEED = 5
 
 
-def write_transformers(kind: str, folder: Path, *, layers: int = 5, **changes: Any) -> Path:
+def write_transformers(kind: str, folder: Path) -> Path:
     """A folder of transformers with one of the networks of `TRANSFORMERS`, and its processor beside it."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    _apart("write", kind, str(folder))
+    return folder
+
+
+def transformers_rows(folder: Path, files: list[Path]) -> dict[str, np.ndarray]:
+    """What transformers gives for images: pixels, (n, s, s, 3) levels of 0..255, and rows by pooling."""
+    out = folder.with_suffix(".npz")
+    _apart("rows", str(folder), str(out), *map(str, files))
+    with np.load(out) as found:
+        return dict(found)
+
+
+def _apart(*arguments: str) -> None:
+    """Runs this file by itself: a process that has imported TensorFlow dies of importing torch."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "USE_TF": "0"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", __file__, *arguments], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def _write(kind: str, folder: Path, layers: int = 5) -> None:
     import torch
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)
-    network = _jittered(torch, TRANSFORMERS[kind](transformers, layers, changes))
+    network = _jittered(torch, TRANSFORMERS[kind](transformers, layers, {}))
     network.save_pretrained(folder)
     _processor(transformers, kind).save_pretrained(folder)
-    return folder
 
 
 def _jittered(torch: Any, network: Any) -> Any:
@@ -87,13 +109,12 @@ def _processor(transformers: Any, kind: str) -> Any:
     return transformers.ViTImageProcessor(size={"height": 64, "width": 64}, resample=2)
 
 
-def transformers_rows(folder: Path, files: list[Path]) -> dict[str, np.ndarray]:
-    """What transformers gives for images: pixels, (n, s, s, 3) levels of 0..255, and rows by pooling."""
+def _rows(folder: Path, files: list[Path]) -> dict[str, np.ndarray]:
     import torch
     import transformers
     from PIL import Image
 
-    processor = transformers.AutoImageProcessor.from_pretrained(folder, use_fast=False)
+    processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
     network = transformers.AutoModel.from_pretrained(folder).eval()
     images = [Image.open(file).convert("RGB") for file in files]
     given = processor(images=images, return_tensors="pt")["pixel_values"]
@@ -274,3 +295,10 @@ def hub_rows(folder: Path, files: list[Path], pixels: np.ndarray | None = None) 
 def lowest_cosine(a: np.ndarray, b: np.ndarray) -> float:
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     return float((np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "write":
+        _write(sys.argv[2], Path(sys.argv[3]))
+    else:
+        np.savez(sys.argv[3], **_rows(Path(sys.argv[2]), [Path(file) for file in sys.argv[4:]]))

@@ -200,12 +200,34 @@ def store_converted(key: str, model: Any, facts: CompiledBackbone) -> CompiledBa
     """Converts a Keras model, with preprocessing and pooling inside, and keeps it; see `store`."""
 
     def write(graph: Path) -> CompiledBackbone:
-        import_openvino()  # or else Keras imports it, with its usage statistics
-        model.export(str(graph), format="openvino", verbose=False)
+        export_keras(model, graph)
         keep_stem_precise(graph)
         return facts
 
     return store(key, write)
+
+
+def export_keras(model: Any, graph: Path) -> None:
+    """Writes a Keras model of one output as an OpenVINO graph of that output.
+
+    Shapes that layers of KerasHub ask for and do not use become outputs of their own on the way.
+
+    Args:
+        model: `keras.Model`.
+        graph: Path that ends in `.xml`.
+    """
+    ov = import_openvino()  # or else Keras imports it, with its usage statistics
+    model.export(str(graph), format="openvino", verbose=False)
+    made = ov.Core().read_model(graph)
+    if len(made.outputs) == 1:
+        return
+    wanted = next((port for port in made.outputs if "Identity:0" in port.names), made.outputs[0])
+    alone = ov.Model([wanted.get_node().input_value(0)], made.get_parameters(), made.get_friendly_name())
+    beside = graph.with_name(f"one-{graph.name}")
+    ov.save_model(alone, beside, compress_to_fp16=False)
+    del made, alone  # which have mapped the file
+    for ending in (".xml", ".bin"):
+        beside.with_suffix(ending).replace(graph.with_suffix(ending))
 
 
 def store(key: str, write: Callable[[Path], CompiledBackbone]) -> CompiledBackbone:

@@ -127,7 +127,7 @@ class TransformersFolder:
     def width(self) -> int:
         """Length of a token, or channels of the feature map."""
         if "depths" in self.network:
-            return int(self.network["embed_dim"]) * 2 ** (len(self.network["depths"]) - 1)
+            return int(self.network["embed_dim"]) << (len(self.network["depths"]) - 1)
         return int(self.network["hidden_size"])
 
     @cached_property

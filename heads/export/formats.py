@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onepass.extract import Tensor, has_attention, import_nncf, import_openvino, quiet_stderr
+from onepass.extract import Tensor, export_keras, has_attention, import_nncf, import_openvino, quiet_stderr
 from onepass.features.errors import CertificateError, ExportError, OptionError, UserError, cannot_write, is_full, opt
 from onepass.heads.export.certificate import Certificate
 from onepass.heads.export.equivalence import Runtime
@@ -183,7 +183,7 @@ class OpenVino(Format):
     def write(self, whole: WholeModel, path: Path, precision: str, sample: np.ndarray) -> None:
         ov = import_openvino()
         plain = path.with_name("float32.xml")
-        whole.keras.export(str(plain), format="openvino", verbose=False)
+        export_keras(whole.keras, plain)
         model = ov.Core().read_model(plain)
         if precision == "int8":
             nncf = import_nncf()

@@ -34,7 +34,9 @@ def test_everything_that_matters_is_looked_at(asked: list):
     diagnosis = doctor()
     names = [one.name for one in diagnosis.findings if one.name != "GPU"]
     assert names[: len(NAMES)] == NAMES
-    extras = [f"extra {name}" for name in ("heic", "int8", "intel", "onnx", "parquet", "tensorboard", "tflite")]
+    extras = [
+        f"extra {name}" for name in ("heic", "int8", "intel", "kerashub", "onnx", "parquet", "tensorboard", "tflite")
+    ]
     assert names[len(NAMES) :] == [PACKAGES[0], "Python", *PACKAGES[1:], *extras, "weights"]
     assert found(diagnosis)["processor"].value.startswith(machine()["processor"])
     assert found(diagnosis)["onepass"].value == versions().versions["onepass"]

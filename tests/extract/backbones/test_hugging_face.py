@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from hub_networks import TRANSFORMERS, lowest_cosine, transformers_rows, write_t
 from onepass.extract import load_backbone
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.hugging_face import HuggingFace, downloaded
+from onepass.extract.backbones.preprocess_files import preprocess_of
 from onepass.extract.backbones.transformers_folder import TransformersFolder, resampled_positions
 from onepass.features.errors import BackboneError, OptionError, WeightsError
 from support import picture
@@ -256,10 +260,9 @@ def test_missing_preprocessing_is_refused_and_may_be_given(folder: Path):
     assert described(folder, preprocess=given).preprocess == given
 
 
-def test_another_mean_than_that_of_the_folder_is_refused(folder: Path, tmp_path: Path):
-    (tmp_path / "wrong.json").write_text(json.dumps(PROCESSOR | {"image_mean": [0.5, 0.5, 0.5]}))
+def test_another_mean_than_that_of_the_folder_is_refused(folder: Path):
     with pytest.raises(OptionError) as caught:
-        load_backbone(str(folder), preprocess=tmp_path / "wrong.json")
+        described(folder, preprocess=preprocess_of(PROCESSOR | {"image_mean": [0.5, 0.5, 0.5]}))
     assert str(caught.value) == (
         "dino was trained on RGB, (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], by its "
         "preprocessor_config.json; preprocess says RGB, (x / 255 - 0.5) / [0.229, 0.224, 0.225]. Leave it out."
@@ -302,6 +305,13 @@ def test_a_failed_download_says_what_to_put_where(monkeypatch: pytest.MonkeyPatc
     assert str(caught.value) == (
         "facebook/dinov2-small could not be downloaded from the Hugging Face hub (OSError: no route to host). Put its "
         "config.json, model.safetensors and preprocessor_config.json into a folder, and give the folder as backbone."
+    )
+
+
+@pytest.mark.skipif(find_spec("keras_hub") is not None, reason="needs a place without KerasHub")
+def test_without_kerashub_a_folder_says_what_to_install(folder: Path):
+    assert refused(folder) == (
+        'dino is built by KerasHub, which is not installed. Run: pip install "onepass[kerashub]".'
     )
 
 
@@ -413,19 +423,69 @@ def test_rows_and_pixels_are_those_of_transformers(kind: str, files: list[Path],
         assert np.abs(pixels.astype(float) - expected).max() <= 1
 
 
-@pytest.mark.parametrize(("before", "after"), [(5, 4), (37, 16), (4, 7), (16, 16)])
-@pytest.mark.parametrize("antialias", [False, True])
-@pytest.mark.skipif(find_spec("torch") is None, reason="needs torch, whose interpolation is compared with")
-def test_positions_are_resampled_as_torch_does(before: int, after: int, antialias: bool, rng: np.random.Generator):
-    import torch
+QUIET = """
+import sys
+asked = []
+def watch(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
+        asked.append((event, str(args[1:])))
+sys.addaudithook(watch)
+from onepass.extract import load_backbone
+load_backbone(sys.argv[1], precision="float32").golden_rows()
+import huggingface_hub.constants
+print(asked, huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY)
+"""
 
-    positions = rng.normal(size=(1, 1 + before**2, 3)).astype(np.float32)
-    grid = torch.from_numpy(positions[:, 1:].reshape(1, before, before, 3).transpose(0, 3, 1, 2))
-    made = torch.nn.functional.interpolate(grid, size=(after, after), mode="bicubic", antialias=antialias)
-    expected = made.numpy().transpose(0, 2, 3, 1).reshape(1, after**2, 3)
-    found = resampled_positions(positions, after, antialias)
-    np.testing.assert_array_equal(found[:, :1], positions[:, :1])
-    np.testing.assert_allclose(found[:, 1:], expected, atol=2e-6)
+
+@needs_keras_hub
+@pytest.mark.slow
+def test_a_folder_asks_nobody_and_leaves_nothing_in_the_home_but_our_cache(folder: Path, tmp_path: Path):
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-c", QUIET, str(folder)],
+        env={**kept, "HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.splitlines()[-1:] == ["[] True"], done.stderr[-2000:]
+    assert {path.relative_to(home).parts[:2] for path in home.rglob("*") if path.is_file()} == {(".cache", "onepass")}
+
+
+SIZES = ((5, 4), (37, 16), (4, 7), (16, 16))
+
+INTERPOLATED = """
+import sys, numpy as np, torch
+found = np.load(sys.argv[1])
+made = {}
+for name in found.files:
+    before, after, antialias = name.split()
+    grid = torch.from_numpy(found[name][:, 1:].reshape(1, int(before), int(before), 3).transpose(0, 3, 1, 2))
+    size = (int(after), int(after))
+    done = torch.nn.functional.interpolate(grid, size=size, mode="bicubic", antialias=antialias == "True")
+    made[name] = done.numpy().transpose(0, 2, 3, 1).reshape(1, -1, 3)
+np.savez(sys.argv[1], **made)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("torch") is None, reason="needs torch, whose interpolation is compared with")
+def test_positions_are_resampled_as_torch_does(rng: np.random.Generator, tmp_path: Path):
+    """In a process of its own: one that has imported TensorFlow dies of importing torch."""
+    cases = {
+        f"{before} {after} {antialias}": rng.normal(size=(1, 1 + before**2, 3)).astype(np.float32)
+        for before, after in SIZES
+        for antialias in (True, False)
+    }
+    np.savez(tmp_path / "positions.npz", **cases)
+    subprocess.run([sys.executable, "-c", INTERPOLATED, str(tmp_path / "positions.npz")], check=True)
+    expected = np.load(tmp_path / "positions.npz")
+    for name, positions in cases.items():
+        _, after, antialias = name.split()
+        found = resampled_positions(positions, int(after), antialias == "True")
+        np.testing.assert_array_equal(found[:, :1], positions[:, :1])
+        np.testing.assert_allclose(found[:, 1:], expected[name], atol=2e-6)
 
 
 def test_resampled_positions_keep_a_slope(rng: np.random.Generator):
