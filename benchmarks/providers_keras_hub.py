@@ -10,6 +10,7 @@ right ones. Prints and writes benchmarks/results/providers-keras-hub.json. Needs
 """
 
 import dataclasses
+import importlib
 import sys
 import tempfile
 import warnings
@@ -21,12 +22,12 @@ import numpy as np
 import typer
 from common import versions, write_result
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
-from hub_networks import PRESETS, TRANSFORMERS, hub_rows, lowest_cosine, transformers_rows, write_preset
-from hub_networks import write_transformers as write_folder
 from onepass.extract import load_backbone
 from onepass.extract.backbones.backbone import Backbone
 from onepass.extract.machine import machine
+
+sys.path.append(str(Path(__file__).parent.parent / "tests"))
+networks: Any = importlib.import_module("hub_networks")  # which the tests share
 
 Rows = dict[str, np.ndarray]
 
@@ -41,7 +42,7 @@ def main(
     files = found[:: max(1, len(found) // count)][:count]
     lines = []
     with tempfile.TemporaryDirectory() as place:
-        for kind, write, name, reference in _networks(Path(place)):
+        for kind, write, name, reference in _networks():
             if only and kind not in only.split(","):
                 continue
             folder = write(kind, Path(place) / f"{name.replace(':', '-')}{kind}")
@@ -52,11 +53,10 @@ def main(
     write_result("providers-keras-hub", facts)
 
 
-def _networks(place: Path) -> list[tuple[str, Callable[[str, Path], Path], str, Callable[..., Rows] | None]]:
-    assert place.is_dir()
+def _networks() -> list[tuple[str, Callable[[str, Path], Path], str, Callable[..., Rows] | None]]:
     return [
-        *((kind, write_folder, "", None) for kind in TRANSFORMERS),
-        *((kind, write_preset, "keras-hub:", hub_rows) for kind in PRESETS),
+        *((kind, networks.write_transformers, "", None) for kind in networks.TRANSFORMERS),
+        *((kind, networks.write_preset, "keras-hub:", networks.hub_rows) for kind in networks.PRESETS),
     ]
 
 
@@ -64,12 +64,12 @@ def compared(name: str, folder: Path, files: list[Path], hub: Callable[..., Rows
     """Pixels in levels of 255, and rows by pooling, of our way and of the framework's own."""
     backbone = load_backbone(name, precision="float32")
     pixels = pixels_of(backbone, files)
-    own = hub(folder, files) if hub else transformers_rows(folder, files)
+    own = hub(folder, files) if hub else networks.transformers_rows(folder, files)
     difference = float(np.abs(pixels.astype(np.float64) - own.pop("pixels")).max())
     if hub:
         own = {pooling: rows for pooling, rows in hub(folder, files, pixels).items() if pooling != "pixels"}
     cosines = {
-        pooling: lowest_cosine(load_backbone(name, pooling=pooling, precision="float32").rows_of(files), rows)
+        pooling: networks.lowest_cosine(load_backbone(name, pooling=pooling, precision="float32").rows_of(files), rows)
         for pooling, rows in own.items()
     }
     framework = "keras_hub" if hub else "transformers"
@@ -100,11 +100,14 @@ def wrong(backbone: Backbone, files: list[Path], pixels: np.ndarray) -> dict[str
     for label, seen in values.items():
         # Pixels, not whole, that the right arithmetic turns into what the wrong one gives; cut to 0..255 as photos are.
         asked = (seen * np.array(made.std) + np.array(made.mean)) / made.rescale
-        found[label] = lowest_cosine(backbone.rows(asked.round().clip(0, 255).astype(np.uint8)), right)
+        found[label] = networks.lowest_cosine(backbone.rows(asked.round().clip(0, 255).astype(np.uint8)), right)
     squashed = load_backbone(
         backbone.source.name, pooling=backbone.spec.pooling, precision="float32", resize="squash"
     ).rows_of(files)
-    return {label: round(cosine, 4) for label, cosine in (found | {"squashed": lowest_cosine(squashed, right)}).items()}
+    return {
+        label: round(cosine, 4)
+        for label, cosine in (found | {"squashed": networks.lowest_cosine(squashed, right)}).items()
+    }
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Folders of transformers: what is told from their files, what is refused, and rows against transformers and numpy."""
 
+import dataclasses
 import json
 import math
 import os
@@ -17,7 +18,6 @@ from hub_networks import TRANSFORMERS, lowest_cosine, transformers_rows, write_t
 from onepass.extract import load_backbone
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.hugging_face import HuggingFace, downloaded
-from onepass.extract.backbones.preprocess_files import preprocess_of
 from onepass.extract.backbones.transformers_folder import TransformersFolder, resampled_positions
 from onepass.features.errors import BackboneError, OptionError, WeightsError
 from support import picture
@@ -260,13 +260,30 @@ def test_missing_preprocessing_is_refused_and_may_be_given(folder: Path):
     assert described(folder, preprocess=given).preprocess == given
 
 
-def test_another_mean_than_that_of_the_folder_is_refused(folder: Path):
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"mean": (0.5, 0.5, 0.5)}, "RGB, (x / 255 - 0.5) / [0.229, 0.224, 0.225]"),
+        ({"channels": "BGR"}, "BGR, (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]"),
+        ({"rescale": 1.0}, "RGB, (x - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]"),
+    ],
+)
+def test_other_arithmetic_than_that_of_the_folder_is_refused(folder: Path, values: dict, told: str):
+    given = dataclasses.replace(described(folder).preprocess, **values)
     with pytest.raises(OptionError) as caught:
-        described(folder, preprocess=preprocess_of(PROCESSOR | {"image_mean": [0.5, 0.5, 0.5]}))
+        described(folder, preprocess=given)
     assert str(caught.value) == (
         "dino was trained on RGB, (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], by its "
-        "preprocessor_config.json; preprocess says RGB, (x / 255 - 0.5) / [0.229, 0.224, 0.225]. Leave it out."
+        f"preprocessor_config.json; preprocess says {told}. Leave it out."
     )
+
+
+def test_another_rule_of_resizing_is_taken_where_it_is_asked_for_and_shown(folder: Path):
+    own = described(folder).preprocess
+    facts = described(folder, preprocess=own.resized("squash", SIDE))
+    assert str(facts.preprocess).startswith("squash to 32 px, RGB, ")
+    assert described(folder).preprocess_for("squash", None) == facts.preprocess
+    assert described(folder).preprocess_for(None, None) == described(folder).preprocess_for("native", None) == own
 
 
 def test_sizes_that_are_no_multiple_of_the_patches_are_refused(folder: Path):
