@@ -1,6 +1,6 @@
 """What bfloat16 and int8 do to the rows of vision transformers, and how fast they are.
 
-    python benchmarks/transformers.py IMAGES [--count 60] [--calibration 100]
+    python benchmarks/transformers.py IMAGES [--count 60] [--calibration 100] [--only "dinov2 small"]
 
 Networks of real size through KerasHub: a DINOv2 small (384 wide, 12 blocks, patches of 14 px, class token and mean) and
 the vision encoder of a SigLIP base (768 wide, 12 blocks, patches of 16 px, its attention pooling), at 224 px. Their
@@ -26,11 +26,21 @@ from onepass.extract.backbones.quantisation import _OF_TRANSFORMERS, calibrated
 from onepass.extract.frameworks import import_keras, import_keras_hub
 from onepass.extract.machine import machine
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "int8": dict(_OF_TRANSFORMERS),
+    "int8 without SmoothQuant": {**_OF_TRANSFORMERS, "smooth_quant_alpha": -1.0},
+    "int8 with NNCF's alpha": {**_OF_TRANSFORMERS, "smooth_quant_alpha": 0.95},
+    "int8 with NNCF's alpha, symmetric": {**_OF_TRANSFORMERS, "preset": "performance", "smooth_quant_alpha": 0.95},
+    "int8 as for convolutions": {},
+}
+"""The first is what onepass does."""
+
 
 def main(
     images: Annotated[Path, typer.Argument(help="Folder of photos.")],
     count: Annotated[int, typer.Option(help="Photos that are compared.")] = 60,
     calibration: Annotated[int, typer.Option(help="Other photos that int8 is calibrated on.")] = 100,
+    only: Annotated[str, typer.Option(help="One of the networks; by default both.")] = "",
 ) -> None:
     found = sorted(images.rglob("*.jpg"))
     files = [found[i] for i in np.random.default_rng(0).permutation(len(found))]
@@ -38,13 +48,15 @@ def main(
     results = []
     with tempfile.TemporaryDirectory() as place:
         for name, write in (("dinov2 small", write_dinov2), ("siglip base", write_siglip)):
+            if only not in ("", name):
+                continue
             folder = Path(place) / name.replace(" ", "_")
             write(folder)
             for line in measured(f"keras-hub:{folder}", compared, others):
                 results.append({"network": name, **line})
                 print(results[-1], flush=True)
     told = ("onepass", "keras", "keras-hub", "openvino", "nncf")
-    facts = {"machine": machine(), "versions": versions(*told), "images": count, "weights": "random"}
+    facts = {"machine": machine(), "versions": versions(*told), "images": count, "calibration": calibration}
     write_result("transformers", facts | {"runs": results})
 
 
@@ -88,14 +100,14 @@ def _write(folder: Path, backbone: Any, converter: Any) -> None:
 
 
 def measured(name: str, files: list[Path], others: list[Path]) -> list[dict[str, Any]]:
-    """float32, bfloat16, and int8 with and without what is set for transformers."""
+    """float32, bfloat16, and int8 by the settings of `VARIANTS`."""
     exact = load_backbone(name, precision="float32")
     pixels = [exact.pixels(file.read_bytes()) for file in files]
     right, speed = rows_of(exact, pixels)
     lines = [{"precision": "float32", "images_a_second": speed, "between_photos": _cosines(right[::2], right[1::2])}]
     lines.append({"precision": "bfloat16", **told(load_backbone(name, precision="bfloat16"), pixels, right)})
     calibration = [(file.read_bytes()[:32], file) for file in others]
-    for label, settings in (("int8", dict(_OF_TRANSFORMERS)), ("int8 as for convolutions", {})):
+    for label, settings in VARIANTS.items():
         kept = dict(_OF_TRANSFORMERS)
         _OF_TRANSFORMERS.clear()
         _OF_TRANSFORMERS.update(settings)

@@ -48,10 +48,12 @@ times the time, and takes 0.002 from ResNet50.
 """
 
 
-_OF_TRANSFORMERS = {"model_type": "transformer"}
-"""Further settings for graphs with attention, by which NNCF leaves out what it knows to be sensitive there.
+_OF_TRANSFORMERS = {"preset": "mixed", "model_type": "transformer", "smooth_quant_alpha": 0.5}
+"""What differs for graphs with attention: NNCF leaves in float32 what it knows to be sensitive there, and activations
+around 0 have asymmetric ranges, as it does by itself.
 
-benchmarks/transformers.py has the cosines with and without them.
+Alpha says how far outliers move from activations into weights (G. Xiao et al. 2022, SmoothQuant, whose value this is);
+NNCF's own 0.95 loses more, and with symmetric ranges nearly everything. benchmarks/transformers.py has the cosines.
 """
 
 
@@ -157,15 +159,20 @@ def _quantised_model(converted: CompiledBackbone, images: list[np.ndarray]) -> A
     nncf = import_nncf()
     model = import_openvino().Core().read_model(converted.graph)
     model.reshape([1, *images[0].shape])
-    attention = "model_type" in _settings(converted.graph)
+    settings = _settings(converted.graph)
+    further: dict[str, Any] = {}
+    if "model_type" in settings:
+        smooth = nncf.AdvancedSmoothQuantParameters(matmul=settings["smooth_quant_alpha"])
+        further["model_type"] = nncf.ModelType(settings["model_type"])
+        further["advanced_parameters"] = nncf.AdvancedQuantizationParameters(smooth_quant_alphas=smooth)
     with contextlib.redirect_stdout(io.StringIO()):  # NNCF draws progress bars
         return nncf.quantize(
             model,
             nncf.Dataset(images, lambda image: image[None]),
-            preset=nncf.QuantizationPreset(_SETTINGS["preset"]),
-            fast_bias_correction=_SETTINGS["fast_bias_correction"],
+            preset=nncf.QuantizationPreset(settings["preset"]),
+            fast_bias_correction=settings["fast_bias_correction"],
             subset_size=len(images),
-            model_type=nncf.ModelType.TRANSFORMER if attention else None,
+            **further,
             ignored_scope=nncf.IgnoredScope(names=compiled.stem(converted.graph)),
         )
 

@@ -286,6 +286,13 @@ def test_another_rule_of_resizing_is_taken_where_it_is_asked_for_and_shown(folde
     assert described(folder).preprocess_for(None, None) == described(folder).preprocess_for("native", None) == own
 
 
+def test_one_number_is_a_square_to_the_processor_of_vit(folder: Path):
+    own = {"feature_extractor_type": "ViTFeatureExtractor", "do_resize": True, "size": SIDE, "resample": 2}
+    arithmetic = {"do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(own | arithmetic))
+    assert str(described(folder).preprocess) == "squash-bilinear to 32 px, RGB, (x / 255 - 0.5) / 0.5"
+
+
 def test_sizes_that_are_no_multiple_of_the_patches_are_refused(folder: Path):
     with pytest.raises(OptionError) as caught:
         described(folder, image_size=36)
