@@ -15,6 +15,8 @@ from .backbones.load import load_backbone as load_backbone
 from .backbones.load import load_backbone_for as load_backbone_for
 from .backbones.onnx_network import joined_onnx as joined_onnx
 from .backbones.onnx_network import onnx_at as onnx_at
+from .backbones.openvino_cache import export_keras as export_keras
+from .backbones.openvino_cache import has_attention as has_attention
 from .backbones.openvino_cache import stored_networks as stored_networks
 from .backbones.options import Source as Source
 from .backbones.options import check_choices as check_choices

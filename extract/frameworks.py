@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import importlib.util
 import logging
 import os
 import sys
@@ -110,6 +111,84 @@ def plain_keras(precision: str = "float32") -> Iterator[Any]:
         config.set_image_data_format(before[0])
         config.set_floatx(before[1])
         config.set_dtype_policy(before[2])
+
+
+def require_keras_hub(needed_by: str) -> None:
+    """Refuses, without importing anything, what needs KerasHub where it is not installed.
+
+    Raises:
+        BackboneError: With how to install it.
+    """
+    if importlib.util.find_spec("keras_hub") is None:
+        raise BackboneError(
+            f'{needed_by} is built by KerasHub, which is not installed. Run: pip install "onepass[kerashub]".'
+        )
+
+
+def import_keras_hub() -> Any:
+    """KerasHub on our Keras, without usage statistics.
+
+    Raises:
+        BackboneError: It is not installed, or Keras is already loaded with another backend than TensorFlow.
+    """
+    require_keras_hub("this network")
+    import_keras()
+    import_huggingface_hub()
+    with quiet_stderr() if "keras_hub" not in sys.modules else contextlib.nullcontext():
+        hub = importlib.import_module("keras_hub")
+    _make_swin_convertible()
+    return hub
+
+
+class _ConvertibleOps:
+    """`keras.ops` with `slice_update` made of paddings: TensorFlow's own way is an XLA operation nobody converts."""
+
+    def __init__(self, ops: Any) -> None:
+        self._ops = ops
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ops, name)
+
+    def slice_update(self, inputs: Any, start_indices: Any, updates: Any) -> Any:
+        ends = [
+            whole - start - part for whole, start, part in zip(inputs.shape, start_indices, updates.shape, strict=True)
+        ]
+        around = list(zip(start_indices, ends, strict=True))
+        kept = 1 - self._ops.pad(self._ops.ones_like(updates), around)
+        return inputs * kept + self._ops.pad(updates, around)
+
+
+def _make_swin_convertible() -> None:
+    """Lets OpenVINO and ONNX have the masks of Swin, which KerasHub computes anew in every call.
+
+    Keras takes them for masks of its own, and would warn that they end in the layer that they are made for.
+    """
+    layers: Any = importlib.import_module("keras_hub.src.models.swin_transformer.swin_transformer_layers")
+    if isinstance(layers.ops, _ConvertibleOps):
+        return
+    layers.ops = _ConvertibleOps(layers.ops)
+    masks = property(lambda _: True, lambda _, value: None)  # noqa: ARG005
+    layers.WindowAttention.supports_masking = masks
+
+
+def import_huggingface_hub() -> Any:
+    """huggingface_hub, which KerasHub downloads by, without usage statistics and progress bars.
+
+    Raises:
+        BackboneError: It is not installed.
+    """
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # read once, as it is imported
+    try:
+        hub = importlib.import_module("huggingface_hub")
+    except ModuleNotFoundError:
+        raise BackboneError(
+            "names of the Hugging Face hub need huggingface_hub, which is not installed. Run: pip install "
+            '"onepass[kerashub]", or give a folder.'
+        ) from None
+    # Where somebody else was the first to import it.
+    constants: Any = importlib.import_module("huggingface_hub.constants")
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    return hub
 
 
 def import_openvino() -> ModuleType:

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from onepass.extract.frameworks import import_keras
+from onepass.extract.frameworks import import_keras, import_keras_hub
 from onepass.features.limits import read_member, require_bounded, require_declared, scalar_attribute
 
 
@@ -19,11 +19,14 @@ def load_bounded_model(path: Path) -> Any:
 
     Raises:
         ValueError: File or layers declare far more than the file can hold.
+        BackboneError: Its layers are KerasHub's, which is not installed.
         Exception: Keras cannot load it.
     """
     require_bounded(path)
     keras = import_keras()
     declared = 0
+    if _needs_keras_hub(path):
+        import_keras_hub()  # or else Keras imports it, with its usage statistics
     with contextlib.suppress(Exception), keras.StatelessScope(initialize_variables=False):  # shapes without values
         model = _from_config(keras, _config(path))
         declared = sum(4 * math.prod(weight.shape) for weight in model.weights)
@@ -33,6 +36,12 @@ def load_bounded_model(path: Path) -> Any:
         keras.backend.clear_session()  # or else Keras makes these weights after all
         raise
     return keras.models.load_model(path, compile=False, safe_mode=True)
+
+
+def _needs_keras_hub(path: Path) -> bool:
+    with contextlib.suppress(Exception):  # whoever loads the file tells what is wrong with it
+        return '"keras_hub.' in json.dumps(_config(path))
+    return False
 
 
 def _from_config(keras: Any, config: Any) -> Any:

@@ -84,8 +84,7 @@ def build_backbone(
         )
         if random is not None:
             digest = weights_hash(network)
-        if parsed.layer:
-            network = _cut(network, parsed)
+        network = _cut(network, parsed) if parsed.layer else provider.for_pooling(network, pooling)
         return with_rows(
             network, parsed, image_size=image_size, pooling=pooling, pixels=pixels, digest=digest, preprocess=preprocess
         )
@@ -115,7 +114,7 @@ def keras_reference(built: BuiltBackbone, wanted: Conversion) -> Reference:
     def rows(seen: np.ndarray) -> np.ndarray:
         with plain_keras():
             outputs, label = built.network(seen, training=False), wanted.facts.label
-            parts = [provider.pooled(outputs, one, label) for one in wanted.pooling.split(",")]
+            parts = provider.rows(outputs, wanted.pooling, label)
             found = [np.asarray(import_keras().ops.convert_to_numpy(part), np.float32) for part in parts]
             return np.concatenate(found, axis=-1)
 
@@ -177,7 +176,7 @@ def with_rows(
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise BackboneError(f"{name.network} cannot take {image_size} px RGB images: {reason}") from None
-    parts = [keras.ops.cast(provider.pooled(outputs, one, name.label), "float32") for one in pooling.split(",")]
+    parts = [keras.ops.cast(part, "float32") for part in provider.rows(outputs, pooling, name.label)]
     rows = parts[0] if len(parts) == 1 else keras.ops.concatenate(parts, axis=-1)
     widths = tuple(int(part.shape[-1]) for part in parts)
     return BuiltBackbone(keras.Model(inputs, rows, name="backbone"), network, digest, widths)

@@ -69,7 +69,8 @@ class BackboneName:
     def parse(cls, text: str) -> Self:
         """Takes a name apart at its last @, unless that belongs to a path."""
         network, _, layer = text.rpartition("@")
-        cut = network.endswith(_ENDINGS) or (network and not _is_path(text))
+        folder = bool(network) and os.sep not in layer and Path(network).is_dir() and not Path(text).exists()
+        cut = network.endswith(_ENDINGS) or folder or (network and not _is_path(text))
         return cls(network, layer) if cut and not text.endswith(_ENDINGS) else cls(text)
 
     @property

@@ -354,6 +354,7 @@ def _converted(wanted: Conversion) -> CompiledBackbone:
 
     def export(graph: Path) -> CompiledBackbone:
         compiled.export_keras(built.model, graph)
+        compiled.keep_stem_precise(graph)
         return kept(built.weights_hash, built.widths, graph, keras_reference(built, wanted))
 
     with phase(f"converting {facts.label}"):

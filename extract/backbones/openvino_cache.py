@@ -213,10 +213,26 @@ def _discard(folder: Path, name: str) -> None:
 
 
 def export_keras(model: Any, graph: Path) -> None:
-    """Converts a Keras model, with preprocessing and pooling inside."""
-    import_openvino()  # or else Keras imports it, with its usage statistics
+    """Writes a Keras model of one output as an OpenVINO graph of that output.
+
+    Shapes that layers of KerasHub ask for and do not use become outputs of their own on the way.
+
+    Args:
+        model: `keras.Model`.
+        graph: Path that ends in `.xml`.
+    """
+    ov = import_openvino()  # or else Keras imports it, with its usage statistics
     model.export(str(graph), format="openvino", verbose=False)
-    keep_stem_precise(graph)
+    made = ov.Core().read_model(graph)
+    if len(made.outputs) == 1:
+        return
+    wanted = next((port for port in made.outputs if "Identity:0" in port.names), made.outputs[0])
+    alone = ov.Model([wanted.get_node().input_value(0)], made.get_parameters(), made.get_friendly_name())
+    beside = graph.with_name(f"one-{graph.name}")
+    ov.save_model(alone, beside, compress_to_fp16=False)
+    del made, alone  # which have mapped the file
+    for ending in (".xml", ".bin"):
+        beside.with_suffix(ending).replace(graph.with_suffix(ending))
 
 
 def store(key: str, write: Callable[[Path], CompiledBackbone]) -> CompiledBackbone:
@@ -301,6 +317,13 @@ def _summands(tree: "ET.ElementTree[ET.Element]") -> set[str]:
                 break
             chain.append(reader)
     return found
+
+
+def has_attention(graph: Path) -> bool:
+    """Whether a converted graph is a transformer: softmaxes between its layers, and no convolutions but for patches."""
+    kinds = [str(layer.get("type")).lower() for layer in ET.parse(graph).iterfind("layers/layer")]
+    convolutions = sum(kind in ("convolution", "groupconvolution") for kind in kinds)
+    return convolutions <= 2 and any(kind in ("softmax", "scaleddotproductattention") for kind in kinds)
 
 
 def stem(graph: Path) -> list[str]:

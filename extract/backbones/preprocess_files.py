@@ -83,6 +83,8 @@ def _of_transformers(facts: dict[str, Any]) -> Preprocess:
     if not facts.get("do_resize", True):
         raise _UnknownError(f"{kind} does not resize")
     size, crop = facts["size"], _square(facts.get("crop_size")) if facts.get("do_center_crop") else 0
+    if type(size) is int and kind.startswith(("ViT", "DeiT")):  # which take one number for a square
+        size = {"height": size, "width": size}
     filter = _RESAMPLE.get(facts.get("resample", 2))
     if filter is None:
         raise _UnknownError(f"{kind} has resample {facts.get('resample')}")

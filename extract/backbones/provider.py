@@ -153,6 +153,20 @@ class KerasProvider(Provider):
     def preprocessing_layers(self, name: BackboneName, preprocess: Preprocess | None) -> list[Any]:
         """`preprocessed` as built-in layers, equal to rounding; the legacy .h5 format can hold no operations."""
 
+    def for_pooling(self, network: Any, pooling: str) -> Any:  # noqa: ARG002
+        """The part of an uncut network that a pooling needs, with one output, or one for each of several.
+
+        By default all of it.
+        """
+        return network
+
+    def rows(self, outputs: Any, pooling: str, label: str) -> list[Any]:
+        """What the network gives as (b, d) by each pooling."""
+        poolings = pooling.split(",")
+        apart = len(poolings) > 1 and isinstance(outputs, list | tuple) and len(outputs) == len(poolings)
+        each = outputs if apart else [outputs] * len(poolings)
+        return [self.pooled(output, one, label) for output, one in zip(each, poolings, strict=True)]
+
     def pooled(self, outputs: Any, pooling: str, label: str) -> Any:
         """What the network gives as (b, d); by default of a feature map, (b, h, w, c), or of (b, d) itself."""
         return pooled(outputs, pooling, label)

@@ -15,6 +15,8 @@ _OURS = {
     "keras": "keras_applications:KerasApplications",
     "keras-file": "keras_file:KerasFile",
     "onnx": "onnx_file:OnnxFile",
+    "hf": "hugging_face:HuggingFace",
+    "keras-hub": "kerashub:KerasHub",
     "timm": "timm_models:TimmModels",
 }
 """Provider -> file of this folder, and class."""

@@ -48,6 +48,15 @@ times the time, and takes 0.002 from ResNet50.
 """
 
 
+_OF_TRANSFORMERS = {"preset": "mixed", "model_type": "transformer", "smooth_quant_alpha": 0.5}
+"""What differs for graphs with attention: NNCF leaves in float32 what it knows to be sensitive there, and activations
+around 0 have asymmetric ranges, as it does by itself.
+
+Alpha says how far outliers move from activations into weights (G. Xiao et al. 2022, SmoothQuant, whose value this is);
+NNCF's own 0.95 loses more, and with symmetric ranges nearly everything. benchmarks/transformers.py has the cosines.
+"""
+
+
 def calibrated(
     backbone: Backbone, files: Sequence[tuple[bytes, Path]], *, calibration: str = "", needed_by: str = "this command"
 ) -> Backbone:
@@ -74,7 +83,8 @@ def calibrated(
             return on_openvino(wanted, backbone.source, found)
     # By a hash of the content, so that the choice depends neither on names nor on order.
     ranked = sorted(dict(files).items(), key=lambda file: _rank(file[0]))
-    spec = replace(backbone.spec, calibration=_calibration(backbone.spec, ranked[:CALIBRATION_IMAGES]))
+    settings = _settings(converted.graph)
+    spec = replace(backbone.spec, calibration=_calibration(backbone.spec, ranked[:CALIBRATION_IMAGES], settings))
     if calibration and calibration != spec.calibration:
         raise BackboneError(missing_graph(wanted, needed_by))
     key = f"{converted.folder.name}-int8-{spec.calibration}"
@@ -87,9 +97,13 @@ def _rank(content: bytes) -> bytes:
     return hashlib.blake2b(content, key=b"calibration", digest_size=16).digest()
 
 
-def _calibration(spec: Spec, sample: list[tuple[bytes, Path]]) -> str:
+def _settings(graph: Path) -> dict[str, Any]:
+    return _SETTINGS | _OF_TRANSFORMERS if compiled.has_attention(graph) else _SETTINGS
+
+
+def _calibration(spec: Spec, sample: list[tuple[bytes, Path]], settings: dict[str, Any]) -> str:
     versions = [import_nncf().__version__, version("openvino")]
-    facts = [sorted(content.hex() for content, _ in sample), spec.resize, spec.decode, _SETTINGS, versions]
+    facts = [sorted(content.hex() for content, _ in sample), spec.resize, spec.decode, settings, versions]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
@@ -145,13 +159,20 @@ def _quantised_model(converted: CompiledBackbone, images: list[np.ndarray]) -> A
     nncf = import_nncf()
     model = import_openvino().Core().read_model(converted.graph)
     model.reshape([1, *images[0].shape])
+    settings = _settings(converted.graph)
+    further: dict[str, Any] = {}
+    if "model_type" in settings:
+        smooth = nncf.AdvancedSmoothQuantParameters(matmul=settings["smooth_quant_alpha"])
+        further["model_type"] = nncf.ModelType(settings["model_type"])
+        further["advanced_parameters"] = nncf.AdvancedQuantizationParameters(smooth_quant_alphas=smooth)
     with contextlib.redirect_stdout(io.StringIO()):  # NNCF draws progress bars
         return nncf.quantize(
             model,
             nncf.Dataset(images, lambda image: image[None]),
-            preset=nncf.QuantizationPreset(_SETTINGS["preset"]),
-            fast_bias_correction=_SETTINGS["fast_bias_correction"],
+            preset=nncf.QuantizationPreset(settings["preset"]),
+            fast_bias_correction=settings["fast_bias_correction"],
             subset_size=len(images),
+            **further,
             ignored_scope=nncf.IgnoredScope(names=compiled.stem(converted.graph)),
         )
 

@@ -31,6 +31,8 @@ _RULES = [
     (r"(expanded_conv(?:_\d+)?)_[a-z]", r"\1"),  # MobileNetV3; the first block of MobileNetV2
     (r"(mixed(?:\d+|_\d[a-z]))$", r"\1"),  # InceptionV3, InceptionResNetV2
     (r"\w+_stage_(\d)_block_", r"stage\1"),  # ConvNeXt
+    (r"(block\d+)$", r"\1"),  # vision transformers, which `vision_transformers` names so
+    (r"stage_(\d)$", r"stage\1"),  # Swin
     (r"(?:adjust_conv_(?:[12]|projection)|(?:normal|reduction)_conv_1)_((?:stem_|reduce_)?\d+)$", r"cell_\1"),  # NASNet
     *_lite0_rules(),
     (r"stem_", "stem"),
@@ -85,7 +87,7 @@ def stages_of(network: Any) -> tuple[Stage, ...]:
     for (name, start), end in zip(starts.items(), ends, strict=True):
         part = network.layers[start:end]
         boundary = boundary_before(network, start)
-        shape = (_output_of(network, boundary) if boundary else network.inputs[0]).shape
+        shape = (output_of(network, boundary) if boundary else network.inputs[0]).shape
         parameters = sum(layer.count_params() for layer in part)
         found.append(Stage(name, part[0].name, start, len(part), parameters, boundary, tuple(shape[1:])))
     return tuple(found)
@@ -163,7 +165,7 @@ def trunk_of(network: Any, boundary: str) -> Any:
     Raises:
         BackboneError: There is no such layer, or it gives several outputs.
     """
-    tensor = _output_of(network, boundary)
+    tensor = output_of(network, boundary)
     return import_keras().Model(network.inputs[0], tensor, name=network.name)
 
 
@@ -173,7 +175,7 @@ def top_of(network: Any, boundary: str) -> Any:
     Raises:
         BackboneError: There is no such layer, or not everything after it hangs on its output alone.
     """
-    tensor = _output_of(network, boundary)
+    tensor = output_of(network, boundary)
     if boundary not in _cuts(network, len(network.layers)):
         before = boundary_before(network, _position(network, boundary))
         advice = f"Cut it after {before}." if before else "No layer before it will do either."
@@ -181,6 +183,22 @@ def top_of(network: Any, boundary: str) -> Any:
             f"{network.name} cannot be cut after {boundary}: its output also hangs on other layers. {advice}"
         )
     return import_keras().Model(tensor, network.outputs[0], name=f"{network.name}_top")
+
+
+def output_of(network: Any, layer: str) -> Any:
+    """What a layer of a functional model gives, a Keras tensor.
+
+    Raises:
+        BackboneError: There is no such layer, or it gives several outputs.
+    """
+    nodes = [node for node in _nodes(network) if node.operation.name == layer]
+    if not nodes:
+        names = [each.name for each in network.layers]
+        raise BackboneError(f"{network.name} has no layer {layer!r}. {did_you_mean(layer, names)}".rstrip())
+    tensors = nodes[0].output_tensors
+    if len(tensors) != 1:
+        raise BackboneError(f"layer {layer} of {network.name} gives {len(tensors)} outputs; needed: one.")
+    return tensors[0]
 
 
 def did_you_mean(text: str, names: list[str]) -> str:
@@ -241,7 +259,7 @@ def _cuts(network: Any, first: int) -> list[str]:
         and places.get(id(node.operation), first) < first
         and calls[id(node.operation)] == 1
         and not node.is_input
-        and [len(tensor.shape) in (2, 4) for tensor in node.output_tensors] == [True]
+        and [len(tensor.shape) in (2, 3, 4) for tensor in node.output_tensors] == [True]
     ]
 
 
@@ -254,17 +272,6 @@ def _nodes(network: Any) -> list[Any]:
             "needed: a functional model, keras.Model(inputs, outputs)."
         )
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
-
-
-def _output_of(network: Any, layer: str) -> Any:
-    nodes = [node for node in _nodes(network) if node.operation.name == layer]
-    if not nodes:
-        names = [each.name for each in network.layers]
-        raise BackboneError(f"{network.name} has no layer {layer!r}. {did_you_mean(layer, names)}".rstrip())
-    tensors = nodes[0].output_tensors
-    if len(tensors) != 1:
-        raise BackboneError(f"layer {layer} of {network.name} gives {len(tensors)} outputs; needed: one.")
-    return tensors[0]
 
 
 def _position(network: Any, layer: str) -> int:

@@ -10,7 +10,8 @@ from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.engines import choose_precision, choose_strategy
 from onepass.extract.backbones.load import load_backbone, require_decode_rule, require_same_backbone
 from onepass.extract.backbones.options import Source, check_choices
-from onepass.extract.backbones.stages import Stage, boundary_before, first_unfrozen, stages_of, top_of
+from onepass.extract.backbones.stages import Stage, boundary_before, first_unfrozen, output_of, stages_of, top_of
+from onepass.extract.backbones.vision_transformers import keep_positions
 from onepass.extract.frameworks import import_keras
 from onepass.extract.pixels.decode import depth_of, pixel_dtype
 from onepass.features.errors import BackboneError, OptionError
@@ -61,6 +62,14 @@ class TrainableBackbone:
     def boundary_before(self, first: int) -> str | None:
         """Where to cut so that `first` and all later layers lie above; see `boundary_before`."""
         return boundary_before(self.network, first)
+
+    def boundary_shape(self, boundary: str) -> tuple[int, ...]:
+        """Shape of what a layer gives for one image: (h, w, c), (t, d) or (d,)."""
+        return tuple(output_of(self.network, boundary).shape[1:])
+
+    def settle(self) -> None:
+        """Makes the network ready to be saved after it was trained; see `keep_positions`."""
+        keep_positions(self.network)
 
     def trunk(self, boundary: str, *, engine: str = "auto", batch_size: int = BATCH_SIZE) -> Backbone:
         """The frozen part below, as any other backbone: its rows are what the boundary gives, flattened.
@@ -113,7 +122,8 @@ class TrainableBackbone:
         return keras.Model(pixels, provider.pooled(self.network(values), self.spec.pooling, self.spec.backbone))
 
     def top(self, boundary: str) -> Any:
-        """The part above with its pooling: `keras.Model`, (b, h, w, c) float32 -> (b, d) float32 rows.
+        """The part above with its pooling: `keras.Model`, (b, h, w, c), (b, t, d) or (b, d) float32 -> (b, d)
+        float32 rows.
 
         Args:
             boundary: From `boundary_before`.

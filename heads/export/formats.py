@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onepass.extract import Tensor, import_nncf, import_openvino, quiet_stderr
+from onepass.extract import Tensor, has_attention, import_nncf, import_openvino, quiet_stderr
 from onepass.features.errors import CertificateError, ExportError, OptionError, UserError, cannot_write, is_full, opt
 from onepass.heads.export.certificate import Certificate
 from onepass.heads.export.equivalence import Runtime
@@ -181,7 +181,8 @@ class OpenVino(Format):
         if precision == "int8":
             nncf = import_nncf()
             dataset = nncf.Dataset([image[None] for image in sample])
-            model = nncf.quantize(model, dataset, subset_size=len(sample))
+            kind = nncf.ModelType.TRANSFORMER if has_attention(plain) else None
+            model = nncf.quantize(model, dataset, subset_size=len(sample), model_type=kind)
         for key, value in whole.metadata.items():
             model.set_rt_info(value, ["onepass", key])
         ov.save_model(model, path, compress_to_fp16=precision == "float16")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onepass.extract import GraphBackbone, import_openvino, joined_onnx, onnx_at
+from onepass.extract import GraphBackbone, export_keras, import_openvino, joined_onnx, onnx_at
 from onepass.heads.export.inference_model import IMAGES, WholeModel, onnx_of
 
 _NEWEST = 18
@@ -28,7 +28,7 @@ class GraphModel(WholeModel):
 
     def write_openvino(self, path: Path) -> None:
         ov, plain = import_openvino(), path.with_name("head.xml")
-        self.keras.export(str(plain), format="openvino", verbose=False)
+        export_keras(self.keras, plain)
         rows, head = self.backbone.openvino(), ov.Core().read_model(plain)
         (given,) = rows.output(0).get_node().input_values()
         for reader in head.input(0).get_target_inputs():

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onepass.extract import KerasLayer, KerasModel, KerasModule, Tensor, TrainableBackbone, import_keras
+from onepass.extract import KerasLayer, KerasModel, KerasModule, Tensor, TrainableBackbone, export_keras, import_keras
 from onepass.features import Spec
 from onepass.features.errors import OptionError, opt
 from onepass.features.tables import Record
@@ -55,7 +55,7 @@ class WholeModel:
 
     def write_openvino(self, path: Path) -> None:
         """Writes the OpenVINO graph, (b, s, s, 3) pixels -> (b, k) probabilities, in float32."""
-        self.keras.export(str(path), format="openvino", verbose=False)
+        export_keras(self.keras, path)
 
     def onnx(self, opset: int) -> Any:
         """`onnx.ModelProto`, (b, h, w, 3) uint8 images -> (b, k) probabilities.
@@ -96,9 +96,19 @@ def onnx_of(
         input_names=[first.name],
         output_names=[last.name],
         opset=opset,
+        custom_op_handlers={"Erfc": (_erfc, [])},
         tensors_to_rename={first.name: takes, last.name: gives},
     )
     return made
+
+
+def _erfc(graph: Any, node: Any, name: str, args: Any) -> None:  # noqa: ARG001
+    """Gives tf2onnx the complementary error function, which the GELU of Keras is made of: 1 - erf(x)."""
+    shapes, dtypes, output = node.output_shapes, node.output_dtypes, node.output[0]
+    error = graph.make_node("Erf", [node.input[0]], shapes=shapes, dtypes=dtypes)
+    one = graph.make_const(f"{name}_one", np.ones((), np.float32))
+    graph.remove_node(name)
+    graph.make_node("Sub", [one.output[0], error.output[0]], outputs=[output], name=name, shapes=shapes, dtypes=dtypes)
 
 
 def with_head(backbone: TrainableBackbone, head: Network, *, of_layers: bool = False) -> KerasModel:

@@ -43,7 +43,7 @@ class BoundaryCost:
 
 
 def boundary_cost(boundary: str, shape: tuple[int, ...], *, images: int, views: int, path: Path) -> BoundaryCost:
-    """What the float32 output of a layer, (h, w, c) per image, takes beside `path`."""
+    """What the float32 output of a layer, (h, w, c) or (t, d) per image, takes beside `path`."""
     there = path.stat().st_size if path.is_file() else 0
     return BoundaryCost(
         boundary=boundary,
@@ -112,9 +112,9 @@ class BoundaryInputs:
     """Activations of the boundary, read from the file that keeps them.
 
     Args:
-        file: Rows are flattened (h, w, c) activations.
+        file: Rows are flattened activations.
         contents: (n, 32) content hashes of the images, in the order of their positions.
-        shape: (h, w, c).
+        shape: Of the activations of one image, (h, w, c) or (t, d).
     """
 
     def __init__(self, file: FeatureFile, contents: np.ndarray, shape: tuple[int, ...]) -> None:

@@ -72,7 +72,7 @@ class Joined:
         return self._headed(self.backbone.model, "logits")
 
     def logits_above(self, boundary: str) -> KerasModel:
-        """`keras.Model`: (b, h, w, c) activations of the boundary -> (b, k) logits."""
+        """`keras.Model`: activations of the boundary, (b, h, w, c) or (b, t, d) -> (b, k) logits."""
         return self._headed(self.backbone.top(boundary), "logits_above")
 
     def augmented(self, random_layers: KerasModel) -> KerasModel:
@@ -104,12 +104,16 @@ class Joined:
         """Lets the head and the layers of the network from `first` on train, and nothing else.
 
         A frozen BatchNorm uses its stored moments in training too, so those above `first` stay as they are in
-        inference unless `batchnorm` is set: batches of photos of a few classes would ruin them.
+        inference unless `batchnorm` is set: batches of photos of a few classes would ruin them. A LayerNorm looks at
+        one token alone, so it trains with its block.
         """
         normalisation = import_keras().layers.BatchNormalization
         self.backbone.network.trainable = True
         for i, layer in enumerate(self.backbone.network.layers):
-            layer.trainable = i >= first and (batchnorm or not isinstance(layer, normalisation))
+            layer.trainable = i >= first
+            for part in _within(layer):
+                if i >= first and isinstance(part, normalisation):
+                    part.trainable = batchnorm
 
     def variables_from(self, first: int) -> list[KerasVariable]:
         """All variables that training from `first` on can change, seeds left out: of those layers and of the head."""
@@ -126,11 +130,14 @@ class Joined:
 
 
 def _all_layers(network: KerasModel) -> Iterator[KerasLayer]:
-    """The layers of a network and of the networks in it."""
+    """The layers of a network, and those that they are made of."""
     for layer in network.layers:
-        yield layer
-        if hasattr(layer, "layers"):
-            yield from _all_layers(layer)
+        yield from _within(layer)
+
+
+def _within(layer: KerasLayer) -> Iterator[KerasLayer]:
+    """A layer and those that it is made of: the blocks of a transformer hold theirs as attributes."""
+    yield from layer._flatten_layers()
 
 
 def require_layers(head: Network) -> DenseNetwork:

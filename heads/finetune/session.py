@@ -140,6 +140,7 @@ class Session:
     def finish(self, path: Path, keep: str, tensorboard: Path | None) -> FineTuned:
         """Compares before and after from image files, and writes what is kept."""
         candidate = self.work / f"candidate{path.suffix}"
+        self.backbone.settle()
         save_model(self.joined.probabilities(of_layers=path.suffix == ".h5"), candidate, {})
         with phase("comparing before and after"):
             result = self._compared(candidate)
@@ -227,6 +228,7 @@ class Session:
         if tuned:
             return self.joined
         self.trainer.reset()
+        self.backbone.settle()
         return Joined.of(self.backbone, self.head.network)
 
     def _facts(self, result: FineTuned, joined: Joined) -> Record:
@@ -280,7 +282,7 @@ class _Feeds:
         found = run.backbone.boundary_before(first)
         if found is None or run.sources.boundary is None or run.from_scratch or run.sources.random_layers:
             return None
-        shape = run.backbone.network.get_layer(found).output.shape[1:]
+        shape = run.backbone.boundary_shape(found)
         path = boundary_file(run.work, found)
         cost = boundary_cost(found, shape, images=len(run.file), views=run.plan.views, path=path)
         return cost if worth_keeping(cost, self._limit) else None

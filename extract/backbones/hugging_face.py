@@ -1,0 +1,207 @@
+"""Networks of Hugging Face: folders that transformers wrote, and names of the hub, built by KerasHub without torch."""
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from onepass.extract.backbones.catalogue import BackboneName
+from onepass.extract.backbones.provider import MAP_POOLINGS, BackboneFacts
+from onepass.extract.backbones.transformers_folder import (
+    CONFIG,
+    INDEX,
+    NEEDED,
+    OURS,
+    PROCESSOR,
+    README,
+    SINGLE,
+    Tensors,
+    TransformersFolder,
+    resampled_positions,
+)
+from onepass.extract.backbones.vision_transformers import (
+    HubProvider,
+    cut_poolings,
+    functional,
+    token_poolings,
+    with_pooling,
+)
+from onepass.extract.backbones.weights import weights_hash
+from onepass.extract.frameworks import import_huggingface_hub, import_keras, import_keras_hub, require_keras_hub
+from onepass.features.errors import BackboneError, OptionError, WeightsError, opt
+from onepass.features.preprocess import Preprocess
+
+_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+_SMALL = (CONFIG, PROCESSOR, OURS, README, INDEX)
+
+
+class HuggingFace(HubProvider):
+    """`./folder/`, which nothing is asked of the network for, and `hf:owner/name`."""
+
+    name: ClassVar[str] = "hf"
+
+    def check(self, name: BackboneName, weights: str) -> None:
+        if weights != "imagenet":
+            raise OptionError(f"{opt.weights} does not go with a folder of transformers, which brings its own weights.")
+        if _is_folder(name):
+            TransformersFolder.read(Path(name.inner))
+        elif not _HUB.fullmatch(name.inner):
+            raise BackboneError(
+                f"{name.network!r} is no name of the Hugging Face hub; needed: hf:owner/name, such as "
+                "hf:facebook/dinov2-small, or a folder.",
+                backbone=str(name),
+            )
+        require_keras_hub(name.label)
+
+    def resolved(self, name: BackboneName) -> BackboneName:
+        return BackboneName(str(Path(name.inner).resolve()), name.layer) if _is_folder(name) else name
+
+    def describe(
+        self,
+        name: BackboneName,
+        *,
+        weights: str,  # noqa: ARG002
+        image_size: int | None,
+        preprocess: Preprocess | None,
+    ) -> BackboneFacts:
+        folder = folder_of(name)
+        own = folder.preprocess(preprocess)
+        if not folder.family.any_size:
+            folder.require_size(own.size)
+        elif image_size:
+            folder.require_size(image_size)
+        family, pooled = folder.family, _poolings(folder, name)
+        widths = {"cls+mean": 2 * folder.width, "cls": folder.width, "mean": folder.width, "avg": folder.width}
+        return BackboneFacts(
+            provider=self.name,
+            label=name.label,
+            weights="pretrained",
+            origin=folder.origin,
+            preprocess=own,
+            native=True,
+            fixed_size=not family.any_size,
+            poolings=pooled,
+            width=None if name.layer else widths.get(pooled[0]),
+            parameters=folder.parameters,
+            licence=folder.licence,
+        )
+
+    def network(
+        self,
+        name: BackboneName,
+        *,
+        weights: str,  # noqa: ARG002
+        image_size: int,
+        random: bool,
+    ) -> tuple[Any, str]:
+        network = built(folder_of(name), image_size, weights=not random)
+        return network, weights_hash(network)
+
+    def bare(self, name: BackboneName, image_size: int) -> Any:
+        folder = folder_of(name)
+        with import_keras().StatelessScope():
+            network = built(folder, image_size, weights=False)
+        return network if name.layer else with_pooling(network, _poolings(folder, name)[0])
+
+
+def built(folder: TransformersFolder, image_size: int, *, weights: bool) -> Any:
+    """The network of a folder as `vision_transformers.functional` gives it.
+
+    Args:
+        folder: That transformers wrote.
+        image_size: Side of its input, pixels.
+        weights: Whether it gets those of the folder.
+
+    Raises:
+        OptionError: It does not take this size.
+        BackboneError: Its weights are not those that its configuration asks for.
+    """
+    folder.require_size(image_size)
+    folder.require_bounded()
+    import_keras_hub()
+    from keras_hub.src.utils.transformers.preset_loader import TransformersPresetLoader
+
+    try:
+        converter = TransformersPresetLoader(str(folder.path), folder.config).converter
+        settings = converter.convert_backbone_config(folder.config) | _settings(folder, image_size)
+        backbone = converter.backbone_cls(**settings)
+        if weights:
+            tensors = Tensors(folder, _changed(folder, image_size))
+            converter.convert_weights(backbone, tensors, folder.config)
+            tensors.require_all_used()
+        return functional(backbone)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BackboneError(
+            f"KerasHub cannot build {folder.path.name} from its {CONFIG}: {type(error).__name__}: {reason}. Take the "
+            "folder as transformers wrote it."
+        ) from None
+
+
+def _settings(folder: TransformersFolder, image_size: int) -> dict[str, Any]:
+    """What is asked of KerasHub beyond what it reads from the configuration."""
+    shape, kind = (image_size, image_size, 3), folder.config["model_type"]
+    if kind.startswith("dinov2"):  # positions are resampled here, as PyTorch does it
+        return {"image_shape": shape, "position_embedding_shape": shape, "use_mask_token": False}
+    if kind == "dinov3_vit":
+        return {"image_shape": shape, "use_mask_token": False}
+    if kind == "vit":
+        return {"layer_norm_epsilon": folder.config.get("layer_norm_eps", 1e-12)}
+    return {}
+
+
+def _changed(folder: TransformersFolder, image_size: int) -> dict[str, Any]:
+    kind = folder.config["model_type"]
+    if not kind.startswith("dinov2"):
+        return {}
+    side = image_size // folder.patch_size
+    antialias = kind == "dinov2_with_registers"
+    return {"embeddings.position_embeddings": partial(resampled_positions, tokens=side, antialias=antialias)}
+
+
+def _poolings(folder: TransformersFolder, name: BackboneName) -> tuple[str, ...]:
+    family = folder.family
+    if not family.prefix:
+        return MAP_POOLINGS
+    if name.layer:
+        return cut_poolings(prefix=folder.prefix)
+    return token_poolings(prefix=folder.prefix, blocks=folder.blocks, head=family.own_vector)
+
+
+def _is_folder(name: BackboneName) -> bool:
+    return name.is_path or name.inner.startswith((".", "/", "~"))
+
+
+def folder_of(name: BackboneName) -> TransformersFolder:
+    """The folder of a name; of the hub's, what huggingface_hub has or downloads.
+
+    Raises:
+        BackboneError: There is none, or it cannot be used.
+        WeightsError: It cannot be downloaded.
+    """
+    return TransformersFolder.read(Path(name.inner) if _is_folder(name) else downloaded(name.inner))
+
+
+def downloaded(repository: str) -> Path:
+    """Folder in the user's cache of huggingface_hub; what lies there is used without asking anybody.
+
+    Raises:
+        WeightsError: It is not there and cannot be downloaded.
+    """
+    hub = import_huggingface_hub()
+    wanted = [*_SMALL, "model*.safetensors"]
+    try:
+        kept = Path(hub.snapshot_download(repository, allow_patterns=wanted, local_files_only=True))
+        if (kept / CONFIG).is_file() and ((kept / SINGLE).is_file() or (kept / INDEX).is_file()):
+            return kept
+    except Exception:  # not there yet
+        pass
+    try:
+        return Path(hub.snapshot_download(repository, allow_patterns=wanted, etag_timeout=10))
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise WeightsError(
+            f"{repository} could not be downloaded from the Hugging Face hub ({type(error).__name__}: {reason}). Put "
+            f"its {NEEDED} into a folder, and give the folder as {opt.backbone}.",
+            backbone=repository,
+        ) from None

@@ -1,0 +1,466 @@
+"""A folder that transformers wrote: config.json, safetensors and what lies beside them, read without any framework."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from onepass.extract.backbones.preprocess_files import read_preprocess
+from onepass.extract.backbones.weights import file_hash
+from onepass.features.errors import BackboneError, OptionError, opt
+from onepass.features.limits import require_declared
+from onepass.features.preprocess import Preprocess
+
+CONFIG, PROCESSOR, OURS, README = "config.json", "preprocessor_config.json", "preprocess.json", "README.md"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+NEEDED = f"{CONFIG}, {SINGLE} and {PROCESSOR}"
+
+_LARGEST_JSON = 1 << 22
+_LARGEST_HEADER = 100_000_000  # which is that of safetensors itself
+_MOST = {"num_hidden_layers": 400, "hidden_size": 1 << 16, "intermediate_size": 1 << 18, "image_size": 8192}
+"""Numbers of a configuration -> the largest that are taken; they decide what is built before weights are looked at."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Networks of one model_type.
+
+    Attributes:
+        prefix: Tokens before those of the patches, registers left out; 0 for networks that give a feature map.
+        same: What KerasHub takes for granted: field of the configuration -> its value.
+        any_size: Whether images of other sizes than that of the configuration are taken.
+        vision: Whether the numbers of the network stand in vision_config.
+        own_vector: Whether the network gives one vector of its own.
+    """
+
+    prefix: int = 1
+    same: dict[str, Any] = field(default_factory=dict)
+    any_size: bool = False
+    vision: bool = False
+    own_vector: bool = False
+
+
+_GELU = {"hidden_act": "gelu"}
+
+FAMILIES = {
+    "dinov2": Family(same={**_GELU, "qkv_bias": True, "layer_norm_eps": 1e-6}, any_size=True),
+    "dinov2_with_registers": Family(same={**_GELU, "qkv_bias": True, "layer_norm_eps": 1e-6}, any_size=True),
+    "dinov3_vit": Family(any_size=True),
+    "vit": Family(same=_GELU),
+    "deit": Family(prefix=2, same={**_GELU, "qkv_bias": True}),
+    "swin": Family(prefix=0, same={**_GELU, "use_absolute_embeddings": False, "layer_norm_eps": 1e-5}),
+    "metaclip_2": Family(same={"layer_norm_eps": 1e-5}, vision=True, own_vector=True),
+}
+"""model_type -> what is known of it; KerasHub converts these."""
+
+
+@dataclass(frozen=True)
+class TransformersFolder:
+    """A network of transformers on disk.
+
+    Attributes:
+        path: The folder.
+        config: What config.json says.
+    """
+
+    path: Path
+    config: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads the configuration, and refuses what can be told from it and from the names of the files.
+
+        Raises:
+            BackboneError: Files are missing, the weights are pickled, or the network is none that KerasHub converts.
+        """
+        if not path.is_dir():
+            raise BackboneError(f"there is no folder {path}; needed: one that holds {NEEDED}.", path=path)
+        config = read_json(path / CONFIG, f"{path} is no folder of transformers; needed: {NEEDED}.")
+        found = cls(path, config)
+        found._require_known()
+        found._require_safetensors()
+        return found
+
+    @property
+    def family(self) -> Family:
+        return FAMILIES[self.config["model_type"]]
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """The part of the configuration that says what the network looks like."""
+        part = self.config.get("vision_config") if self.family.vision else self.config
+        return part if isinstance(part, dict) else {}
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images that the network was trained on last, pixels."""
+        size = self.network.get("image_size", 224)
+        height, width = size if isinstance(size, list) and len(size) == 2 else (size, size)
+        if type(height) is not int or height != width:
+            raise BackboneError(f"{self.path.name} takes images of {size} px; needed: square ones.")
+        return int(height)
+
+    @property
+    def patch_size(self) -> int:
+        return int(self.network.get("patch_size", 16))
+
+    @property
+    def prefix(self) -> int:
+        """Tokens before those of the patches; 0 for a feature map."""
+        registers = int(self.config.get("num_register_tokens") or 0)
+        return self.family.prefix + registers if self.family.prefix else 0
+
+    @property
+    def blocks(self) -> int:
+        return int(self.network.get("num_hidden_layers", 0) or sum(self.network.get("depths") or []))
+
+    @property
+    def width(self) -> int:
+        """Length of a token, or channels of the feature map."""
+        if "depths" in self.network:
+            return int(self.network["embed_dim"]) << (len(self.network["depths"]) - 1)
+        return int(self.network["hidden_size"])
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """The safetensors files, in order.
+
+        Raises:
+            BackboneError: The index names something else than files of the folder.
+        """
+        if not (self.path / INDEX).is_file():
+            return (self.path / SINGLE,)
+        named = read_json(self.path / INDEX, "").get("weight_map")
+        names = sorted(set(named.values())) if isinstance(named, dict) else []
+        if not names or not all(isinstance(one, str) and re.fullmatch(r"[\w.-]+\.safetensors", one) for one in names):
+            raise BackboneError(f"{self.path / INDEX} does not name the safetensors files of its own folder.")
+        missing = [one for one in names if not (self.path / one).is_file()]
+        if missing:
+            raise BackboneError(f"{self.path} lacks {missing[0]}, which {INDEX} names; copy it there.")
+        return tuple(self.path / one for one in names)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name of each tensor -> its shape, from the headers.
+
+        Raises:
+            BackboneError: A header is damaged, or declares more than the file can hold.
+        """
+        found: dict[str, tuple[int, ...]] = {}
+        for file in self.files:
+            found |= _header(file)
+        return found
+
+    def require_bounded(self) -> None:
+        """Refuses a configuration that asks for far more weights than the files hold.
+
+        Raises:
+            BackboneError: With both sizes.
+        """
+        least = 4 * self.blocks * self.width**2 if "hidden_size" in self.network else 4 * self.width**2
+        try:
+            require_declared(4 * least, sum(file.stat().st_size for file in self.files))
+        except ValueError as error:
+            raise BackboneError(f"the {CONFIG} of {self.path.name} asks for too much: {error}.") from None
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the weights, those of a text tower left out."""
+        return sum(math.prod(shape) for name, shape in self.shapes.items() if not name.startswith("text_"))
+
+    @property
+    def origin(self) -> str:
+        """Hash of the configuration and the weights."""
+        parts = [json.dumps(self.config, sort_keys=True), *map(file_hash, self.files)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    @property
+    def licence(self) -> str:
+        return licence_in(self.path / README)
+
+    def preprocess(self, given: Preprocess | None) -> Preprocess:
+        """What happens to an image before the network; nothing is guessed.
+
+        Args:
+            given: By the user, or remembered; its arithmetic must be that of the folder, where the folder says it.
+
+        Raises:
+            OptionError: The folder does not say it and nothing was given, or both differ.
+        """
+        beside = next((self.path / name for name in (OURS, PROCESSOR) if (self.path / name).is_file()), None)
+        if beside is None:
+            if given is None:
+                raise OptionError(
+                    f"{self.path.name} does not say how its images were prepared, and nothing is guessed. Needed: "
+                    f"{PROCESSOR} in the folder, as transformers writes it, or {opt.preprocess} with a JSON file.",
+                    path=self.path,
+                )
+            return given
+        own = read_preprocess(beside)
+        if given is not None and given.resized(own.resize, own.size) != own:
+            raise OptionError(
+                f"{self.path.name} was trained on {own.channels}, {own.arithmetic}, by its {beside.name}; "
+                f"{opt.preprocess} says {given.channels}, {given.arithmetic}. Leave it out."
+            )
+        return given or own
+
+    def require_size(self, size: int) -> None:
+        """Refuses images that the network does not take.
+
+        Raises:
+            OptionError: The size is no multiple of the patches, or another one than the network's own.
+        """
+        name, patch = self.path.name, self.patch_size
+        if not self.family.any_size and size != self.image_size:
+            raise OptionError(
+                f"{name} takes images of {self.image_size} px, and its preprocessing makes {size} px. Correct the one "
+                f"that is wrong: {CONFIG}, {PROCESSOR} or {opt.preprocess}."
+            )
+        if size % patch:
+            below = max(patch, size // patch * patch)
+            raise OptionError(
+                f"{name} cuts images into patches of {patch} px, which {size} px are no multiple of; needed: "
+                f"{opt.image_size(below)} or {below + patch}."
+            )
+
+    def _require_known(self) -> None:
+        kind = self.config.get("model_type")
+        if "registered_name" in self.config:
+            raise BackboneError(f"{self.path} is a preset of KerasHub; name it keras-hub:{self.path}.")
+        if kind is None and "architecture" in self.config:
+            raise BackboneError(
+                f"{self.path} is a folder of timm, not of transformers; name the network timm:"
+                f"{self.config['architecture']} and give its file with {opt.weights}."
+            )
+        if kind not in FAMILIES:
+            raise BackboneError(
+                f"{self.path.name} is a {kind!r}, which KerasHub does not read from a folder of transformers. It reads "
+                f"{', '.join(FAMILIES)}. Other networks: export it to ONNX and give the .onnx file, or take one of "
+                "keras-hub: or timm:."
+            )
+        for name, value in self.family.same.items():
+            if (found := self.network.get(name, value)) != value:
+                raise BackboneError(
+                    f"{self.path.name} has {name} {found!r}; KerasHub computes a {kind} with {value!r} alone, which "
+                    "would give other rows without a word. Export it to ONNX and give the .onnx file."
+                )
+        numbers = {name: self.network.get(name, 1) for name in _MOST if name != "image_size"}
+        for name, number in (
+            numbers | {"image_size": self.image_size, "patch_size": self.network.get("patch_size", 1)}
+        ).items():
+            most = _MOST.get(name, 8192)
+            if type(number) is not int or not 1 <= number <= most:
+                raise BackboneError(f"{self.path.name} has {name} {str(number)[:40]}; needed: 1 to {most}.")
+        if not self.blocks <= _MOST["num_hidden_layers"]:
+            raise BackboneError(
+                f"{self.path.name} has {self.blocks} blocks; at most {_MOST['num_hidden_layers']} are built."
+            )
+
+    def _require_safetensors(self) -> None:
+        if (self.path / SINGLE).is_file() or (self.path / INDEX).is_file():
+            return
+        pickled = sorted(one.name for one in self.path.iterdir() if one.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+        if pickled:
+            raise BackboneError(
+                f"{self.path} holds its weights as {pickled[0]}, which is pickled: reading it can run code. Needed: "
+                f"{SINGLE}. Where the file can be trusted, transformers makes it: "
+                "AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)."
+            )
+        raise BackboneError(f"{self.path} lacks {SINGLE}; needed: {NEEDED}.")
+
+
+class Tensors:
+    """The weights of a folder, as the converters of KerasHub ask for them.
+
+    Args:
+        folder: Whose files are read.
+        changed: Name of a tensor, as a converter calls it -> what is made of it.
+    """
+
+    def __init__(
+        self, folder: TransformersFolder, changed: dict[str, Callable[[np.ndarray], np.ndarray]] | None = None
+    ) -> None:
+        from safetensors import safe_open
+
+        self._folder, self._changed = folder, changed or {}
+        opened: list[Any] = [safe_open(file, framework="np") for file in folder.files]
+        self._places: dict[str, Any] = {name: file for file in opened for name in file.keys()}  # noqa: SIM118
+        self._used: set[str] = set()
+
+    def get_tensor(self, key: str) -> np.ndarray:
+        """The tensor of a name; what stands before it depends on the class that was saved.
+
+        Raises:
+            BackboneError: There is none.
+        """
+        name = self._named(key)
+        if name is None:
+            raise BackboneError(
+                f"{self._folder.path.name} lacks the tensor {key}, which a {self._folder.config['model_type']} has. "
+                "Take the folder as transformers wrote it."
+            )
+        self._used.add(name)
+        found = np.asarray(self._places[name].get_tensor(name)).astype(np.float32)
+        change: Callable[[np.ndarray], np.ndarray] | None = self._changed.get(key)
+        return change(found) if change else found
+
+    def port_weight(self, keras_variable: Any, hf_weight_key: str, hook_fn: Any = None) -> None:
+        """Sets a variable of Keras."""
+        found, shape = self.get_tensor(hf_weight_key), tuple(keras_variable.shape)
+        if hook_fn:
+            found = hook_fn(found, list(shape))
+        if found.shape != shape:
+            raise BackboneError(
+                f"{self._folder.path.name} has {hf_weight_key} of shape {found.shape}; its {CONFIG} asks for {shape}."
+            )
+        keras_variable.assign(found)
+
+    def require_all_used(self) -> None:
+        """Refuses a folder with weights of layers that the network does not have.
+
+        Raises:
+            BackboneError: With the first of them.
+        """
+        left = sorted(name for name in self._places if name not in self._used and not _ASIDE.search(name))
+        if left:
+            raise BackboneError(
+                f"{self._folder.path.name} holds {len(left)} tensors that KerasHub's "
+                f"{self._folder.config['model_type']} has no place for, such as {left[0]}: it is another network, "
+                "whose rows would be wrong. Export it to ONNX and give the .onnx file."
+            )
+
+    def _named(self, key: str) -> str | None:
+        bare = key.split(".", maxsplit=1)[-1]
+        for wanted in (key, bare) if key.startswith(("vit.", "deit.")) else (key,):
+            if wanted in self._places:
+                return wanted
+            ending = [name for name in self._places if name.endswith(f".{wanted}")]
+            if len(ending) == 1:
+                return str(ending[0])
+        return None
+
+
+_ASIDE = re.compile(
+    r"mask_token|(?:^|\.)(?:pooler|classifier|cls_classifier|distillation_classifier)\.|position_ids|"
+    r"relative_position_index|inv_freq|periods|logit_(?:scale|bias)|^text_"
+)
+"""Tensors that no row hangs on: heads of classifiers, what only pre-training needs, and a text tower."""
+
+
+def resampled_positions(positions: np.ndarray, tokens: int, antialias: bool) -> np.ndarray:
+    """Position embeddings for another number of patches, as PyTorch interpolates them for transformers.
+
+    PyTorch's bicubic filter is that of R. Keys (1981) with a = -0.75, and with a = -0.5 where it averages what is
+    reduced; TensorFlow's has -0.5 in both.
+
+    Args:
+        positions: (1, 1 + p, d), the class token's first, those of a square of patches behind it.
+        tokens: Side of the square that is wanted.
+        antialias: Whether what is reduced is averaged.
+
+    Returns:
+        (1, 1 + tokens**2, d) float32.
+    """
+    patches = positions[0, 1:]
+    side = math.isqrt(len(patches))
+    if side == tokens:
+        return positions
+    weights = _bicubic_weights(side, tokens, antialias=antialias)
+    grid = patches.reshape(side, side, -1).astype(np.float64)
+    made = np.einsum("ab,cd,bde->ace", weights, weights, grid).reshape(tokens * tokens, -1)
+    return np.concatenate([positions[0, :1], made.astype(np.float32)])[None]
+
+
+def _bicubic_weights(before: int, after: int, *, antialias: bool) -> np.ndarray:
+    """(after, before) weights of an axis."""
+    scale, a = before / after, -0.5 if antialias else -0.75
+    stretch = max(scale, 1.0) if antialias else 1.0
+    centres = (np.arange(after) + 0.5) * scale - 0.5
+    reach = math.ceil(2 * stretch) + 1
+    weights = np.zeros((after, before))
+    for row, centre in zip(weights, centres, strict=True):
+        for place in range(math.floor(centre) - reach, math.floor(centre) + reach + 2):
+            value = _keys(abs(place - centre) / stretch, a)
+            if antialias and not 0 <= place < before:
+                continue
+            row[min(max(place, 0), before - 1)] += value
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def _keys(x: float, a: float) -> float:
+    if x < 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+
+def licence_in(readme: Path) -> str:
+    """What the front matter of a model card says of the weights; empty if it says nothing.
+
+    A licence that the hub has no name for is "other" there, with its own name beside it.
+    """
+    try:
+        text = readme.read_bytes()[: 1 << 16].decode(errors="replace")
+    except OSError:
+        return ""
+    matter = re.match(r"\s*---[ \t]*\r?\n(.*?)\r?\n---", text, re.DOTALL)
+    fields: dict[str, str] = dict(_LICENCE.findall(matter[1])) if matter else {}
+    told = fields.get("license", "").strip()
+    return fields.get("license_name", told).strip() if told in ("", "other") else told
+
+
+_LICENCE = re.compile(r"^(license(?:_name)?):[ \t]*[\"']?([\w.+ -]+)", re.MULTILINE)
+
+
+def read_json(path: Path, refused: str) -> dict[str, Any]:
+    """An object from a JSON file of bounded size.
+
+    Args:
+        path: The file.
+        refused: What to say before "It has no config.json." where it is missing.
+
+    Raises:
+        BackboneError: It is missing, too large, or no object.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise BackboneError(f"{path} has {path.stat().st_size:,} bytes; at most {_LARGEST_JSON:,} are read.")
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BackboneError(f"{refused} It has no {path.name}.", path=path) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BackboneError(f"{path} is not JSON ({error}). Take it from a copy.", path=path) from None
+    if not isinstance(found, dict):
+        raise BackboneError(f"{path} holds {type(found).__name__}, not an object. Take it from a copy.", path=path)
+    return found
+
+
+def _header(file: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes in a safetensors file: 8 bytes of length, JSON, then the numbers."""
+    size = file.stat().st_size
+    try:
+        with open(file, "rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            if not 2 <= length <= min(_LARGEST_HEADER, size - 8):
+                raise ValueError(f"its header has {length:,} bytes")
+            described = json.loads(opened.read(length))
+        shapes = {name: tuple(map(int, one["shape"])) for name, one in described.items() if name != "__metadata__"}
+        if any(number < 0 for shape in shapes.values() for number in shape):
+            raise ValueError("a shape is negative")
+        require_declared(2 * sum(map(math.prod, shapes.values())), size)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BackboneError(f"{file} is damaged: {error}. Take it from a copy.", path=file) from None
+    return shapes
+
+
+def example(preprocess: Preprocess) -> str:
+    """A preprocessing as the JSON file that says it."""
+    return json.dumps(dataclasses.asdict(preprocess))
