@@ -34,6 +34,7 @@ from onepass.extract.backbones.timm_conversion import (
     prepared,
     require_timm,
     rows_module,
+    tensorflow_came_first,
     torch_and_timm,
     write_onnx,
 )
@@ -120,7 +121,7 @@ class TimmModels(GraphProvider):
         return OnnxSource(stored.path, wanted.pooling, stored.digest, pooled=True)
 
     def reference(self, wanted: Conversion) -> Reference | None:
-        if lacking_packages():
+        if lacking_packages() or tensorflow_came_first():
             return None
         name, size = wanted.name, wanted.preprocess.size
         with torch_and_timm() as (_, timm):

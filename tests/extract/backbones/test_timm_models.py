@@ -24,7 +24,26 @@ from tiny_onnx import lowest_cosine
 LACKING = [module for module in ("timm", "torch", "onnxscript") if find_spec(module) is None]
 with_timm = pytest.mark.skipif(bool(LACKING), reason=f"not installed: {', '.join(LACKING)} (the extra torch)")
 
+if not LACKING:
+    import timm  # noqa: F401 (before another test loads TensorFlow, after which it ends the process)
+
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+def test_tensorflow_in_the_process_is_told_before_it_ends(monkeypatch: pytest.MonkeyPatch):
+    from onepass.extract.backbones import timm_conversion
+
+    monkeypatch.setattr(timm_conversion, "lacking_packages", list)
+    monkeypatch.setitem(sys.modules, "tensorflow", object())
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    with pytest.raises(BackboneError) as caught:
+        timm_conversion.require_timm()
+    assert str(caught.value) == (
+        "TensorFlow is loaded in this process, and PyTorch's torchvision, which timm needs, would end it (a "
+        "segmentation fault; seen with TensorFlow 2.21 and torchvision 0.29). Extract from the shell, or restart the notebook and "
+        "extract before anything else; converted once, the network needs PyTorch no more."
+    )
+
 
 FAMILIES = {"test_vit": 160, "test_convnext": 160}
 
