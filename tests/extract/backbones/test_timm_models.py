@@ -40,8 +40,8 @@ def test_tensorflow_in_the_process_is_told_before_it_ends(monkeypatch: pytest.Mo
         timm_conversion.require_timm()
     assert str(caught.value) == (
         "TensorFlow is loaded in this process, and PyTorch's torchvision, which timm needs, would end it (a "
-        "segmentation fault; seen with TensorFlow 2.21 and torchvision 0.29). Extract from the shell, or restart the notebook and "
-        "extract before anything else; converted once, the network needs PyTorch no more."
+        "segmentation fault; seen with TensorFlow 2.21 and torchvision 0.29). Extract from the shell, or restart "
+        "the notebook and extract before anything else; converted once, the network needs PyTorch no more."
     )
 
 
