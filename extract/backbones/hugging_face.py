@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from onepass.extract.backbones.catalogue import BackboneName
-from onepass.extract.backbones.provider import MAP_POOLINGS, BackboneFacts
+from onepass.extract.backbones.proof import Transform
+from onepass.extract.backbones.provider import MAP_POOLINGS, BackboneFacts, Conversion
 from onepass.extract.backbones.transformers_folder import (
     CONFIG,
     INDEX,
@@ -19,6 +20,7 @@ from onepass.extract.backbones.transformers_folder import (
     TransformersFolder,
     resampled_positions,
 )
+from onepass.extract.backbones.transformers_processor import processor_transform
 from onepass.extract.backbones.vision_transformers import (
     HubProvider,
     cut_poolings,
@@ -96,6 +98,12 @@ class HuggingFace(HubProvider):
     ) -> tuple[Any, str]:
         network = built(folder_of(name), image_size, weights=not random)
         return network, weights_hash(network)
+
+    def transform(self, wanted: Conversion) -> Transform | None:
+        folder = folder_of(wanted.name)
+        if wanted.preprocess != wanted.facts.preprocess or not (folder.path / PROCESSOR).is_file():
+            return None
+        return processor_transform(folder.path)
 
     def bare(self, name: BackboneName, image_size: int) -> Any:
         folder = folder_of(name)

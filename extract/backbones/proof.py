@@ -18,8 +18,8 @@ from onepass.features.preprocess import Preprocess
 LEAST_COSINE = 0.9999
 """Between rows of the converted graph, in float32, and those of the framework."""
 
-MOST_LEVELS = 2.0
-"""Between pixels by our rule and those of the framework's own transform, of 255; filters round differently."""
+MOST_LEVELS = 4.0
+"""Between pixels by our rule and those of the framework's own transform, of 255; frameworks round their filters differently (transformers with torchvision: 2)."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Folders of transformers: what is told from their files, what is refused, and rows against transformers and numpy."""
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -17,8 +18,13 @@ from safetensors.numpy import load_file, save_file
 from hub_networks import TRANSFORMERS, lowest_cosine, transformers_rows, write_transformers
 from onepass.extract import load_backbone
 from onepass.extract.backbones.catalogue import BackboneName
+from onepass.extract.backbones.golden import golden_images
 from onepass.extract.backbones.hugging_face import HuggingFace, downloaded
+from onepass.extract.backbones.preprocess_files import preprocess_of
+from onepass.extract.backbones.proof import MOST_LEVELS
 from onepass.extract.backbones.transformers_folder import TransformersFolder, resampled_positions
+from onepass.extract.backbones.transformers_processor import processor_transform
+from onepass.extract.pixels.decode import decode_image
 from onepass.features.errors import BackboneError, OptionError, WeightsError
 from support import picture
 
@@ -540,3 +546,31 @@ def test_images_are_what_the_rule_of_the_folder_says(folder: Path, files: list[P
         left, upper = ((length - SIDE) // 2 for length in resized.size)
         expected = np.asarray(resized.crop((left, upper, left + SIDE, upper + SIDE)))
         np.testing.assert_array_equal(decode_image(file.read_bytes(), image_size=SIDE, resize=rule), expected)
+
+
+@needs_transformers
+def test_pixels_are_proven_against_the_processor_of_the_folder(tmp_path: Path):
+    folder = tmp_path / "net"
+    folder.mkdir()
+    facts = {
+        "image_processor_type": "BitImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": 48},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": 42, "width": 42},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.4, 0.3],
+        "image_std": [0.2, 0.3, 0.4],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(facts))
+    transform, ours = processor_transform(folder), preprocess_of(facts)
+    assert transform is not None
+    assert transform.name.startswith("transformers ")
+    for data in golden_images():
+        pixels = decode_image(data, image_size=ours.size, resize=ours.resize)
+        seen = transform.values(Image.open(io.BytesIO(data)).convert("RGB"), pixels)
+        away = np.abs(seen - ours.normalised(pixels)) * ours.std / ours.rescale
+        assert away.max() <= MOST_LEVELS

@@ -180,6 +180,6 @@ def test_the_refusal_says_what_differs_and_what_was_needed():
         require_proof(Proof("timm 1.0", 12.0, 0.91), "net")
     assert str(caught.value) == (
         "net as converted is not what timm 1.0 computes: pixels within 12 levels of 255, lowest cosine of rows "
-        "0.91000000; needed: 2 levels at most, and 0.9999 at least. Its preprocessing is wrong, or OpenVINO does not "
+        "0.91000000; needed: 4 levels at most, and 0.9999 at least. Its preprocessing is wrong, or OpenVINO does not "
         "read it rightly: compare preprocessing with that of its training, and try another version of OpenVINO."
     )
