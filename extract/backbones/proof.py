@@ -19,7 +19,8 @@ LEAST_COSINE = 0.9999
 """Between rows of the converted graph, in float32, and those of the framework."""
 
 MOST_LEVELS = 4.0
-"""Between pixels by our rule and those of the framework's own transform, of 255; frameworks round their filters differently (transformers with torchvision: 2)."""
+"""Between pixels by our rule and those of the framework's own transform, of 255: frameworks round their filters
+differently, torchvision by up to 2 levels."""
 
 
 @dataclass(frozen=True)
