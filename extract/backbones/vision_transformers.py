@@ -265,6 +265,7 @@ def _deit_block(block: Any, tokens: Any) -> Any:
 
 def _of_siglip(backbone: Any) -> Parts:
     encoder = getattr(backbone, "vision_encoder", backbone)
+    encoder.embedding.name, encoder.head.name = "embeddings", "head"
     return Parts(
         embeddings=encoder.embedding,
         blocks=list(encoder.encoder_layers),
@@ -278,6 +279,7 @@ def _of_siglip(backbone: Any) -> Parts:
 def _of_clip(backbone: Any) -> Parts:
     """CLIP and MetaCLIP 2: the image embedding that is compared with texts, or of the encoder alone its class token."""
     encoder = getattr(backbone, "vision_encoder", backbone)
+    encoder.embedding.name, encoder.pre_layer_norm.name = "embeddings", "pre_norm"
     whole = encoder is not backbone
     norm = getattr(encoder, "layer_norm", None) or getattr(backbone, "vision_post_layer_norm", None)
     if norm is None:
