@@ -202,6 +202,7 @@ def _plain(block: Any, tokens: Any) -> Any:
 
 
 def _of_dinov2(backbone: Any) -> Parts:
+    backbone.embeddings.name = "embeddings"
     return Parts(
         embeddings=backbone.embeddings,
         blocks=list(backbone.encoder.layers),
@@ -213,6 +214,7 @@ def _of_dinov2(backbone: Any) -> Parts:
 
 def _of_dinov3(backbone: Any) -> Parts:
     keras, side, prefix = import_keras(), _image_side(backbone), 1 + backbone.num_register_tokens
+    backbone.embeddings.name = "embeddings"
     grid = [keras.layers.Reshape((1, 1, 1), name="grid"), keras.layers.UpSampling2D(side, name="grid_of_image")]
 
     def apply(block: Any, tokens: Any) -> Any:
