@@ -11,6 +11,7 @@ little about the loss of meaning, for which `extract --precision int8` reports t
 images a second are of the engine alone, decoded images at hand. Prints and writes benchmarks/results/transformers.json.
 """
 
+import hashlib
 import tempfile
 import time
 from pathlib import Path
@@ -106,7 +107,7 @@ def measured(name: str, files: list[Path], others: list[Path]) -> list[dict[str,
     right, speed = rows_of(exact, pixels)
     lines = [{"precision": "float32", "images_a_second": speed, "between_photos": _cosines(right[::2], right[1::2])}]
     lines.append({"precision": "bfloat16", **told(load_backbone(name, precision="bfloat16"), pixels, right)})
-    calibration = [(file.read_bytes()[:32], file) for file in others]
+    calibration = [(hashlib.sha256(file.read_bytes()).digest(), file) for file in others]
     for label, settings in VARIANTS.items():
         kept = dict(_OF_TRANSFORMERS)
         _OF_TRANSFORMERS.clear()

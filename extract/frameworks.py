@@ -137,6 +137,7 @@ def import_keras_hub() -> Any:
     with quiet_stderr() if "keras_hub" not in sys.modules else contextlib.nullcontext():
         hub = importlib.import_module("keras_hub")
     _make_swin_convertible()
+    _correct_shapes_of_siglip()
     return hub
 
 
@@ -169,6 +170,16 @@ def _make_swin_convertible() -> None:
     layers.ops = _ConvertibleOps(layers.ops)
     masks = property(lambda _: True, lambda _, value: None)  # noqa: ARG005
     layers.WindowAttention.supports_masking = masks
+
+
+def _correct_shapes_of_siglip() -> None:
+    """Lets SigLIP be cut at a block: KerasHub counts a class token into its shapes that it does not have."""
+    layers: Any = importlib.import_module("keras_hub.src.models.siglip.siglip_layers")
+    layers.SigLIPVisionEmbedding.compute_output_shape = lambda layer, shape: (
+        shape[0],
+        layer.num_positions,
+        layer.hidden_dim,
+    )
 
 
 def import_huggingface_hub() -> Any:

@@ -252,20 +252,24 @@ def built(preset: Preset, image_size: int, *, weights: bool) -> Any:
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BackboneError(f"KerasHub cannot build {preset.path.name} for {image_size} px: {reason}") from None
-    return _with_own_positions(backbone) if preset.kind == "DINOV2Backbone" else backbone
+    return _trainable(backbone) if preset.kind.startswith("DINO") else backbone
 
 
-def _with_own_positions(backbone: Any) -> Any:
-    """A DINOv2 whose position embeddings are stored for the size that it has, so that they can be trained and saved."""
-    shape = tuple(backbone.image_shape)
-    if tuple(backbone.position_embedding_shape)[:2] == shape[:2]:
-        return backbone
-    settings = backbone.get_config() | {"position_embedding_shape": shape}
+def _trainable(backbone: Any) -> Any:
+    """A DINO that can be trained and saved: without the mask token of its pre-training, which no row hangs on.
+
+    Position embeddings of DINOv2 are stored for the size that it has.
+    """
+    kind, settings = type(backbone).__name__, backbone.get_config() | {"use_mask_token": False}
+    if kind == "DINOV2Backbone":
+        settings["position_embedding_shape"] = tuple(backbone.image_shape)
     same = type(backbone).from_config(settings)
-    for new, old in zip(same.weights, backbone.weights, strict=True):
+    kept = [weight for weight in backbone.weights if not weight.path.endswith("/mask_token")]
+    for new, old in zip(same.weights, kept, strict=True):
         if new.shape == old.shape:
             new.assign(old)
-    same.embeddings.position_embeddings.assign(backbone.embeddings.interpolated_position_embeddings)
+    if kind == "DINOV2Backbone":
+        same.embeddings.position_embeddings.assign(backbone.embeddings.interpolated_position_embeddings)
     return same
 
 

@@ -205,6 +205,7 @@ def _plain(block: Any, tokens: Any) -> Any:
 
 
 def _of_dinov2(backbone: Any) -> Parts:
+    backbone.embeddings.name = "embeddings"
     return Parts(
         embeddings=backbone.embeddings,
         blocks=list(backbone.encoder.layers),
@@ -216,6 +217,7 @@ def _of_dinov2(backbone: Any) -> Parts:
 
 def _of_dinov3(backbone: Any) -> Parts:
     keras, side, prefix = import_keras(), _image_side(backbone), 1 + backbone.num_register_tokens
+    backbone.embeddings.name = "embeddings"
     grid = [keras.layers.Reshape((1, 1, 1), name="grid"), keras.layers.UpSampling2D(side, name="grid_of_image")]
 
     def apply(block: Any, tokens: Any) -> Any:
@@ -268,6 +270,7 @@ def _deit_block(block: Any, tokens: Any) -> Any:
 
 def _of_siglip(backbone: Any) -> Parts:
     encoder = getattr(backbone, "vision_encoder", backbone)
+    encoder.embedding.name, encoder.head.name = "embeddings", "head"
     return Parts(
         embeddings=encoder.embedding,
         blocks=list(encoder.encoder_layers),
@@ -281,6 +284,7 @@ def _of_siglip(backbone: Any) -> Parts:
 def _of_clip(backbone: Any) -> Parts:
     """CLIP and MetaCLIP 2: the image embedding that is compared with texts, or of the encoder alone its class token."""
     encoder = getattr(backbone, "vision_encoder", backbone)
+    encoder.embedding.name, encoder.pre_layer_norm.name = "embeddings", "pre_norm"
     whole = encoder is not backbone
     norm = getattr(encoder, "layer_norm", None) or getattr(backbone, "vision_post_layer_norm", None)
     if norm is None:

@@ -199,7 +199,8 @@ def test_rows_and_pixels_are_those_of_kerashub(kind: str, files: list[Path], tmp
     backbone = load_backbone(f"keras-hub:{folder}", precision="float32")
     pixels = np.stack([backbone.pixels(file.read_bytes()) for file in files])
     own = hub_rows(folder, files)
-    assert np.abs(pixels.astype(float) - own["pixels"]).max() <= 1
+    # Pillow rounds, and cuts to 0..255, between the two axes; TensorFlow does not.
+    assert np.abs(pixels.astype(float) - own["pixels"]).max() <= 3
     reference = hub_rows(folder, files, pixels)
     del reference["pixels"]
     for pooling, rows in reference.items():

@@ -65,9 +65,12 @@ def test_what_is_unfrozen_is_blocks_with_their_norms(preset: str, features: Path
         assert len(block.trainable_variables) == len(block.variables)  # norms and scales are among them
 
 
-def test_the_trunk_and_the_top_are_the_whole_network(preset: str, features: Path):
-    with FeatureFile(features) as file, plain_keras():
-        backbone = load_trainable(file.spec, source=Source.of(file.provenance), needed_by="test")
+@pytest.mark.parametrize("kind", ["dinov2", "siglip", "clip"])
+def test_the_trunk_and_the_top_are_the_whole_network(kind: str, tmp_path: Path):
+    name = f"keras-hub:{write_preset(kind, tmp_path / kind)}"
+    spec = load_backbone(name, precision="float32").spec
+    with plain_keras():
+        backbone = load_trainable(spec, source=Source(name, "imagenet"), needed_by="test")
         boundary = backbone.boundary_before(backbone.first_unfrozen("block3"))
         assert boundary == "block2"
         trunk = backbone.trunk(boundary)
