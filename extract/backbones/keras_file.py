@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from onepass.extract.backbones.bounded_model import load_bounded_model
 from onepass.extract.backbones.catalogue import BackboneName
-from onepass.extract.backbones.provider import BackboneFacts, KerasProvider
+from onepass.extract.backbones.provider import BackboneFacts, KerasProvider, absolute, require_file
 from onepass.extract.backbones.weights import file_hash, set_layer_weights
 from onepass.extract.frameworks import import_keras
 from onepass.features.errors import BackboneError, OptionError, opt
@@ -20,13 +20,10 @@ class KerasFile(KerasProvider):
     name: ClassVar[str] = "keras-file"
 
     def check(self, name: BackboneName, weights: str) -> None:
-        if weights != "imagenet":
-            raise OptionError(f"{opt.weights} does not go with a .keras file, which brings its own weights.")
-        if not Path(name.network).is_file():
-            raise BackboneError(f"there is no backbone file {name.network}.", path=name.network)
+        require_file(name, weights, "a .keras file")
 
     def resolved(self, name: BackboneName) -> BackboneName:
-        return BackboneName(str(Path(name.network).resolve()), name.layer)
+        return absolute(name)
 
     def describe(
         self,

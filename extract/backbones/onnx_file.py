@@ -14,7 +14,14 @@ from onepass.extract.backbones.onnx_digest import onnx_digest
 from onepass.extract.backbones.onnx_network import OnnxNetwork
 from onepass.extract.backbones.preprocess_files import preprocess_of, read_preprocess
 from onepass.extract.backbones.proof import Reference
-from onepass.extract.backbones.provider import BackboneFacts, Conversion, GraphProvider, OnnxSource
+from onepass.extract.backbones.provider import (
+    BackboneFacts,
+    Conversion,
+    GraphProvider,
+    OnnxSource,
+    absolute,
+    require_file,
+)
 from onepass.extract.backbones.stages import did_you_mean
 from onepass.extract.frameworks import import_openvino
 from onepass.features.errors import BackboneError, OptionError, opt
@@ -29,13 +36,10 @@ class OnnxFile(GraphProvider):
     gives_onnx: ClassVar[bool] = True
 
     def check(self, name: BackboneName, weights: str) -> None:
-        if weights != "imagenet":
-            raise OptionError(f"{opt.weights} does not go with an ONNX file, which brings its own weights.")
-        if not Path(name.network).is_file():
-            raise BackboneError(f"there is no backbone file {name.network}.", path=name.network)
+        require_file(name, weights, "an ONNX file")
 
     def resolved(self, name: BackboneName) -> BackboneName:
-        return BackboneName(str(Path(name.network).resolve()), name.layer)
+        return absolute(name)
 
     def describe(
         self,

@@ -248,6 +248,24 @@ class GraphProvider(Provider):
         raise BackboneError(f"{wanted.facts.label} cannot be had as an ONNX file.")
 
 
+def require_file(name: BackboneName, weights: str, what: str) -> None:
+    """Refuses a network that should be a file with its own weights.
+
+    Raises:
+        OptionError: It was given others.
+        BackboneError: There is no such file.
+    """
+    if weights != "imagenet":
+        raise OptionError(f"{opt.weights} does not go with {what}, which brings its own weights.")
+    if not Path(name.network).is_file():
+        raise BackboneError(f"there is no backbone file {name.network}.", path=name.network)
+
+
+def absolute(name: BackboneName) -> BackboneName:
+    """The name of a file or folder that finds it from anywhere."""
+    return BackboneName(str(Path(name.network).resolve()), name.layer)
+
+
 def pooled(outputs: Any, pooling: str, name: str) -> Any:
     """What a network gives, (b, h, w, c) or (b, d), as (b, d).
 
