@@ -48,14 +48,19 @@ def main(
     compared, others = files[:count], files[count : count + calibration]
     results = []
     with tempfile.TemporaryDirectory() as place:
-        for name, write in (("dinov2 small", write_dinov2), ("siglip base", write_siglip)):
+        for name, write_preset in (("dinov2 small", write_dinov2), ("siglip base", write_siglip)):
             if only not in ("", name):
                 continue
             folder = Path(place) / name.replace(" ", "_")
-            write(folder)
+            write_preset(folder)
             for line in measured(f"keras-hub:{folder}", compared, others):
                 results.append({"network": name, **line})
                 print(results[-1], flush=True)
+            write(results, count, calibration)
+
+
+def write(results: list[dict[str, Any]], count: int, calibration: int) -> None:
+    """What is known so far: a network takes minutes."""
     told = ("onepass", "keras", "keras-hub", "openvino", "nncf")
     facts = {"machine": machine(), "versions": versions(*told), "images": count, "calibration": calibration}
     write_result("transformers", facts | {"runs": results})

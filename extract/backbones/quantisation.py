@@ -53,7 +53,7 @@ _OF_TRANSFORMERS = {"preset": "mixed", "model_type": "transformer", "smooth_quan
 around 0 have asymmetric ranges, as it does by itself.
 
 Alpha says how far outliers move from activations into weights (G. Xiao et al. 2022, SmoothQuant, whose value this is);
-NNCF's own 0.95 loses more, and with symmetric ranges nearly everything. benchmarks/transformers.py has the cosines.
+NNCF's own 0.95 loses more. benchmarks/transformers.py has the cosines.
 """
 
 
