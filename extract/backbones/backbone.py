@@ -75,12 +75,9 @@ class Backbone:
         return self._make_engine()
 
     def apart(self) -> list[tuple["Backbone", slice]]:
-        """A backbone for each pooling, and where its rows lie in those of this one; they share the engine."""
-        poolings = self.spec.pooling.split(",")
-        if len(poolings) == 1:
-            return [(self, slice(None))]
+        """A backbone for each of several poolings, which share the engine, and where its rows lie in those of this one."""
         found, start = [], 0
-        for pooling, width in zip(poolings, self._widths, strict=True):
+        for pooling, width in zip(self.spec.pooling.split(","), self._widths, strict=True):
             columns = slice(start, start + width)
             spec = replace(self.spec, pooling=pooling, width=width)
 

@@ -96,7 +96,8 @@ def run_extraction(
     options, ready = prepared(data, backbone, settings, looked=found is not None)
     with contextlib.ExitStack() as stack:
         jobs: list[Job] = []
-        for (part, _), name in zip(ready.apart(), row_sets(ready.spec.pooling), strict=True):
+        parts = ready.apart() if "," in ready.spec.pooling else [(ready, slice(None))]
+        for (part, _), name in zip(parts, row_sets(ready.spec.pooling), strict=True):
             own = _own_bases(options, part) if name else options
             path = output_path(data, ready.spec.backbone, options.out, row_set=name)
             stack.enter_context(writer_lock(path))
@@ -105,9 +106,8 @@ def run_extraction(
         started = time.perf_counter()
         drifts = [_prepare_file(job) for job in jobs]
         missing = [_missing(job) for job in jobs]
-        columns = [columns for _, columns in ready.apart()]
         whole = jobs[0].backbone if len(jobs) == 1 else ready
-        targets = [_target(job, whole, which) for job, which in zip(jobs, columns, strict=True)]
+        targets = [_target(job, whole, columns) for job, (_, columns) in zip(jobs, parts, strict=True)]
         done = compute_missing(targets, missing, progress=progress)
         for job in jobs:
             keep_copies(job)

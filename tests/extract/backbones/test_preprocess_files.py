@@ -102,7 +102,10 @@ def test_each_form_says_what_it_says(facts: dict[str, Any], told: str, tmp_path:
         (VIT | {"do_resize": False}, "ViTImageProcessor does not resize"),
         (VIT | {"resample": 4}, "ViTImageProcessor has resample 4"),
         (VIT | {"size": {"height": 224, "width": 192}}, "its images are 224 x 192 px, not square"),
-        (OLD_VIT, "ViTFeatureExtractor makes images of size 224 without a crop, which are not square"),
+        (
+            OLD_VIT | {"feature_extractor_type": "CLIPFeatureExtractor"},
+            "CLIPFeatureExtractor makes images of size 224 without a crop, which are not square",
+        ),
         (
             DINOV2 | {"size": {"longest_edge": 9}},
             "a field is missing or is of another kind (KeyError: 'shortest_edge')",
@@ -172,3 +175,7 @@ def test_ours_is_read_back_as_it_was_written(tmp_path: Path):
     known = Preprocess(resize="shortest256-lanczos-even", size=224, channels="BGR", mean=(1.0, 2.0, 3.0))
     (tmp_path / "p.json").write_text(json.dumps(dataclasses.asdict(known)))
     assert read_preprocess(tmp_path / "p.json") == known
+
+
+def test_one_number_is_the_side_of_a_square_where_a_processor_takes_it_so():
+    assert str(preprocess_of(OLD_VIT)).startswith("squash-bilinear to 224 px, RGB")

@@ -5,6 +5,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -251,8 +252,9 @@ def test_a_model_that_decodes_by_tensorflow_is_refused_another_depth(tmp_path: P
         tmp_path / "x.h5", x, y, (np.arange(40) > 29).astype(np.uint8) * 2, decode=decode_rule("crop", 12)
     )
     head = load_head(train_head(path, out=tmp_path / "x.head").head.path)
+    inputs: Any = SimpleNamespace(graph=None)
     with FeatureFile(path) as file, pytest.raises(OptionError) as caught:
-        export_model(head, file, None, to="savedmodel", takes_bytes=True, out=tmp_path / "m")  # type: ignore[arg-type]
+        export_model(head, file, inputs, to="savedmodel", takes_bytes=True, out=tmp_path / "m")
     assert str(caught.value) == (
         f"{tmp_path / 'x.head'} is for images of 12 bits, and TensorFlow decodes 16-bit files by their upper 8 bits; "
         "leave takes_bytes out, and decode with read_image."
