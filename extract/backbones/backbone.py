@@ -75,7 +75,7 @@ class Backbone:
         return self._make_engine()
 
     def apart(self) -> list[tuple["Backbone", slice]]:
-        """A backbone for each of several poolings, which share the engine, and where its rows lie in those of this one."""
+        """A backbone for each of several poolings, which share the engine, and where its rows lie in the whole."""
         found, start = [], 0
         for pooling, width in zip(self.spec.pooling.split(","), self._widths, strict=True):
             columns = slice(start, start + width)
