@@ -22,7 +22,7 @@ from onepass.features.preprocess import Preprocess
 from onepass.features.seal import file_digest, sealed, unsealed
 
 # Count up when the meaning of a converted graph changes, so that old ones are not taken for it.
-_LAYOUT = 2
+_LAYOUT = 3
 _GRAPH, _WEIGHTS, _FACTS = "model.xml", "model.bin", "backbone.json"
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 
@@ -143,7 +143,11 @@ def find_by_facts(
             continue
         found = entry.backbone
         rows = (found.backbone, found.weights_hash, found.image_size, found.pooling)
-        if (*rows, found.pixels, found.arithmetic, found.calibration) == wanted and _is_intact(entry):
+        if (
+            (*rows, found.pixels, found.arithmetic, found.calibration) == wanted
+            and entry.is_current
+            and _is_intact(entry)
+        ):
             return found
     return None
 
@@ -155,10 +159,17 @@ class _Entry:
     Attributes:
         backbone: What it is.
         hashes: Name of each of its files -> SHA-256, hexadecimal.
+        layout: The meaning that converted graphs had when it was made.
     """
 
     backbone: CompiledBackbone
     hashes: dict[str, str]
+    layout: int
+
+    @property
+    def is_current(self) -> bool:
+        """Whether a network converted today computes the same; what int8 computes is decided by its calibration."""
+        return self.layout == _LAYOUT or bool(self.backbone.calibration)
 
 
 def _read(folder: Path) -> _Entry | None:
@@ -167,10 +178,10 @@ def _read(folder: Path) -> _Entry | None:
         facts, guarded = unsealed(json.loads((folder / _FACTS).read_bytes()))
         if not guarded and "sizes" in facts:
             return None
-        hashes = facts.pop("hashes")
+        hashes, layout = facts.pop("hashes"), facts.pop("layout", 2)
         backbone = _of_facts(folder, facts)
         if guarded:
-            return _Entry(backbone, dict(hashes))
+            return _Entry(backbone, dict(hashes), layout)
     except OSError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -255,7 +266,8 @@ def store(key: str, write: Callable[[Path], CompiledBackbone]) -> CompiledBackbo
             new.mkdir()
             facts = write(new / _GRAPH)
             hashes = {part: file_digest(new / part) for part in (_GRAPH, _WEIGHTS)}
-            described = {k: v for k, v in asdict(facts).items() if k != "folder"} | {"hashes": hashes}
+            described = {k: v for k, v in asdict(facts).items() if k != "folder"}
+            described |= {"hashes": hashes, "layout": _LAYOUT}
             (new / _FACTS).write_text(json.dumps(sealed(described), indent=1))
             if find_by_key(key) is None:
                 shutil.rmtree(folder / key, ignore_errors=True)

@@ -4,6 +4,7 @@ import re
 import socket
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -188,3 +189,20 @@ def residual_graph(path: Path, rng: np.random.Generator) -> Path:
     rows = ops.reduce_mean(x, np.array([2, 3]), False)
     ov.save_model(ov.Model([rows], [images]), path, compress_to_fp16=False)
     return path
+
+
+def test_a_graph_of_an_earlier_meaning_is_not_taken_for_one_of_today(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = ("tiny", "ab" * 32, 32, "avg")
+    monkeypatch.setattr(compiled, "_LAYOUT", 2)
+    compiled.store("old", write)
+    calibrated = compiled.Quantisation("12ab", 5, 1.0, 0.99, 0.98, 5, 0.98)
+    compiled.store("old-int8", lambda graph: replace(write(graph), quantisation=calibrated))
+    assert compiled.find_by_facts(*asked, pixels="uint8") is not None
+    key = compiled.cache_key("tiny", "file", 32, "avg", "uint8")
+
+    monkeypatch.setattr(compiled, "_LAYOUT", 3)
+    assert compiled.cache_key("tiny", "file", 32, "avg", "uint8") != key
+    assert compiled.find_by_facts(*asked, pixels="uint8") is None
+    kept = compiled.find_by_facts(*asked, pixels="uint8", calibration="12ab")
+    assert kept is not None
+    assert kept.folder == cache / "old-int8"
