@@ -252,7 +252,7 @@ def extract_command(
     with _progress("extracting") as report:
         done = run_extraction(**options, progress=report)
     _show(done, as_json)
-    if done.undone:
+    if done.all_undone:
         raise typer.Exit(1)
 
 

@@ -16,20 +16,17 @@ from onepass.extract.backbones.transformers_folder import (
     PROCESSOR,
     README,
     SINGLE,
-    Tensors,
     TransformersFolder,
-    resampled_positions,
 )
 from onepass.extract.backbones.transformers_processor import processor_transform
+from onepass.extract.backbones.transformers_tensors import Tensors, resampled_positions
 from onepass.extract.backbones.vision_transformers import (
     HubProvider,
     cut_poolings,
     functional,
     token_poolings,
-    with_pooling,
 )
-from onepass.extract.backbones.weights import weights_hash
-from onepass.extract.frameworks import import_huggingface_hub, import_keras, import_keras_hub, require_keras_hub
+from onepass.extract.frameworks import import_huggingface_hub, import_keras_hub, require_keras_hub
 from onepass.features.errors import BackboneError, OptionError, WeightsError, opt
 from onepass.features.preprocess import Preprocess
 
@@ -88,28 +85,17 @@ class HuggingFace(HubProvider):
             licence=folder.licence,
         )
 
-    def network(
-        self,
-        name: BackboneName,
-        *,
-        weights: str,  # noqa: ARG002
-        image_size: int,
-        random: bool,
-    ) -> tuple[Any, str]:
-        network = built(folder_of(name), image_size, weights=not random)
-        return network, weights_hash(network)
+    def built(self, name: BackboneName, image_size: int, *, weights: bool) -> Any:
+        return built(folder_of(name), image_size, weights=weights)
+
+    def poolings(self, name: BackboneName) -> tuple[str, ...]:
+        return _poolings(folder_of(name), name)
 
     def transform(self, wanted: Conversion) -> Transform | None:
         folder = folder_of(wanted.name)
         if wanted.preprocess != wanted.facts.preprocess or not (folder.path / PROCESSOR).is_file():
             return None
         return processor_transform(folder.path)
-
-    def bare(self, name: BackboneName, image_size: int) -> Any:
-        folder = folder_of(name)
-        with import_keras().StatelessScope():
-            network = built(folder, image_size, weights=False)
-        return network if name.layer else with_pooling(network, _poolings(folder, name)[0])
 
 
 def built(folder: TransformersFolder, image_size: int, *, weights: bool) -> Any:

@@ -21,9 +21,8 @@ from onepass.extract.backbones.vision_transformers import (
     cut_poolings,
     functional,
     token_poolings,
-    with_pooling,
 )
-from onepass.extract.backbones.weights import file_hash, weights_hash
+from onepass.extract.backbones.weights import file_hash
 from onepass.extract.frameworks import import_keras, import_keras_hub, require_keras_hub
 from onepass.features.errors import BackboneError, OptionError, UnknownBackboneError, WeightsError, opt
 from onepass.features.limits import require_bounded, require_declared
@@ -212,22 +211,11 @@ class KerasHub(HubProvider):
             licence=preset.licence,
         )
 
-    def network(
-        self,
-        name: BackboneName,
-        *,
-        weights: str,  # noqa: ARG002
-        image_size: int,
-        random: bool,
-    ) -> tuple[Any, str]:
-        network = functional(built(preset_of(name), image_size, weights=not random))
-        return network, weights_hash(network)
+    def built(self, name: BackboneName, image_size: int, *, weights: bool) -> Any:
+        return functional(built(preset_of(name), image_size, weights=weights))
 
-    def bare(self, name: BackboneName, image_size: int) -> Any:
-        preset = preset_of(name)
-        with import_keras().StatelessScope():
-            network = functional(built(preset, image_size, weights=False))
-        return network if name.layer else with_pooling(network, _poolings(preset, name)[0])
+    def poolings(self, name: BackboneName) -> tuple[str, ...]:
+        return _poolings(preset_of(name), name)
 
 
 def built(preset: Preset, image_size: int, *, weights: bool) -> Any:

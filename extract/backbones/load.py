@@ -50,10 +50,11 @@ def load_backbone(
     """Makes a backbone ready, from the cache of converted ones where it can.
 
     Args:
-        name: Catalogue name (`onepass backbones` lists them), or a path that ends in `.keras` or `.onnx`. With @ and
-            a layer's name behind it, rows are what that layer gives: `resnet50@conv4_block6_out`; of an ONNX file, what
-            the output of that name gives.
-        weights: "imagenet" for the network's own, or a `.weights.h5` or `.h5` file.
+        name: Catalogue name (`onepass backbones` lists them); a `.keras` or `.onnx` file; a folder of transformers; or
+            `hf:owner/name`, `keras-hub:preset`, `timm:name`. With @ and a layer's name behind it, rows are what that
+            layer gives: `resnet50@conv4_block6_out`; of an ONNX file, what the output of that name gives.
+        weights: "imagenet" for the network's own; a `.weights.h5` or `.h5` file for one of the catalogue, a
+            `.safetensors` file for one of timm.
         image_size: Input side, pixels; by default the network's own.
         resize: squash, crop, pad, keras (the pixels of `image_dataset_from_directory`), native (what the network was
             trained with), or a rule such as shortest256-bicubic; by default native where that is known, else squash.
@@ -89,20 +90,15 @@ def load_backbone(
         batch_size=batch_size,
         preprocess=preprocess,
     )
-    parsed = BackboneName.parse(name)
-    provider = provider_of(parsed)
-    parsed = provider.resolved(parsed)
-    source = Source(str(parsed), _resolved(weights))
-    given = read_preprocess(Path(preprocess)) if isinstance(preprocess, str | Path) else preprocess
-    facts = provider.describe(parsed, weights=source.weights, image_size=image_size, preprocess=given)
-    made = facts.preprocess_for(resize, image_size)
-    pooling = facts.pooling_for(pooling)
+    wanted = conversion_of(
+        name, weights=weights, image_size=image_size, resize=resize, pooling=pooling, preprocess=preprocess
+    )
+    facts, made = wanted.facts, wanted.preprocess
+    source = Source(str(wanted.name), wanted.weights)
     depth = checked_depth(depth, made.resize)
-    pixels = pixel_dtype(made.resize)
-    engine = _engine_for(parsed, engine, precision)
+    engine = _engine_for(wanted.name, engine, precision)
     precision = choose_precision(precision, engine)
-    log.info("engine %s, precision %s, %s, pooling %s", engine, precision, made, pooling)
-    wanted = Conversion(parsed, source.weights, facts, made, pooling, pixels)
+    log.info("engine %s, precision %s, %s, pooling %s", engine, precision, made, wanted.pooling)
 
     def spec(found: BuiltBackbone | CompiledBackbone) -> Spec:
         return Spec(
@@ -112,7 +108,7 @@ def load_backbone(
             image_size=made.size,
             resize=made.resize,
             decode=decode_rule(made.resize, depth),
-            pooling=pooling,
+            pooling=wanted.pooling,
             precision=precision,
             width=found.width,
             preprocess=made,
@@ -123,16 +119,16 @@ def load_backbone(
     if engine == "openvino":
         converted = _converted(wanted)
         return on_openvino(spec(converted), source, converted, widths=converted.widths)
-    if parsed.own and precision == "bfloat16":
+    if wanted.name.own and precision == "bfloat16":
         raise OptionError(f"a .keras file keeps its own precision in TensorFlow; use {opt.precision('float32')}.")
     strategy = choose_strategy()
     built = build_backbone(
         source.name,
         weights=source.weights,
         image_size=made.size,
-        pooling=pooling,
+        pooling=wanted.pooling,
         precision=precision,
-        pixels=pixels,
+        pixels=wanted.pixels,
         preprocess=made,
         strategy=strategy,
     )
@@ -141,6 +137,25 @@ def load_backbone(
         return TensorFlowEngine(built.model, batch_size=batch_size, strategy=strategy)
 
     return Backbone(spec(built), source, make, engine_name=engine, widths=built.widths)
+
+
+def conversion_of(
+    name: str,
+    *,
+    weights: str | Path,
+    image_size: int | None,
+    resize: str | None,
+    pooling: str | None,
+    preprocess: str | Path | Preprocess | None,
+) -> Conversion:
+    """The graph that settings of `load_backbone` ask for; arguments and errors as there."""
+    parsed = BackboneName.parse(name)
+    provider = provider_of(parsed)
+    parsed, own = provider.resolved(parsed), _resolved(weights)
+    given = read_preprocess(Path(preprocess)) if isinstance(preprocess, str | Path) else preprocess
+    facts = provider.describe(parsed, weights=own, image_size=image_size, preprocess=given)
+    made = facts.preprocess_for(resize, image_size)
+    return Conversion(parsed, own, facts, made, facts.pooling_for(pooling), pixel_dtype(made.resize))
 
 
 def _engine_for(name: BackboneName, engine: str, precision: str) -> str:

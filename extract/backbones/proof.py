@@ -92,14 +92,20 @@ def prove(graph: Path, preprocess: Preprocess, reference: Reference) -> Proof:
         theirs = np.stack(
             [reference.transform.values(image, pixels) for image, pixels in zip(images, ours, strict=True)]
         )
+        if theirs.shape != seen.shape:
+            return Proof(_names(reference), 255.0, 0.0)
         levels = float((np.abs(theirs - seen) * preprocess.std / preprocess.rescale).max())
         seen = theirs
     engine = OpenVINOEngine(graph, image_size=preprocess.size, precision="float32")
     pixels = ours.astype(pixel_dtype(preprocess.resize), copy=False)
     found = dict(engine.run(enumerate(pixels)))
     rows = np.stack([found[i] for i in range(len(files))])
-    names = dict.fromkeys([reference.name, *([reference.transform.name] if reference.transform else [])])
-    return Proof(" and ".join(names), levels, float(cosines(rows, reference.rows(seen.astype(np.float32))).min()))
+    return Proof(_names(reference), levels, float(cosines(rows, reference.rows(seen.astype(np.float32))).min()))
+
+
+def _names(reference: Reference) -> str:
+    both = [reference.name, *([reference.transform.name] if reference.transform else [])]
+    return " and ".join(dict.fromkeys(both))
 
 
 def require_proof(proof: Proof, label: str) -> Proof:

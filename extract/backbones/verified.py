@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from onepass.extract.backbones.build import build_backbone, keras_reference
-from onepass.extract.backbones.catalogue import BackboneName
-from onepass.extract.backbones.load import load_backbone
+from onepass.extract.backbones.load import conversion_of, load_backbone
 from onepass.extract.backbones.proof import Proof, Reference, prove
 from onepass.extract.backbones.provider import Conversion, GraphProvider
 from onepass.extract.backbones.providers import provider_of
-from onepass.extract.pixels.decode import pixel_dtype
-from onepass.features.errors import BackboneError
 from onepass.features.names import shown
 from onepass.features.preprocess import Preprocess
 from onepass.features.progress import phase
 from onepass.features.spec import Spec
 from onepass.features.tables import command_line, html_table, text_table
+
+_NOT_PROVEN = "not proven here: its own framework is not installed, or cannot run it (-v says why)"
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class VerifiedBackbone:
         name: As it was typed.
         spec: Of its rows, in float32.
         parameters: Numbers in its weights; None if not known.
-        proof: From the golden images; None if its framework is not installed here.
+        proof: From the golden images; None if its framework is not installed here, or cannot run it.
     """
 
     name: str
@@ -45,7 +44,7 @@ class VerifiedBackbone:
             ["weights", f"{shown(spec.weights)}, {spec.weights_hash[:16]}…"],
             ["parameters", "unknown" if self.parameters is None else f"{self.parameters:,}"],
             ["licence", spec.licence or "unknown"],
-            ["proof", str(self.proof) if self.proof else "not proven here: its own framework is not installed"],
+            ["proof", str(self.proof) if self.proof else _NOT_PROVEN],
         ]
 
     def __str__(self) -> str:
@@ -80,32 +79,26 @@ def verify_backbone(
         name, weights, image_size, resize, pooling, preprocess: As for `load_backbone`.
 
     Raises:
-        BackboneError: It cannot be built or run here, or what was converted is not what the framework computes.
+        OptionError, BackboneError, WeightsError: As `load_backbone`. A network that is converted only now is refused if
+            it is not what the framework computes; of one converted earlier, `proof.holds` says so.
 
     >>> verify_backbone("mine.keras").proof.cosine > 0.9999
     True
     """
-    backbone = load_backbone(
-        name,
-        weights=weights,
-        image_size=image_size,
-        resize=resize,
-        pooling=pooling,
-        precision="float32",
-        engine="openvino",
-        preprocess=preprocess,
-    )
-    spec, source = backbone.spec, backbone.source
-    parsed = BackboneName.parse(source.name)
-    provider = provider_of(parsed)
-    facts = provider.describe(parsed, weights=source.weights, image_size=spec.image_size, preprocess=spec.preprocess)
-    if spec.preprocess is None or backbone.converted is None:
-        raise BackboneError(f"{name} is no backbone that OpenVINO runs.")
-    wanted = Conversion(parsed, source.weights, facts, spec.preprocess, spec.pooling, pixel_dtype(spec.resize))
-    with phase(f"comparing {facts.label} with its framework"):
+    given: dict[str, Any] = {
+        "weights": weights,
+        "image_size": image_size,
+        "resize": resize,
+        "pooling": pooling,
+        "preprocess": preprocess,
+    }
+    backbone = load_backbone(name, precision="float32", engine="openvino", **given)
+    wanted = conversion_of(name, **given)
+    assert backbone.converted is not None  # OpenVINO runs it
+    with phase(f"comparing {wanted.facts.label} with its framework"):
         reference = _reference(wanted)
-        proof = prove(backbone.converted.graph, spec.preprocess, reference) if reference else None
-    return VerifiedBackbone(name, spec, facts.parameters, proof)
+        proof = prove(backbone.converted.graph, wanted.preprocess, reference) if reference else None
+    return VerifiedBackbone(name, backbone.spec, wanted.facts.parameters, proof)
 
 
 def _reference(wanted: Conversion) -> Reference | None:

@@ -1,6 +1,7 @@
 """Networks of KerasHub taken apart: images in, tokens or a feature map out, every block a layer of the graph."""
 
 import re
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.provider import KerasProvider, pooled
 from onepass.extract.backbones.stages import output_of
+from onepass.extract.backbones.weights import weights_hash
 from onepass.extract.frameworks import import_keras
 from onepass.features.errors import BackboneError
 from onepass.features.preprocess import Preprocess
@@ -120,6 +122,30 @@ def keep_positions(network: Any) -> None:
 
 class HubProvider(KerasProvider):
     """What providers of networks that KerasHub builds share."""
+
+    @abstractmethod
+    def built(self, name: BackboneName, image_size: int, *, weights: bool) -> Any:
+        """The network as `functional` gives it, with its weights or without."""
+
+    @abstractmethod
+    def poolings(self, name: BackboneName) -> tuple[str, ...]:
+        """How what it gives can become rows; the first is the default."""
+
+    def network(
+        self,
+        name: BackboneName,
+        *,
+        weights: str,  # noqa: ARG002
+        image_size: int,
+        random: bool,
+    ) -> tuple[Any, str]:
+        network = self.built(name, image_size, weights=not random)
+        return network, weights_hash(network)
+
+    def bare(self, name: BackboneName, image_size: int) -> Any:
+        with import_keras().StatelessScope():
+            network = self.built(name, image_size, weights=False)
+        return network if name.layer else with_pooling(network, self.poolings(name)[0])
 
     def for_pooling(self, network: Any, pooling: str) -> Any:
         return with_pooling(network, pooling)

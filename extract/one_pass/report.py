@@ -92,6 +92,11 @@ class Extraction:
     also: tuple["Extraction", ...] = ()
 
     @property
+    def all_undone(self) -> list[SkippedImage]:
+        """What is undone in this file or in those of further poolings, each image once."""
+        return list(dict.fromkeys(image for one in (self, *self.also) for image in one.undone))
+
+    @property
     def images_per_second(self) -> float:
         return self.computed / self.seconds if self.computed else 0.0
 

@@ -58,8 +58,8 @@ def extract_features(
     PosixPath('photos.resnet50.h5')
     """
     done = run_extraction(data, backbone, progress=progress, **settings)
-    if done.undone:
-        told = f"{len(done.undone)} of the images changed or vanished while the pass ran; extract again"
+    if done.all_undone:
+        told = f"{len(done.all_undone)} of the images changed or vanished while the pass ran; extract again"
         warnings.warn(told, OnepassWarning, stacklevel=2)
     return done.path
 

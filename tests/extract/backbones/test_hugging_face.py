@@ -22,8 +22,9 @@ from onepass.extract.backbones.golden import golden_images
 from onepass.extract.backbones.hugging_face import HuggingFace, downloaded
 from onepass.extract.backbones.preprocess_files import preprocess_of
 from onepass.extract.backbones.proof import MOST_LEVELS
-from onepass.extract.backbones.transformers_folder import TransformersFolder, resampled_positions
+from onepass.extract.backbones.transformers_folder import TransformersFolder
 from onepass.extract.backbones.transformers_processor import processor_transform
+from onepass.extract.backbones.transformers_tensors import resampled_positions
 from onepass.extract.pixels.decode import decode_image
 from onepass.features.errors import BackboneError, OptionError, WeightsError
 from support import picture

@@ -160,6 +160,13 @@ def test_the_framework_s_own_transform_is_compared_in_levels(means: Path):
     assert str(proof).startswith("theirs 1: pixels within 1 levels of 255, lowest cosine of rows 0.9999")
 
 
+def test_images_of_another_size_than_the_framework_makes_are_no_proof(means: Path):
+    def values(image, pixels):
+        return np.zeros((40, 40, 3))
+
+    assert not prove(means, OURS, Reference("theirs 1", rows, Transform("theirs 1", values))).holds
+
+
 @pytest.mark.parametrize("wrong", ["BGR", "mean", "resize"])
 def test_another_preprocessing_than_the_framework_s_is_refused(means: Path, wrong: str):
     def values(image, pixels):

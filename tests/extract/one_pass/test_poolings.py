@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from onepass import compare_heads, run_extraction
 from onepass.extract.backbones.engines import OpenVINOEngine
-from onepass.features import FeatureFile, OptionError, Preprocess
+from onepass.features import FeatureFile, OptionError, Preprocess, SkippedImage
 from support import MakeFolder, run_process
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
@@ -161,3 +162,13 @@ def test_the_command_names_every_file(tokens: str, make_folder: MakeFolder, tmp_
     assert done.stderr.rstrip().endswith(
         f"Next: compare-heads {folder.name}.tokens.cls.h5 {folder.name}.tokens.mean.h5"
     )
+
+
+def test_an_image_that_one_file_still_misses_is_undone(tokens: str, make_folder: MakeFolder, tmp_path: Path):
+    folder = make_folder({"cats": 4, "dogs": 4})
+    done = run_extraction(folder, tokens, pooling="cls,mean", preprocess=FED, out=tmp_path / "all.h5")
+    assert done.all_undone == []
+    gone = SkippedImage("cats/0.png", "no such file or directory")
+    second = replace(done.also[0], undone=[gone])
+    assert replace(done, also=(second,)).all_undone == [gone]
+    assert replace(done, undone=[gone], also=(second,)).all_undone == [gone]
