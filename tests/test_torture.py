@@ -29,7 +29,8 @@ from onepass.extract import load_backbone
 from onepass.extract.one_pass.run import run_extraction
 
 tiny, data, out, log = sys.argv[1:]
-backbone = load_backbone(tiny, image_size=32)  # which Keras would otherwise be loaded to find out
+# The size is given because Keras would otherwise be loaded to find it out.
+backbone = load_backbone(tiny, image_size=32, precision="float32")
 infer, stream = backbone.engine.run, backbone.stream
 
 def slowly(images):
