@@ -9,9 +9,11 @@ from onepass.features.preprocess import Preprocess, ResizeRule
 from onepass.features.spec import Spec
 from onepass.features.splits import SPLITS, content_split, rows_to_score
 from onepass.features.table import ImageTable
+from onepass.features.tasks import TASKS
 
 __all__ = [
     "SPLITS",
+    "TASKS",
     "DuplicateGroup",
     "FeatureFile",
     "ImageTable",

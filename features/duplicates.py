@@ -14,7 +14,7 @@ class DuplicateGroup:
     Attributes:
         paths: Two or more.
         splits: Splits they lie in; more than one means that a score there is not honest.
-        classes: Classes they lie in; more than one means that a label is wrong.
+        classes: What they are labelled; more than one means that a label is wrong.
     """
 
     paths: list[str]
@@ -25,11 +25,12 @@ class DuplicateGroup:
 def find_duplicates(file: FeatureFile) -> list[DuplicateGroup]:
     """Images of a feature file that are exact copies of each other."""
     table = file.table
+    labels = table.label_texts()
     return [
         DuplicateGroup(
             paths=[table.paths[i] for i in group],
             splits=sorted({SPLITS[i] for i in table.splits[group]}),
-            classes=sorted({table.class_names[i] for i in table.labels[group]}),
+            classes=sorted({labels[i] for i in group.tolist()}),
         )
         for group in table.duplicates()
     ]

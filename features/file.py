@@ -81,7 +81,7 @@ class FeatureFile:
         n, views, width = self.shape
         return (
             f"{n} images x {views} view{'s' * (views != 1)}, {width} wide, "
-            f"{len(self.table.class_names)} classes, {self.spec.backbone} {self.spec.weights}"
+            f"{self.table.what()}, {self.spec.backbone} {self.spec.weights}"
         )
 
     @property
@@ -116,6 +116,10 @@ class FeatureFile:
         if not (self.intact("classes_sha256") and self.intact("tables_sha256")):
             raise damaged(self.path, "its image tables do not match their checksum")
         table = self.unchecked_table()
+        try:
+            table.require_shape()
+        except ValueError as error:
+            raise damaged(self.path, str(error)) from None
         if table.out_of_range().any():
             raise damaged(self.path, "its image tables name classes or splits that do not exist")
         return table
@@ -124,6 +128,11 @@ class FeatureFile:
     def golden_rows(self) -> np.ndarray:
         """(e, g, d) float32: rows of the g built-in test images, in each of e accepted environments."""
         return self.stored("golden_rows")
+
+    @property
+    def task(self) -> str:
+        """What the labels are, one of `features.TASKS`."""
+        return self._header.task
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -146,7 +155,9 @@ class FeatureFile:
         return tuple(SPLITS[i] for i in self.table.splits.tolist())
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """The image table: path, label (a class name), split, group and committed of each of the n images.
+        """The image table: path, label, split, group, weight and committed of each of the n images.
+
+        A label is a class name, a tuple of label names, or a number; None where there is none.
 
         Raises:
             OptionError: pandas is not installed.
@@ -158,23 +169,18 @@ class FeatureFile:
         return pandas.DataFrame(
             {
                 "path": self.paths,
-                "label": [self.class_names[i] for i in self.labels],
+                "label": self.table.label_values(),
                 "split": self.splits,
                 "group": self.table.groups,
+                "weight": self.table.weights,
                 "committed": self.committed,
             }
         )
 
     def _repr_html_(self) -> str:
-        counts = np.array(
-            [
-                [((self.labels == i) & (self.table.splits == s) & self.committed).sum() for s in range(len(SPLITS))]
-                for i in range(len(self.class_names))
-            ]
-        )
-        rows = [["class", *SPLITS]] + [
-            [name, *map(str, row)] for name, row in zip(self.class_names, counts.tolist(), strict=True)
-        ]
+        parts = [self.table.part(self.committed & (self.table.splits == s)) for s in range(len(SPLITS))]
+        counts = [part.counts() or {"images": len(part)} for part in parts]
+        rows = [["class", *SPLITS]] + [[name, *(str(one[name]) for one in counts)] for name in counts[0]]
         return html_table(rows, title=f"{self.path}: {self}")
 
     @property
@@ -203,10 +209,10 @@ class FeatureFile:
             )
 
     def rows_of(self, split: str) -> np.ndarray:
-        """Positions of the committed images of "train", "val" or "test", (m,) int64."""
+        """Positions of the committed images of "train", "val" or "test" that have a label, (m,) int64."""
         if split not in SPLITS:
             raise OptionError(f"unknown split {split!r}; there are {', '.join(SPLITS)}.")
-        return np.flatnonzero(self.committed & (self.table.splits == SPLITS.index(split)))
+        return np.flatnonzero(self.committed & self.table.labelled & (self.table.splits == SPLITS.index(split)))
 
     @property
     def keeps_thumbnails(self) -> bool:
@@ -316,14 +322,14 @@ class FeatureFile:
         Returns:
             Positions, and the name of the part.
         """
-        usable = np.flatnonzero(self.committed)
+        usable = np.flatnonzero(self.committed & self.table.labelled)
         drawn = bool(self.provenance.get("drawn_split"))
         hashes, ids = self.table.content_hashes[usable], self.group_ids()[usable]
         chosen, part = rows_to_score(self.table.splits[usable], hashes, part, drawn=drawn, seen=seen, ids=ids)
         return usable[chosen], part
 
     def split(self, *, test: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Draws train and test positions anew, by group and image content (see `content_split`).
+        """Draws train and test positions of labelled images anew, by group and content (see `content_split`).
 
         Args:
             test: Share of test images, between 0 and 1.
@@ -332,12 +338,12 @@ class FeatureFile:
         Returns:
             (train, test): positions of committed images, int64, in table order.
         """
-        usable = np.flatnonzero(self.committed)
         table = self.table
+        usable = np.flatnonzero(self.committed & table.labelled)
         groups = [table.groups[i] for i in usable]
         chosen = content_split(
             table.content_hashes[usable],
-            table.labels[usable],
+            table.strata()[usable],
             groups=groups,
             copies=self.copies[usable],
             test=test,
@@ -458,6 +464,8 @@ class FeatureFile:
             content_hashes=self.stored("content_hashes"),
             file_sizes=self.stored("file_sizes"),
             file_mtimes=self.stored("file_mtimes"),
+            task=self.task,
+            **{name: self.stored(name) for name in ("targets", "weights") if name in self.extents},
         )
 
 

@@ -11,9 +11,20 @@ import h5py
 import numpy as np
 
 from onepass.features.errors import DamagedHeaderError, FeatureFileError, opt
-from onepass.features.layout import FORMAT, VERSION, Extent, digests, encoded, optional, per_image, table_extents
+from onepass.features.layout import (
+    FORMAT,
+    VERSIONS,
+    Extent,
+    digests,
+    encoded,
+    optional,
+    per_image,
+    table_extents,
+    together,
+)
 from onepass.features.limits import scalar_attribute
 from onepass.features.spec import Spec
+from onepass.features.tasks import CLASSES
 from onepass.features.thumbnails import SIDE
 
 _ATTRIBUTES = ("spec", "provenance", "header_sha256", "classes_sha256", "tables_sha256")
@@ -51,7 +62,12 @@ class Header:
     def digests(self, descriptor: int) -> dict[str, str]:
         """What the digests must be, from what stands in the file."""
         tables = {name: self.read(descriptor, name) for name in table_extents(self.extents)}
-        return digests(self.attributes["spec"], self.attributes["provenance"], tables)
+        return digests(self.attributes["spec"], self.attributes["provenance"], self.attributes.get("task", ""), tables)
+
+    @property
+    def task(self) -> str:
+        """What the labels are, one of `TASKS`; not checked yet."""
+        return self.attributes.get("task") or CLASSES
 
     def read(self, descriptor: int, name: str) -> np.ndarray:
         """All values of a dataset; threads may read at the same time, since the descriptor's place is not used."""
@@ -93,7 +109,8 @@ def read_header(path: Path, descriptor: int) -> Header:
     try:
         with open(descriptor, "rb", closefd=False) as raw, h5py.File(raw, "r") as file:
             _check_format(path, file)
-            attributes = {name: _text(file, name) for name in _ATTRIBUTES}
+            version_3 = scalar_attribute(file, "format_version") == VERSIONS[0]
+            attributes = {name: _text(file, name) for name in (*_ATTRIBUTES, *(() if version_3 else ("task",)))}
             extents = {name: Extent.of(file, name) for name in encoded() if name in file or not optional(name)}
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise FeatureFileError(
@@ -118,17 +135,16 @@ def _check_format(path: Path, file: h5py.File) -> None:
             "wrote."
         )
     version = scalar_attribute(file, "format_version")
-    if version != VERSION:
+    if version not in VERSIONS:
         raise FeatureFileError(
-            f"{path} has format version {version}; this onepass reads version {VERSION}. "
+            f"{path} has format version {version}; this onepass reads versions {' and '.join(map(str, VERSIONS))}. "
             f"Use the onepass that wrote it. {_AGAIN}"
         )
 
 
 def _check_shapes(path: Path, extents: dict[str, Extent], spec: Spec, size: int) -> None:
     n, views, width = (*extents["rows"].shape, 0, 0, 0)[:3]
-    later = [name for name in encoded() if optional(name)]
-    if (missing := [name for name in later if name not in extents]) and len(missing) < len(later):
+    if missing := together(extents):
         raise damaged(path, f"it lacks {missing[0]}")
     for name, extent in extents.items():
         dtypes, rank = encoded()[name]

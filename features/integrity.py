@@ -7,7 +7,7 @@ import numpy as np
 
 from onepass.features.errors import DamagedHeaderError
 from onepass.features.file import FeatureFile
-from onepass.features.layout import PER_IMAGE, entry_checksums
+from onepass.features.layout import entry_checksums, entry_columns
 from onepass.features.names import shown
 
 
@@ -76,7 +76,7 @@ def check_file(path: Path) -> Integrity:
         return Integrity(path, 0, 0, 0, 0, 0, [Damage("header", "", -1)])
     with file:
         table = file.unchecked_table()
-        entries = entry_checksums({name: file.stored(name) for name in PER_IMAGE})
+        entries = entry_checksums({name: file.stored(name) for name in entry_columns(file.extents)})
         bad_entries = np.flatnonzero((entries != file.stored("entry_checksums")) | table.out_of_range())
         damage = [Damage("entry", table.paths[i], i) for i in bad_entries.tolist()]
         if not file.intact("classes_sha256"):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,10 +15,12 @@ from h5py import h5d, h5p, h5s, h5t
 
 from onepass.features.spec import Spec
 from onepass.features.table import ImageTable
+from onepass.features.tasks import CLASSES
 from onepass.features.thumbnails import SIDE
 
 FORMAT = "onepass-features"
-VERSION = 3
+VERSIONS = (3, 4)
+"""What this onepass reads. Version 4 is 3 with a task, targets and weights, and is written where one is needed."""
 SKIP_REASON_BYTES = 120
 _STRUCTURES = 2**16
 """Bytes that HDF5 itself takes for attributes, headers and gaps, at most."""
@@ -50,17 +52,31 @@ _COPIES: dict[str, tuple[np.dtype, int]] = {
     "copies_sha256": (np.dtype("u1"), 1),
 }
 """What copies are known by; files of onepass 0.1 have none of it."""
+_TASK: dict[str, tuple[np.dtype, int]] = {"targets": (np.dtype("<f8"), 2), "weights": (np.dtype("<f8"), 1)}
+"""Several labels or a number per image, and how much each image counts; each is there only where it is needed."""
 
 
 def encoded() -> dict[str, tuple[tuple[np.dtype, ...], int]]:
     """Every dataset of the format: name -> (types it may have, rank)."""
-    fixed = {name: ((dtype,), rank) for name, (dtype, rank) in {**_TABLES, **_STATE, **_COPIES}.items()}
+    fixed = {name: ((dtype,), rank) for name, (dtype, rank) in {**_TABLES, **_STATE, **_COPIES, **_TASK}.items()}
     return {**fixed, "rows": (tuple(ROW_DTYPES.values()), 3)}
 
 
 def optional(name: str) -> bool:
-    """True for datasets that files of earlier versions lack."""
-    return name in _COPIES
+    """True for datasets that a file may lack."""
+    return name in _COPIES or name in _TASK
+
+
+def together(names: Iterable[str]) -> list[str]:
+    """Of the datasets that a file has all of or none, those that are missing beside others."""
+    missing = [name for name in _COPIES if name not in names]
+    return missing if len(missing) < len(_COPIES) else []
+
+
+def entry_columns(names: Iterable[str]) -> list[str]:
+    """Of the datasets in a file, those that hold an image's entry, in the order of its checksum."""
+    there = set(names)
+    return [name for name in (*PER_IMAGE, *_TASK) if name in there]
 
 
 def keeps_precision(source: str, target: str) -> bool:
@@ -91,20 +107,20 @@ class Extent:
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise KeyError(f"no dataset {name}")
         dataset = file[name]
-        if not isinstance(dataset, h5py.Dataset) or dataset.id.get_offset() is None:
+        if not isinstance(dataset, h5py.Dataset) or (dataset.size and dataset.id.get_offset() is None):
             raise ValueError(f"{name} is not contiguous")
-        return cls(dataset.id.get_offset(), dataset.shape, dataset.dtype)
+        return cls(dataset.id.get_offset() or 0, dataset.shape, dataset.dtype)
 
 
 def per_image(name: str) -> bool:
     """True for datasets whose first axis is the images."""
     others = ("entry_checksums", "rows", "thumbnails", "thumbnail_checksums", "copies")
-    return name in PER_IMAGE or name in _STATE or name in others
+    return name in PER_IMAGE or name in _STATE or name in _TASK or name in others
 
 
 def table_extents(extents: dict[str, Extent]) -> dict[str, Extent]:
     """Only the tables that are fixed when the file is made."""
-    return {name: extents[name] for name in _TABLES}
+    return {name: extent for name, extent in extents.items() if name in _TABLES or name in _TASK}
 
 
 def table_arrays(table: ImageTable, golden: np.ndarray) -> dict[str, np.ndarray]:
@@ -119,27 +135,33 @@ def table_arrays(table: ImageTable, golden: np.ndarray) -> dict[str, np.ndarray]
         "file_sizes": table.file_sizes.astype("<i8"),
         "file_mtimes": table.file_mtimes.astype("<i8"),
     }
+    if table.targets.shape[1]:
+        arrays["targets"] = table.targets.astype("<f8")
+    if table.weighted:
+        arrays["weights"] = table.weights.astype("<f8")
     return {**arrays, "entry_checksums": entry_checksums(arrays), "golden_rows": golden.astype("<f4")}
 
 
 def entry_checksums(tables: dict[str, np.ndarray]) -> np.ndarray:
     """CRC-32 of each image's entry in the tables, (n,) uint32: it tells which image a damaged table has."""
     n = len(tables["labels"])
-    columns = [np.ascontiguousarray(tables[name]).view("u1").reshape(n, -1) for name in PER_IMAGE]
+    columns = [np.ascontiguousarray(tables[name]).view("u1").reshape(n, -1) for name in entry_columns(tables)]
     return np.array([zlib.crc32(entry) for entry in np.hstack(columns)], "<u4")
 
 
-def digests(spec: str, provenance: str, tables: dict[str, np.ndarray]) -> dict[str, str]:
+def digests(spec: str, provenance: str, task: str, tables: dict[str, np.ndarray]) -> dict[str, str]:
     """SHA-256, hexadecimal, of all that is fixed when the file is made: of header, class names and image tables.
 
     Args:
         spec: JSON.
         provenance: JSON.
+        task: As the file says it; empty in version 3, which does not.
         tables: From `table_arrays`.
     """
-    header = hashlib.sha256((spec + provenance).encode(errors="surrogateescape") + tables["golden_rows"].tobytes())
+    texts = (spec + provenance + task).encode(errors="surrogateescape")
+    header = hashlib.sha256(texts + tables["golden_rows"].tobytes())
     images = hashlib.sha256()
-    for name in (*PER_IMAGE, "entry_checksums"):
+    for name in (*entry_columns(tables), "entry_checksums"):
         images.update(np.ascontiguousarray(tables[name]).tobytes())
     return {
         "header_sha256": header.hexdigest(),
@@ -167,16 +189,19 @@ def create_file(
         OSError: The disk is full or the folder cannot be written.
     """
     n = len(table)
+    table.require_shape()
     tables, origin = table_arrays(table, golden), json.dumps(provenance, sort_keys=True)
+    plain = table.task == CLASSES and table.labelled.all() and not table.weighted
+    task = "" if plain else table.task
     cells = (n, SIDE, SIDE), (n, views, spec.width)
     reserved = int(np.prod(cells[0])) + int(np.prod(cells[1])) * ROW_DTYPES[row_dtype].itemsize
     written = sum(a.nbytes for a in tables.values()) + n * (views * 5 + SKIP_REASON_BYTES + 8) + len(origin)
     _try_room(path, written + _STRUCTURES, reserved)
     # From 1.8 on, HDF5 keeps checksums of its own structures.
     with h5py.File(path, "w", libver=("v108", "v108")) as file:
-        file.attrs["format_version"] = VERSION
-        texts = {"format": FORMAT, "spec": spec.to_json(), "provenance": origin}
-        for name, text in {**texts, **digests(spec.to_json(), origin, tables)}.items():
+        file.attrs["format_version"] = VERSIONS[0] if plain else VERSIONS[-1]
+        texts = {"format": FORMAT, "spec": spec.to_json(), "provenance": origin, **({"task": task} if task else {})}
+        for name, text in {**texts, **digests(spec.to_json(), origin, task, tables)}.items():
             # Of fixed length: others lie in a heap without checksums, where one flipped bit can hang HDF5 for good.
             file.attrs[name] = np.bytes_(text.encode(errors="surrogateescape"))
         for name, array in tables.items():

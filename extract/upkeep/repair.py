@@ -11,7 +11,7 @@ from onepass.extract.data.folders import Folders, image_folders, scan_folder
 from onepass.extract.one_pass.compute import Missing, Progress, Target, compute_missing, share_rows
 from onepass.extract.one_pass.golden_check import check_golden
 from onepass.extract.pixels.views import Augmentation, view_recipe
-from onepass.extract.upkeep.repair_table import repaired_table, some_entries
+from onepass.extract.upkeep.repair_table import repaired_table
 from onepass.extract.upkeep.verify import backbone_of_file
 from onepass.features import FeatureFile, ImageTable, SkippedImage, only_feature_file
 from onepass.features.errors import DataError, FeatureFileError, opt
@@ -129,7 +129,7 @@ def _drop(file: FeatureFile, integrity: Integrity) -> int:
         raise FeatureFileError(f"every entry of {file.path} is damaged; nothing would be left. Extract again.")
     views = _finished_views(file)
     if integrity.tables_damaged or views != file.views:
-        _rewrite(file, some_entries(file.unchecked_table(), kept), views)
+        _rewrite(file, file.unchecked_table().taken(kept), views)
     share_rows(file.path, Missing.of(file.path))
     _clear_damaged_state(file.path)
     with FeatureFile(file.path) as now, RowWriter(file.path) as writer:

@@ -12,9 +12,8 @@ from onepass.extract.data.groups import GroupRule
 from onepass.features import SPLITS, FeatureFile, ImageTable
 from onepass.features.errors import DataError, OptionError, opt
 from onepass.features.integrity import Integrity
-from onepass.features.layout import PER_IMAGE, entry_checksums, fixed_width, table_arrays
-
-_COLUMNS = ("labels", "splits", "content_hashes", "file_sizes", "file_mtimes")
+from onepass.features.layout import entry_checksums, entry_columns, fixed_width, table_arrays
+from onepass.features.table import ARRAYS
 
 
 def repaired_table(file: FeatureFile, integrity: Integrity, scan: FolderScan) -> ImageTable:
@@ -45,23 +44,16 @@ def repaired_table(file: FeatureFile, integrity: Integrity, scan: FolderScan) ->
         found = free.get(table.paths[i], by_content.get(table.content_hashes[i].tobytes()))
         if found is not None and scan.table.class_names[scan.table.labels[found]] in names:
             repaired[i] = found
-    columns: dict[str, Any] = {name: getattr(table, name).copy() for name in _COLUMNS}
+    columns: dict[str, Any] = {name: getattr(table, name).copy() for name in ARRAYS}
     paths = list(table.paths)
     for i, found in repaired.items():
         paths[i] = scan.table.paths[found]
-        for name in _COLUMNS:
+        for name in ARRAYS:
             columns[name][i] = getattr(scan.table, name)[found]
         columns["labels"][i] = names.index(scan.table.class_names[scan.table.labels[found]])
     whole = replace(table, class_names=tuple(names), paths=tuple(paths), **columns)
     whole, told = _with_groups(file, whole, scan, intact, repaired)
-    return some_entries(whole, np.array([i for i in range(len(table)) if i not in bad or i in told]))
-
-
-def some_entries(table: ImageTable, kept: np.ndarray) -> ImageTable:
-    """A table of some of the images alone."""
-    columns: dict[str, Any] = {name: getattr(table, name)[kept] for name in _COLUMNS}
-    columns |= {name: tuple(getattr(table, name)[i] for i in kept.tolist()) for name in ("paths", "groups")}
-    return replace(table, **columns)
+    return whole.taken(np.array([i for i in range(len(table)) if i not in bad or i in told]))
 
 
 def _with_groups(
@@ -113,8 +105,9 @@ def _told_by_checksum(file: FeatureFile, table: ImageTable, i: int, groups: list
     width = file.stored("groups").dtype
     possible = [group for group in groups if fixed_width((group,)).itemsize <= width.itemsize]
     pairs = [(group, split) for group in possible for split in range(len(SPLITS))]
-    entry = table_arrays(some_entries(table, np.array([i])), file.golden_rows)
-    columns = {name: np.repeat(entry[name], len(pairs), axis=0) for name in PER_IMAGE}
+    entry = {"weights": table.weights[[i]]} if "weights" in file.extents else {}
+    entry |= table_arrays(table.taken(np.array([i])), file.golden_rows)
+    columns = {name: np.repeat(entry[name], len(pairs), axis=0) for name in entry_columns(entry)}
     columns["paths"] = columns["paths"].astype(file.stored("paths").dtype)
     columns["splits"] = np.array([split for _, split in pairs], np.uint8)
     columns["groups"] = fixed_width([group for group, _ in pairs]).astype(width)

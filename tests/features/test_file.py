@@ -128,7 +128,9 @@ def test_another_hdf5_file_is_refused(tmp_path: Path):
 def test_a_newer_format_is_refused_by_number(feature_file: Path):
     with h5py.File(feature_file, "r+") as file:
         file.attrs["format_version"] = 99
-    with pytest.raises(FeatureFileError, match="has format version 99; this onepass reads version 3. Use the onepass"):
+    with pytest.raises(
+        FeatureFileError, match="has format version 99; this onepass reads versions 3 and 4. Use the onepass"
+    ):
         FeatureFile(feature_file)
 
 
@@ -347,8 +349,8 @@ def test_a_file_of_the_version_before_is_refused(feature_file: Path):
         file.attrs["format"] = "onepass-features"  # of variable length, as it was
         file.attrs["format_version"] = 2
     message = (
-        r"has format version 2; this onepass reads version 3. Use the onepass that wrote it. Or delete it, or choose "
-        r"another file with out, and extract again\.$"
+        r"has format version 2; this onepass reads versions 3 and 4. Use the onepass that wrote it. Or delete it, or "
+        r"choose another file with out, and extract again\.$"
     )
     with pytest.raises(FeatureFileError, match=message):
         FeatureFile(feature_file)
