@@ -26,8 +26,7 @@ def require_place(path: str | Path, *, endings: Sequence[str] = (), option: str 
     path, named = Path(path), Parameter(option, path)
     if endings and path.suffix.lower() not in endings:
         raise OptionError(f"{Parameter(option)} is {path}; needed: a name that ends in {_listed(endings)}.", path=path)
-    if fresh:
-        remove_leftovers(path.parent, path.name)  # of a run that was killed with everything done but this
+    remove_leftovers(path.parent, path.name)  # of a run that was killed with everything done but this
     if fresh and os.path.lexists(path):
         raise OptionError(
             f"{path} exists and is not overwritten. Choose another name with {Parameter(option)}, or delete it.",

@@ -30,6 +30,7 @@ from onepass.extract.one_pass.resolve import (
     row_sets,
 )
 from onepass.features import FeatureFile, OnepassWarning
+from onepass.features.atomic import remove_leftovers
 from onepass.features.drift import Drift
 from onepass.features.lock import writer_lock
 from onepass.features.progress import log, phase
@@ -101,6 +102,7 @@ def run_extraction(
             own = _own_bases(options, part) if name else options
             path = output_path(data, ready.spec.backbone, options.out, row_set=name)
             stack.enter_context(writer_lock(path))
+            remove_leftovers(path.parent, path.name)  # of a run that was killed with everything done but this
             known = found or (jobs[0].scan if jobs and not path.exists() else None)
             jobs.append(stack.enter_context(resolve(data, part, own, row_set=name, found=known)))
         started = time.perf_counter()

@@ -66,6 +66,7 @@ def trials_folder(data: Folders) -> Path:
             f"cannot make {folder} for the rows that are tried: {reason_of(error)}. Work in another folder.",
             path=folder,
         ) from None
+    remove_leftovers(folder)
     return folder
 
 
@@ -162,8 +163,6 @@ class Trial:
 
     def _kept(self) -> Cost | None:
         """What was measured before by the same engine and versions on such a processor."""
-        with contextlib.suppress(OSError):
-            remove_leftovers(self._facts.parent, self._facts.name)
         try:
             known: dict[str, Any] = json.loads(self._facts.read_text())
             return Cost(**known["cost"]) if known["environment"] == self._environment else None

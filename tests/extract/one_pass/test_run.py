@@ -1,5 +1,7 @@
 import os
 import shutil
+import socket
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from onepass.extract.one_pass.run import run_extraction
 from onepass.features import FeatureFile, OnepassWarning
 from onepass.features.errors import DataError, FeatureFileError, LockedError, OptionError, SpecMismatchError, UserError
 from onepass.features.lock import writer_lock
-from support import READ, MakeFolder, flip_bit, picture, run_process, run_program
+from support import PATIENCE, READ, MakeFolder, flip_bit, picture, run_process, run_program
 
 
 def run(data: Path, backbone: Backbone, out: Path, **options: object) -> Extraction:
@@ -344,3 +346,18 @@ def test_two_streams_of_one_backbone_do_not_mix(make_folder: MakeFolder, tiny_ba
     forward, backward = zip(*both, strict=True)
     for i, row in forward:
         np.testing.assert_array_equal(row, dict(backward)[5 - i])
+
+
+def test_what_a_run_left_that_was_killed_at_its_very_end_goes_with_the_next(
+    make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path
+):
+    """Everything is computed, so the next run writes nothing, and still has to look for it."""
+    data, out = make_folder({"cats": 4, "dogs": 4}), tmp_path / "f.h5"
+    run_extraction(data, tiny_backbone, out=out)
+    ended = subprocess.Popen(["true"])
+    ended.wait(timeout=PATIENCE)
+    left = tmp_path / f".f.h5.new-{socket.gethostname()}-{ended.pid}-0a1b2c3d"
+    left.mkdir()
+
+    assert run_extraction(data, tiny_backbone, out=out).computed == 0
+    assert not left.exists()
