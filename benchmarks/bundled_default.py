@@ -23,7 +23,8 @@ from common import ratios, versions, write_result
 
 from onepass.extract import Backbone, extract_features, load_backbone, read_image
 from onepass.extract.backbones.catalogue import CATALOGUE
-from onepass.extract.data.folders import scan_folder
+from onepass.extract.data.source import scan_source
+from onepass.extract.data.sources import open_source
 from onepass.extract.machine import machine
 from onepass.extract.one_pass.run import run_extraction
 from onepass.heads import compare_heads
@@ -82,13 +83,13 @@ def accuracies(data: Path, backbones: dict[str, Backbone], cache: Path, cv: str)
 
 def linked(data: Path, target: Path) -> Path:
     """The photos again as links, every fifth of a class in a val part, so that none is set aside as test part."""
-    scan = scan_folder(data)
+    scan = scan_source(open_source(data))
     paths, labels = scan.table.paths, scan.table.labels
     for label, name in enumerate(scan.table.class_names):
         for place, i in enumerate(np.flatnonzero(labels == label).tolist()):
             folder = target / ("val" if place % 5 == 0 else "train") / name
             folder.mkdir(parents=True, exist_ok=True)
-            source = (scan.root / paths[i]).resolve()
+            source = (data / paths[i]).resolve()
             link = folder / f"{i}{source.suffix}"
             if not link.is_symlink():
                 link.symlink_to(source)
@@ -97,7 +98,7 @@ def linked(data: Path, target: Path) -> Path:
 
 def costs(data: Path, backbones: dict[str, Backbone], rounds: int) -> dict[str, Any]:
     """Seconds of whole extractions and of the engine alone, round by round."""
-    images = len(scan_folder(data).table)
+    images = len(scan_source(open_source(data)).table)
     whole = {name: extraction(data, backbone) for name, backbone in backbones.items()}
     engine = {name: engine_alone(data, backbone) for name, backbone in backbones.items()}
     extracting, computing = alternating(whole, rounds), alternating(engine, rounds)
@@ -127,7 +128,7 @@ def extraction(data: Path, backbone: Backbone) -> Callable[[], object]:
 
 def engine_alone(data: Path, backbone: Backbone) -> Callable[[], object]:
     """The network on pixels that lie in memory."""
-    paths = [path for _, path in scan_folder(data).images()][:ENGINE_IMAGES]
+    paths = [path for _, path in scan_source(open_source(data)).images()][:ENGINE_IMAGES]
     size = backbone.spec.image_size
     pixels = np.stack([read_image(path, image_size=size, resize="squash") for path in paths])
     return lambda: backbone.rows(pixels)

@@ -29,9 +29,10 @@ from near_duplicates import JUDGED, draw, jpeg, upright
 from PIL import Image, ImageEnhance, ImageOps
 
 from onepass.extract import Backbone, load_backbone
-from onepass.extract.data.folders import scan_folder
+from onepass.extract.data.source import scan_source
+from onepass.extract.data.sources import open_source
 from onepass.extract.machine import machine
-from onepass.extract.pixels.decode import read_bytes
+from onepass.extract.pixels.image_bytes import read_bytes
 from onepass.features import ImageTable
 from onepass.features.copies import Pairs, copy_groups, near_duplicates, threshold_for
 
@@ -134,7 +135,7 @@ def cached(
     cache: Path | None, network: Backbone, folder: Path, photos: int
 ) -> tuple[ImageTable, np.ndarray, np.ndarray, np.ndarray, dict[str, tuple[np.ndarray, np.ndarray]]]:
     """The readable images of a folder: table, rows, thumbnails; which are copied; rows and thumbnails of copies."""
-    table = scan_folder(folder).table
+    table = scan_source(open_source(folder)).table
     asked = f"{network.spec.to_json()}{list(KINDS)}{table.content_hashes.tobytes().hex()}{photos} 1"
     path = (cache or Path()) / f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}.npz"
     if not (cache and path.exists()):

@@ -25,7 +25,8 @@ from common import ratios, versions, write_result
 from onepass.extract import load_backbone, read_image
 from onepass.extract.backbones.catalogue import find_entry
 from onepass.extract.backbones.weights import load_weights_file
-from onepass.extract.data.folders import FolderScan, scan_folder
+from onepass.extract.data.source import Scan, scan_source
+from onepass.extract.data.sources import open_source
 from onepass.extract.frameworks import import_keras, import_openvino
 from onepass.extract.machine import machine
 from onepass.extract.one_pass.resolve import calibrated_for
@@ -49,7 +50,7 @@ def main(
     weights: str = "imagenet",
     rounds: int = 5,
 ) -> None:
-    scan = scan_folder(data)
+    scan = scan_source(open_source(data))
     contestants = make_contestants(scan, data, backbone, weights)
     images = len(scan.table)
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
@@ -90,7 +91,7 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def make_contestants(scan: FolderScan, data: Path, backbone: str, weights: str) -> dict[str, Any]:
+def make_contestants(scan: Scan, data: Path, backbone: str, weights: str) -> dict[str, Any]:
     size = find_entry(backbone).image_size
     precisions = ["float32"]
     if "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -122,7 +123,9 @@ class KerasPredict:
         if not imagenet:
             load_weights_file(self.model, Path(weights), backbone=backbone)
         prepare = getattr(keras.applications, entry.module).preprocess_input
-        folders = [data] if scan_folder(data).drawn else sorted(path for path in data.iterdir() if path.is_dir())
+        folders = (
+            [data] if scan_source(open_source(data)).drawn else sorted(path for path in data.iterdir() if path.is_dir())
+        )
         read = keras.utils.image_dataset_from_directory
         self.sets = [
             read(folder, image_size=(size, size), shuffle=False, verbose=False).map(lambda images, _: prepare(images))
@@ -138,7 +141,7 @@ class KerasPredict:
 class OnePass:
     """The same through this project, up to committed rows in a new feature file."""
 
-    def __init__(self, scan: FolderScan, data: Path, backbone: str, weights: str, precision: str) -> None:
+    def __init__(self, scan: Scan, data: Path, backbone: str, weights: str, precision: str) -> None:
         self.data = data
         loaded = load_backbone(backbone, weights=weights, precision=precision, engine="openvino")
         self.backbone = calibrated_for(loaded, scan, None)
@@ -152,7 +155,7 @@ class OnePass:
 class Timm:
     """timm's network without classifier, fed by a DataLoader with a process per processor."""
 
-    def __init__(self, scan: FolderScan, name: str, size: int, way: str) -> None:
+    def __init__(self, scan: Scan, name: str, size: int, way: str) -> None:
         import timm
         import torch
 

@@ -26,7 +26,8 @@ from common import versions, write_result
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from onepass.extract import Backbone, load_backbone
-from onepass.extract.data.folders import scan_folder
+from onepass.extract.data.source import scan_source
+from onepass.extract.data.sources import open_source
 from onepass.extract.machine import machine
 from onepass.features import ImageTable
 from onepass.features.copies import Pairs, near_duplicates, whitened
@@ -50,7 +51,7 @@ def main(
     judged = json.loads(JUDGED.read_text())
     figures: dict[str, Any] = {}
     for folder in data:
-        table = scan_folder(folder).table
+        table = scan_source(open_source(folder)).table
         rows, copies, sample = cached_rows(cache, network, folder, table, photos)
         nothing = np.zeros((len(rows), 24, 24), np.uint8)  # thumbnails are measured by copies.py
         pairs = near_duplicates(rows, nothing, threshold=lowest, contents=table.content_hashes)

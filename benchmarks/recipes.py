@@ -33,7 +33,8 @@ import typer
 from common import versions, write_result
 
 from onepass.extract.backbones.catalogue import find_entry
-from onepass.extract.data.folders import scan_folder
+from onepass.extract.data.source import scan_source
+from onepass.extract.data.sources import open_source
 from onepass.extract.frameworks import plain_keras
 from onepass.extract.machine import machine
 from onepass.features import SPLITS
@@ -83,13 +84,13 @@ def main(
 
 def same_images(data: Path, target: Path) -> tuple[str, ...]:
     """Links the images as train/<class>/ and test/<class>/, as this project would split them; class names."""
-    scan = scan_folder(data)
+    scan = scan_source(open_source(data))
     table = scan.table
     for i, path in enumerate(table.paths):
         part = "train" if SPLITS[table.splits[i]] == "train" else "test"
         place = target / part / table.class_names[table.labels[i]]
         place.mkdir(parents=True, exist_ok=True)
-        source = (scan.root / path).resolve()
+        source = (data / path).resolve()
         if source.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp"):  # what Keras reads
             Path(place / f"{i}{source.suffix.lower()}").symlink_to(source)
     return table.class_names

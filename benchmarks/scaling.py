@@ -23,8 +23,10 @@ import typer
 from common import versions, write_result
 from PIL import Image
 
-from onepass.extract.data.folders import scan_folder
+from onepass.extract.data.source import scan_source
+from onepass.extract.data.sources import open_source
 from onepass.extract.machine import machine
+from onepass.extract.pixels.image_bytes import read_bytes
 
 
 def main(
@@ -95,12 +97,12 @@ def write_images(folder: Path, count: int, data: Path | None) -> None:
             pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f"class{i % 10}" / f"{i}.png", compress_level=1)
         return
-    scan = scan_folder(data)
-    photos = itertools.cycle(path for _, path in scan.images())
+    scan = scan_source(open_source(data))
+    photos = itertools.cycle(file for _, file in scan.images())
     for i in range(count):
-        path = next(photos)
+        file = next(photos)
         # What follows the end of a JPEG or PNG is no part of the picture.
-        (folder / f"class{i % 10}" / f"{i}{path.suffix}").write_bytes(path.read_bytes() + str(i).encode())
+        (folder / f"class{i % 10}" / f"{i}{Path(str(file)).suffix}").write_bytes(read_bytes(file) + str(i).encode())
 
 
 if __name__ == "__main__":

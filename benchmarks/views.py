@@ -20,7 +20,8 @@ from PIL import Image, ImageOps
 from scipy.stats import t
 
 from onepass.extract import Backbone, load_backbone
-from onepass.extract.data.folders import scan_folder
+from onepass.extract.data.source import scan_source
+from onepass.extract.data.sources import open_source
 from onepass.extract.machine import machine
 from onepass.extract.pixels.views import Augmentation, view_pixels
 from onepass.heads.training import make_head
@@ -82,7 +83,7 @@ def main(
 
 def chosen_images(data: Path, pool: int, test: int) -> dict[str, list[tuple[Path, int]]]:
     """Files with labels, in the order of their content hashes, which is as good as random and never changes."""
-    table = scan_folder(data).table
+    table = scan_source(open_source(data)).table
     held_out = 2 if (table.splits == 2).any() else 1
     parts: dict[str, list[tuple[Path, int]]] = {}
     for part, split, most in (("train", 0, pool), ("test", held_out, test)):

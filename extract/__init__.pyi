@@ -34,10 +34,10 @@ from .backbones.trainable import require_trainable as require_trainable
 from .backbones.trainable import trainable_within as trainable_within
 from .backbones.verified import VerifiedBackbone as VerifiedBackbone
 from .backbones.verified import verify_backbone as verify_backbone
-from .data.folders import check_folder as check_folder
 from .data.listed import listed_names as listed_names
 from .data.sample import FolderSample as FolderSample
 from .data.sample import draw_sample as draw_sample
+from .data.sources import source_of as source_of
 from .data.watch import find_images as find_images
 from .data.watch import named_images as named_images
 from .data.watch import watch_folder as watch_folder

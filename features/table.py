@@ -2,12 +2,10 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from onepass.features.errors import FeatureFileError
 from onepass.features.groups import group_ids
 from onepass.features.splits import SPLITS
 from onepass.features.tasks import CLASSES, LABELS, NONE, NUMBER, TASKS, strata_of_labels, strata_of_numbers
@@ -133,20 +131,6 @@ class ImageTable:
         if self.task == NUMBER:
             return strata_of_numbers(self.targets[:, 0])
         return self.labels.astype(np.int64)
-
-    def file(self, position: int, root: Path) -> Path:
-        """Where the file of an image lies below the image folder.
-
-        Raises:
-            FeatureFileError: Its path leads out of the folder, which none that `extract` wrote does.
-        """
-        path = PurePosixPath(self.paths[position])
-        if path.is_absolute() or ".." in path.parts:
-            raise FeatureFileError(
-                f"the feature file names {path}, which does not lie below {root}; nothing there is opened. The file is "
-                "damaged or forged; extract again."
-            )
-        return root / path
 
     def same_entries(self, other: "ImageTable") -> bool:
         """True if both name the same contents under the same paths, labels, splits, groups and weights."""

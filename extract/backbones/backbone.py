@@ -26,9 +26,9 @@ from onepass.extract.pixels.decode import (
     decode_image,
     depth_of,
     pixel_dtype,
-    read_bytes,
     require_views,
 )
+from onepass.extract.pixels.image_bytes import ImageFile, read_bytes
 from onepass.extract.pixels.views import Augmentation
 from onepass.features.errors import OptionError, UnreadableImageError, opt
 from onepass.features.spec import Spec
@@ -179,7 +179,7 @@ class Backbone:
 
     def stream(
         self,
-        files: Iterable[tuple[Key, Path | bytes]],
+        files: Iterable[tuple[Key, ImageFile | bytes]],
         *,
         on_skip: Callable[[Key, str], None],
         workers: int | None = None,
@@ -192,7 +192,7 @@ class Backbone:
         """Rows of image files; decoding runs in threads beside the engine, memory stays bounded.
 
         Args:
-            files: Keys with paths, or with what stands in a file.
+            files: Keys with what images are read from, or with their bytes.
             on_skip: Called with key and reason for every file that cannot be read.
             workers: Decoding threads; by default one per processor.
             verify: Keys are SHA-256 digests, and a file whose bytes have another is skipped.
@@ -211,7 +211,7 @@ class Backbone:
             raise OptionError(f"{opt.workers} is {workers}; needed: at least 1.")
         recipe = Augmentation.parse(augmentation) if isinstance(augmentation, str) else augmentation
 
-        def decoded(key: Key, file: Path | bytes) -> Decoded:
+        def decoded(key: Key, file: ImageFile | bytes) -> Decoded:
             data = file if isinstance(file, bytes) else read_bytes(file)
             if verify and hashlib.sha256(data).digest() != key:
                 raise UnreadableImageError(
@@ -262,8 +262,8 @@ def _as_png(image: np.ndarray, position: int) -> bytes:
 
 
 def _ahead(
-    files: Iterable[tuple[Key, Path | bytes]],
-    decoded: Callable[[Key, Path | bytes], Decoded],
+    files: Iterable[tuple[Key, ImageFile | bytes]],
+    decoded: Callable[[Key, ImageFile | bytes], Decoded],
     workers: int,
     *,
     ahead: int,

@@ -22,7 +22,7 @@ from onepass.extract.backbones.golden import golden_images
 from onepass.extract.backbones.load import find_converted, missing_graph, on_openvino
 from onepass.extract.backbones.openvino_cache import CompiledBackbone, Quantisation
 from onepass.extract.frameworks import import_nncf, import_openvino
-from onepass.extract.pixels.decode import read_bytes
+from onepass.extract.pixels.image_bytes import ImageFile, read_bytes
 from onepass.features.drift import cosines
 from onepass.features.errors import BackboneError, DataError, OptionError, UnreadableImageError, opt
 from onepass.features.progress import phase
@@ -58,7 +58,11 @@ NNCF's own 0.95 loses more. benchmarks/transformers.py has the cosines.
 
 
 def calibrated(
-    backbone: Backbone, files: Sequence[tuple[bytes, Path]], *, calibration: str = "", needed_by: str = "this command"
+    backbone: Backbone,
+    files: Sequence[tuple[bytes, ImageFile]],
+    *,
+    calibration: str = "",
+    needed_by: str = "this command",
 ) -> Backbone:
     """The same int8 backbone, ready to give rows: from the cache, or else quantised now.
 
@@ -101,14 +105,14 @@ def _settings(graph: Path) -> dict[str, Any]:
     return _SETTINGS | _OF_TRANSFORMERS if compiled.has_attention(graph) else _SETTINGS
 
 
-def _calibration(spec: Spec, sample: list[tuple[bytes, Path]], settings: dict[str, Any]) -> str:
+def _calibration(spec: Spec, sample: list[tuple[bytes, ImageFile]], settings: dict[str, Any]) -> str:
     versions = [import_nncf().__version__, version("openvino")]
     facts = [sorted(content.hex() for content, _ in sample), spec.resize, spec.decode, settings, versions]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def _quantise(
-    key: str, backbone: Backbone, converted: CompiledBackbone, calibration: str, ranked: list[tuple[bytes, Path]]
+    key: str, backbone: Backbone, converted: CompiledBackbone, calibration: str, ranked: list[tuple[bytes, ImageFile]]
 ) -> CompiledBackbone:
     """Quantises a graph, compares it with the float32 one, and keeps it with what came out."""
     started = time.perf_counter()
@@ -142,10 +146,10 @@ def _quantise(
     return compiled.store(key, write)
 
 
-def _readable(backbone: Backbone, files: list[tuple[bytes, Path]]) -> list[np.ndarray]:
+def _readable(backbone: Backbone, files: list[tuple[bytes, ImageFile]]) -> list[np.ndarray]:
     """Pixels of the files that are images; the pass over the folder reports the others."""
 
-    def pixels(path: Path) -> np.ndarray | None:
+    def pixels(path: ImageFile) -> np.ndarray | None:
         with contextlib.suppress(UnreadableImageError):
             return backbone.pixels(read_bytes(path))
         return None

@@ -4,14 +4,13 @@ import difflib
 import os
 import re
 import unicodedata
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from onepass.features.errors import DataError, OnepassWarning
+from onepass.features.errors import DataError
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -87,8 +86,8 @@ def check_class_folders(data: str, folders: Sequence[ClassFolder], *, least: int
         _require_training_images(data, folders)
 
 
-def doubtful(data: str, folders: Sequence[ClassFolder], outside: Iterable[str]) -> None:
-    """Warns of what may be meant, and rarely is.
+def doubtful(data: str, folders: Sequence[ClassFolder], outside: Iterable[str]) -> Iterator[str]:
+    """What to tell of what may be meant, and rarely is.
 
     Args:
         data: The image folders, for messages.
@@ -97,27 +96,21 @@ def doubtful(data: str, folders: Sequence[ClassFolder], outside: Iterable[str]) 
     """
     if names := sorted(outside):
         one = len(names) == 1
-        warnings.warn(
+        yield (
             f"{len(names)} image{' lies' if one else 's lie'} outside the class folders and "
-            f"{'is' if one else 'are'} left out, {names[0]} for one.",
-            OnepassWarning,
-            stacklevel=2,
+            f"{'is' if one else 'are'} left out, {names[0]} for one."
         )
     labels = sorted({folder.label for folder in folders})
     for name, other in _alike(labels, str.casefold):
         if len(name) > 1:
-            warnings.warn(
+            yield (
                 f"{data} has the classes {name} and {other}, which differ only by upper and lower case. If they are "
-                "one class, put their images into one folder.",
-                OnepassWarning,
-                stacklevel=2,
+                "one class, put their images into one folder."
             )
     if inner := _same_inside(folders):
-        warnings.warn(
+        yield (
             f"the classes are {_listed(labels)}, and each of their folders holds {_listed(inner)}. If these are the "
-            f"classes, name the folders above them instead: {' '.join(str(folder.path) for folder in folders[:5])}.",
-            OnepassWarning,
-            stacklevel=2,
+            f"classes, name the folders above them instead: {' '.join(str(folder.path) for folder in folders[:5])}."
         )
 
 

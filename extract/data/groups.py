@@ -64,18 +64,18 @@ class GroupRule:
             "group_pattern": self.pattern.pattern if self.pattern else None,
         }
 
-    def assign(self, root: Path, paths: Sequence[str], needed: Sequence[bool]) -> tuple[str, ...]:
+    def assign(self, where: str, paths: Sequence[str], needed: Sequence[bool]) -> tuple[str, ...]:
         """The group of each image.
 
         Args:
-            root: The folder that paths are relative to, for messages.
+            where: What paths are relative to, for messages.
             paths: n paths of images.
             needed: n, True for those that must have a group; the others may have one.
 
         Raises:
             DataError: An image has no group or two, or the table names what is not there.
         """
-        found = self._by_table(root, paths) if self.table is not None else self._by_pattern(paths)
+        found = self._by_table(where, paths) if self.table is not None else self._by_pattern(paths)
         missing = [path for path, must in zip(paths, needed, strict=True) if must and path not in found]
         if missing and self.pattern:
             raise DataError(
@@ -94,7 +94,7 @@ class GroupRule:
         matches = ((path, self.pattern.search(path)) for path in paths)
         return {path: match[1] for path, match in matches if match and match[1]}
 
-    def _by_table(self, root: Path, paths: Sequence[str]) -> dict[str, str]:
+    def _by_table(self, where: str, paths: Sequence[str]) -> dict[str, str]:
         assert self.table is not None
         there, named = set(paths), defaultdict(list)
         for path in paths:
@@ -106,7 +106,7 @@ class GroupRule:
             matching = next(filter(None, candidates), [])
             if len(matching) > 1:
                 raise DataError(
-                    f"{self.name} names {name}, which is {_some(matching, 'file')}. Needed: the path from {root} on, "
+                    f"{self.name} names {name}, which is {_some(matching, 'file')}. Needed: the path from {where} on, "
                     f"such as {matching[0]}."
                 )
             if not matching:
@@ -115,7 +115,7 @@ class GroupRule:
                 raise two_groups(self.name, matching[0], found[matching[0]], group)
         if unknown:
             raise DataError(
-                f"{self.name} names {_some(unknown, 'file')}, not to be found in {root}. Needed: paths from there on, "
+                f"{self.name} names {_some(unknown, 'file')}, not to be found in {where}. Needed: paths from there on, "
                 f"such as {paths[0]}, or names of files that occur once. Correct or remove these lines."
             )
         return found

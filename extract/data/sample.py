@@ -1,12 +1,13 @@
 """A sample of the images in a folder, to try something on before all of them are worth the time."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from onepass.extract.data.folders import Folders, FolderScan, check_folder, image_folders, scan_folder
 from onepass.extract.data.groups import GroupRule, Groups
+from onepass.extract.data.source import Scan, check_source, scan_source
+from onepass.extract.data.sources import Data, open_source
+from onepass.extract.pixels.image_bytes import ImageFile
 from onepass.features import SPLITS
 from onepass.features.errors import DataError
 from onepass.features.progress import phase
@@ -18,23 +19,21 @@ class FolderSample:
     """A sample of the images outside the test part.
 
     Attributes:
-        data: The image folders.
         found: The images of the sample.
-        images: Contents in the folders, those of the test part included.
+        images: Contents in the source, those of the test part included.
     """
 
-    data: Folders
-    found: FolderScan
+    found: Scan
     images: int
 
     @property
-    def contents(self) -> dict[bytes, Path]:
+    def contents(self) -> dict[bytes, ImageFile]:
         """Content hash -> file, of each image of the sample."""
         return dict(self.found.images())
 
 
 def draw_sample(
-    data: Folders, size: int, *, groups: Groups | None = None, group_pattern: str | None = None
+    data: Data, size: int, *, groups: Groups | None = None, group_pattern: str | None = None
 ) -> FolderSample:
     """Draws a stratified sample of the images that are no test images, see `stratified_sample`.
 
@@ -52,14 +51,15 @@ def draw_sample(
         OptionError: The groups are given twice, or the pattern is none.
     """
     with phase("looking through the folder"):
-        check_folder(data, groups=groups, group_pattern=group_pattern)
-        scan = scan_folder(data, groups=GroupRule.of(groups, group_pattern))
-    table = scan.table
+        source = open_source(data)
+        check_source(source, groups=groups, group_pattern=group_pattern)
+        found = scan_source(source, groups=GroupRule.of(groups, group_pattern))
+    table = found.table
     usable = np.flatnonzero((table.splits != SPLITS.index("test")) & table.content_hashes.any(axis=1))
     counts = np.bincount(table.labels[usable], minlength=len(table.class_names)).tolist()
     if missing := [name for name, count in zip(table.class_names, counts, strict=True) if not count]:
         raise DataError(
-            f"{' and '.join(map(str, image_folders(data)[0]))} holds no image of {', '.join(missing)} outside its test "
+            f"{source.name} holds no image of {', '.join(missing)} outside its test "
             "part, so nothing can be tried on that class. Move some there.",
             classes=missing,
         )
@@ -68,4 +68,4 @@ def draw_sample(
     )
     kept = np.zeros(len(table), bool)
     kept[usable[chosen]] = True
-    return FolderSample(data, scan.part(kept), len(scan.images()))
+    return FolderSample(found.part(kept), len(found.images()))

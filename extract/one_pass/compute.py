@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from onepass.extract.backbones.backbone import BATCH_SIZE, Backbone
-from onepass.extract.pixels.decode import decode, depth_of, read_bytes
+from onepass.extract.data.stores import Store, is_there
+from onepass.extract.pixels.decode import decode, depth_of
+from onepass.extract.pixels.image_bytes import ImageFile, read_bytes
 from onepass.extract.pixels.views import Augmentation
 from onepass.features import FeatureFile, SkippedImage
 from onepass.features.errors import UnreadableImageError
@@ -115,7 +117,7 @@ class Target:
         path: The file, locked by the caller.
         backbone: Of the file's spec, or one whose rows hold those of the file.
         columns: Of the backbone's rows, those that the file keeps.
-        root: Folder that `paths` are relative to.
+        store: Where the images lie.
         paths: Of the file's images.
         unread: path -> reason, of files that could not be hashed; others keep the reason they have.
         augmentation: Recipe of the views beyond the first.
@@ -126,7 +128,7 @@ class Target:
     path: Path
     backbone: Backbone
     columns: slice = field(default_factory=lambda: slice(None))
-    root: Path
+    store: Store
     paths: Sequence[str]
     unread: Mapping[str, str] = field(default_factory=dict)
     augmentation: Augmentation | None = None
@@ -154,7 +156,7 @@ def compute_missing(
         finished, all_images = 0, sum(map(len, groups.values())) + sum(len(sink.missing.bare) for sink in sinks)
         for views, files in groups.items():
 
-            def skip(content: bytes, reason: str, files: dict[bytes, Path] = files) -> None:
+            def skip(content: bytes, reason: str, files: dict[bytes, ImageFile] = files) -> None:
                 nonlocal finished
                 finished += 1
                 final = _holds(files[content], content)
@@ -230,9 +232,8 @@ class _Sink:
     def __exit__(self, *error: Any) -> None:
         self._stack.__exit__(*error)
 
-    def file_of(self, content: bytes) -> Path:
-        where = self.places[content].positions
-        return self.target.root / self.target.paths[_readable(self.target.root, self.target.paths, where)]
+    def file_of(self, content: bytes) -> ImageFile:
+        return _readable(self.target, self.places[content].positions)
 
     def skip(self, content: bytes, reason: str, *, final: bool) -> None:
         """Notes that an image cannot be read; it is tried again unless its file is what it was."""
@@ -261,7 +262,7 @@ class _Sink:
         self.done.computed += 1
 
 
-def _by_views(sinks: Sequence[_Sink]) -> dict[tuple[int, ...], dict[bytes, Path]]:
+def _by_views(sinks: Sequence[_Sink]) -> dict[tuple[int, ...], dict[bytes, ImageFile]]:
     """Views -> content -> file, of all that any of the files misses."""
     wanted: dict[bytes, set[int]] = {}
     holders: dict[bytes, _Sink] = {}
@@ -269,7 +270,7 @@ def _by_views(sinks: Sequence[_Sink]) -> dict[tuple[int, ...], dict[bytes, Path]
         for content, place in sink.places.items():
             wanted.setdefault(content, set()).update(place.views)
             holders.setdefault(content, sink)
-    groups: dict[tuple[int, ...], dict[bytes, Path]] = defaultdict(dict)
+    groups: dict[tuple[int, ...], dict[bytes, ImageFile]] = defaultdict(dict)
     for content, views in wanted.items():
         groups[tuple(sorted(views))][content] = holders[content].file_of(content)
     return groups
@@ -280,9 +281,8 @@ def _with_thumbnails(target: Target, bare: dict[bytes, list[int]], writer: RowWr
     spec = target.backbone.spec
 
     def thumbnail(content: bytes) -> np.ndarray | None:
-        file = target.root / target.paths[_readable(target.root, target.paths, bare[content])]
         try:
-            data = _unchanged(file, content)
+            data = _unchanged(_readable(target, bare[content]), content)
             depth = depth_of(spec.decode)
             return decode(data, image_size=spec.image_size, resize=spec.resize, views=(), depth=depth).thumbnail
         except UnreadableImageError:
@@ -298,29 +298,28 @@ def _with_thumbnails(target: Target, bare: dict[bytes, list[int]], writer: RowWr
                 yield len(bare[content]) if found is not None else 0
 
 
-def _readable(root: Path, paths: Sequence[str], where: list[int]) -> int:
+def _readable(target: Target, where: list[int]) -> ImageFile:
     """Of exact copies the first whose file is there."""
-    if len(where) == 1:
-        return where[0]
-    return next((position for position in where if (root / paths[position]).is_file()), where[0])
+    files = [target.store.file(target.paths[position]) for position in where]
+    return files[0] if len(files) == 1 else next(filter(is_there, files), files[0])
 
 
-def _holds(path: Path, content: bytes) -> bool:
+def _holds(file: ImageFile, content: bytes) -> bool:
     """True if a file can be read and is what it was, so that a failure to decode it is final."""
     try:
-        _unchanged(path, content)
+        _unchanged(file, content)
         return True
     except UnreadableImageError:
         return False
 
 
-def _unchanged(path: Path, content: bytes) -> bytes:
+def _unchanged(file: ImageFile, content: bytes) -> bytes:
     """The bytes of a file that is what it was.
 
     Raises:
         UnreadableImageError: It cannot be read, or is another one now.
     """
-    data = read_bytes(path)
+    data = read_bytes(file)
     if hashlib.sha256(data).digest() != content:
         raise UnreadableImageError("no longer the file whose content was recorded")
     return data

@@ -13,11 +13,12 @@ from typing import Any, Unpack
 import numpy as np
 
 from onepass.extract.backbones.backbone import Backbone
-from onepass.extract.data.folders import Folders
+from onepass.extract.data.sources import Data
 from onepass.extract.one_pass.resolve import Job, ViewAxis, resolve
 from onepass.extract.one_pass.run import ExtractionSettings, prepared
-from onepass.extract.pixels.decode import decode, depth_of, read_bytes
+from onepass.extract.pixels.decode import decode, depth_of
 from onepass.extract.pixels.deep import describe_depth
+from onepass.extract.pixels.image_bytes import read_bytes
 from onepass.features.errors import DataError, UnreadableImageError
 from onepass.features.layout import ROW_DTYPES
 from onepass.features.names import shown
@@ -87,9 +88,7 @@ class Estimate:
         )
 
 
-def plan(
-    data: Folders, backbone: str | Path | Backbone | None = None, **settings: Unpack[ExtractionSettings]
-) -> Estimate:
+def plan(data: Data, backbone: str | Path | Backbone | None = None, **settings: Unpack[ExtractionSettings]) -> Estimate:
     """Runs a pilot of 64 views and works out what the whole pass would cost; no feature file is written.
 
     Args:
@@ -103,12 +102,12 @@ def plan(
 
     >>> print(plan("photos/", "resnet50"))  # doctest: +SKIP
     """
-    options, ready = prepared(data, backbone, settings)
-    with resolve(data, ready, options) as job:
+    source, options, ready = prepared(data, backbone, settings)
+    with resolve(source, ready, options) as job:
         missing = job.missing_views(job.sources)
         files = job.scan.images()
         if not files:
-            raise DataError(f"none of the files in {job.scan.root} could be read.", folder=job.scan.root)
+            raise DataError(f"none of the files in {source.name} could be read.")
         count = min(max(8, PILOT_VIEWS // job.axis.count), len(files))
         sample = [files[i][1] for i in np.linspace(0, len(files) - 1, count).astype(int)]
         threads = options.workers or os.cpu_count() or 1

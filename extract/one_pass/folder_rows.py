@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from onepass.extract.backbones.backbone import Backbone
-from onepass.extract.data.folders import scan_folder
-from onepass.extract.pixels.image_files import image_root
+from onepass.extract.data.source import scan_source
+from onepass.extract.data.sources import open_source, store_of
+from onepass.extract.data.stores import Store
 from onepass.features import FeatureFile, ImageTable, SkippedImage, rows_to_score
 from onepass.features.errors import DataError
 
@@ -60,15 +61,15 @@ def rows_of_folder(
     Raises:
         DataError: The folder cannot be used or has a class that is not in `class_names`.
     """
-    scan = scan_folder(data, seed=seed, least_classes=1)
-    table = scan.table
+    found = scan_source(open_source(data, least_classes=1), seed=seed)
+    table = found.table
     if unknown := [name for name in table.class_names if name not in class_names]:
         raise DataError(
             f"{data} has the class {unknown[0]!r}, which the head does not know; it knows {', '.join(class_names)}. "
             "Rename the class folders, or train a head on these images."
         )
-    chosen, part = rows_to_score(table.splits, table.content_hashes, part, drawn=scan.drawn, seen=seen)
-    return _computed(table, scan.root, chosen, part, backbone, workers, progress)[0]
+    chosen, part = rows_to_score(table.splits, table.content_hashes, part, drawn=found.drawn, seen=seen)
+    return _computed(table, found.store, chosen, part, backbone, workers, progress)[0]
 
 
 def rows_of_images(
@@ -98,12 +99,12 @@ def rows_of_images(
     Raises:
         DataError: The image folder is gone.
     """
-    return _computed(file.table, image_root(file, data), positions, part, backbone, workers, progress, verify=True)
+    return _computed(file.table, store_of(file, data), positions, part, backbone, workers, progress, verify=True)
 
 
 def _computed(
     table: ImageTable,
-    root: Path,
+    store: Store,
     positions: np.ndarray,
     part: str,
     backbone: Backbone,
@@ -114,7 +115,7 @@ def _computed(
 ) -> tuple[FolderRows, np.ndarray]:
     """Each content is computed once; images of one content share its row, or the reason why it has none."""
     keys = {int(i): _key(table, int(i)) for i in np.sort(positions)}
-    files = {key: table.file(i, root) for i, key in keys.items()}
+    files = {key: store.file(table.paths[i]) for i, key in keys.items()}
     reasons: dict[bytes, str] = {}
     rows: dict[bytes, np.ndarray] = {}
     stream = backbone.stream(files.items(), on_skip=reasons.__setitem__, workers=workers, verify=verify)

@@ -10,8 +10,8 @@ from typing import TypedDict
 from onepass.extract.backbones.backbone import BATCH_SIZE, Backbone
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.quantisation import calibrated
-from onepass.extract.data.folders import Folders, FolderScan, image_folders, scan_folder
 from onepass.extract.data.groups import GroupRule, Groups
+from onepass.extract.data.source import Scan, Source, scan_source
 from onepass.extract.pixels.decode import require_views
 from onepass.extract.pixels.views import Augmentation, view_recipe
 from onepass.features import FeatureFile, Spec
@@ -121,9 +121,8 @@ class Job:
 
     Attributes:
         path: Where the feature file goes.
-        data: The image folders.
         backbone: What computes the rows; calibrated, if it is int8.
-        scan: What lies in the folders.
+        scan: The images.
         axis: The views wanted.
         row_dtype: float32 or float16, what rows are stored as.
         groups: What gives the images their groups; None if they keep those that the file has.
@@ -133,9 +132,8 @@ class Job:
     """
 
     path: Path
-    data: Folders
     backbone: Backbone
-    scan: FolderScan
+    scan: Scan
     axis: ViewAxis
     row_dtype: str
     groups: GroupRule | None
@@ -172,23 +170,22 @@ class Job:
         return len(_dropped_contents(self.old, self.scan)) if self.old else 0
 
 
-def output_path(data: Folders, backbone: str, out: str | Path | None, *, row_set: str = "") -> Path:
+def output_path(source: Source, backbone: str, out: str | Path | None, *, row_set: str = "") -> Path:
     """Where a feature file goes: `out`, or `<data>.<backbone>.h5` here; several folders' names are joined by +.
 
     Args:
-        data: The image folder, or several.
+        source: Of its images.
         backbone: How a spec calls it.
         out: As the user gave it.
         row_set: The pooling, if files of several are made: it goes before the ending.
     """
     if row_set:
-        path = output_path(data, backbone, out)
+        path = output_path(source, backbone, out)
         return path.with_name(f"{path.stem}.{row_set}{path.suffix}")
     if out:
         path = Path(out)
         return path.resolve() if path.is_symlink() else path  # or the link would be replaced, not the file
-    names = "+".join(folder.resolve().name or "images" for folder in image_folders(data)[0])
-    return Path(f"{names[:150]}.{backbone}.h5")
+    return Path(f"{source.stem[:150]}.{backbone}.h5")
 
 
 def row_sets(pooling: str | None) -> list[str]:
@@ -197,30 +194,28 @@ def row_sets(pooling: str | None) -> list[str]:
 
 
 def require_possible(
-    data: Folders, backbone: str, options: PassOptions, resize: str, pooling: str | None = None
+    source: Source, backbone: str, options: PassOptions, resize: str, pooling: str | None = None
 ) -> None:
     """Refuses what needs neither a backbone nor an image to be refused.
 
     Args:
-        data: The image folder, or several.
+        source: Of the images.
         backbone: As for `load_backbone`.
         options: As the user gave them.
         resize: The resize rule.
         pooling: As the user gave it.
 
     Raises:
-        DataError: There is no such folder.
         OptionError: The options do not go with each other, or with the file that is there.
         OutputError: The feature file's folder may not be written.
         FeatureFileError: That file, or one to be reused, is missing or cannot be read.
     """
     _groups(None, options)
-    image_folders(data)
     for base in options.base:
         with FeatureFile(base):
             pass
     label = BackboneName.parse(backbone).label
-    for path in [output_path(data, label, options.out, row_set=one) for one in row_sets(pooling)]:
+    for path in [output_path(source, label, options.out, row_set=one) for one in row_sets(pooling)]:
         require_place(path)
         with FeatureFile(path) if path.exists() else contextlib.nullcontext() as old:
             require_views(resize, range(_views(old, options).count))
@@ -228,28 +223,28 @@ def require_possible(
 
 @contextlib.contextmanager
 def resolve(
-    data: Folders, backbone: Backbone, options: PassOptions, *, row_set: str = "", found: FolderScan | None = None
+    source: Source, backbone: Backbone, options: PassOptions, *, row_set: str = "", found: Scan | None = None
 ) -> Iterator[Job]:
     """Works out what a pass has to do; nothing is written, and whatever can be refused is refused here.
 
     Args:
-        data: The image folder, or several.
+        source: Of the images.
         backbone: What computes the rows; an int8 one may still lack its calibration.
         options: As the user gave them.
         row_set: The pooling, if files of several are made.
-        found: What to take of the folders, if they were looked through already.
+        found: What to take of the source, if it was read already.
 
     Yields:
         The job.
 
     Raises:
-        DataError: The folder cannot be used, or an image has no group.
+        DataError: An image has no group.
         OptionError: The options do not go with the file that is there.
         SpecMismatchError: That file, or one to be reused, holds other rows.
         FeatureFileError: A file cannot be read, or holds rows of other images.
         BackboneError: NNCF is not installed, or the int8 graph of the file's rows is not to be had.
     """
-    path = output_path(data, backbone.spec.backbone, options.out, row_set=row_set)
+    path = output_path(source, backbone.spec.backbone, options.out, row_set=row_set)
     with contextlib.ExitStack() as stack:
         bases = tuple(stack.enter_context(FeatureFile(base)) for base in options.base)
         old = stack.enter_context(FeatureFile(path)) if path.exists() else None
@@ -258,13 +253,13 @@ def resolve(
         require_views(backbone.spec.resize, range(axis.count))
         _require_specs(old, bases, backbone.spec)
         with phase("reading the images' hashes"):
-            scan = found or _scan(data, old, options, rule)
+            images = found or _scan(source, old, options, rule)
         held = next(iter((*([old] if old else []), *bases)), None)
-        ready = calibrated_for(backbone, scan, held)
+        ready = calibrated_for(backbone, images, held)
         _require_specs(old, bases, ready.spec)
         row_dtype = options.row_dtype or (old.row_dtype if old else "float32")
         log.info("rows of %s, %d views, stored as %s", ready.spec, axis.count, row_dtype)
-        yield Job(path, data, ready, scan, axis, row_dtype, rule, options, old, bases)
+        yield Job(path, ready, images, axis, row_dtype, rule, options, old, bases)
 
 
 def _views(old: FeatureFile | None, options: PassOptions) -> ViewAxis:
@@ -304,8 +299,8 @@ def _groups(old: FeatureFile | None, options: PassOptions) -> GroupRule | None:
     return GroupRule.of(options.groups, pattern)
 
 
-def _scan(data: Folders, old: FeatureFile | None, options: PassOptions, groups: GroupRule | None) -> FolderScan:
-    """Scans the image folders with the help of what an old feature file knows."""
+def _scan(source: Source, old: FeatureFile | None, options: PassOptions, groups: GroupRule | None) -> Scan:
+    """Scans a source with the help of what an old feature file knows."""
     drawn = bool(old and old.provenance.get("drawn_split"))
     drawn_with = int((old.provenance.get("seed") if old else None) or 0)
     seed = options.seed
@@ -316,26 +311,26 @@ def _scan(data: Folders, old: FeatureFile | None, options: PassOptions, groups: 
             seed=seed,
         )
     # Elsewhere an image of the same name, size and time may still be another one.
-    here = bool(old) and old.provenance.get("data") == str(image_folders(data)[1].resolve())  # type: ignore[union-attr]
-    scan = scan_folder(
-        data,
+    here = bool(old) and old.provenance.get("data") == source.record["data"]  # type: ignore[union-attr]
+    images = scan_source(
+        source,
         seed=drawn_with if seed is None else seed,
         known=old.table if old else None,
         known_drawn=drawn,
         rehash=options.rehash or not here,
         groups=groups,
     )
-    if old and old.flags.any() and len(_dropped_contents(old, scan)) == len(_held_contents(old)):
+    if old and old.flags.any() and len(_dropped_contents(old, images)) == len(_held_contents(old)):
         raise FeatureFileError(
             f"{old.path} holds rows of {int(old.flags.any(axis=1).sum())} images from "
-            f"{old.provenance.get('data')}, none of which is in {' or '.join(map(str, image_folders(data)[0]))}. "
+            f"{old.provenance.get('data')}, none of which is in {source.name}. "
             f"Choose another file with {opt.out}, or delete this one.",
             path=old.path,
         )
-    return scan
+    return images
 
 
-def _dropped_contents(old: FeatureFile, scan: FolderScan) -> set[bytes]:
+def _dropped_contents(old: FeatureFile, scan: Scan) -> set[bytes]:
     return _held_contents(old) - {content.tobytes() for content in scan.table.content_hashes}
 
 
@@ -343,7 +338,7 @@ def _held_contents(file: FeatureFile) -> set[bytes]:
     return {content.tobytes() for content in file.table.content_hashes[file.flags.any(axis=1)]}
 
 
-def calibrated_for(backbone: Backbone, scan: FolderScan, like: FeatureFile | None) -> Backbone:
+def calibrated_for(backbone: Backbone, scan: Scan, like: FeatureFile | None) -> Backbone:
     """An int8 backbone calibrated on the training images, or as it was for the rows of a file; others as they are."""
     if backbone.spec.precision != "int8" or backbone.spec.calibration:
         return backbone

@@ -14,8 +14,9 @@ from onepass.extract.backbones.catalogue import BUNDLED
 from onepass.extract.backbones.load import check_backbone, load_backbone
 from onepass.extract.backbones.options import BackboneSettings
 from onepass.extract.data.depth import depth_of_images
-from onepass.extract.data.folders import Folders, FolderScan, check_folder, image_folders, training_images
 from onepass.extract.data.groups import GroupRule
+from onepass.extract.data.source import Scan, Source, check_source
+from onepass.extract.data.sources import Data, open_source
 from onepass.extract.one_pass.compute import Missing, Progress, Target, compute_missing, share_rows
 from onepass.extract.one_pass.copies import keep_copies
 from onepass.extract.one_pass.golden_check import check_joining_rows, record_drift
@@ -42,7 +43,7 @@ class ExtractionSettings(BackboneSettings, PassSettings, total=False):
 
 
 def extract_features(
-    data: Folders,
+    data: Data,
     backbone: str | Path | Backbone | None = None,
     *,
     progress: Progress | None = None,
@@ -66,10 +67,10 @@ def extract_features(
 
 
 def run_extraction(
-    data: Folders,
+    data: Data,
     backbone: str | Path | Backbone | None = None,
     *,
-    found: FolderScan | None = None,
+    found: Scan | None = None,
     progress: Progress | None = None,
     **settings: Unpack[ExtractionSettings],
 ) -> Extraction:
@@ -80,7 +81,7 @@ def run_extraction(
     Args:
         data: Class folders, optionally under train / val / test folders; or several such folders.
         backbone: Name, path of a `.keras` file, or what `load_backbone` returned; by default the bundled one.
-        found: What to take of the folders, if they were looked through already: a sample of them, say.
+        found: What to take of the data, if it was read already: a sample of it, say.
         progress: Called with (images done, images to do) as rows are committed.
         **settings: See `load_backbone`, whose are left out if `backbone` is loaded already, and `PassOptions`.
 
@@ -94,17 +95,17 @@ def run_extraction(
     >>> print(run_extraction("photos/", "resnet50"))  # doctest: +SKIP
     photos.resnet50.h5: 600 images, 2 classes (cats 300, dogs 300)
     """
-    options, ready = prepared(data, backbone, settings, looked=found is not None)
+    source, options, ready = prepared(data, backbone, settings, looked=found is not None)
     with contextlib.ExitStack() as stack:
         jobs: list[Job] = []
         parts = ready.apart() if "," in ready.spec.pooling else [(ready, slice(None))]
         for (part, _), name in zip(parts, row_sets(ready.spec.pooling), strict=True):
             own = _own_bases(options, part) if name else options
-            path = output_path(data, ready.spec.backbone, options.out, row_set=name)
+            path = output_path(source, ready.spec.backbone, options.out, row_set=name)
             stack.enter_context(writer_lock(path))
             remove_leftovers(path.parent, path.name)  # of a run that was killed with everything done but this
             known = found or (jobs[0].scan if jobs and not path.exists() else None)
-            jobs.append(stack.enter_context(resolve(data, part, own, row_set=name, found=known)))
+            jobs.append(stack.enter_context(resolve(source, part, own, row_set=name, found=known)))
         started = time.perf_counter()
         drifts = [_prepare_file(job) for job in jobs]
         missing = [_missing(job) for job in jobs]
@@ -153,18 +154,18 @@ def _missing(job: Job) -> Missing:
 
 
 def prepared(
-    data: Folders, backbone: str | Path | Backbone | None, settings: Mapping[str, Any], *, looked: bool = False
-) -> tuple[PassOptions, Backbone]:
-    """The options of a pass and its backbone; options are judged first, then the folder, then the backbone.
+    data: Data, backbone: str | Path | Backbone | None, settings: Mapping[str, Any], *, looked: bool = False
+) -> tuple[Source, PassOptions, Backbone]:
+    """What a pass takes: options are judged first, then the images' names, then the backbone.
 
     Args:
         data: As for `run_extraction`.
         backbone: As there.
         settings: As there.
-        looked: True if the folder was looked through already.
+        looked: True if the images were read already.
 
     Raises:
-        UserError: An option is wrong, or folder or backbone cannot be used.
+        UserError: An option is wrong, or data or backbone cannot be used.
     """
     own = {name: settings[name] for name in BackboneSettings.__annotations__ if settings.get(name) is not None}
     names = [field.name for field in dataclasses.fields(PassOptions)]
@@ -173,17 +174,20 @@ def prepared(
     name = BUNDLED if backbone is None else str(backbone)
     if loaded is None:
         check_backbone(name, **own)
-        require_possible(data, name, options, own.get("resize", "squash"), own.get("pooling"))
+    with phase("looking through the folder"):
+        source = open_source(data)
+    if loaded is None:
+        require_possible(source, name, options, own.get("resize", "squash"), own.get("pooling"))
     if not looked:
         with phase("looking through the folder"):
-            check_folder(data, groups=options.groups, group_pattern=options.group_pattern)
+            check_source(source, groups=options.groups, group_pattern=options.group_pattern)
     if loaded is not None:
-        return options, loaded
+        return source, options, loaded
     if own.get("depth") == "data":
         with phase("looking for the depth of the images"):
-            own["depth"] = depth_of_images(training_images(data), workers=options.workers)
+            own["depth"] = depth_of_images(source.training_images(), workers=options.workers)
     with phase(f"preparing {name}"):
-        return options, load_backbone(name, **own)
+        return source, options, load_backbone(name, **own)
 
 
 def _target(job: Job, backbone: Backbone, columns: slice) -> Target:
@@ -191,7 +195,7 @@ def _target(job: Job, backbone: Backbone, columns: slice) -> Target:
         path=job.path,
         backbone=backbone,
         columns=columns,
-        root=job.scan.root,
+        store=job.scan.store,
         paths=job.scan.table.paths,
         unread=job.scan.unread,
         augmentation=job.axis.augmentation,
@@ -203,7 +207,7 @@ def _target(job: Job, backbone: Backbone, columns: slice) -> Target:
 def _make_places(job: Job) -> None:
     """Makes the file that has a place for every image and view, and all rows of the old one still wanted."""
     old, scan, axis, backbone = job.old, job.scan, job.axis, job.backbone
-    where: dict[str, Any] = {"data": str(scan.root.resolve()), **_group_record(job.groups, old)}
+    where: dict[str, Any] = {**scan.source.record, **_group_record(job.groups, old)}
     if (
         old
         and old.keeps_thumbnails
@@ -215,7 +219,6 @@ def _make_places(job: Job) -> None:
     known, seed = old.provenance if old else {}, job.options.seed
     provenance: dict[str, Any] = {
         **where,
-        "folders": [str(folder.resolve()) for folder in image_folders(job.data)[0]],
         "backbone": backbone.source.name,
         "weights": backbone.source.weights,
         "engine": backbone.engine_name,

@@ -17,8 +17,8 @@ import psutil
 from onepass.extract.backbones.backbone import Backbone
 from onepass.extract.backbones.load import load_backbone
 from onepass.extract.backbones.options import BackboneSettings
-from onepass.extract.data.folders import Folders
 from onepass.extract.data.sample import FolderSample
+from onepass.extract.data.sources import Data, open_source
 from onepass.extract.one_pass.compute import Progress
 from onepass.extract.one_pass.resolve import calibrated_for, output_path
 from onepass.extract.one_pass.run import run_extraction
@@ -52,13 +52,13 @@ class Cost:
     images: int
 
 
-def trials_folder(data: Folders) -> Path:
+def trials_folder(data: Data) -> Path:
     """Where the rows of trials are kept: `<data>.trials` in the current folder, which is made if it is not there.
 
     Raises:
         OutputError: It cannot be.
     """
-    folder = output_path(data, TRIALS[1:], None).with_suffix("")
+    folder = output_path(open_source(data), TRIALS[1:], None).with_suffix("")
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -99,7 +99,7 @@ class Trial:
     ) -> None:
         self.name, self.settings, self._sample, self._workers = name, settings, sample, workers
         backbone = load_backbone(name, **settings)
-        self.path = trials_folder(sample.data) / f"{backbone.spec.backbone}.{_digest(backbone.spec)}.h5"
+        self.path = trials_folder(sample.found.source) / f"{backbone.spec.backbone}.{_digest(backbone.spec)}.h5"
         backbone, self.missing = self._state(backbone)
         self.spec, self._environment = backbone.spec, backbone.environment
         self.cost = self._kept() or self._pilot(backbone)
@@ -127,7 +127,7 @@ class Trial:
         """
         backbone, self.missing = self._state(self._built or load_backbone(self.name, **self.settings))
         watch, found = _Watch(progress), self._sample.found
-        run_extraction(self._sample.data, backbone, found=found, progress=watch, out=self.path, workers=self._workers)
+        run_extraction(found.source, backbone, found=found, progress=watch, out=self.path, workers=self._workers)
         self.missing, self._built = 0, None
         measured = watch.cost()
         if measured and measured.images >= ENOUGH:

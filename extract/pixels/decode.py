@@ -3,9 +3,7 @@
 import contextlib
 import hashlib
 import re
-import stat
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 from onepass.extract.pixels import keras_pixels
 from onepass.extract.pixels.deep import FULL_DEPTH, deep_values, highest_of_upper_bytes, is_deep, to_bytes
 from onepass.extract.pixels.formats import opened
+from onepass.extract.pixels.image_bytes import ImageFile, read_bytes
 from onepass.extract.pixels.views import Augmentation, view_pixels
 from onepass.features.errors import OptionError, UnreadableImageError, opt
 from onepass.features.preprocess import ResizeRule
@@ -93,7 +92,7 @@ def pixel_dtype(resize: str) -> str:
     return "float32" if resize == "keras" else "uint8"
 
 
-def read_image(path: Path, *, image_size: int, resize: str, depth: int = FULL_DEPTH) -> np.ndarray:
+def read_image(file: ImageFile, *, image_size: int, resize: str, depth: int = FULL_DEPTH) -> np.ndarray:
     """Decodes and resizes one image file. Only the first frame counts.
 
     Colour profiles (ICC) are ignored, as in the data that pretrained networks have seen: values count as they stand in
@@ -120,7 +119,7 @@ def read_image(path: Path, *, image_size: int, resize: str, depth: int = FULL_DE
     which Keras would stop is a reason here, or is read where Pillow can.
 
     Args:
-        path: The file.
+        file: What it is read from.
         image_size: Side s, pixels.
         resize: squash (aspect ratio given up), crop (centre square), pad (black bars), keras, or a rule with a filter,
             see `ResizeRule`.
@@ -132,7 +131,7 @@ def read_image(path: Path, *, image_size: int, resize: str, depth: int = FULL_DE
     Raises:
         UnreadableImageError: With the reason.
     """
-    return decode_image(read_bytes(path), image_size=image_size, resize=resize, depth=depth)
+    return decode_image(read_bytes(file), image_size=image_size, resize=resize, depth=depth)
 
 
 def decode_image(data: bytes, *, image_size: int, resize: str, depth: int = FULL_DEPTH) -> np.ndarray:
@@ -213,22 +212,6 @@ def _opened(data: bytes, resize: str) -> contextlib.AbstractContextManager[Image
     if resize == "keras":
         return opened(data, keras_pixels.FORMATS, why_only=f"are all that {opt.resize('keras')} reads")
     return opened(data)
-
-
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a regular file; a pipe or device would keep a run waiting for ever.
-
-    Raises:
-        UnreadableImageError: With the reason.
-    """
-    try:
-        if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
-            raise UnreadableImageError("not a regular file")
-        return path.read_bytes()
-    except OSError as error:
-        raise UnreadableImageError((error.strerror or type(error).__name__).lower()) from None
-    except ValueError as error:  # a null byte in the name
-        raise UnreadableImageError(str(error)) from None
 
 
 def _upright_rgb(image: Image.Image, data: bytes, depth: int) -> tuple[Image.Image, int | None]:

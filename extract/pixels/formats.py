@@ -24,6 +24,7 @@ from PIL import (
     features,
 )
 
+from onepass.extract.pixels.image_bytes import ImageFile
 from onepass.features.errors import UnreadableImageError
 
 
@@ -127,16 +128,17 @@ def opened(data: bytes | Path, only: tuple[str, ...] = (), *, why_only: str = ""
         raise UnreadableImageError(f"damaged: {str(error).strip() or type(error).__name__}"[:110]) from None
 
 
-def why_unreadable(path: Path) -> str:
+def why_unreadable(file: ImageFile) -> str:
     """Why a file is no image, by its head alone; empty if it may be one, or cannot be looked at now."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return "not a regular file"
-        path.open("rb").close()
+        if isinstance(file, Path):
+            if not stat.S_ISREG(file.stat().st_mode):
+                return "not a regular file"
+            file.open("rb").close()
     except OSError:
         return ""
     try:
-        with opened(path):
+        with opened(file if isinstance(file, Path) else file.read()):
             return ""
     except UnreadableImageError as error:
         return str(error)

@@ -9,10 +9,11 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from onepass.extract.data.folders import image_folders
+from onepass.extract.data.sources import store_of
 from onepass.extract.data.watch import find_images
-from onepass.extract.pixels.decode import decode, decode_whole, depth_of, pixel_dtype, read_bytes, require_views
+from onepass.extract.pixels.decode import decode, decode_whole, depth_of, pixel_dtype, require_views
 from onepass.extract.pixels.deep import FULL_DEPTH
+from onepass.extract.pixels.image_bytes import ImageFile, read_bytes
 from onepass.extract.pixels.views import Augmentation
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError, UnreadableImageError, opt
@@ -24,7 +25,7 @@ class ImageFiles:
     """Image files, each of which must still hold what its content hash says.
 
     Args:
-        path_of: Position of an image -> its file.
+        file_of: Position of an image -> what it is read from.
         content_hashes: (n, 32) uint8, SHA-256 of each file.
         image_size: Side s of the pixels, and
         resize: how they are made; see `read_image`.
@@ -38,7 +39,7 @@ class ImageFiles:
 
     def __init__(
         self,
-        path_of: Callable[[int], Path],
+        file_of: Callable[[int], ImageFile],
         content_hashes: np.ndarray,
         *,
         image_size: int,
@@ -51,7 +52,7 @@ class ImageFiles:
         if threads < 1:
             raise OptionError(f"{opt.workers} is {workers}; needed: at least 1.")
         self.augmentation = Augmentation.parse(augmentation) if augmentation else None
-        self._path_of, self._hashes = path_of, content_hashes
+        self._file_of, self._hashes = file_of, content_hashes
         self._size, self._resize, self._depth = image_size, resize, depth
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
@@ -133,15 +134,15 @@ class ImageFiles:
         return self._read(image, one_view)
 
     def _read(self, image: int, use: Callable[[bytes], T]) -> T:
-        path = self._path_of(image)
+        file = self._file_of(image)
         try:
-            data = read_bytes(path)
+            data = read_bytes(file)
             if hashlib.sha256(data).digest() != self._hashes[image].tobytes():
                 raise UnreadableImageError("it is not the file that its row was computed from")
             return use(data)
         except UnreadableImageError as error:
             raise DataError(
-                f"{path}: {error}. Run the same extract command again, or name its folder by {opt.data}."
+                f"{file}: {error}. Run the same extract command again, or name its folder by {opt.data}."
             ) from None
 
 
@@ -154,8 +155,7 @@ class LabelledPixels(ImageFiles):
         augmentation, workers: As for `ImageFiles`.
 
     Raises:
-        DataError: The image folder is gone.
-        FeatureFileError: When an image is read: its path leads out of that folder.
+        DataError: The image folder is gone; when an image is read: its path leads out of that folder.
         OptionError: No thread, or an unknown recipe.
     """
 
@@ -167,10 +167,10 @@ class LabelledPixels(ImageFiles):
         augmentation: str | None = None,
         workers: int | None = None,
     ) -> None:
-        root = image_root(file, data)
+        store = store_of(file, data)
         table, spec = file.table, file.spec
         super().__init__(
-            lambda image: table.file(image, root),
+            lambda image: store.file(table.paths[image]),
             table.content_hashes,
             image_size=spec.image_size,
             resize=spec.resize,
@@ -178,19 +178,3 @@ class LabelledPixels(ImageFiles):
             augmentation=augmentation,
             workers=workers,
         )
-
-
-def image_root(file: FeatureFile, data: Sequence[Path] = ()) -> Path:
-    """The folder that the paths of a feature file's images are relative to.
-
-    Args:
-        file: The feature file.
-        data: Where the image folders lie now; by default where they were.
-
-    Raises:
-        DataError: It is gone.
-    """
-    root = image_folders(list(data))[1] if data else Path(str(file.provenance.get("data")))
-    if not root.is_dir():
-        raise DataError(f"the images of {file.path} are not in {root} any more. Say where with {opt.data}.")
-    return root

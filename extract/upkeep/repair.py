@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 
 from onepass.extract.backbones.options import check_running
-from onepass.extract.data.folders import Folders, image_folders, scan_folder
+from onepass.extract.data.folders import Folders
+from onepass.extract.data.source import scan_source
+from onepass.extract.data.sources import source_of, store_of
+from onepass.extract.data.stores import Store, is_there
 from onepass.extract.one_pass.compute import Missing, Progress, Target, compute_missing, share_rows
 from onepass.extract.one_pass.golden_check import check_golden
 from onepass.extract.pixels.views import Augmentation, view_recipe
@@ -177,21 +180,16 @@ def _recompute(
     backbone = backbone_of_file(file, weights=origin.weights, engine=origin.engine)
     check_golden(file, backbone, remedy=f"Or give up what is damaged with {opt.drop}.")
     augmentation = _augmentation(file)
-    folders = (
-        origin.data if origin.data is not None else [Path(folder) for folder in file.provenance.get("folders") or []]
-    )
     try:
-        root = image_folders(folders)[1]
+        store = store_of(file, origin.data)
     except DataError as error:
-        raise DataError(
-            f"{error} Say with {opt.data} where the images of {file.path} lie now, or {opt.drop} what is damaged."
-        ) from None
+        raise DataError(f"{error} Or {opt.drop} what is damaged.") from None
     entries = len(file)
     if integrity.tables_damaged:
-        scan = scan_folder(folders, seed=int(file.provenance.get("seed") or 0))
-        _rewrite(file, repaired_table(file, integrity, scan), file.views)
+        found = scan_source(source_of(file, origin.data), seed=int(file.provenance.get("seed") or 0))
+        _rewrite(file, repaired_table(file, integrity, found), file.views)
     else:
-        _require_images(file, root)
+        _require_images(file, store)
     _clear_damaged_state(file.path)
     share_rows(file.path, Missing.of(file.path))
     with FeatureFile(file.path) as now:
@@ -199,7 +197,7 @@ def _recompute(
     target = Target(
         path=file.path,
         backbone=backbone,
-        root=root,
+        store=store,
         paths=paths,
         augmentation=augmentation,
         workers=origin.workers,
@@ -208,13 +206,13 @@ def _recompute(
     return replace(done, computed=computed.computed, dropped=entries, left=tuple(computed.left))
 
 
-def _require_images(file: FeatureFile, root: Path) -> None:
+def _require_images(file: FeatureFile, store: Store) -> None:
     """Refuses, before anything is changed, a folder that has none of the images to be computed."""
     missing = Missing.of(file.path).positions
-    files = [file.table.file(position, root) for position in missing]
-    if files and not any(path.is_file() for path in files):
+    files = [store.file(file.table.paths[position]) for position in missing]
+    if files and not any(map(is_there, files)):
         raise DataError(
-            f"none of the {len(missing)} images to compute is in {root}, {file.table.paths[missing[0]]} for one. Say "
+            f"none of the {len(missing)} images to compute is in {store}, {file.table.paths[missing[0]]} for one. Say "
             f"with {opt.data} where the images of {file.path} lie now, or {opt.drop} what is damaged."
         )
 

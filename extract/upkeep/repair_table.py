@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from onepass.extract.data.folders import FolderScan
 from onepass.extract.data.groups import GroupRule
+from onepass.extract.data.source import Scan
 from onepass.features import SPLITS, FeatureFile, ImageTable
 from onepass.features.errors import DataError, OptionError, opt
 from onepass.features.integrity import Integrity
@@ -16,7 +16,7 @@ from onepass.features.layout import entry_checksums, entry_columns, fixed_width,
 from onepass.features.table import ARRAYS
 
 
-def repaired_table(file: FeatureFile, integrity: Integrity, scan: FolderScan) -> ImageTable:
+def repaired_table(file: FeatureFile, integrity: Integrity, scan: Scan) -> ImageTable:
     """The file's table with damaged entries, and class names, as the image folders have them.
 
     A damaged entry is told by its path or, if that is what was hit, by its content; one that neither
@@ -30,7 +30,7 @@ def repaired_table(file: FeatureFile, integrity: Integrity, scan: FolderScan) ->
     intact = [i for i in range(len(table)) if i not in bad]
     if not any(table.paths[i] in there for i in intact):
         raise DataError(
-            f"none of the images of {file.path} is in {scan.root}. Say with {opt.data} where they lie now, or "
+            f"none of the images of {file.path} is in {scan.store}. Say with {opt.data} where they lie now, or "
             f"{opt.drop} what is damaged."
         )
     names = list(table.class_names)
@@ -57,7 +57,7 @@ def repaired_table(file: FeatureFile, integrity: Integrity, scan: FolderScan) ->
 
 
 def _with_groups(
-    file: FeatureFile, table: ImageTable, scan: FolderScan, intact: list[int], repaired: dict[int, int]
+    file: FeatureFile, table: ImageTable, scan: Scan, intact: list[int], repaired: dict[int, int]
 ) -> tuple[ImageTable, set[int]]:
     """The table with the group and the split that each repaired entry had, and the entries of which that is known.
 
@@ -91,11 +91,11 @@ def _with_groups(
     return replace(table, groups=tuple(groups), splits=splits), told
 
 
-def _by_rule(file: FeatureFile, scan: FolderScan) -> dict[str, str]:
+def _by_rule(file: FeatureFile, scan: Scan) -> dict[str, str]:
     """Path -> group, by the pattern or the table that gave the file its groups; empty if that is gone."""
     with contextlib.suppress(DataError, OptionError):
         if rule := GroupRule.of(file.provenance.get("group_file"), file.provenance.get("group_pattern")):
-            assigned = rule.assign(scan.root, scan.table.paths, [False] * len(scan.table))
+            assigned = rule.assign(str(scan.store), scan.table.paths, [False] * len(scan.table))
             return dict(zip(scan.table.paths, assigned, strict=True))
     return {}
 
@@ -115,7 +115,7 @@ def _told_by_checksum(file: FeatureFile, table: ImageTable, i: int, groups: list
     return pairs[matching[0]] if len(matching) else None
 
 
-def _class_names(table: ImageTable, intact: list[int], scan: FolderScan, there: dict[str, int]) -> list[str]:
+def _class_names(table: ImageTable, intact: list[int], scan: Scan, there: dict[str, int]) -> list[str]:
     """Names of the classes: the class folder in which most images of each label lie.
 
     Raises:
@@ -128,7 +128,7 @@ def _class_names(table: ImageTable, intact: list[int], scan: FolderScan, there: 
     for name, found in zip(table.class_names, votes, strict=True):
         if not found:
             raise DataError(
-                f"the class names are damaged, and no image of {name!r} is in {scan.root} to tell its name. Say with "
+                f"the class names are damaged, and no image of {name!r} is in {scan.store} to tell its name. Say with "
                 f"{opt.data} where the images lie now."
             )
     return [found.most_common(1)[0][0] for found in votes]

@@ -13,6 +13,7 @@ from onepass.extract import (
     load_trainable,
     random_layers,
     run_extraction,
+    source_of,
 )
 from onepass.features import FeatureFile
 from onepass.features.tables import Record
@@ -69,11 +70,11 @@ class Sources:
         """
         fixed = plan.views > 1
         axis: Record = {"views": plan.views, "augment": plan.augment} if fixed else {}
-        folders = list(origin.data) or [Path(folder) for folder in file.provenance.get("folders") or []]
+        images = source_of(file, origin.data or None)
 
         def boundary(backbone: TrainableBackbone, layer: str, path: Path) -> None:
             trunk = backbone.trunk(layer, engine=origin.engine)
-            run_extraction(folders, trunk, out=path, workers=origin.workers, **axis)
+            run_extraction(images, trunk, out=path, workers=origin.workers, **axis)
 
         drawn = plan.augment if plan.augment and not fixed else None
         return cls(

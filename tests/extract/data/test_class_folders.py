@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onepass.extract.data.folders import check_folder, scan_folder
+from onepass.extract.data.source import check_source, scan_source
+from onepass.extract.data.sources import open_source
 from onepass.extract.one_pass.estimate import plan
 from onepass.extract.one_pass.run import run_extraction
 from onepass.features import OnepassWarning
@@ -188,7 +189,7 @@ def refuse_work(monkeypatch: pytest.MonkeyPatch):
 def test_what_cannot_be_meant_is_refused_before_the_pass(name: str, tmp_path: Path, refuse_work: None):
     make, message = REFUSED[name]
     make(tmp_path)
-    for call in (check_folder, run_extraction, plan):
+    for call in (lambda data: check_source(open_source(data)), run_extraction, plan):
         with pytest.raises(DataError) as caught:
             call(tmp_path)
         assert str(caught.value).replace(str(tmp_path), "DATA") == message
@@ -211,8 +212,8 @@ TAKEN: dict[str, Make] = {
 @pytest.mark.parametrize("name", TAKEN)
 def test_what_may_be_meant_is_taken_without_a_word(name: str, tmp_path: Path):
     TAKEN[name](tmp_path)
-    check_folder(tmp_path)
-    assert len(scan_folder(tmp_path).table.class_names) > 1
+    check_source(open_source(tmp_path))
+    assert len(scan_source(open_source(tmp_path)).table.class_names) > 1
 
 
 DOUBTED: dict[str, tuple[Make, str]] = {
@@ -242,28 +243,28 @@ def test_what_is_rarely_meant_is_said_before_the_pass(name: str, tmp_path: Path)
     make, message = DOUBTED[name]
     make(tmp_path)
     with pytest.warns(OnepassWarning) as caught:
-        check_folder(tmp_path)
+        check_source(open_source(tmp_path))
     assert [str(one.message).replace(str(tmp_path), "DATA") for one in caught] == [message]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        scan_folder(tmp_path)
+        scan_source(open_source(tmp_path))
 
 
 def test_one_class_of_several_folders_can_be_scored(tmp_path: Path):
     folders("cats/day 1", "cats/day 2")(tmp_path)
-    assert scan_folder(tmp_path, least_classes=1).table.class_names == ("cats",)
+    assert scan_source(open_source(tmp_path, least_classes=1)).table.class_names == ("cats",)
 
 
 def test_years_that_are_named_are_put_together_class_by_class(tmp_path: Path):
     folders("2023/cats", "2023/dogs", "2024/cats", "2024/dogs")(tmp_path)
-    check_folder([tmp_path / "2023", tmp_path / "2024"])
-    assert scan_folder([tmp_path / "2023", tmp_path / "2024"]).table.class_names == ("cats", "dogs")
+    check_source(open_source([tmp_path / "2023", tmp_path / "2024"]))
+    assert scan_source(open_source([tmp_path / "2023", tmp_path / "2024"])).table.class_names == ("cats", "dogs")
 
 
 def test_names_of_several_folders_are_compared_too(tmp_path: Path):
     folders("a/cats", "a/dogs", "b/Cats", "b/dogs")(tmp_path)
     with pytest.raises(DataError) as caught:
-        check_folder([tmp_path / "a", tmp_path / "b"])
+        check_source(open_source([tmp_path / "a", tmp_path / "b"]))
     assert str(caught.value).replace(str(tmp_path), "DATA") == (
         "two classes have names that differ only by upper and lower case: 'DATA/b/Cats' and "
         "'DATA/a/cats'. Give both folders one name, or names that differ."

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onepass.extract import Backbone, check_folder, extract_features, plan, repair, verify
-from onepass.extract.data.folders import scan_folder
+from onepass.extract import Backbone, extract_features, plan, repair, verify
 from onepass.extract.data.groups import GroupRule
+from onepass.extract.data.source import check_source, scan_source
+from onepass.extract.data.sources import open_source
 from onepass.extract.data.splits import draw_splits
 from onepass.extract.one_pass.report import Extraction
 from onepass.extract.one_pass.run import run_extraction
@@ -77,7 +78,7 @@ def test_names_of_files_that_occur_once_will_do(tmp_path: Path, make_folder: Mak
     rows = {"dog 0.png": "d", "dogs/dog 1.png": " d ", "cats/0.png": "c", "cats/1.png": ""}
     table = write_csv(tmp_path / "g.csv", rows)
     table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes().replace(b"\n", b"\r\n"))  # as a spreadsheet writes it
-    scan = scan_folder(data, groups=GroupRule.of(table, None))
+    scan = scan_source(open_source(data), groups=GroupRule.of(table, None))
     assert dict(zip(scan.table.paths, scan.table.groups, strict=True)) == {
         "cats/0.png": "c", "cats/1.png": "", "cats/notes.txt": "", "dogs/dog 0.png": "d", "dogs/dog 1.png": "d",
     }  # fmt: skip
@@ -85,7 +86,7 @@ def test_names_of_files_that_occur_once_will_do(tmp_path: Path, make_folder: Mak
 
 def test_paths_of_several_folders_begin_at_what_they_have_in_common(make_folder: MakeFolder):
     first, second = make_folder({"cats": 2, "dogs": 1}, name="a"), make_folder({"cats": 1, "dogs": 2}, name="b", seed=1)
-    scan = scan_folder([first, second], groups=GroupRule.of(None, "^([ab])/"))
+    scan = scan_source(open_source([first, second]), groups=GroupRule.of(None, "^([ab])/"))
     assert scan.table.groups == ("a",) * 3 + ("b",) * 3
 
 
@@ -151,11 +152,11 @@ def test_new_images_of_a_group_go_where_the_group_is(make_folder: MakeFolder):
         name = f"small{seed}"
         data = make_folder({"cats": 3, "dogs": 3}, name=name, seed=seed)
         rule = GroupRule.of(None, r"(\w+/\d)")
-        before = scan_folder(data, groups=rule).table
+        before = scan_source(open_source(data), groups=rule).table
         for i, old in enumerate(sorted(data.glob("*/*.png"))):
             old.rename(old.with_name(f"{old.stem} old{i}.png"))
         make_folder({"cats": 4, "dogs": 4}, name=name, seed=seed + 100)
-        after = scan_folder(data, known=before, known_drawn=True, groups=rule).table
+        after = scan_source(open_source(data), known=before, known_drawn=True, groups=rule).table
         side = dict(zip(before.groups, before.splits, strict=True))
         assert len(after) == 14
         for group, split in zip(after.groups, after.splits, strict=True):
@@ -229,15 +230,15 @@ SEVERAL = (
 def test_a_table_that_does_not_fit_is_refused(data: Path, tmp_path: Path, lines: str, message: str):
     (tmp_path / "g.csv").write_text("path,group\n" + lines)
     with pytest.raises(DataError, match=message):
-        check_folder(data, groups=tmp_path / "g.csv")
+        check_source(open_source(data), groups=tmp_path / "g.csv")
 
 
 def test_a_mapping_may_name_a_file_in_two_ways_but_not_with_two_groups(data: Path):
     (data / "cats" / "0.png").rename(data / "cats" / "only.png")
     groups = by_pairs_of_any(data)
-    check_folder(data, groups={**groups, "only.png": groups["cats/only.png"]})
+    check_source(open_source(data), groups={**groups, "only.png": groups["cats/only.png"]})
     with pytest.raises(DataError, match=r"^groups gives cats/only.png two groups, 'g' and 'other'. Needed: one\.$"):
-        check_folder(data, groups={**groups, "only.png": "other"})
+        check_source(open_source(data), groups={**groups, "only.png": "other"})
 
 
 def by_pairs_of_any(data: Path) -> dict[str, str]:
@@ -253,7 +254,7 @@ def test_a_file_that_is_no_such_table_is_refused(data: Path, tmp_path: Path, tex
     if text is not None:
         (tmp_path / "g.csv").write_bytes(text)
     with pytest.raises(DataError, match=message):
-        check_folder(data, groups=tmp_path / "g.csv")
+        check_source(open_source(data), groups=tmp_path / "g.csv")
 
 
 NEEDED = r"; needed: a regular expression with the group in parentheses, such as '\(patient\\d\+\)_'\.$"
@@ -265,7 +266,7 @@ NEEDED = r"; needed: a regular expression with the group in parentheses, such as
 ])  # fmt: skip
 def test_a_pattern_that_is_none_is_refused(data: Path, pattern: str, message: str):
     with pytest.raises(OptionError, match=message):
-        check_folder(data, group_pattern=pattern)
+        check_source(open_source(data), group_pattern=pattern)
 
 
 @pytest.mark.parametrize("pattern", [r"^cats/(\d+)", r"^cats/(\d+)|^dogs/", r"^(?:cats/|dogs/\d+())(\d*)"])
@@ -275,31 +276,33 @@ def test_an_image_without_a_match_is_refused(data: Path, pattern: str):
         r"Widen the pattern, or give a table with groups\.$"
     )
     with pytest.raises(DataError, match=message):
-        check_folder(data, group_pattern=pattern)
+        check_source(open_source(data), group_pattern=pattern)
 
 
 def test_one_image_without_a_match_is_named(data: Path):
     (data / "cats" / "0.png").rename(data / "cats" / "x.png")
     with pytest.raises(DataError, match=r"finds no group in cats/x.png \(of 40 files\). Widen the pattern, or give a"):
-        check_folder(data, group_pattern=r"(\d+)\.png")
+        check_source(open_source(data), group_pattern=r"(\d+)\.png")
 
 
 def test_a_table_and_a_pattern_together_are_refused(data: Path):
     with pytest.raises(OptionError, match=r"^groups and group_pattern were both given; needed: one of them\.$"):
-        check_folder(data, groups={}, group_pattern="(.)")
+        check_source(open_source(data), groups={}, group_pattern="(.)")
 
 
 def test_mistakes_are_told_before_a_backbone_is_made_or_an_image_read(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("onepass.extract.data.hashing.hashlib.file_digest", lambda *_: pytest.fail("a file was read"))
+    monkeypatch.setattr(
+        "onepass.extract.pixels.image_bytes.hashlib.file_digest", lambda *_: pytest.fail("a file was read")
+    )
     monkeypatch.setattr(
         "onepass.extract.one_pass.run.load_backbone", lambda *_, **__: pytest.fail("a backbone was made")
     )
     with pytest.raises(DataError, match="gives no group to 40 images"):
         extract_features(data, groups={}, out=tmp_path / "f.h5")
     with pytest.raises(DataError, match="gives no group to 40 images"):
-        scan_folder(data, groups=GroupRule.of({}, None))
+        scan_source(open_source(data), groups=GroupRule.of({}, None))
 
 
 def test_a_plan_checks_the_groups_and_counts_their_bytes(data: Path, tiny_backbone: Backbone, tmp_path: Path):

@@ -295,7 +295,7 @@ def test_unchanged_files_are_recognised_without_being_read(
     def refuse(*_: object) -> None:
         raise AssertionError("a file was read")
 
-    monkeypatch.setattr("onepass.extract.data.hashing.hashlib.file_digest", refuse)
+    monkeypatch.setattr("onepass.extract.pixels.image_bytes.hashlib.file_digest", refuse)
     again = run(data, tiny_backbone, tmp_path / "f.h5")
     assert (again.computed, again.reused) == (0, 104)
 

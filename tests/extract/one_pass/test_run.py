@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from onepass.extract import Backbone, Extraction, extract_features, load_backbone
+from onepass.extract.data.sources import open_source
 from onepass.extract.one_pass.resolve import output_path
 from onepass.extract.one_pass.run import run_extraction
 from onepass.features import FeatureFile, OnepassWarning
 from onepass.features.errors import DataError, FeatureFileError, LockedError, OptionError, SpecMismatchError, UserError
 from onepass.features.lock import writer_lock
-from support import PATIENCE, READ, MakeFolder, flip_bit, picture, run_process, run_program
+from support import PATIENCE, READ, MakeFolder, flip_bit, picture, run_process, run_program, write_folder
 
 
 def run(data: Path, backbone: Backbone, out: Path, **options: object) -> Extraction:
@@ -201,11 +202,12 @@ def test_sizes_below_one_are_refused(make_folder: MakeFolder, tiny_backbone: Bac
 
 def test_the_default_name_joins_folder_and_backbone(tmp_path: Path):
     for name in ("my data", "a", "b", "data"):
-        (tmp_path / name).mkdir()
-    assert output_path(tmp_path / "my data", "resnet50", None) == Path("my data.resnet50.h5")
-    assert output_path([tmp_path / "a", tmp_path / "b"], "resnet50", None) == Path("a+b.resnet50.h5")
-    assert output_path(tmp_path / "data" / ".", "tiny", None) == Path("data.tiny.h5")
-    assert output_path(tmp_path / "data", "tiny", "x.h5") == Path("x.h5")
+        write_folder(tmp_path / name, {"cats": 1, "dogs": 1})
+    one, two = open_source(tmp_path / "my data"), open_source([tmp_path / "a", tmp_path / "b"])
+    assert output_path(one, "resnet50", None) == Path("my data.resnet50.h5")
+    assert output_path(two, "resnet50", None) == Path("a+b.resnet50.h5")
+    assert output_path(open_source(tmp_path / "data" / "."), "tiny", None) == Path("data.tiny.h5")
+    assert output_path(one, "tiny", "x.h5") == Path("x.h5")
 
 
 def test_an_exception_midway_keeps_what_was_computed(make_folder: MakeFolder, tiny_backbone: Backbone, tmp_path: Path):
@@ -283,14 +285,14 @@ def test_a_file_replaced_while_it_is_read_gets_no_row(
     data = make_folder({"cats": 4, "dogs": 4})
     from onepass.extract.one_pass import resolve as prepare_module
 
-    scan = prepare_module.scan_folder
+    scan = prepare_module.scan_source
 
     def scan_then_replace(*args: object, **options: object):
         result = scan(*args, **options)
         (data / "cats" / "0.png").write_bytes((data / "dogs" / "1.png").read_bytes())
         return result
 
-    monkeypatch.setattr(prepare_module, "scan_folder", scan_then_replace)
+    monkeypatch.setattr(prepare_module, "scan_source", scan_then_replace)
     done = run(data, tiny_backbone, tmp_path / "f.h5")
     assert [(s.path, s.reason) for s in done.skipped] == [
         ("cats/0.png", "no longer the file whose content was recorded; extract again with rehash")
@@ -303,7 +305,7 @@ def test_images_that_vanish_or_change_meanwhile_are_no_success(
     data = make_folder({"cats": 6, "dogs": 6})
     from onepass.extract.one_pass import resolve as prepare_module
 
-    scan = prepare_module.scan_folder
+    scan = prepare_module.scan_source
 
     def scan_then_lose(*args: object, **options: object):
         result = scan(*args, **options)
@@ -311,7 +313,7 @@ def test_images_that_vanish_or_change_meanwhile_are_no_success(
         picture(np.random.default_rng(7)).save(data / "dogs" / "0.png")
         return result
 
-    monkeypatch.setattr(prepare_module, "scan_folder", scan_then_lose)
+    monkeypatch.setattr(prepare_module, "scan_source", scan_then_lose)
     done = run_program("extract", str(data), "--backbone", str(tiny_file), "--out", "f.h5", cwd=tmp_path)
     assert done.returncode == 1
     assert "NOT DONE: 2 of the images changed or vanished while the pass ran; run the same command again" in done.stdout

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, features
 
-from onepass.extract.data.folders import scan_folder
+from onepass.extract.data.source import scan_source
+from onepass.extract.data.sources import open_source
 from onepass.extract.data.watch import find_images
 from onepass.extract.pixels import formats
 from onepass.extract.pixels.decode import decode, decode_whole
@@ -59,7 +60,7 @@ def test_heic_without_the_extra_is_skipped_with_the_reason_that_names_it(
     monkeypatch.setattr(formats, "_reads_heic", lambda: False)
     data = make_folder({"cats": 2, "dogs": 2})
     (data / "cats" / "phone.heic").write_bytes(HEIC_HEAD)
-    assert scan_folder(data).unread == {"cats/phone.heic": NEEDS_EXTRA}
+    assert scan_source(open_source(data)).unread == {"cats/phone.heic": NEEDS_EXTRA}
     with pytest.raises(UnreadableImageError, match=f"^{NEEDS_EXTRA.replace('[', chr(92) + '[')}$"):
         decode(HEIC_HEAD, image_size=16, resize="squash")
     formats._formats.cache_clear()

@@ -85,7 +85,7 @@ def test_missing_rows_are_computed_and_only_they(made: Path):
 def test_images_that_moved_are_named_by_data(made: Path, tmp_path: Path):
     shutil.move(tmp_path / "photos", tmp_path / "elsewhere")
     flip_bit(made, "rows", byte=40)
-    message = r"photos is not there; needed: a folder of images. Say with data where .*f.h5 lie now, or drop what"
+    message = r"f.h5 are not in .*photos any more. Say where with data. Or drop what is damaged.$"
     with pytest.raises(DataError, match=message):
         repair(made)
     assert repair(made, data=tmp_path / "elsewhere").computed == 1

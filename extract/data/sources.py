@@ -1,0 +1,62 @@
+"""What a user names as data, opened as a source of images."""
+
+from pathlib import Path
+
+from onepass.extract.data.folders import Folders, folder_source, image_folders
+from onepass.extract.data.source import Source
+from onepass.extract.data.stores import FolderStore, Store
+from onepass.features import FeatureFile
+from onepass.features.errors import DataError, opt
+
+Data = Folders | Source
+"""An image folder, or several that are put together; or a source that is open already."""
+
+
+def open_source(data: Data, *, least_classes: int = 2) -> Source:
+    """The images that a user names; none of them is read.
+
+    Args:
+        data: What the user named.
+        least_classes: How many classes there must be.
+
+    Raises:
+        DataError: It is not there, or cannot be meant.
+    """
+    return data if isinstance(data, Source) else folder_source(data, least_classes=least_classes)
+
+
+def source_of(file: FeatureFile, data: Folders | None = None) -> Source:
+    """The source that the images of a feature file came from, opened again.
+
+    Args:
+        file: The feature file.
+        data: Where the images lie now; by default where they were.
+
+    Raises:
+        DataError: It is gone.
+    """
+    return open_source(_named(data) or [Path(folder) for folder in file.provenance.get("folders") or []])
+
+
+def store_of(file: FeatureFile, data: Folders | None = None) -> Store:
+    """Where the images of a feature file lie, without a look at their labels.
+
+    Args:
+        file: The feature file.
+        data: Where they lie now; by default where they were.
+
+    Raises:
+        DataError: It is gone.
+    """
+    if named := _named(data):
+        return FolderStore(image_folders(named)[1])
+    root = Path(str(file.provenance.get("data")))
+    if not root.is_dir():
+        raise DataError(f"the images of {file.path} are not in {root} any more. Say where with {opt.data}.")
+    return FolderStore(root)
+
+
+def _named(data: Folders | None) -> list[Path]:
+    if data is None:
+        return []
+    return [Path(data)] if isinstance(data, str | Path) else [Path(one) for one in data]
