@@ -75,20 +75,23 @@ app = typer.Typer(
 _ALONE = {name: typer.Typer(**_SETTINGS) for name in ("extract", "train-head", "compare-heads", "fine-tune")}
 """Commands that are programs of their own as well."""
 
-_search, _nets, _single, _optimization, _running = (
+_search, _nets, _single, _optimization, _table, _running = (
     functools.partial(Option, rich_help_panel=panel)
     for panel in (
         "Search",
         "Keras heads: mlp, linear",
         "Settings of single heads",
         "Optimization",
+        "Images and labels from a table",
         "Where and how it runs",
     )
 )
 
 # Options that several commands share. None stands for the library's default everywhere.
 Json = Annotated[bool, Option("--json", help="Print one JSON object on stdout.")]
-Images = Annotated[list[Path], Argument(help="Class folders, optionally below train, val and test folders.")]
+Images = Annotated[
+    list[Path], Argument(help="Class folders, optionally below train, val and test folders; or a table of images.")
+]
 Features = Annotated[Path | None, Argument(help="Feature file; by default the one in this folder.")]
 HeadFile = Annotated[
     Path, Argument(help="Head file, fine-tuned or exported model, or certificate of one.", metavar="HEAD")
@@ -119,6 +122,15 @@ Groups = Annotated[
     Path | None, Option(help="CSV file, path,group: a group (a patient) shares a split.", metavar="FILE")
 ]
 GroupPattern = Annotated[str | None, Option(help="Or a pattern with the group in parentheses.", metavar="REGEX")]
+PathColumn = Annotated[
+    str | None, _table(help="Column that names the images, or a pattern: {id}.jpg", metavar="COLUMN")
+]
+LabelColumn = Annotated[str | None, _table(help="Column of classes, or 0/1 columns with commas.", metavar="COLUMN")]
+LabelSeparator = Annotated[str | None, _table(help="What stands between several labels of an image.")]
+TargetColumn = Annotated[str | None, _table(help="Column of a number to predict.", metavar="COLUMN")]
+SplitColumn = Annotated[str | None, _table(help="Column of train, val, test; or COLUMN=TEST.", metavar="COLUMN")]
+GroupColumn = Annotated[str | None, _table(help="Column of what shares a split: a patient.", metavar="COLUMN")]
+WeightColumn = Annotated[str | None, _table(help="Column of how much each image counts.", metavar="COLUMN")]
 AcceptDrift = Annotated[
     bool | None, Option("--accept-drift", help="Continue although this machine computes different rows; recorded.")
 ]
@@ -221,6 +233,15 @@ def extract_command(
     engine: Engine = None,
     views: Annotated[int | None, Option(help="Views per image: the plain image and seeded variants.")] = None,
     augment: Augment = None,
+    images: Annotated[str | None, _table(help="Where the images lie that the table names.", metavar="FOLDER")] = None,
+    path: PathColumn = None,
+    label: LabelColumn = None,
+    label_separator: LabelSeparator = None,
+    target: TargetColumn = None,
+    split: SplitColumn = None,
+    group: GroupColumn = None,
+    weight: WeightColumn = None,
+    unlabelled: Annotated[bool | None, Option("--unlabelled", help="All images; labels come later, or never.")] = None,
     groups: Groups = None,
     group_pattern: GroupPattern = None,
     row_dtype: Annotated[str | None, Option(help="float32 (default) or float16: half the disk, 3 digits.")] = None,
@@ -604,6 +625,27 @@ def repair_command(
     _show(done, as_json)
     if done.left:
         raise typer.Exit(_EXIT_CODES["incomplete"])
+
+
+@_command("label", "Example: onepass label photos.resnet50.h5 labels.csv")
+def label_command(
+    features: Annotated[Path, Argument(help="Feature file.")],
+    table: Annotated[Path | None, Argument(help="Table of images and labels.", metavar="LABELS")] = None,
+    relabel: Annotated[Path | None, Option(help="Or corrections; other labels stay.", metavar="FILE")] = None,
+    path: PathColumn = None,
+    label: LabelColumn = None,
+    label_separator: LabelSeparator = None,
+    target: TargetColumn = None,
+    split: SplitColumn = None,
+    group: GroupColumn = None,
+    weight: WeightColumn = None,
+    as_json: Json = False,
+) -> None:
+    """Put labels, splits and groups from a table on the rows of a feature file; no image is read."""
+    options = _given(locals())
+    from onepass import label as put_labels
+
+    _show(put_labels(**options), as_json)
 
 
 @_command("info", "Example: onepass info photos.resnet50.h5")

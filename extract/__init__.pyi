@@ -84,6 +84,8 @@ from .pixels.resize_graph import resizer as resizer
 from .pixels.views import Augmentation as Augmentation
 from .terminal import decisions_shown as decisions_shown
 from .terminal import progress_shown as progress_shown
+from .upkeep.label import Labelling as Labelling
+from .upkeep.label import label as label
 from .upkeep.repair import Repair as Repair
 from .upkeep.repair import repair as repair
 from .upkeep.verify import Verification as Verification

@@ -183,6 +183,7 @@ _PROVENANCE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "folders": (_all(str), "a list of paths"),
     "backbone": (_is_text, "a name"),
     "weights": (_is_text, "a name or path"),
+    "source": (lambda value: value is None or isinstance(value, dict), "an object"),
     "augment": (_is_text, "a recipe of views"),
     "group_file": (_is_text, "a path"),
     "group_pattern": (_is_text, "a regular expression"),

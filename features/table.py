@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from onepass.features.groups import group_ids
+from onepass.features.names import shown
 from onepass.features.splits import SPLITS
 from onepass.features.tasks import CLASSES, LABELS, NONE, NUMBER, TASKS, strata_of_labels, strata_of_numbers
 
@@ -113,6 +114,16 @@ class ImageTable:
         k = len(self.class_names)
         texts = {CLASSES: f"{k} classes", LABELS: f"{k} labels", NUMBER: "".join(self.class_names), NONE: "no labels"}
         return texts[self.task]
+
+    def summary(self) -> str:
+        """What the images are labelled with, in one line: 2 classes (cats 194, dogs 204)."""
+        counts = ", ".join(f"{shown(name)} {count}" for name, count in self.counts().items())
+        missing = int((~self.labelled).sum()) if self.task != NONE else 0
+        if self.task == NUMBER and self.labelled.any():
+            numbers = self.targets[self.labelled, 0]
+            counts = f"{numbers.min():g} to {numbers.max():g}, {numbers.mean():g} on average"
+        without = f"; {missing} without a label" if missing else ""
+        return self.what() + (f" ({counts})" if counts else "") + without
 
     def counts(self) -> dict[str, int]:
         """How many images each class or label has; of numbers nothing."""

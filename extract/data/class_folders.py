@@ -164,8 +164,7 @@ def _require_different_names(folders: Sequence[ClassFolder]) -> None:
     where: dict[str, list[Path]] = defaultdict(list)
     for folder in folders:
         where[folder.label].append(folder.path)
-    for name, other in _alike(where, _plain):
-        by = next((words for words, key in _SAME_BUT_FOR if key(name) == key(other)), "spaces, case or Unicode form")
+    for name, other, by in names_alike(where, case=True):
         beside = {path.parent for path in where[name]} & {path.parent for path in where[other]}
         if by == _CASE and beside:
             continue
@@ -174,6 +173,22 @@ def _require_different_names(folders: Sequence[ClassFolder]) -> None:
             f"two classes have names that differ only by {by}: {first} and {second}. Give both folders one name, or "
             "names that differ."
         )
+
+
+def names_alike(names: Iterable[str], *, case: bool = False) -> Iterator[tuple[str, str, str]]:
+    """Pairs of names that can hardly be meant as two, and what alone they differ by.
+
+    Args:
+        names: Of classes.
+        case: Whether upper and lower case alone is told too.
+
+    >>> list(names_alike(["cats", "dogs", "cats "]))
+    [('cats', 'cats ', 'spaces')]
+    """
+    for name, other in _alike(names, _plain):
+        by = next((words for words, key in _SAME_BUT_FOR if key(name) == key(other)), "spaces, case or Unicode form")
+        if case or by != _CASE:
+            yield name, other, by
 
 
 def _plain(name: str) -> str:

@@ -13,9 +13,10 @@ from onepass.extract.data.class_folders import SPLIT_FOLDERS, ClassFolder, check
 from onepass.extract.data.source import Source
 from onepass.extract.data.stores import FolderStore, Store, relative
 from onepass.extract.data.watch import hidden, walk_files
-from onepass.extract.pixels.formats import is_image_name
+from onepass.extract.pixels.formats import is_image_name, why_no_image_name
 from onepass.features import SPLITS, ImageTable
 from onepass.features.errors import DataError
+from onepass.features.tasks import NONE
 
 Folders = str | Path | Sequence[str | Path]
 """One image folder, or several that are put together."""
@@ -222,3 +223,45 @@ def _require_images(data: str, found: _Found) -> None:
         raise DataError(
             f"no image in {', '.join(empty[:5])} of {data}. Put images of the class there, or remove the folder."
         )
+
+
+def unlabelled_folders(data: Folders) -> Source:
+    """All images below folders, whatever their folders are called.
+
+    Args:
+        data: The image folder, or several.
+
+    Raises:
+        DataError: No such folder, or no images.
+    """
+    folders, root = image_folders(data)
+    names = sorted(relative(file, root) for folder in folders for file in walk_files(folder))
+    images = [name for name in names if is_image_name(name)]
+    name = " and ".join(map(str, folders))
+    if not images:
+        raise DataError(f"{name} holds no images.")
+    n = len(images)
+    table = ImageTable(
+        (),
+        tuple(images),
+        np.full(n, -1, np.int32),
+        np.zeros(n, np.uint8),
+        np.zeros((n, 32), np.uint8),
+        np.zeros(n, np.int64),
+        np.zeros(n, np.int64),
+        task=NONE,
+    )
+    return Source(
+        name=name,
+        stem="+".join(folder.resolve().name or "images" for folder in folders),
+        store=FolderStore(root),
+        table=table,
+        are_images=np.ones(n, bool),
+        record={
+            "data": str(root.resolve()),
+            "folders": [str(folder.resolve()) for folder in folders],
+            "source": {"unlabelled": True},
+        },
+        said=True,
+        other={name: why_no_image_name(Path(name)) for name in names if not is_image_name(name)},
+    )

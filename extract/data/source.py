@@ -8,6 +8,7 @@ import numpy as np
 
 from onepass.extract.data.groups import GroupRule, Groups, keep_groups
 from onepass.extract.data.hashing import hash_images
+from onepass.extract.data.kept_labels import keep_labels
 from onepass.extract.data.splits import draw_splits
 from onepass.extract.data.stores import Store
 from onepass.extract.pixels.formats import why_unreadable
@@ -100,6 +101,7 @@ def scan_source(
     known_drawn: bool = False,
     rehash: bool = False,
     groups: GroupRule | None = None,
+    labelled: ImageTable | None = None,
 ) -> Scan:
     """Reads all images of a source for their content.
 
@@ -113,6 +115,7 @@ def scan_source(
         known_drawn: True if the split of `known` was drawn; its images then keep their side.
         rehash: Read every image, whatever its size and time say.
         groups: What gives the images their groups; by default the source, else they keep those of `known`.
+        labelled: Table whose labels count for the images that it knows, whatever the source says.
 
     Raises:
         DataError: An image has no group.
@@ -129,12 +132,14 @@ def scan_source(
         file_mtimes=hashes.changed,
         groups=names or ("",) * len(table),
     )
-    if not source.said:
+    if labelled:
+        table = keep_labels(table, labelled)
+    if not source.said or (labelled and known_drawn):
         earlier = known if known_drawn else None
         table = replace(
             table, splits=draw_splits(table.strata(), table.content_hashes, table.groups, known=earlier, seed=seed)
         )
-    return Scan(source, table, hashes.unread, drawn=not source.said, seed=seed)
+    return Scan(source, table, hashes.unread, drawn=not source.said or bool(labelled and known_drawn), seed=seed)
 
 
 def check_source(source: Source, *, groups: Groups | None = None, group_pattern: str | None = None) -> None:

@@ -1,28 +1,62 @@
 """What a user names as data, opened as a source of images."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from onepass.extract.data.folders import Folders, folder_source, image_folders
+from onepass.extract.data.columns import SourceOptions
+from onepass.extract.data.folders import Folders, folder_source, image_folders, unlabelled_folders
+from onepass.extract.data.parquet_store import ParquetStore
+from onepass.extract.data.records import is_table, read_records
 from onepass.extract.data.source import Source
 from onepass.extract.data.stores import FolderStore, Store
+from onepass.extract.data.table_source import table_source
 from onepass.features import FeatureFile
-from onepass.features.errors import DataError, opt
+from onepass.features.errors import DataError, OptionError, opt
 
 Data = Folders | Source
-"""An image folder, or several that are put together; or a source that is open already."""
+"""An image folder, several that are put together, or a table; or a source that is open already."""
 
 
-def open_source(data: Data, *, least_classes: int = 2) -> Source:
+def open_source(data: Data, options: SourceOptions | None = None, *, least_classes: int = 2) -> Source:
     """The images that a user names; none of them is read.
 
     Args:
         data: What the user named.
+        options: What of it means what.
         least_classes: How many classes there must be.
 
     Raises:
         DataError: It is not there, or cannot be meant.
+        OptionError: The options do not belong to it.
     """
-    return data if isinstance(data, Source) else folder_source(data, least_classes=least_classes)
+    if isinstance(data, Source):
+        return data
+    options, named = options or SourceOptions(), _named(data)
+    if len(named) == 1 and is_table(named[0]) and not named[0].is_dir():
+        return table_source(named[0], options, lambda images: open_store([images]), least_classes=least_classes)
+    given = options.given()
+    if given.pop("unlabelled", False) and not given:
+        return unlabelled_folders(data)
+    if given:
+        name = next(iter(given))
+        raise OptionError(
+            f"{getattr(opt, name)} belongs to a table, and {' '.join(map(str, named))} is none. Name the table, and "
+            f"the images by {opt.images}."
+        )
+    return folder_source(data, least_classes=least_classes)
+
+
+def open_store(named: list[Path]) -> Store:
+    """Where images lie, without a look at their labels.
+
+    Args:
+        named: What the user named, or what a feature file remembers.
+
+    Raises:
+        DataError: It is not there.
+    """
+    return FolderStore(image_folders(named)[1])
 
 
 def source_of(file: FeatureFile, data: Folders | None = None) -> Source:
@@ -35,7 +69,13 @@ def source_of(file: FeatureFile, data: Folders | None = None) -> Source:
     Raises:
         DataError: It is gone.
     """
-    return open_source(_named(data) or [Path(folder) for folder in file.provenance.get("folders") or []])
+    folders = [Path(folder) for folder in file.provenance.get("folders") or []]
+    known = _options(file.provenance)
+    named = _named(data)
+    if known and named:  # the table is where it was, the images are not
+        known = SourceOptions.of({**known.given(), "images": str(named[0])})
+        named = []
+    return open_source(named or folders, known)
 
 
 def store_of(file: FeatureFile, data: Folders | None = None) -> Store:
@@ -48,12 +88,20 @@ def store_of(file: FeatureFile, data: Folders | None = None) -> Store:
     Raises:
         DataError: It is gone.
     """
-    if named := _named(data):
-        return FolderStore(image_folders(named)[1])
-    root = Path(str(file.provenance.get("data")))
-    if not root.is_dir():
-        raise DataError(f"the images of {file.path} are not in {root} any more. Say where with {opt.data}.")
-    return FolderStore(root)
+    named = _named(data)
+    place = Path(str(file.provenance.get("data")))
+    if not named and not place.exists():
+        raise DataError(f"the images of {file.path} are not in {place} any more. Say where with {opt.data}.")
+    one = named[0] if len(named) == 1 else place
+    if one.suffix.lower() == ".parquet" and not one.is_dir():
+        options = _options(file.provenance)
+        return ParquetStore.of(one, read_records(one).images, options.path if options else None)
+    return open_store(named or [place])
+
+
+def _options(provenance: Mapping[str, Any]) -> SourceOptions | None:
+    known = provenance.get("source")
+    return SourceOptions.of(known) if isinstance(known, dict) else None
 
 
 def _named(data: Folders | None) -> list[Path]:

@@ -27,7 +27,7 @@ def keep_copies(job: Job) -> None:
         table = file.table
         known = job.old.table if job.old and job.old.provenance.get("drawn_split") else None
         splits = draw_splits(
-            table.labels, table.content_hashes, table.groups, copies=copies, known=known, seed=job.scan.seed
+            table.strata(), table.content_hashes, table.groups, copies=copies, known=known, seed=job.scan.seed
         )
         if (splits != table.splits).any():
             drawn = replace(table, splits=splits)

@@ -21,6 +21,7 @@ from onepass.features.names import shown
 from onepass.features.overlapping_groups import describe_overlapping_groups
 from onepass.features.preprocess import Preprocess
 from onepass.features.tables import command_line
+from onepass.features.tasks import CLASSES, NONE
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class Extraction:
         path: The feature file.
         images: Images in it that have a row.
         views: Views per image.
-        classes: Class name -> images with a row.
+        classes: Class or label name -> images with a row; empty for numbers and without labels.
+        task: What the labels are, see `features.TASKS`.
+        labels: The same in words.
         computed: Images that went through the backbone in this run.
         computed_rows: Rows that were written for them, views and exact copies included.
         reused: Images whose row was there already, or belongs to an image of the same content.
@@ -64,6 +67,8 @@ class Extraction:
     images: int
     views: int
     classes: dict[str, int]
+    task: str
+    labels: str
     computed: int
     computed_rows: int
     reused: int
@@ -106,6 +111,7 @@ class Extraction:
             "path": str(self.path),
             "images": self.images,
             "views": self.views,
+            "task": self.task,
             "classes": self.classes,
             "computed": self.computed,
             "computed_rows": self.computed_rows,
@@ -142,13 +148,14 @@ class Extraction:
         """What to do next, as it is typed."""
         if self.also:
             return command_line("compare-heads", self.path, *(one.path for one in self.also))
+        if self.task == NONE:
+            return command_line("onepass", "label", self.path, "LABELS.csv")
         return command_line("train-head", self.path)
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{shown(name)} {count}" for name, count in self.classes.items())
         views = f" x {self.views} views" if self.views > 1 else ""
         lines = [
-            f"{shown(self.path)}: {self.images} images{views}, {len(self.classes)} classes ({counts})",
+            f"{shown(self.path)}: {self.images} images{views}, {self.labels}",
             (
                 f"{self.computed} computed, {self.reused} reused, {len(self.skipped)} skipped in {self.seconds:.1f} s "
                 f"({self.images_per_second:.1f} images/s, {self.engine} {self.precision})"
@@ -203,9 +210,8 @@ def report(job: Job, done: Computed, drift: Drift | None, *, seconds: float) -> 
     """
     path, scan, backbone = job.path, job.scan, job.backbone
     with FeatureFile(path) as file:
-        labels = file.table.labels[file.committed]
-        counts = np.bincount(labels, minlength=len(file.class_names)).tolist()
-        classes = dict(zip(file.class_names, counts, strict=True))
+        there = file.table.part(file.committed)
+        classes, task, labels = there.counts(), there.task, there.summary()
         skipped = file.skipped + done.left + [SkippedImage(p, reason) for p, reason in scan.other.items()]
         duplicates, overlapping = find_duplicates(file), find_overlapping_groups(file.table)
         groups, row_dtype = len(file.table.group_names()), file.row_dtype
@@ -213,7 +219,12 @@ def report(job: Job, done: Computed, drift: Drift | None, *, seconds: float) -> 
         near = _near_copies(file)
         equal = images > 1 and all_equal(file.pieces(np.flatnonzero(file.committed)))
         without_thumbnail = int((file.flags[:, 0] & ~file.thumbnailed()).sum())
-    if bare := [name for name, count in classes.items() if count == 0]:
+    if not images:
+        raise DataError(
+            f"none of the images could be read ({len(skipped)} skipped; `onepass info {path}` lists them). Replace "
+            "them and run the same command again."
+        )
+    if task == CLASSES and (bare := [name for name, count in classes.items() if count == 0]):
         raise DataError(
             f"no image of {', '.join(bare)} could be read ({len(skipped)} skipped; `onepass info {path}` lists them). "
             "Replace these images and run the same command again; the other rows are kept.",
@@ -224,6 +235,8 @@ def report(job: Job, done: Computed, drift: Drift | None, *, seconds: float) -> 
         images=images,
         views=job.axis.count,
         classes=classes,
+        task=task,
+        labels=labels,
         computed=done.computed,
         computed_rows=done.rows,
         reused=images - done.computed,

@@ -319,6 +319,7 @@ def _scan(source: Source, old: FeatureFile | None, options: PassOptions, groups:
         known_drawn=drawn,
         rehash=options.rehash or not here,
         groups=groups,
+        labelled=old.table if old and old.provenance.get("relabelled") else None,
     )
     if old and old.flags.any() and len(_dropped_contents(old, images)) == len(_held_contents(old)):
         raise FeatureFileError(

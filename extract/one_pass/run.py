@@ -13,6 +13,7 @@ from onepass.extract.backbones.backbone import Backbone
 from onepass.extract.backbones.catalogue import BUNDLED
 from onepass.extract.backbones.load import check_backbone, load_backbone
 from onepass.extract.backbones.options import BackboneSettings
+from onepass.extract.data.columns import SourceOptions, SourceSettings
 from onepass.extract.data.depth import depth_of_images
 from onepass.extract.data.groups import GroupRule
 from onepass.extract.data.source import Scan, Source, check_source
@@ -38,8 +39,8 @@ from onepass.features.progress import log, phase
 from onepass.features.writer import RowWriter, write_feature_file
 
 
-class ExtractionSettings(BackboneSettings, PassSettings, total=False):
-    """Settings of the backbone, see `load_backbone`, and of the pass, see `PassOptions`."""
+class ExtractionSettings(BackboneSettings, PassSettings, SourceSettings, total=False):
+    """Settings of the backbone, see `load_backbone`, of the pass, see `PassOptions`, of tables, see `SourceOptions`."""
 
 
 def extract_features(
@@ -79,11 +80,12 @@ def run_extraction(
     The same call again, after a crash or after images were added, computes only what is missing.
 
     Args:
-        data: Class folders, optionally under train / val / test folders; or several such folders.
+        data: Class folders, optionally under train / val / test folders; or several such folders; or a table.
         backbone: Name, path of a `.keras` file, or what `load_backbone` returned; by default the bundled one.
         found: What to take of the data, if it was read already: a sample of it, say.
         progress: Called with (images done, images to do) as rows are committed.
-        **settings: See `load_backbone`, whose are left out if `backbone` is loaded already, and `PassOptions`.
+        **settings: See `load_backbone`, whose are left out if `backbone` is loaded already, `PassOptions`, and, for
+            tables, `SourceOptions`.
 
     Returns:
         What was done, the feature file's path included. With several poolings, `pooling="cls,mean"`, each image goes
@@ -175,7 +177,7 @@ def prepared(
     if loaded is None:
         check_backbone(name, **own)
     with phase("looking through the folder"):
-        source = open_source(data)
+        source = open_source(data, SourceOptions.of(settings))
     if loaded is None:
         require_possible(source, name, options, own.get("resize", "squash"), own.get("pooling"))
     if not looked:
@@ -207,13 +209,13 @@ def _target(job: Job, backbone: Backbone, columns: slice) -> Target:
 def _make_places(job: Job) -> None:
     """Makes the file that has a place for every image and view, and all rows of the old one still wanted."""
     old, scan, axis, backbone = job.old, job.scan, job.axis, job.backbone
-    where: dict[str, Any] = {**scan.source.record, **_group_record(job.groups, old)}
+    where: dict[str, Any] = {"source": None, **scan.source.record, **_group_record(job.groups, old)}
     if (
         old
         and old.keeps_thumbnails
         and scan.table.same_files(old.table)
         and (old.views, old.row_dtype) == (axis.count, job.row_dtype)
-        and where.items() <= old.provenance.items()
+        and all(old.provenance.get(name) == value for name, value in where.items())
     ):
         return
     known, seed = old.provenance if old else {}, job.options.seed
@@ -224,6 +226,7 @@ def _make_places(job: Job) -> None:
         "engine": backbone.engine_name,
         "seed": seed if seed is not None else known.get("seed") or 0,
         "drawn_split": scan.drawn,
+        "relabelled": bool(known.get("relabelled")),
         "augment": str(axis.augmentation) if axis.augmentation else None,
         "quantisation": asdict(backbone.quantisation) if backbone.quantisation else None,
         "environments": (known.get("environments") or []) if old else [backbone.environment],

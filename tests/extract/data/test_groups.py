@@ -201,9 +201,7 @@ def test_groups_torn_by_the_users_folders_are_told(make_folder: MakeFolder, tiny
     assert (facts["groups"], len(facts["overlapping_groups"])) == (8, 5)
 
 
-LENGTH = (
-    r"g.csv, line 2, has more or fewer fields than its first line. Needed: path,group; quote what contains a comma\.$"
-)
+LENGTH = r"g.csv, line 2, has more or fewer fields than its first line. Needed: path,group. Quote what contains a sep"
 MISSING = (
     r"g.csv gives no group to 39 images, such as cats/1.png, cats/10.png, cats/11.png \(of 40 files\). Add a line for "
     r"each; an empty group makes an image a group of its own\.$"
@@ -246,9 +244,9 @@ def by_pairs_of_any(data: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    (b"file;group\n", r"g.csv has the columns 'file;group'; needed: path,group\.$"),
-    (b"", r"g.csv has the columns ''; needed: path,group\.$"),
-    (None, r"g.csv cannot be read: No such file or directory. Needed: a CSV file, path,group\.$"),
+    (b"file;group\n", r"g.csv has the columns 'file, group'; needed: path,group\.$"),
+    (b"", r"g.csv has no line that names its columns. Needed: path,group\.$"),
+    (None, r"g.csv cannot be read: No such file or directory. Needed: path,group\.$"),
 ])  # fmt: skip
 def test_a_file_that_is_no_such_table_is_refused(data: Path, tmp_path: Path, text: bytes | None, message: str):
     if text is not None:
