@@ -157,8 +157,7 @@ class TableReader:
             if not name:
                 raise self.complaint(row, self.meaning.path, name, "needed: the name of an image")
             plain = there.found(name)
-            path = PurePosixPath(plain)
-            if path.is_absolute() or ".." in path.parts or "\0" in plain:
+            if plain not in there and _leads_out(plain):
                 raise self.complaint(row, self.meaning.path, name, "needed: a name below the folder of the images")
             places[plain].append(row)
         return list(places), places
@@ -317,6 +316,11 @@ class TableReader:
                 targets[i, j] = known[value.lower()]
         order = np.argsort(columns)
         return LABELS, tuple(columns[i] for i in order), np.zeros(len(names), np.int32), targets[:, order]
+
+
+def _leads_out(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts or "\0" in name
 
 
 def _is_number(text: str) -> bool:
