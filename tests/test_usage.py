@@ -34,7 +34,7 @@ WORDS = {
 
 
 def table() -> dict[str, tuple[int, str]]:
-    """Command line -> exit code and the whole message; f.h5, f.head, there.csv and photos/ are there."""
+    """Command line -> exit code and the whole message; f.h5, f.head, there.csv, t.csv and photos/ are there."""
     lines = (Path(__file__).parent / "wrong_usage.txt").read_text().splitlines()
     found = {}
     for command, message in zip(lines[::2], lines[1::2], strict=True):
@@ -102,6 +102,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.commit(plain(range(60)), rows)
     train_head(folder / "f.h5", out=folder / "f.head")
     (folder / "there.csv").touch()
+    (folder / "t.csv").write_text("file,breed,w\nclass0/0.png,a,1\nclass1/0.png,b,x\n")
     return folder
 
 
@@ -149,7 +150,7 @@ def test_the_parameters_of_heads_are_those_they_take():
 
 def test_nothing_was_written_beside(folder: Path, refusals: dict[str, Refusal]):
     assert refusals
-    assert sorted(path.name for path in folder.iterdir()) == ["f.h5", "f.head", "photos", "there.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == ["f.h5", "f.head", "photos", "t.csv", "there.csv"]
 
 
 def test_a_wrong_option_is_a_value_error_in_python(folder: Path):

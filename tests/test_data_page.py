@@ -1,0 +1,46 @@
+"""docs/data.md: every example runs, in its order, and prints what it shows."""
+
+import csv
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from support import run_program, write_folder
+
+TEXT = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+COMMANDS = re.findall(r"^\$ (.*)\n((?:(?!\$ |```).*\n)*)", TEXT, re.MULTILINE)
+
+
+def test_every_example_prints_what_it_shows(tmp_path: Path, tiny_file: Path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    photos = write_folder(tmp_path / "photos", {"cats": 6, "dogs": 6})
+    (tmp_path / "tiny.keras").write_bytes(tiny_file.read_bytes())
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.glob("*/*.png"))
+    numbers = [int(name[5]) for name in names]
+    owners = ["anna" if i < 3 else "berta" for i in numbers]
+    parts = ["train" if i < 3 else "test" for i in numbers]
+    rows = [(n[:-4], n[:4], owner, part) for n, owner, part in zip(names, owners, parts, strict=True)]
+    tags = [("indoors;young" if i < 2 else "indoors" if i < 3 else "") for i in numbers]
+    for name, header, lines in (
+        ("breeds.csv", ("id", "breed", "owner", "part"), rows),
+        ("tags.csv", ("file", "tags"), zip(names, tags, strict=True)),
+        ("ages.csv", ("file", "age"), [(n, i + 0.5) for n, i in zip(names, numbers, strict=True)]),
+        ("fixes.csv", ("kind", "path", "class"), [("label", "cats/3.png", "dogs"), ("outlier", "dogs/1.png", "dogs")]),
+    ):
+        with open(tmp_path / name, "w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([header, *lines])
+    cells = [{"bytes": (photos / name).read_bytes(), "path": name} for name in names]
+    pq.write_table(pa.table({"image": cells, "breed": [name[:4] for name in names]}), tmp_path / "photos.parquet")
+
+    assert len(COMMANDS) > 6
+    for command, shown in COMMANDS:
+        if command == "head -n 3 breeds.csv":
+            assert (tmp_path / "breeds.csv").read_text().startswith(shown)
+            continue
+        done = run_program(*shlex.split(command), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(shown), (command, done.stdout)
