@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from onepass.extract.data.archive_source import archive_source, archive_store, are_archives
 from onepass.extract.data.folders import Folders, folder_source, image_folders
 from onepass.extract.data.source import Source
 from onepass.extract.data.stores import FolderStore, Store
@@ -9,7 +10,7 @@ from onepass.features import FeatureFile
 from onepass.features.errors import DataError, opt
 
 Data = Folders | Source
-"""An image folder, or several that are put together; or a source that is open already."""
+"""An image folder, or several that are put together; archives of them; or a source that is open already."""
 
 
 def open_source(data: Data, *, least_classes: int = 2) -> Source:
@@ -22,7 +23,17 @@ def open_source(data: Data, *, least_classes: int = 2) -> Source:
     Raises:
         DataError: It is not there, or cannot be meant.
     """
-    return data if isinstance(data, Source) else folder_source(data, least_classes=least_classes)
+    if isinstance(data, Source):
+        return data
+    named = _named(data)
+    if are_archives(named):
+        return archive_source(named, least_classes=least_classes)
+    return folder_source(data, least_classes=least_classes)
+
+
+def is_source(data: str | Path) -> bool:
+    """True if what is no folder holds images that can be opened as a source."""
+    return Path(data).exists() and are_archives([Path(data)])
 
 
 def source_of(file: FeatureFile, data: Folders | None = None) -> Source:
@@ -35,7 +46,7 @@ def source_of(file: FeatureFile, data: Folders | None = None) -> Source:
     Raises:
         DataError: It is gone.
     """
-    return open_source(_named(data) or [Path(folder) for folder in file.provenance.get("folders") or []])
+    return open_source(_named(data) or _recorded(file))
 
 
 def store_of(file: FeatureFile, data: Folders | None = None) -> Store:
@@ -48,12 +59,21 @@ def store_of(file: FeatureFile, data: Folders | None = None) -> Store:
     Raises:
         DataError: It is gone.
     """
-    if named := _named(data):
+    named = _named(data)
+    if are_archives(named or _recorded(file)):
+        return archive_store(named or _recorded(file))
+    if named:
         return FolderStore(image_folders(named)[1])
     root = Path(str(file.provenance.get("data")))
     if not root.is_dir():
         raise DataError(f"the images of {file.path} are not in {root} any more. Say where with {opt.data}.")
     return FolderStore(root)
+
+
+def _recorded(file: FeatureFile) -> list[Path]:
+    """What the user named as the data of a feature file."""
+    folders = file.provenance.get("folders")
+    return [Path(str(folder)) for folder in folders] if isinstance(folders, list) else []
 
 
 def _named(data: Folders | None) -> list[Path]:
