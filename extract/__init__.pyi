@@ -35,11 +35,12 @@ from .backbones.trainable import trainable_within as trainable_within
 from .backbones.verified import VerifiedBackbone as VerifiedBackbone
 from .backbones.verified import verify_backbone as verify_backbone
 from .data.listed import listed_names as listed_names
+from .data.named import named_images as named_images
 from .data.sample import FolderSample as FolderSample
 from .data.sample import draw_sample as draw_sample
+from .data.sources import is_source as is_source
 from .data.sources import source_of as source_of
 from .data.watch import find_images as find_images
-from .data.watch import named_images as named_images
 from .data.watch import watch_folder as watch_folder
 from .doctor import Diagnosis as Diagnosis
 from .doctor import doctor as doctor
@@ -76,6 +77,7 @@ from .pixels.decode import depth_of as depth_of
 from .pixels.decode import read_image as read_image
 from .pixels.deep import FULL_DEPTH as FULL_DEPTH
 from .pixels.formats import format_names as format_names
+from .pixels.image_bytes import ImageFile as ImageFile
 from .pixels.image_files import ImageFiles as ImageFiles
 from .pixels.image_files import LabelledPixels as LabelledPixels
 from .pixels.random_layers import random_layers as random_layers

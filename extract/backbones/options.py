@@ -8,6 +8,7 @@ from typing import Any, Self, TypedDict
 
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.engines import ENGINES
+from onepass.extract.data.sources import is_source
 from onepass.features.errors import DataError, OptionError, Parameter, WeightsError, opt
 from onepass.features.preprocess import Preprocess
 
@@ -86,7 +87,7 @@ def check_running(
     if workers is not None and workers < 1:
         raise OptionError(f"{opt.workers} is {workers}; needed: at least 1.", workers=workers)
     for folder in [data] if isinstance(data, str | Path) else data or ():
-        if not Path(folder).is_dir():
+        if not (Path(folder).is_dir() or is_source(folder)):
             state = "a file" if Path(folder).exists() else "not there"
             raise DataError(f"{folder} is {state}; needed: a folder of images.", folder=folder)
     if weights is not None and weights != "imagenet" and not Path(weights).is_file():

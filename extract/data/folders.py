@@ -99,6 +99,7 @@ def class_folders(
     root: Path,
     stem: str,
     record: dict[str, Any],
+    splits: Sequence[str | None] | None = None,
     least_classes: int = 2,
 ) -> Source:
     """Images whose classes are the folders that they lie in.
@@ -110,14 +111,16 @@ def class_folders(
         root: What all folders have in common.
         stem: As for `Source`.
         record: As for `Source`.
+        splits: Which split each of the folders is; by default as their own names say, if there are several.
         least_classes: How many classes there must be.
 
     Raises:
         DataError: As `folder_source`.
     """
     found, name = _Found(root), " and ".join(map(str, folders))
-    for folder in folders:
-        said = SPLIT_FOLDERS.get(folder.name.lower()) if len(folders) > 1 else None
+    if splits is None:
+        splits = [SPLIT_FOLDERS.get(folder.name.lower()) if len(folders) > 1 else None for folder in folders]
+    for folder, said in zip(folders, splits, strict=True):
         _find_files(folder, said, found, tree)
     _require_images(name, found)
     check_class_folders(name, found.classes, least=least_classes)

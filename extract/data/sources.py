@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from onepass.extract.data.archive_source import archive_source, archive_store, are_archives
 from onepass.extract.data.columns import SourceOptions
 from onepass.extract.data.folders import Folders, folder_source, image_folders, unlabelled_folders
 from onepass.extract.data.parquet_store import ParquetStore
@@ -15,7 +16,7 @@ from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError, opt
 
 Data = Folders | Source
-"""An image folder, several that are put together, or a table; or a source that is open already."""
+"""An image folder, or several that are put together; archives of them; a table; or a source that is open already."""
 
 
 def open_source(data: Data, options: SourceOptions | None = None, *, least_classes: int = 2) -> Source:
@@ -36,6 +37,8 @@ def open_source(data: Data, options: SourceOptions | None = None, *, least_class
     if len(named) == 1 and is_table(named[0]) and not named[0].is_dir():
         return table_source(named[0], options, lambda images: open_store([images]), least_classes=least_classes)
     given = options.given()
+    if are_archives(named) and not given:
+        return archive_source(named, least_classes=least_classes)
     if given.pop("unlabelled", False) and not given:
         return unlabelled_folders(data)
     if given:
@@ -56,7 +59,12 @@ def open_store(named: list[Path]) -> Store:
     Raises:
         DataError: It is not there.
     """
-    return FolderStore(image_folders(named)[1])
+    return archive_store(named) if are_archives(named) else FolderStore(image_folders(named)[1])
+
+
+def is_source(data: str | Path) -> bool:
+    """True if what is no folder holds images that can be opened as a source."""
+    return Path(data).exists() and are_archives([Path(data)])
 
 
 def source_of(file: FeatureFile, data: Folders | None = None) -> Source:
@@ -69,13 +77,12 @@ def source_of(file: FeatureFile, data: Folders | None = None) -> Source:
     Raises:
         DataError: It is gone.
     """
-    folders = [Path(folder) for folder in file.provenance.get("folders") or []]
     known = _options(file.provenance)
     named = _named(data)
     if known and named:  # the table is where it was, the images are not
         known = SourceOptions.of({**known.given(), "images": str(named[0])})
         named = []
-    return open_source(named or folders, known)
+    return open_source(named or _recorded(file), known)
 
 
 def store_of(file: FeatureFile, data: Folders | None = None) -> Store:
@@ -89,6 +96,8 @@ def store_of(file: FeatureFile, data: Folders | None = None) -> Store:
         DataError: It is gone.
     """
     named = _named(data)
+    if not named and are_archives(_recorded(file)):
+        return archive_store(_recorded(file))
     place = Path(str(file.provenance.get("data")))
     if not named and not place.exists():
         raise DataError(f"the images of {file.path} are not in {place} any more. Say where with {opt.data}.")
@@ -97,6 +106,12 @@ def store_of(file: FeatureFile, data: Folders | None = None) -> Store:
         options = _options(file.provenance)
         return ParquetStore.of(one, read_records(one).images, options.path if options else None)
     return open_store(named or [place])
+
+
+def _recorded(file: FeatureFile) -> list[Path]:
+    """What the user named as the data of a feature file."""
+    folders = file.provenance.get("folders")
+    return [Path(str(folder)) for folder in folders] if isinstance(folders, list) else []
 
 
 def _options(provenance: Mapping[str, Any]) -> SourceOptions | None:

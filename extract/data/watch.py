@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from onepass.extract.pixels.formats import is_image_name, why_no_image_name
-from onepass.features import SkippedImage
+from onepass.extract.pixels.formats import is_image_name
 from onepass.features.errors import DataError
 
 
@@ -40,25 +39,6 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
         for file in (walk_files(path) if os.path.isdir(path) else [path])  # noqa: PTH112 (which never raises)
         if file == path or is_image_name(file)
     )
-
-
-def named_images(paths: Iterable[Path]) -> Iterator[Path | SkippedImage]:
-    """Like `find_images`, but nothing that was named is passed over in silence.
-
-    Yields:
-        Image files; what is none by its name, or a folder without any, as a `SkippedImage` with the reason.
-    """
-    for path in paths:
-        if not os.path.isdir(path):  # noqa: PTH112 (which never raises)
-            yield path
-            continue
-        found = False
-        for file in walk_files(path):
-            is_image = is_image_name(file)
-            found = found or is_image
-            yield file if is_image else SkippedImage(str(file), why_no_image_name(file))
-        if not found:
-            yield SkippedImage(str(path), "a folder without images")
 
 
 def watch_folder(folder: Path, *, interval: float = 1.0) -> Iterator[list[Path]]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from onepass.extract import (
     Backbone,
+    ImageFile,
     check_running,
     format_names,
     load_backbone,
@@ -149,7 +150,7 @@ def predict(
 
     Args:
         head: Head file, model that `fine_tune` or `export` wrote, its certificate, or what `load_head` returned.
-        images: Image files and folders of them.
+        images: Image files, folders of them and archives.
         **options: See `PredictionOptions` and `BackboneOptions`.
 
     Raises:
@@ -292,12 +293,12 @@ class Settings:
 
 
 def answers(
-    head: SavedHead, backbone: Backbone, images: Iterable[Path | SkippedImage], settings: Settings
+    head: SavedHead, backbone: Backbone, images: Iterable[ImageFile | SkippedImage], settings: Settings
 ) -> Iterator[Answer]:
     """`predict_images` for checked settings and a checked backbone; what is skipped already stays in its place."""
     is_unknown = None if settings.unknown is None else head.unknown_at(settings.unknown)
 
-    def classify(path: Path, rows: np.ndarray) -> Prediction:
+    def classify(path: ImageFile, rows: np.ndarray) -> Prediction:
         probabilities = head.predict_proba(rows[None])[0]
         order = np.argsort(-probabilities, kind="stable")[: settings.top]
         pairs = [(head.class_names[i], float(probabilities[i])) for i in order]
@@ -312,15 +313,15 @@ def answers(
 
 
 def _in_order(
-    images: Iterable[Path | SkippedImage],
+    images: Iterable[ImageFile | SkippedImage],
     stream: Callable[..., Iterator[tuple[int, np.ndarray]]],
-    classify: Callable[[Path, np.ndarray], Prediction],
+    classify: Callable[[ImageFile, np.ndarray], Prediction],
 ) -> Iterator[Answer]:
     """An answer per image in the order of the images, whatever order their rows come in."""
     ready: dict[int, Answer] = {}
-    paths: dict[int, Path] = {}
+    paths: dict[int, ImageFile] = {}
 
-    def numbered() -> Iterator[tuple[int, Path]]:
+    def numbered() -> Iterator[tuple[int, ImageFile]]:
         for position, image in enumerate(images):
             if isinstance(image, SkippedImage):
                 ready[position] = image

@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from onepass.extract import Backbone, check_running, rows_of_folder, rows_of_images
+from onepass.extract import Backbone, check_running, is_source, rows_of_folder, rows_of_images
 from onepass.features import FeatureFile, SkippedImage, only_feature_file
 from onepass.features.errors import FileKindError, OptionError, opt
 from onepass.features.names import shown
@@ -87,8 +87,8 @@ def evaluate(
     Args:
         head: Head file, model that `fine_tune` or `export` wrote, its certificate, what `load_head` returned, or any
             fitted classifier, which needs `rows`.
-        target: Feature file, or folder of class folders; by default the feature file in the current folder. A model
-            runs on the image files that a feature file knows.
+        target: Feature file, or folder or archive of class folders; by default the feature file in the current folder.
+            A model runs on the image files that a feature file knows.
         split: train, val, test, all, unseen, or auto: what was held out.
         rows: (n,) positions of the images of a feature file to score, instead of a split.
         trained: (m,) positions of the images that a classifier was trained on, to look for copies of them.
@@ -118,7 +118,7 @@ def evaluate(
     if isinstance(target, FeatureFile):
         return _on_file(head, target, split)
     on = _target(target)
-    if on.is_dir():
+    if _is_labelled(on):
         backbone = head.load_backbone(**_of_backbone(options))
         return _on_folder(head, backbone, on, split, options)
     with FeatureFile(on) as file:
@@ -129,6 +129,11 @@ def _of_backbone(options: EvaluationOptions) -> Any:
     return {name: value for name, value in options.items() if name in BackboneOptions.__annotations__}
 
 
+def _is_labelled(target: Path) -> bool:
+    """True for a folder, or what else holds images with labels and is no feature file."""
+    return target.is_dir() or is_source(target)
+
+
 def _target(target: str | Path | None) -> Path:
     """The feature file or folder to score on.
 
@@ -136,6 +141,8 @@ def _target(target: str | Path | None) -> Path:
         FileKindError: It is another kind of file.
     """
     path = Path(target) if target is not None else only_feature_file()
+    if _is_labelled(path):
+        return path
     kind = file_kind(path)
     if kind in (FileKind.FEATURES, FileKind.FOLDER, FileKind.MISSING):
         return path  # whoever opens it says that it is missing
@@ -148,7 +155,7 @@ def _of_model(path: Path, target: Any, split: str, options: EvaluationOptions) -
     """A fine-tuned or exported model, from image files: of a folder, or those that a feature file knows."""
     if not isinstance(target, FeatureFile):
         on = _target(target)
-        if not on.is_dir():
+        if not _is_labelled(on):
             with FeatureFile(on) as file:
                 return _of_model(path, file, split, options)
         return _on_folder(*load_classifier(path, **_of_backbone(options)), on, split, options)

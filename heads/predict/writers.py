@@ -122,7 +122,7 @@ def write_predictions(
 
     Args:
         head: As for `predict`.
-        images: Image files and folders of them; may come one by one and without end.
+        images: Image files, folders of them and archives; may come one by one and without end.
         out: File that ends in .csv, .json, .jsonl or .parquet; or text, csv, json or jsonl for stdout.
         watch: Goes on with every image that appears in this folder, until it is interrupted.
         progress: Called with images done, None for how many there will be, and the former in words.

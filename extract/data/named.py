@@ -1,0 +1,51 @@
+"""Images as somebody names them: by their files, by folders, or by archives of them."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from onepass.extract.data.archives import is_archive_name, open_archive
+from onepass.extract.data.stores import FolderStore, Store
+from onepass.extract.pixels.formats import is_image_name, why_no_image_name
+from onepass.extract.pixels.image_bytes import ImageFile
+from onepass.features import SkippedImage
+from onepass.features.errors import DataError
+
+
+def named_images(paths: Iterable[Path]) -> Iterator[ImageFile | SkippedImage]:
+    """Every image that is named, or lies in a folder or archive that is; nothing is passed over in silence.
+
+    Yields:
+        What images are read from; what is none by its name, or a folder without any, as a `SkippedImage` with the
+        reason.
+    """
+    for path in paths:
+        try:
+            store = _store(path)
+        except DataError as error:
+            yield SkippedImage(str(path), str(error))
+            continue
+        if store is None:
+            yield path
+        else:
+            yield from _within(store)
+
+
+def _store(path: Path) -> Store | None:
+    """What a path holds images in; None if it is to be one."""
+    if os.path.isdir(path):  # noqa: PTH112 (which never raises)
+        return FolderStore(path)
+    return open_archive(path) if is_archive_name(path) else None
+
+
+def _within(store: Store) -> Iterator[ImageFile | SkippedImage]:
+    found = False
+    for name in store.names():
+        is_image = is_image_name(name)
+        found = found or is_image
+        file = store.file(name)
+        yield file if is_image else SkippedImage(str(file), why_no_image_name(Path(name)))
+    if not found:
+        yield SkippedImage(
+            str(store), "no images in it" if not isinstance(store, FolderStore) else "a folder without images"
+        )
