@@ -115,7 +115,7 @@ def test_train_head_reports_what_it_found(work: Path):
     found = run_json("train-head", "--head", "mlp", "--hidden", "16,8", "--epochs", "5", cwd=work)
     assert list(found) == [
         "path", "head", "split", "n", "accuracy", "interval", "per_class", "log_loss", "calibration_error", "leak_free",
-        "seconds", "parameters", "suggestion",
+        "weighted", "seconds", "parameters", "suggestion",
     ]  # fmt: skip
     assert found["path"] == "photos.tiny.mlp.head"
     assert found["split"] == "test"
