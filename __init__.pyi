@@ -15,10 +15,12 @@ from .features import OnepassWarning as OnepassWarning
 from .features import UserError as UserError
 from .heads import CentroidHead as CentroidHead
 from .heads import Evaluation as Evaluation
+from .heads import KernelRidgeHead as KernelRidgeHead
 from .heads import KNNHead as KNNHead
 from .heads import LDAHead as LDAHead
 from .heads import LogisticHead as LogisticHead
 from .heads import MLPHead as MLPHead
+from .heads import NumberEvaluation as NumberEvaluation
 from .heads import RBFSVMHead as RBFSVMHead
 from .heads import RidgeHead as RidgeHead
 from .heads import SavedHead as SavedHead

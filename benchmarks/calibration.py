@@ -79,7 +79,7 @@ def compared(kind: str, train: Rows, test: Rows, seed: int) -> dict[str, float]:
 
 
 def judged(network: Network, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    scores, p = network.scores(x), network.probabilities(x)
+    scores, p = network.scores(x), network.outputs(x)
     top = np.sort(scores, axis=1)
     return {
         "log_loss": log_loss(scores.astype(np.float64), y),

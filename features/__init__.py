@@ -9,9 +9,13 @@ from onepass.features.preprocess import Preprocess, ResizeRule
 from onepass.features.spec import Spec
 from onepass.features.splits import SPLITS, content_split, rows_to_score
 from onepass.features.table import ImageTable
-from onepass.features.tasks import TASKS
+from onepass.features.tasks import CLASSES, LABELS, NONE, NUMBER, TASKS
 
 __all__ = [
+    "CLASSES",
+    "LABELS",
+    "NONE",
+    "NUMBER",
     "SPLITS",
     "TASKS",
     "DuplicateGroup",

@@ -116,7 +116,7 @@ def _proven(proven: Certificate) -> list[list[str]]:
     return [
         ["format", f"{proven.to} in {proven.precision}, takes {proven.takes}"],
         ["made of", f"{proven.head}, on {proven.spec}"],
-        ["classes", ", ".join(proven.class_names)],
+        [proven.task, ", ".join(proven.class_names)],
         ["proven on", str(proven)],
         ["versions", plain(proven.versions)],
         ["machine", plain(proven.machine)],
@@ -135,12 +135,12 @@ def _of_model(path: Path, kind: FileKind) -> Info:
     facts = {**read_facts(path), "file": str(path), "kind": kind.value, "bytes": path.stat().st_size}
     facts.pop("seen", None)
     rows = [
-        ["classes", ", ".join(model.class_names)],
+        [model.task, ", ".join(model.class_names)],
         ["pixels and backbone", str(model.spec)],
         ["parameters", plain(model.parameters)],
         ["trained on", f"{len(model.seen)} images"],
         *([["proven on", str(proven)]] if proven else []),
-        *([["without copies", str(scored.leak_free)]] if scored.leak_free else []),
+        *([["without copies", scored.without_copies]] if scored.without_copies else []),
         *_provenance(model.trained_on),
     ]
     return Info(f"{path}: {kind}, {scored.measured_on} {scored}", facts, rows)
@@ -153,25 +153,28 @@ def _summary(head: SavedHead) -> Summary:
 
 
 def _of_head(head: SavedHead) -> Info:
-    scored, unknown = head.evaluation, head.abstention
+    scored, unknown, coverage = head.evaluation, head.abstention, head.coverage
     facts = {
         "file": str(head.path),
         "head": head.kind,
+        "task": head.task,
         "classes": list(head.class_names),
         "spec": asdict(head.spec),
         "parameters": head.parameters,
-        "evaluation": asdict(scored),
+        "evaluation": scored.record(),
         "trained_on": head.trained_on,
         "unknown": asdict(unknown) if unknown else None,
+        "coverage": asdict(coverage) if coverage else None,
         "checksum": head.guarded,
         "bytes": head.path.stat().st_size,
     }
     rows = [
-        ["classes", ", ".join(head.class_names)],
+        [head.task, ", ".join(head.class_names)],
         ["rows", str(head.spec)],
         *_network(head.spec),
         ["parameters", plain(head.parameters)],
         *([["unknown", str(unknown)]] if unknown else []),
+        *([["intervals", str(coverage)]] if coverage else []),
         *([] if head.guarded else [["checksum", "none, since onepass 0.1 wrote it; a head trained anew has one"]]),
         *_provenance(head.trained_on),
     ]
@@ -181,7 +184,7 @@ def _of_head(head: SavedHead) -> Info:
 def _of_features(file: FeatureFile) -> Info:
     table, duplicates, overlapping = file.table, find_duplicates(file), find_overlapping_groups(file.table)
     groups, committed, pending = len(table.group_names()), int(file.committed.sum()), len(file.pending())
-    classes = {name: int((table.labels[file.committed] == i).sum()) for i, name in enumerate(file.class_names)}
+    classes = table.part(file.committed).counts()
     splits = {name: len(file.rows_of(name)) for name in SPLITS}
     facts = {
         "file": str(file.path),
@@ -189,6 +192,8 @@ def _of_features(file: FeatureFile) -> Info:
         "views": file.views,
         "committed": committed,
         "pending": pending,
+        "task": file.task,
+        "labelled": int((table.labelled & file.committed).sum()),
         "skipped": [asdict(image) for image in file.skipped],
         "classes": classes,
         "splits": splits,
@@ -203,7 +208,7 @@ def _of_features(file: FeatureFile) -> Info:
     told = f"{groups}; {describe_overlapping_groups(overlapping)}" if overlapping else str(groups)
     rows = [
         ["committed", f"{committed} of {len(file)} images" + (f", {pending} to do" if pending else "")],
-        ["classes", plain(classes)],
+        *([[file.task, plain(classes) if classes else table.what()]]),
         ["splits", plain(splits)],
         *([["groups", told]] if groups else []),
         ["rows", f"{file.spec}" + (", stored as float16" if file.row_dtype == "float16" else "")],

@@ -1,4 +1,4 @@
-"""Scores of a head, each with what it was measured on and how sure it is."""
+"""Scores of classes, each with what it was measured on and how sure it is."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,12 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from onepass.features import FeatureFile
 from onepass.features.errors import TrainingError, opt
 from onepass.features.names import shown
-from onepass.features.tables import WIDTH, fitted_table, html_table, text_table
-from onepass.heads.fitting.blas import one_blas_thread
+from onepass.features.tables import WIDTH, fitted_table, text_table
 from onepass.heads.stats.intervals import wilson_interval
 from onepass.heads.stats.metrics import calibration_error, metric
+from onepass.heads.tasks.score import Score
 
 
 class Classifier(Protocol):
@@ -69,7 +68,7 @@ class LeakFree:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Score):
     """A head's score on images.
 
     Attributes:
@@ -82,6 +81,7 @@ class Evaluation:
         log_loss: Mean negative log probability of the true class; None if the head gives no probabilities.
         calibration_error: Expected calibration error of the named class; None likewise.
         leak_free: The score without copies of training images; None if there are none, or nobody looked.
+        weighted: Whether images count differently, in all but `n` and `confusion`.
     """
 
     measured_on: str
@@ -93,10 +93,18 @@ class Evaluation:
     log_loss: float | None = None
     calibration_error: float | None = None
     leak_free: LeakFree | None = None
+    weighted: bool = False
 
     def __str__(self) -> str:
+        return self.headline()
+
+    def headline(self) -> str:
         low, high = self.interval
         return f"accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f}), n={self.n}"
+
+    @property
+    def without_copies(self) -> str:
+        return str(self.leak_free or "")
 
     def details(self) -> str:
         """What stands below the headline: probabilities, copies, and a line per class."""
@@ -105,7 +113,7 @@ class Evaluation:
             lines.append(f"log loss {self.log_loss:.3f}, calibration error {self.calibration_error:.3f}")
         if self.leak_free:
             lines.append(str(self.leak_free))
-        return "\n".join([*lines, fitted_table(self._rows()), *self._warnings()])
+        return "\n".join([*lines, fitted_table(self.rows()), *self._warnings()])
 
     def confusions(self) -> str:
         """Who is taken for whom: a table of up to `MATRIX` classes, else the pairs most often confused."""
@@ -127,7 +135,7 @@ class Evaluation:
         rows = [[names[i], f"taken for {names[j]}", str(counts[i, j])] for i, j in pairs[:MATRIX] if counts[i, j]]
         return f"most often confused\n{fitted_table(rows, columns=(0, 1), heading=False)}" if rows else "confused: none"
 
-    def _rows(self) -> list[list[str]]:
+    def rows(self) -> list[list[str]]:
         scores = [
             [name, str(one.n), *(f"{v:.3f}" if one.n else "-" for v in (one.precision, one.recall, one.f1))]
             for name, one in self.per_class.items()
@@ -141,15 +149,12 @@ class Evaluation:
         named = ", ".join(map(shown, few[:5])) + (f" and {len(few) - 5} more" if len(few) > 5 else "")
         return [f"fewer than {FEW} images of {named}: what a line says of such a class hangs on single images"]
 
-    def _repr_html_(self) -> str:
-        return html_table(self._rows(), title=f"{self.measured_on}: {Evaluation.__str__(self)}")
-
 
 class Answers(NamedTuple):
     """What a head says of n images.
 
     Attributes:
-        named: (n,) int64 positions in its classes.
+        named: (n,) int64 positions in its classes; or float64 numbers.
         probabilities: (n, k), or None if it gives none.
     """
 
@@ -157,46 +162,25 @@ class Answers(NamedTuple):
     probabilities: np.ndarray | None
 
     @classmethod
-    def of(cls, head: Classifier, pieces: Iterable[np.ndarray]) -> Self:
+    def of(cls, head: Classifier, pieces: Iterable[np.ndarray], named: type = np.int64) -> Self:
         """The answers to rows that come as (m, d) float32 pieces.
 
         Args:
             head: Anything with `predict` that returns positions in its classes, better with `predict_proba`.
             pieces: Its rows.
+            named: Type of what it names; numbers, np.float64, have no probabilities.
         """
-        named, probabilities = [np.empty(0, np.int64)], []
-        tell = getattr(head, "predict_proba", None)
+        found: list[np.ndarray] = []
+        probabilities: list[np.ndarray] = []
+        tell = None if named is np.float64 else getattr(head, "predict_proba", None)
         for rows in pieces:
-            named.append(np.asarray(head.predict(rows), np.int64))
+            found.append(np.asarray(head.predict(rows), named))
             if tell:
                 probabilities.append(tell(rows))
-        return cls(np.concatenate(named), np.concatenate(probabilities) if probabilities else None)
-
-
-@one_blas_thread
-def evaluate_rows(
-    head: Classifier,
-    file: FeatureFile,
-    *,
-    rows: np.ndarray,
-    trained: np.ndarray | None = None,
-    measured_on: str = "the rows given",
-) -> Evaluation:
-    """Scores a head on rows of a feature file.
-
-    Args:
-        head: Anything with `predict` that returns positions in `file.class_names`.
-        file: The feature file.
-        rows: (n,) positions of the images to score.
-        trained: (m,) positions of the images it was trained on; if given, copies of them are looked for.
-        measured_on: What to call the images.
-
-    Raises:
-        TrainingError: There are no rows to score.
-    """
-    copies = None if trained is None else file.leaked(rows, trained)
-    answers = Answers.of(head, file.pieces(rows))
-    return score(answers, file.table.labels[rows], file.class_names, measured_on=measured_on, copies=copies)
+        return cls(
+            np.concatenate(found) if found else np.empty(0, named),
+            np.concatenate(probabilities) if probabilities else None,
+        )
 
 
 def match_labels(y: np.ndarray, class_names: tuple[str, ...], head_names: tuple[str, ...]) -> np.ndarray:
@@ -227,6 +211,7 @@ def score(
     *,
     measured_on: str = "the rows given",
     copies: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> Evaluation:
     """Scores what a head said of n images.
 
@@ -236,37 +221,51 @@ def score(
         class_names: k names.
         measured_on: What to call these images.
         copies: (n,) bool, True for copies of training images, if that is known.
+        weights: (n,) how much each image counts; all alike by default.
 
     Raises:
         TrainingError: n is 0.
     """
+    weights = np.ones(len(y)) if weights is None else np.asarray(weights, np.float64)
     if len(y) == 0:
         raise TrainingError(f"no images to score in {measured_on}. Choose another part with {opt.split}.")
     k = len(class_names)
     named, probabilities = answers
-    confusion = np.zeros((k, k), np.int64)
+    confusion, shares = np.zeros((k, k), np.int64), np.zeros((k, k))
     np.add.at(confusion, (y, named), 1)
-    hits, true, called = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
-    precision, recall = hits / np.maximum(called, 1), hits / np.maximum(true, 1)
-    f1 = 2 * hits / np.maximum(true + called, 1)
-    columns: Any = zip(class_names, true, precision, recall, f1, strict=True)
+    np.add.at(shares, (y, named), weights)
+    hits, true, called = shares.diagonal(), shares.sum(axis=1), shares.sum(axis=0)
+    least = float(weights.min())  # of what is not 0
+    precision, recall = hits / np.maximum(called, least), hits / np.maximum(true, least)
+    f1 = 2 * hits / np.maximum(true + called, least)
+    columns: Any = zip(class_names, confusion.sum(axis=1), precision, recall, f1, strict=True)
     told = probabilities if probabilities is not None and probabilities.shape[1] == k else None
+    right = named == y
     return Evaluation(
         measured_on=measured_on,
         n=len(y),
-        accuracy=float(hits.sum() / len(y)),
-        interval=wilson_interval(int(hits.sum()), len(y)),
+        accuracy=float(np.average(right, weights=weights)),
+        interval=_interval(right, weights),
         per_class={name: ClassScore(int(n), float(p), float(r), float(f)) for name, n, p, r, f in columns},
         confusion=confusion.tolist(),
-        log_loss=None if told is None else metric("log-loss", told, y),
-        calibration_error=None if told is None else calibration_error(told, y),
-        leak_free=_without_copies(named == y, copies),
+        log_loss=None if told is None else float(metric("log-loss", told, y, weights=weights[None])[0]),
+        calibration_error=None if told is None else calibration_error(told, y, weights=weights),
+        leak_free=_without_copies(right, copies, weights),
+        weighted=bool(np.ptp(weights) > 0),
     )
 
 
-def _without_copies(right: np.ndarray, copies: np.ndarray | None) -> LeakFree | None:
+def _interval(right: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Wilson's, for as many images of one weight as these are worth by L. Kish: (sum)^2 / sum of squares."""
+    size = float(weights.sum() ** 2 / np.square(weights).sum())
+    return wilson_interval(min(float(np.average(right, weights=weights)), 1.0) * size, max(size, 1.0))
+
+
+def _without_copies(right: np.ndarray, copies: np.ndarray | None, weights: np.ndarray) -> LeakFree | None:
     if copies is None or not copies.any():
         return None
-    rest = right[~copies]
-    interval = wilson_interval(int(rest.sum()), len(rest)) if len(rest) else (0.0, 1.0)
-    return LeakFree(int(copies.sum()), len(rest), float(rest.mean()) if len(rest) else 0.0, interval)
+    rest = ~copies
+    if not rest.any():
+        return LeakFree(int(copies.sum()), 0, 0.0, (0.0, 1.0))
+    share = float(np.average(right[rest], weights=weights[rest]))
+    return LeakFree(int(copies.sum()), int(rest.sum()), share, _interval(right[rest], weights[rest]))

@@ -8,15 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from onepass.features import CLASSES, NUMBER
 from onepass.features.header import wrong_provenance
 from onepass.features.tables import Record
 from onepass.heads.evaluation import ClassScore, Evaluation, LeakFree
 from onepass.heads.inference.out_of_distribution import Abstention
 from onepass.heads.schema import require_kinds
+from onepass.heads.tasks.conformal import Coverage
+from onepass.heads.tasks.number_evaluation import NumberEvaluation, NumberLeakFree
+from onepass.heads.tasks.score import Score
 
 _KIND = re.compile("[a-z][a-z0-9_-]*")
 _HASH = re.compile("[0-9a-f]{64}")
 _ROUNDING = 1e-6
+OUTPUT_OF = {CLASSES: ("softmax", "sigmoid"), NUMBER: ("linear",)}
+"""Task -> outputs that a network may have."""
 
 
 def kind(found: object) -> str:
@@ -30,12 +36,35 @@ def kind(found: object) -> str:
     return found
 
 
-def class_names(found: object) -> tuple[str, ...]:
-    """Names of the classes: two or more, all different, none empty.
+def task(found: object) -> str:
+    """What a head was trained for, if that is not classes.
+
+    Raises:
+        ValueError: There is no such task.
+    """
+    if found not in OUTPUT_OF or found == CLASSES:
+        raise ValueError(f"the task is {str(found)[:40]!r}")
+    return str(found)
+
+
+def require_output(output: str, task: str) -> None:
+    """Refuses a network whose output is that of another task.
+
+    Raises:
+        ValueError: It is.
+    """
+    if output not in OUTPUT_OF[task]:
+        raise ValueError(f"an output of {output} for {task}")
+
+
+def class_names(found: object, task: str = CLASSES) -> tuple[str, ...]:
+    """Names of the classes: two or more, all different, none empty; or of labels, or of a number.
 
     Raises:
         ValueError: They are not.
     """
+    if task == NUMBER and isinstance(found, list) and len(found) == 1 and isinstance(found[0], str):
+        return tuple(found)
     if not isinstance(found, list) or len(found) < 2 or not all(isinstance(name, str) and name for name in found):
         raise ValueError(f"the class names are {str(found)[:60]}; needed: two or more texts")
     if len(set(found)) < len(found):
@@ -58,6 +87,53 @@ def parameters(found: object) -> Record:
     if not (seed is None or (type(seed) is int and 0 <= seed < 2**63)):
         raise ValueError(f"seed is {str(seed)[:40]!r}; needed: a whole number")
     return found
+
+
+def score(found: Mapping[str, Any], classes: tuple[str, ...], task: str) -> Score:
+    """A score of any task whose numbers go together; arguments and errors as `evaluation`."""
+    return number_evaluation(found, classes) if task == NUMBER else evaluation(found, classes)
+
+
+def number_evaluation(found: Mapping[str, Any], names: tuple[str, ...]) -> NumberEvaluation:
+    """A score of numbers; arguments and errors as `evaluation`."""
+    values = dict(found)
+    for name in ("mae_interval", "rmse_interval", "r2_interval"):
+        values[name] = _pair(values[name])
+    if rest := values.get("leak_free"):
+        values["leak_free"] = NumberLeakFree(**{**rest, "interval": _pair(rest["interval"])})
+    scored = NumberEvaluation(**values)
+    require_kinds(scored)
+    if not scored.measured_on or scored.n < 1 or (scored.name,) != names:
+        raise ValueError(f"{scored.name!r} was scored on {scored.n} images of {scored.measured_on!r}")
+    errors = (scored.mae, scored.rmse)
+    if min(errors) < 0 or scored.mae > scored.rmse * (1 + _ROUNDING) or (scored.r2 or 0) > 1 + _ROUNDING:
+        raise ValueError(f"errors of {errors} with an R2 of {scored.r2}")
+    for low, high in filter(None, (scored.mae_interval, scored.rmse_interval, scored.r2_interval)):
+        if low > high:
+            raise ValueError(f"an interval from {low} to {high}")
+    if (rest := scored.leak_free) and (rest.leaked < 0 or rest.n < 0 or rest.leaked + rest.n != scored.n):
+        raise ValueError(f"{rest.leaked} copies and {rest.n} others are not the {scored.n} images scored")
+    return scored
+
+
+def coverage(found: Mapping[str, Any] | None) -> Coverage | None:
+    """What prediction intervals do.
+
+    Raises:
+        TypeError, ValueError, LookupError: Its numbers do not go together, or are of another kind.
+    """
+    if found is None:
+        return None
+    told = Coverage(**{**found, "interval": tuple(found["interval"])})
+    require_kinds(told)
+    _require_interval("coverage", told.coverage, told.interval)
+    if told.n < 1 or not 0 < told.alpha < 1 or told.half_width < 0:
+        raise ValueError(f"alpha is {told.alpha} for {told.n} images, half width {told.half_width}")
+    return told
+
+
+def _pair(found: Any) -> tuple[float, float] | None:
+    return None if found is None else tuple(found)
 
 
 def evaluation(found: Mapping[str, Any], classes: tuple[str, ...]) -> Evaluation:
@@ -170,7 +246,7 @@ def _require_confusion(scored: Evaluation, classes: tuple[str, ...]) -> None:
     if min(itertools.chain(*counts)) < 0 or sum(map(sum, counts)) != scored.n:
         raise ValueError(f"the confusion matrix is not of the {scored.n} images scored")
     right = sum(counts[i][i] for i in range(k))
-    if abs(right / scored.n - scored.accuracy) > _ROUNDING:
+    if not scored.weighted and abs(right / scored.n - scored.accuracy) > _ROUNDING:
         raise ValueError(f"accuracy is {scored.accuracy} with {right} of {scored.n} images right")
     for row, (name, one) in zip(counts, scored.per_class.items(), strict=True):
         if one.n != sum(row):

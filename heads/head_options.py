@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from onepass.features import CLASSES, LABELS, NUMBER
 from onepass.features.errors import OptionError, Parameter, opt
 from onepass.heads.fitting.net_settings import OPTIMIZERS, require_name, require_share
 from onepass.heads.inference.network import ACTIVATIONS, OUTPUTS
@@ -21,6 +22,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "svm": ("C", *_EVERY),
     "rbf-svm": ("C", "gamma", *_EVERY),
     "ridge": ("alpha", *_EVERY),
+    "kernel-ridge": ("alpha", "gamma", *_EVERY),
     "lda": ("shrinkage", *_EVERY),
     "knn": ("neighbours", "decay", *_EVERY),
     "centroid": ("shrink", *_EVERY),
@@ -29,7 +31,18 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 }
 """Kind of a head -> its parameters."""
 
-LAYERED = tuple(kind for kind in PARAMETERS if kind not in ("rbf-svm", "knn"))
+HEADS_OF = {
+    CLASSES: tuple(kind for kind in PARAMETERS if kind != "kernel-ridge"),
+    NUMBER: ("ridge", "kernel-ridge", "knn", "mlp", "linear"),
+}
+"""Task -> kinds of heads that learn it."""
+
+USUAL_HEAD = {CLASSES: "logreg", NUMBER: "ridge"}
+
+_OF_CLASSES = ("class_weight", "label_smoothing", "output")
+"""Parameters that numbers have no use for."""
+
+LAYERED = tuple(kind for kind in PARAMETERS if kind not in ("rbf-svm", "kernel-ridge", "knn"))
 """Kinds that Keras layers can compute."""
 
 _FEW = 20
@@ -162,6 +175,33 @@ def require_kind(kind: str) -> tuple[str, ...]:
     if kind not in PARAMETERS:
         raise OptionError(f"unknown head {kind!r}; there are {', '.join(PARAMETERS)}.", head=kind)
     return PARAMETERS[kind]
+
+
+def require_task(kind: str, given: Mapping[str, Any], task: str) -> None:
+    """Refuses a head, or parameters, that are not for the task of a feature file.
+
+    Raises:
+        OptionError: With the heads that are, or what to do instead.
+    """
+    if kind not in HEADS_OF[task]:
+        raise OptionError(
+            f"{opt.head(kind)} does not learn {LEARNED[task]}, which this feature file holds; needed: one of "
+            f"{', '.join(HEADS_OF[task])}.",
+            head=kind,
+            task=task,
+        )
+    wrong = [name for name in _OF_CLASSES if given.get(name) is not None] if task == NUMBER else []
+    if wrong:
+        remedy = "give images weights of their own in the table they come from" if wrong[0] == "class_weight" else ""
+        raise OptionError(
+            f"{Parameter(wrong[0])} is for classes, and this feature file holds {LEARNED[task]}. Leave it out"
+            f"{f', or {remedy}' if remedy else ''}.",
+            option=wrong[0],
+            task=task,
+        )
+
+
+LEARNED = {CLASSES: "classes", LABELS: "several labels per image", NUMBER: "numbers"}
 
 
 def check_parameters(values: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from onepass.features import FeatureFile, Spec
+from onepass.features import CLASSES, NUMBER, FeatureFile, Spec
 from onepass.features.atomic import replacing
 from onepass.features.contents import seen_before
 from onepass.features.drift import Drift, measure_drift, require_no_drift
@@ -19,19 +19,22 @@ from onepass.features.errors import FeatureFileError, HeadFileError, OnepassWarn
 from onepass.features.spec import require_equal_specs
 from onepass.features.tables import Record
 from onepass.heads import head_facts
-from onepass.heads.evaluation import Evaluation
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.inference.kernel_machine import KernelMachine
 from onepass.heads.inference.neighbour_table import NeighbourTable
 from onepass.heads.inference.network import DenseNetwork, Network
 from onepass.heads.inference.out_of_distribution import Abstention, OutOfDistribution
+from onepass.heads.tasks.conformal import USUAL_ALPHA, Coverage, Residuals
+from onepass.heads.tasks.score import Score
 from onepass.heads.tensor_file import TensorFile, read_tensors, tensor_bytes
 
 if TYPE_CHECKING:
     from onepass.extract import Backbone
 
 FORMAT = "onepass-head"
-VERSION = 4
+VERSION, OF_OTHER_TASKS = 4, 5
+"""Of the format: other tasks than classes are of version 5, so that what would take them for classes refuses them."""
+
 FORMS: dict[str, type[Network]] = {form.form: form for form in (DenseNetwork, KernelMachine, NeighbourTable)}
 _BESIDE = ("golden", "seen")
 
@@ -54,6 +57,11 @@ class SavedHead:
         out_of_distribution: What tells images of no class; None if training held none out.
         abstention: How that went on the images that `evaluation` is about.
         guarded: Whether its file has a checksum, which then holds; files of onepass 0.1 have none.
+        task: What it was trained for, one of `features.TASKS`. `class_names` then are names of labels, or one name of
+            what the number is.
+        residuals: Of a head of numbers: errors of held-out training images, by which intervals are given; None if
+            training held none out.
+        coverage: What such intervals do on the images that `evaluation` is about.
     """
 
     kind: str
@@ -61,7 +69,7 @@ class SavedHead:
     class_names: tuple[str, ...]
     spec: Spec
     parameters: Record
-    evaluation: Evaluation
+    evaluation: Score
     trained_on: Record
     golden: np.ndarray
     seen: np.ndarray
@@ -69,6 +77,14 @@ class SavedHead:
     out_of_distribution: OutOfDistribution | None = None
     abstention: Abstention | None = None
     guarded: bool = True
+    task: str = CLASSES
+    residuals: Residuals | None = None
+    coverage: Coverage | None = None
+
+    @property
+    def unknown_of(self) -> tuple[str, ...]:
+        """Classes that images are told to belong to none of; where there are none, one of all training images."""
+        return self.class_names if self.task == CLASSES else ("",)
 
     @property
     def is_whole(self) -> bool:
@@ -90,15 +106,17 @@ class SavedHead:
                 f"images. Leave {opt.unknown} out."
             )
         known = self.out_of_distribution
-        nonconforming = known.at(alpha, len(self.class_names))
+        nonconforming = known.at(alpha, len(self.unknown_of))
 
         def unknown(rows: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+            if self.task != CLASSES:
+                probabilities = np.ones((len(rows), 1))
             return np.asarray(nonconforming(known.subspace.distances(rows), probabilities).all(axis=1))
 
         return unknown
 
-    def predict_proba(self, x: np.ndarray | Sequence[str | Path | np.ndarray]) -> np.ndarray:
-        """Probabilities of the classes, (n, k).
+    def outputs(self, x: np.ndarray | Sequence[str | Path | np.ndarray]) -> np.ndarray:
+        """Probabilities of the classes, (n, k); of a head of numbers the numbers, (n, 1).
 
         Args:
             x: (n, d) float rows of its spec, or (n, v, d) to be averaged over v views, by numpy alone; or n
@@ -109,12 +127,42 @@ class SavedHead:
             BackboneError, SpecMismatchError, WeightsError, DriftError: As `backbone`.
         """
         if isinstance(x, np.ndarray) and x.dtype.kind == "f" and x.ndim in (2, 3):
-            return self.network.probabilities(x)
-        return self.network.probabilities(self.backbone.rows_of(list(x)))
+            return self.network.outputs(x)
+        return self.network.outputs(self.backbone.rows_of(list(x)))
+
+    def predict_proba(self, x: np.ndarray | Sequence[str | Path | np.ndarray]) -> np.ndarray:
+        """Probabilities of the classes, (n, k); arguments and errors as `outputs`.
+
+        Raises:
+            OptionError: The head gives numbers.
+        """
+        if self.task == NUMBER:
+            raise OptionError(f"{self.path} gives numbers and no probabilities; call predict.")
+        return self.outputs(x)
 
     def predict(self, x: np.ndarray | Sequence[str | Path | np.ndarray]) -> np.ndarray:
-        """Rows or images as for `predict_proba` -> (n,) positions in `class_names`."""
-        return np.asarray(self.predict_proba(x).argmax(axis=1))
+        """Rows or images as for `outputs` -> (n,) positions in `class_names`, or numbers."""
+        outputs = self.outputs(x)
+        return np.asarray(outputs[:, 0] if self.task == NUMBER else outputs.argmax(axis=1))
+
+    def predict_interval(
+        self, x: np.ndarray | Sequence[str | Path | np.ndarray], alpha: float = USUAL_ALPHA
+    ) -> np.ndarray:
+        """Rows or images as for `outputs` -> (n, 2) between which their numbers lie, but for a share alpha of them.
+
+        Infinite where training held too few images out for such an alpha; see `Residuals`.
+
+        Raises:
+            OptionError: The head gives no numbers, or held no images out.
+        """
+        width = self.half_width(alpha)
+        if width is None:
+            raise OptionError(f"{self.path} keeps no errors of held-out images, which intervals are made of.")
+        return np.asarray(self.outputs(x) + np.array([-width, width]))
+
+    def half_width(self, alpha: float = USUAL_ALPHA) -> float | None:
+        """How far prediction intervals reach on either side; None where there are none."""
+        return self.residuals.half_width(alpha) if self.residuals else None
 
     @cached_property
     def backbone(self) -> "Backbone":
@@ -207,20 +255,23 @@ class SavedHead:
 def head_bytes(head: SavedHead) -> bytes:
     """The content of a head file."""
     unknown = head.out_of_distribution.arrays() if head.out_of_distribution else {}
-    arrays = {**head.network.arrays(), **unknown, "golden": head.golden, "seen": head.seen}
+    residuals = head.residuals.arrays() if head.residuals else {}
+    arrays = {**head.network.arrays(), **unknown, **residuals, "golden": head.golden, "seen": head.seen}
     facts = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if head.task == CLASSES else OF_OTHER_TASKS,
         "kind": head.kind,
         "form": head.network.form,
         "settings": head.network.settings(),
         "class_names": head.class_names,
         "spec": asdict(head.spec),
         "parameters": head.parameters,
-        "evaluation": asdict(head.evaluation),
+        "evaluation": head.evaluation.record(),
         "trained_on": head.trained_on,
         "abstention": asdict(head.abstention) if head.abstention else None,
     }
+    if head.task != CLASSES:
+        facts |= {"task": head.task, "coverage": asdict(head.coverage) if head.coverage else None}
     return tensor_bytes(facts, arrays)
 
 
@@ -288,33 +339,39 @@ def load_head(path: str | Path) -> SavedHead:
 
 
 def _parsed(path: Path, found: TensorFile, facts: Record) -> SavedHead:
-    if facts["format"] != FORMAT or facts["version"] != VERSION:
+    if facts["format"] != FORMAT or facts["version"] not in (VERSION, OF_OTHER_TASKS):
         raise HeadFileError(
-            f"{path} has head format {facts['format']} {facts['version']}; this onepass reads {FORMAT} {VERSION}. "
-            "Upgrade onepass, or train the head again."
+            f"{path} has head format {facts['format']} {facts['version']}; this onepass reads {FORMAT} {VERSION} and "
+            f"{OF_OTHER_TASKS}. Upgrade onepass, or train the head again."
         )
     arrays, spec = found.arrays, Spec.from_json(json.dumps(facts["spec"]))
-    class_names = head_facts.class_names(facts["class_names"])
-    beside = {name: array for name, array in arrays.items() if name in _BESIDE or name.startswith("unknown.")}
-    own = {name: array for name, array in arrays.items() if name not in beside}
+    task = head_facts.task(facts["task"]) if facts["version"] == OF_OTHER_TASKS else CLASSES
+    class_names = head_facts.class_names(facts["class_names"], task)
+    own = {name: array for name, array in arrays.items() if name not in _BESIDE and "." not in name}
+    beside = {name: array for name, array in arrays.items() if name not in own}
     network = FORMS[facts["form"]].restore(own, dict(facts["settings"]))
     network.require_sound()
     if (network.width, network.classes) != (spec.width, len(class_names)):
         raise ValueError(f"{network.width} wide for {network.classes} classes; {spec.width}, {len(class_names)} needed")
+    head_facts.require_output(network.output, task)
+    unknown_of = len(class_names) if task == CLASSES else 1
     return SavedHead(
         kind=head_facts.kind(facts["kind"]),
         network=network,
         class_names=class_names,
         spec=spec,
         parameters=head_facts.parameters(facts["parameters"]),
-        evaluation=head_facts.evaluation(facts["evaluation"], class_names),
+        evaluation=head_facts.score(facts["evaluation"], class_names, task),
         trained_on=head_facts.origin(facts["trained_on"]),
         golden=head_facts.golden_rows(arrays["golden"], spec.width),
         seen=head_facts.seen_contents(arrays["seen"]),
         path=path,
-        out_of_distribution=OutOfDistribution.restore(beside, spec.width, len(class_names))
-        if len(beside) > len(_BESIDE)
+        out_of_distribution=OutOfDistribution.restore(beside, spec.width, unknown_of)
+        if any(name.startswith("unknown.") for name in beside)
         else None,
-        abstention=head_facts.abstention(facts["abstention"], class_names),
+        abstention=head_facts.abstention(facts["abstention"], class_names if task == CLASSES else ("",)),
         guarded=found.guarded,
+        task=task,
+        residuals=Residuals.restore(beside) if "interval.sizes" in beside else None,
+        coverage=head_facts.coverage(facts.get("coverage")) if task != CLASSES else None,
     )

@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onepass.extract import free_memory
-from onepass.features import FeatureFile, only_feature_file
+from onepass.features import CLASSES, FeatureFile, only_feature_file
 from onepass.features.errors import TrainingError
 from onepass.features.names import shown
 from onepass.features.places import require_place
 from onepass.features.progress import log, phase
 from onepass.features.tables import command_line, plain
-from onepass.heads.evaluation import MATRIX, Answers, Evaluation, score
+from onepass.heads.evaluation import Answers
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.folds import assign_folds
 from onepass.heads.fitting.memory import require_memory, some_of
 from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.fitting.row_chunks import FileRows
-from onepass.heads.head_options import head_options, require_known_classes, require_positive, require_two_classes
+from onepass.heads.head_options import head_options, require_known_classes, require_positive, require_task
 from onepass.heads.inference.out_of_distribution import MOST_IMAGES, USUAL_ALPHA, OutOfDistribution
 from onepass.heads.saved_head import SavedHead, require_no_other_file, save_head
+from onepass.heads.tasks.score import Score
+from onepass.heads.tasks.task import task_of
 
 if TYPE_CHECKING:
     from onepass.heads.audit.quick_look import Suggestion
@@ -55,7 +57,8 @@ class TrainedHead:
                 f"{shown(head.path)}: {head.kind}, {scored.measured_on} {scored}, fitted in {self.seconds:.1f} s",
                 f"parameters: {plain({name: plain(value) for name, value in head.parameters.items()})}",
                 scored.details(),
-                *(["", scored.confusions(), ""] if len(scored.per_class) <= MATRIX else []),
+                *(["", confused, ""] if (confused := scored.confusions()).startswith("confusion") else []),
+                *([str(self.head.coverage)] if self.head.coverage else []),
                 *([str(self.suggestion)] if self.suggestion else []),
             ]
         )
@@ -73,8 +76,10 @@ class TrainedHead:
 
     def record(self) -> dict[str, object]:
         """The same as plain values, for JSON."""
-        scored = asdict(self.head.evaluation)
-        split, _ = scored.pop("measured_on"), scored.pop("confusion")
+        scored = self.head.evaluation.record()
+        split, _ = scored.pop("measured_on"), scored.pop("confusion", None)
+        if self.head.coverage:
+            scored["coverage"] = asdict(self.head.coverage)
         return {
             "path": str(self.head.path),
             "head": self.head.kind,
@@ -86,8 +91,8 @@ class TrainedHead:
         }
 
 
-def make_head(kind: str, **options: object) -> "Head":
-    """An unfitted head by name; options that are None keep their default.
+def make_head(kind: str, *, task: str = CLASSES, **options: object) -> "Head":
+    """An unfitted head of a task by name; options that are None keep their default.
 
     Layers and class weights may be text, as on the command line.
 
@@ -100,14 +105,15 @@ def make_head(kind: str, **options: object) -> "Head":
     options = head_options(kind, options)
     from onepass.heads.classifiers.kinds import HEADS
 
-    return HEADS[kind](**options)
+    require_task(kind, options, task)
+    return HEADS[kind](**options) if task == CLASSES else HEADS[kind](**options, task=task)
 
 
 @one_blas_thread
 def train_head(
     features: str | Path | None = None,
     *,
-    head: str = "logreg",
+    head: str | None = None,
     parts: Sequence[str] = ("train",),
     max_images: int | None = None,
     memory: int | None = None,
@@ -128,7 +134,7 @@ def train_head(
 
     Args:
         features: The feature file; by default the one in the current folder.
-        head: A kind in `HEADS`.
+        head: A kind in `HEADS`; by default logreg, for numbers ridge.
         parts: Splits to train on: train, or train and val.
         max_images: Most images to train on; every class keeps its share.
         memory: Bytes that training may take; by default what is free. The Keras heads read the file in pieces
@@ -145,19 +151,23 @@ def train_head(
         OptionError: An option is wrong or belongs to another head.
         HeadFileError: The head file cannot be written.
     """
-    given = head_options(head, options)
+    if head is not None:
+        head_options(head, options)
     require_positive(max_images=max_images, memory=memory)
     features = only_feature_file() if features is None else features
-    path = head_path(features, head, out)
+    path = head_path(features, head, out) if head else None
     with FeatureFile(features) as file:
         file.require_complete()
+        task = task_of(file)
+        head = head or task.usual_head
+        path = path or head_path(features, head, out)
+        given = head_options(head, options)
+        task.require_options(head, given, file)
         rows, scored, measured_on = training_parts(file, parts)
-        require_known_classes(given.get("class_weight"), file.class_names)
-        require_two_classes(given.get("output"), len(file.class_names))
         from onepass.heads.audit.quick_look import QuickLook
 
-        estimator = make_head(head, **given)
-        rows = some_of(rows, file.table.labels[rows], max_images, seed=estimator.seed)
+        estimator = make_head(head, task=file.task, **given)
+        rows = some_of(rows, file.table.strata()[rows], max_images, seed=estimator.seed)
         copies = file.leaked(scored, rows)
         # Where there is room for both, more is learned meanwhile: much of a fit keeps one processor busy.
         needed = estimator.memory_needed(len(rows), file.views, file.spec.width) + 4 * _OUT_OF_DISTRIBUTION_BYTES
@@ -176,14 +186,18 @@ def train_head(
             log.info("chosen: %s", plain(estimator.chosen_))
             learned, others = looking or look()
             with phase(f"scoring on {measured_on}"):
-                answers, labels = Answers.of(estimator, file.pieces(scored)), file.table.labels[scored]
-            evaluation = score(answers, labels, file.class_names, measured_on=measured_on, copies=copies)
+                answers, wanted = Answers.of(estimator, file.pieces(scored), task.named), file.wanted(scored)
+            weights = file.weights(scored)
+            evaluation = task.score(
+                answers, wanted, file.class_names, measured_on=measured_on, copies=copies, weights=weights
+            )
             with phase("learning what is unknown"):
                 out_of_distribution, places = learned.result()
             suggestion = others.result().suggestion(estimator.held_out_)
         saved = as_saved(estimator, file, rows, evaluation, path=path)
+        saved = replace(saved, **task.measured(vars(saved), answers, wanted))
         if out_of_distribution:
-            if estimator.held_out_ is not None:
+            if estimator.held_out_ is not None and file.task == CLASSES:
                 out_of_distribution = out_of_distribution.with_probabilities(estimator.held_out_[places])
             saved = with_out_of_distribution(saved, out_of_distribution, file, scored, answers)
     save_head(saved)
@@ -213,21 +227,20 @@ def fit_on(
     from onepass.heads.classifiers.net_head import NetHead
 
     needed, free = estimator.memory_needed(len(rows), file.views, file.spec.width), memory or free_memory()
-    labels, named = file.table.labels[rows].astype(np.int64), estimator.class_weight
+    wanted, named = file.wanted(rows), estimator.class_weight
     if isinstance(named, Mapping):
-        estimator.class_weight = by_position(named, file.class_names, labels)
+        estimator.class_weight = by_position(named, file.class_names, wanted)
     try:
         if isinstance(estimator, NetHead) and needed > free:
             return estimator.fit_chunks(FileRows(file, rows, memory=free // 2))
         require_memory(estimator.kind, needed, free, len(rows))
-        return estimator.fit(file.read_views(rows)[0], labels, groups=file.group_ids()[rows], shared=shared)
+        x, groups = file.read_views(rows)[0], file.group_ids()[rows]
+        return estimator.fit(x, wanted, groups=groups, weights=file.weights(rows), shared=shared)
     finally:
         estimator.class_weight = named
 
 
-def as_saved(
-    estimator: "Head", file: FeatureFile, rows: np.ndarray, evaluation: Evaluation, *, path: Path
-) -> SavedHead:
+def as_saved(estimator: "Head", file: FeatureFile, rows: np.ndarray, evaluation: Score, *, path: Path) -> SavedHead:
     """A fitted head with all that its file holds.
 
     Args:
@@ -242,7 +255,7 @@ def as_saved(
         network=estimator.network_,
         class_names=file.class_names,
         spec=file.spec,
-        parameters=_plain({**estimator.get_params(), **estimator.chosen_}),
+        parameters=_parameters(estimator),
         evaluation=evaluation,
         trained_on={
             **file.provenance,
@@ -254,6 +267,8 @@ def as_saved(
         golden=file.golden_rows,
         seen=np.ascontiguousarray(file.table.content_hashes[rows, :8]),
         path=path,
+        task=file.task,
+        **task_of(file).kept(estimator.held_out_, file.wanted(rows), file.weights(rows)),
     )
 
 
@@ -270,7 +285,9 @@ def learn_out_of_distribution(
     Returns:
         What was learned, None if no image can be held out; and (m,) indices into `rows` of the images used.
     """
-    y, groups = file.table.labels[rows], file.group_ids()[rows]
+    # Images of no class are told from all others together.
+    y = file.table.labels[rows] if file.task == CLASSES else np.zeros(len(rows), np.int64)
+    groups = file.group_ids()[rows]
     most = max(min(MOST_IMAGES, _OUT_OF_DISTRIBUTION_BYTES // (4 * file.spec.width)), 200)
     places = some_of(np.arange(len(rows)), y, most, seed=seed)
     fold_of = assign_folds(y[places], groups=groups[places], seed=seed)
@@ -292,11 +309,15 @@ def with_out_of_distribution(
         scored: (s,) positions of held-out images.
         answers: The head's predictions for these.
     """
-    if answers.probabilities is None or len(out_of_distribution.labels) < 1 / USUAL_ALPHA - 1:
+    of_classes = file.task == CLASSES
+    if (of_classes and answers.probabilities is None) or len(out_of_distribution.labels) < 1 / USUAL_ALPHA - 1:
         return replace(saved, out_of_distribution=out_of_distribution)
     distances = np.concatenate([out_of_distribution.subspace.distances(x) for x in file.pieces(scored)])
-    labels = file.table.labels[scored]
-    measured = out_of_distribution.measured(USUAL_ALPHA, distances, answers.probabilities, labels, saved.class_names)
+    labels = file.table.labels[scored] if of_classes else np.zeros(len(scored), np.int64)
+    shares = np.ones((len(scored), 1))
+    if of_classes and answers.probabilities is not None:
+        shares = answers.probabilities
+    measured = out_of_distribution.measured(USUAL_ALPHA, distances, shares, labels, saved.unknown_of)
     return replace(saved, out_of_distribution=out_of_distribution, abstention=measured)
 
 
@@ -321,14 +342,7 @@ def training_parts(file: FeatureFile, parts: Sequence[str] = ("train",)) -> tupl
         TrainingError: A class has no training image, or there is nothing to score.
     """
     rows = np.sort(np.concatenate([file.rows_of(part) for part in parts]))
-    counts = np.bincount(file.table.labels[rows], minlength=len(file.class_names))
-    if missing := [name for name, count in zip(file.class_names, counts, strict=True) if count == 0]:
-        raise TrainingError(
-            f"{file.path} holds no training image of {', '.join(missing)}. Every class needs some in its train "
-            "part; add images and extract again.",
-            path=file.path,
-            classes=tuple(missing),
-        )
+    task_of(file).require_images(file, rows)
     for split in ("test", "val"):
         if split not in parts and len(scored := file.rows_of(split)):
             return rows, scored, split
@@ -349,5 +363,8 @@ def by_position(
     return {int(i): named[class_names[i]] for i in np.unique(y)}
 
 
-def _plain(values: Mapping[str, object]) -> dict[str, object]:
+def _parameters(estimator: "Head") -> dict[str, object]:
+    """What a head was trained with, as JSON takes it; the task has a place of its own."""
+    values = {**estimator.get_params(), **estimator.chosen_}
+    values.pop("task", None)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -61,6 +61,7 @@ def test_extract_reports_what_it_did(make_folder: MakeFolder, tiny_file: Path, t
     assert {k: v for k, v in found.items() if "second" not in k} == {
         "path": "photos.tiny.h5",
         "images": 9,
+        "task": "classes",
         "classes": {"cats": 5, "dogs": 4},
         "computed": 9,
         "reused": 0,
@@ -115,7 +116,7 @@ def test_train_head_reports_what_it_found(work: Path):
     found = run_json("train-head", "--head", "mlp", "--hidden", "16,8", "--epochs", "5", cwd=work)
     assert list(found) == [
         "path", "head", "split", "n", "accuracy", "interval", "per_class", "log_loss", "calibration_error", "leak_free",
-        "seconds", "parameters", "suggestion",
+        "weighted", "seconds", "parameters", "suggestion",
     ]  # fmt: skip
     assert found["path"] == "photos.tiny.mlp.head"
     assert found["split"] == "test"

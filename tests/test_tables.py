@@ -13,7 +13,7 @@ from onepass.features.tables import WIDTH, command_line, facts_table, fitted_tab
 from onepass.heads.audit.report import InspectedImage, Inspection, LabelError, NearDuplicate, Outlier
 from onepass.heads.compare.report import HeadsComparison, HeadScore
 from onepass.heads.evaluation import Answers, Evaluation, score
-from onepass.heads.head_options import PARAMETERS
+from onepass.heads.head_options import HEADS_OF
 from onepass.heads.predict.nearest import Nearest, Neighbour
 from onepass.heads.stats.intervals import Difference
 from onepass.heads.stats.multiple_comparison import Comparison
@@ -28,7 +28,7 @@ def widest(text: str) -> int:
 
 
 def comparison(backbones: list[str], *, metric: str = "balanced") -> HeadsComparison:
-    heads = [f"{kind}:256x128" if kind == "mlp" else kind for kind in PARAMETERS]
+    heads = [f"{kind}:256x128" if kind == "mlp" else kind for kind in HEADS_OF["classes"]]
     names = [f"{one}/{head}" if len(backbones) > 1 else head for one in backbones for head in heads]
     scores = [
         HeadScore(name, name, "f.h5", {}, 0.9, (0.811, 0.987), 0.123, 0.012, 0.888, 123.4, 1234.0, 16_000_000)

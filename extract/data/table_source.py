@@ -119,7 +119,9 @@ class ListedNames:
 
     def __init__(self, names: Iterable[str], root: str) -> None:
         self._names = dict.fromkeys(names)
-        self._root = root
+        self._root = root.rstrip("/") + "/"
+        tops = {name.partition("/")[0] for name in self._names}
+        self._top = f"{tops.pop()}/" if len(tops) == 1 else ""  # the one folder that an archive often has
 
     def __contains__(self, name: object) -> bool:
         return self.found(str(name)) in self._names
@@ -132,9 +134,10 @@ class ListedNames:
         if name in self._names:
             return name
         for spelled in spellings(name):
-            path = spelled.removeprefix(self._root.rstrip("/") + "/")
-            if (plain := PurePosixPath(path).as_posix()) in self._names:
-                return plain
+            plain = PurePosixPath(spelled.removeprefix(self._root)).as_posix()
+            for one in (plain, self._top + plain):
+                if one in self._names:
+                    return one
         return name
 
 

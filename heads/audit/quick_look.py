@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from scipy.linalg import lapack
 
-from onepass.features import FeatureFile
+from onepass.features import CLASSES, FeatureFile
 from onepass.heads.classifiers.base import Head
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.folds import assign_folds, fold_masks
@@ -109,14 +109,15 @@ class QuickLook:
             file: The feature file.
             rows: (n,) positions of the training images.
             head: The head that is trained on them, fitted or not. No look is taken where its fit holds nothing out
-                (tune="none"), or where class weights say that the share of right answers is not what counts.
+                (tune="none"), or where classes, images or numbers make something else count than the share of right
+                answers.
 
         Raises:
             FeatureFileError: A row is not committed, or its bytes have changed.
         """
         y, groups = file.table.labels[rows].astype(np.int64), file.group_ids()[rows]
         most = min(MOST_IMAGES, MOST_VALUES // file.spec.width)
-        if head.tune == "none" or head.class_weight is not None:
+        if head.tune == "none" or head.class_weight is not None or file.table.weighted or file.task != CLASSES:
             most = 0
         return cls.of(lambda places: file.read(rows[places])[0], y, groups, kind=head.kind, seed=head.seed, most=most)
 
@@ -147,8 +148,10 @@ class QuickLook:
             seed: Of its folds, and of the sample.
             most: Images looked at.
         """
+        if not most:
+            return cls(kind, np.empty(0, np.int64), y[:0], groups[:0], (), len(y))
         fold_of = assign_folds(y, groups=groups, seed=seed)
-        places = some_of(np.arange(len(y)), y, most, seed=seed) if most else np.empty(0, np.int64)
+        places = some_of(np.arange(len(y)), y, most, seed=seed)
         judged = fold_of[places] >= 0
         if not judged.any() or len(np.unique(fold_of[places])) < 2:
             return cls(kind, places[:0], y[:0], groups[:0], (), len(y))

@@ -7,19 +7,24 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils import ClassifierTags, RegressorTags, Tags
 from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from onepass.features import CLASSES, NUMBER
 from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.features.moments import all_equal
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.folds import assign_folds, fold_masks
 from onepass.heads.fitting.pca import PrincipalComponents, SharedComponents
-from onepass.heads.fitting.temperature import best_inverse_temperature
 from onepass.heads.head_options import ClassWeight, check_parameters
-from onepass.heads.inference.network import Network, softmax
+from onepass.heads.inference.network import Network
+from onepass.heads.tasks.numbers import Numbers
+from onepass.heads.tasks.objectives import Classes, Objective
 
 
 @dataclass(frozen=True)
@@ -28,10 +33,12 @@ class TrainingRows:
 
     Attributes:
         x: (n, v, d) float32, v views of each image, the plain one first.
-        y: (n,) int64 classes 0 to k - 1, each of them present.
-        weights: (k,) float64, the weight of each class.
+        y: (n,) int64 classes 0 to k - 1, each of them present; or as the objective has them.
+        sample_weights: (n,) float64, how much each image counts.
+        class_weights: (k,) float64, how much each class counts; 1 where there are no classes.
         groups: (n,) int64, equal for images that must be held out together.
         held_out: (n, f) bool, which fold holds which image out; f = 0 if nothing is tuned.
+        objective: What the labels are to the head.
         thorough: Whether to try more settings.
         deadline: Value of `time.monotonic` at which tuning settles for what it has.
         shared: Where principal components are kept.
@@ -39,9 +46,11 @@ class TrainingRows:
 
     x: np.ndarray
     y: np.ndarray
-    weights: np.ndarray
+    sample_weights: np.ndarray
+    class_weights: np.ndarray
     groups: np.ndarray
     held_out: np.ndarray
+    objective: Objective
     thorough: bool = False
     deadline: float = float("inf")
     shared: SharedComponents = field(default_factory=SharedComponents)
@@ -61,8 +70,19 @@ class TrainingRows:
         return int(self.x.shape[1])
 
     @property
-    def classes(self) -> int:
-        return len(self.weights)
+    def importance(self) -> np.ndarray:
+        """(n,) float64: the weight of each image times that of its class."""
+        return np.asarray(self.sample_weights * self.objective.by_image(self.class_weights, self.y))
+
+    @property
+    def row_importance(self) -> np.ndarray:
+        """(n v,) float64: that of each row, where the views of an image share its own."""
+        return np.repeat(self.importance, self.views) / self.views
+
+    @property
+    def outputs(self) -> int:
+        """Number k of scores per row."""
+        return self.objective.outputs
 
     @property
     def scored(self) -> np.ndarray:
@@ -93,7 +113,7 @@ class Fit:
     held_out: np.ndarray | None = None
 
 
-class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
+class Head(BaseEstimator, ABC):  # type: ignore[misc]
     """Base of all heads. A subclass turns training rows into a network; see `_fit`.
 
     Every head takes these parameters beside its own:
@@ -103,16 +123,19 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         time_limit: Seconds after which tuning ends with the best setting so far.
         seed: Seed of the folds, the initial weights and the order of the rows.
 
+    Most heads take `task` as well: "classes", one per image; or "number", a number per image.
+
     Attributes after `fit`:
-        classes_: (k,) the labels seen, sorted.
+        classes_: (k,) the labels seen, sorted; of numbers there are none.
         network_: The fitted arrays; every prediction comes from them.
         chosen_: Parameters that were tuned or came out of training, by name.
-        held_out_: (n, k) calibrated probabilities of each training image by fits that did not see it; NaN
-            where no fold could hold it out. None with tune="none", where no temperature is fitted either, and
+        held_out_: (n, k) what fits that did not see a training image say of it: calibrated probabilities, or numbers.
+            NaN where no fold could hold it out. None with tune="none", where no temperature is fitted either, and
             probabilities are as sure as the bare fit makes them.
     """
 
     kind = ""
+    task: str = CLASSES
     class_weight: ClassWeight
     tune: str
     time_limit: float | None
@@ -124,22 +147,25 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         y: np.ndarray,
         *,
         groups: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
         shared: SharedComponents | None = None,
     ) -> Self:
         """Fits the head.
 
         Args:
             x: (n, d) rows, or (n, v, d): v views of each image, the plain one first; any float.
-            y: (n,) labels of any kind, one per image.
+            y: (n,) labels of any kind, or numbers, one per image.
             groups: (n,) equal values for images that must be held out together (a patient, a video).
+            weights: (n,) how much each image counts, above 0; all alike by default.
             shared: Keeps the principal components for further heads on the same rows, which saves each of them
                 most of a second on 2,000 rows of 2,048.
 
         Raises:
-            TrainingError: Fewer than two classes, rows that are all equal, or rows that the head cannot be fitted to.
+            TrainingError: Fewer than two classes, or numbers that are all equal; rows that are all equal, or that the
+                head cannot be fitted to.
             OptionError: A parameter is out of range.
         """
-        return self._fit_on(self._training_rows(x, y, groups, shared))
+        return self._fit_on(self._training_rows(x, y, groups, weights, shared))
 
     @one_blas_thread
     def _fit_on(self, rows: TrainingRows) -> Self:
@@ -160,38 +186,99 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
                 f"training diverged to infinite or undefined weights. Try a smaller learning rate ({opt.lr})."
             )
         self.chosen_ = fit.chosen
-        self.network_, self.held_out_ = _calibrated(fit, rows)
+        self.network_, self.held_out_ = _finished(fit, rows)
         return self
 
     @abstractmethod
     def _fit(self, rows: TrainingRows) -> Fit:
         """Tunes on the folds as far as there are any, and fits on all rows."""
 
-    @one_blas_thread
+    @available_if(lambda self: self.task != NUMBER)  # type: ignore[untyped-decorator]
     def predict_proba(self, x: np.ndarray) -> np.ndarray:
         """(n, d) rows -> (n, k) probabilities in the order of `classes_`; averaged over v views of (n, v, d)."""
+        return self.outputs(x)
+
+    @one_blas_thread
+    def outputs(self, x: np.ndarray) -> np.ndarray:
+        """(n, d) or (n, v, d) rows -> (n, k) probabilities of the classes, or (n, 1) numbers."""
         check_is_fitted(self, "network_")
-        return self.network_.probabilities(self._with_views(x))
+        return self.network_.outputs(self._with_views(x))
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """(n, d) or (n, v, d) rows -> (n,) the most probable label of each."""
-        probabilities = self.predict_proba(x)
-        return np.asarray(self.classes_[probabilities.argmax(axis=1)])
+        """(n, d) or (n, v, d) rows -> (n,) the most probable label of each, or its number."""
+        outputs = self.outputs(x)
+        if self.task == NUMBER:
+            return np.asarray(outputs[:, 0])
+        return np.asarray(self.classes_[outputs.argmax(axis=1)])
+
+    def score(self, x: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> float:
+        """Share of (n, d) rows that are given their label in (n,) `y`; of numbers R2, as in scikit-learn."""
+        rate = r2_score if self.task == NUMBER else accuracy_score
+        return float(rate(y, self.predict(x), sample_weight=sample_weight))
 
     def memory_needed(self, images: int, views: int, width: int) -> int:
         """Bytes that fitting takes at its peak, roughly: a few copies of the rows, some in double precision."""
         return 9 * 4 * images * views * width
 
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        if self.task == NUMBER:
+            tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
+        else:
+            tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+        return tags
+
     def _training_rows(
-        self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None, shared: SharedComponents | None = None
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        groups: np.ndarray | None,
+        weights: np.ndarray | None,
+        shared: SharedComponents | None = None,
     ) -> TrainingRows:
         self._check()
-        _, y = validate_data(self, x[:, 0] if _has_views(x) else x, y, dtype=np.float32)
-        rows = self._labelled_rows(self._with_views(x), y, groups)
+        plain = x[:, 0] if _has_views(x) else x
+        _, y = validate_data(self, plain, y, dtype=np.float32, y_numeric=self.task == NUMBER)
+        rows = self._labelled_rows(self._with_views(x), y, groups, weights)
         return replace(rows, shared=shared) if shared else rows
 
-    def _labelled_rows(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> TrainingRows:
+    def _labelled_rows(
+        self, x: np.ndarray, y: np.ndarray, groups: np.ndarray | None, weights: np.ndarray | None
+    ) -> TrainingRows:
         """What a head is fitted on: (n, v, d) rows, their labels and groups, and the folds that follow from these."""
+        n = len(y)
+        if groups is not None and len(groups) != n:
+            raise OptionError(
+                f"there are {len(groups)} groups for {n} images; needed: one for each image.",
+                groups=len(groups),
+                images=n,
+            )
+        weights = np.ones(n) if weights is None else np.asarray(weights, np.float64)
+        if weights.shape != (n,) or not (weights > 0).all() or not np.isfinite(weights).all():
+            raise OptionError(f"weights are of shape {weights.shape}; needed: {n} finite numbers above 0.", images=n)
+        objective, encoded, class_weights = self._encoded(y)
+        fold_of = np.full(n, -1)
+        if self.tune != "none":
+            strata = objective.strata(encoded)
+            fold_of = assign_folds(strata, groups=groups, seed=self.seed, rare=self.task == NUMBER)
+        return TrainingRows(
+            x=x,
+            y=encoded,
+            sample_weights=weights,
+            class_weights=class_weights,
+            groups=np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1],
+            held_out=fold_masks(fold_of),
+            objective=objective,
+            thorough=self.tune == "thorough",
+            deadline=time.monotonic() + (float("inf") if self.time_limit is None else self.time_limit),
+        )
+
+    def _encoded(self, y: np.ndarray) -> tuple[Objective, np.ndarray, np.ndarray]:
+        """The objective, the labels as it has them, and (k,) class weights."""
+        if self.task == NUMBER:
+            numbers = Numbers.of(y)
+            return numbers, numbers.encoded(y), np.ones(1)
         try:
             # Three times, or it takes classes of one or two images for numbers and warns.
             check_classification_targets(np.concatenate([y] * 3))
@@ -202,24 +289,7 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
             raise TrainingError(
                 f"all {len(y)} training rows are of one class; a head needs two or more classes.", rows=len(y)
             )
-        if groups is not None and len(groups) != len(y):
-            raise OptionError(
-                f"there are {len(groups)} groups for {len(y)} images; needed: one for each image.",
-                groups=len(groups),
-                images=len(y),
-            )
-        fold_of = np.full(len(y), -1)
-        if self.tune != "none":
-            fold_of = assign_folds(positions, groups=groups, seed=self.seed)
-        return TrainingRows(
-            x=x,
-            y=positions,
-            weights=self._class_weights(y),
-            groups=np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1],
-            held_out=fold_masks(fold_of),
-            thorough=self.tune == "thorough",
-            deadline=time.monotonic() + (float("inf") if self.time_limit is None else self.time_limit),
-        )
+        return Classes(len(self.classes_)), positions, self._class_weights(y)
 
     def _class_weights(self, y: np.ndarray) -> np.ndarray:
         try:
@@ -246,16 +316,16 @@ class Head(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return np.asarray(rows).reshape(n, views, width)
 
 
-def _calibrated(fit: Fit, rows: TrainingRows) -> tuple[Network, np.ndarray | None]:
-    """The network with the temperature that suits the held-out rows, and their probabilities at it."""
+def _finished(fit: Fit, rows: TrainingRows) -> tuple[Network, np.ndarray | None]:
+    """The network with what suits the held-out rows, such as a temperature; and what it says of these."""
+    scored = rows.scored if fit.held_out is not None else np.zeros(len(rows.y), bool)
+    scores = np.zeros((0, rows.outputs)) if fit.held_out is None else fit.held_out[scored].astype(np.float64)
+    network, told = rows.objective.finished(fit.network, scores, rows.y[scored], rows.importance[scored])
     if fit.held_out is None:
-        return fit.network, None
-    scored = rows.scored
-    scores, y = fit.held_out[scored].astype(np.float64), rows.y[scored]
-    inverse_temperature = best_inverse_temperature(scores, y, rows.weights[y])
-    probabilities = np.full(fit.held_out.shape, np.nan)
-    probabilities[scored] = softmax(inverse_temperature * scores)
-    return fit.network.scaled(inverse_temperature), probabilities
+        return network, None
+    outputs = np.full(fit.held_out.shape, np.nan)
+    outputs[scored] = told
+    return network, outputs
 
 
 def _has_views(x: np.ndarray) -> bool:

@@ -48,10 +48,11 @@ class CentroidHead(Head):
 
     def _fit(self, rows: TrainingRows) -> Fit:
         components = rows.components
-        moments = _Moments.of(components.standardised, np.repeat(rows.y, rows.views), rows.classes)
+        weights = np.repeat(rows.sample_weights, rows.views)
+        moments = _Moments.of(components.standardised, np.repeat(rows.y, rows.views), weights, rows.outputs)
         best = best_trial(rows, self._trials(moments, components, rows)) if rows.scored.any() else None
         shrink = best.setting if best else self.shrink or 0.0
-        kernel, bias = moments.discriminants(shrink, rows.weights)
+        kernel, bias = moments.discriminants(shrink, rows.class_weights)
         network = DenseNetwork(
             components.mean, components.scale, (kernel.astype(np.float32),), (bias.astype(np.float32),)
         )
@@ -63,25 +64,27 @@ class CentroidHead(Head):
         """(shrink, held-out scores)."""
         plain, step = components.standardised[:: rows.views], 0.25 if rows.thorough else 1.0
         all_views, y = np.repeat(rows.held_out, rows.views, axis=0), np.repeat(rows.y, rows.views)
-        folds = [whole.minus(_Moments.of(components.standardised[out], y[out], rows.classes)) for out in all_views.T]
+        weights = np.repeat(rows.sample_weights, rows.views)
+        parts = (_Moments.of(components.standardised[out], y[out], weights[out], rows.outputs) for out in all_views.T)
+        folds = [whole.minus(part) for part in parts]
         for shrink in np.arange(0, 8.1, step).tolist() if self.shrink is None else [float(self.shrink)]:
-            scores = np.zeros((len(rows.y), rows.classes))
+            scores = np.zeros((len(rows.y), rows.outputs))
             for held_out, fold in zip(rows.held_out.T, folds, strict=True):
-                kernel, bias = fold.discriminants(shrink, rows.weights)
+                kernel, bias = fold.discriminants(shrink, rows.class_weights)
                 scores[held_out] = plain[held_out] @ kernel.astype(np.float32) + bias
             yield shrink, scores
 
 
 class _Moments:
-    """Counts (k,), sums (k, d) and sums of squares (d,) of rows; they can be subtracted."""
+    """Counts (k,), sums (k, d) and sums of squares (d,) of weighted rows; they can be subtracted."""
 
     def __init__(self, counts: np.ndarray, sums: np.ndarray, squares: np.ndarray) -> None:
         self.counts, self.sums, self.squares = counts, sums, squares
 
     @classmethod
-    def of(cls, x: np.ndarray, y: np.ndarray, classes: int) -> "_Moments":
-        indicator = (y == np.arange(classes)[:, None]).astype(np.float64)
-        return cls(indicator.sum(axis=1), indicator @ x, np.einsum("nd,nd->d", x, x, dtype=np.float64))
+    def of(cls, x: np.ndarray, y: np.ndarray, weights: np.ndarray, classes: int) -> "_Moments":
+        shares = (y == np.arange(classes)[:, None]) * weights
+        return cls(shares.sum(axis=1), shares @ x, np.einsum("n,nd,nd->d", weights, x, x, dtype=np.float64))
 
     def minus(self, other: "_Moments") -> "_Moments":
         return _Moments(self.counts - other.counts, self.sums - other.sums, self.squares - other.squares)

@@ -7,7 +7,7 @@ from onepass.heads.classifiers.lda import LDAHead
 from onepass.heads.classifiers.linear import LogisticHead, SVMHead
 from onepass.heads.classifiers.mlp import MLPHead, SoftmaxHead
 from onepass.heads.classifiers.rbf_svm import RBFSVMHead
-from onepass.heads.classifiers.ridge import RidgeHead
+from onepass.heads.classifiers.ridge import KernelRidgeHead, RidgeHead
 
 HEADS: dict[str, type[Head]] = {
     head.kind: head
@@ -16,6 +16,7 @@ HEADS: dict[str, type[Head]] = {
         SVMHead,
         RBFSVMHead,
         RidgeHead,
+        KernelRidgeHead,
         LDAHead,
         KNNHead,
         CentroidHead,

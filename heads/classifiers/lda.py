@@ -53,14 +53,20 @@ class LDAHead(Head):
 
     def _fit(self, rows: TrainingRows) -> Fit:
         components = rows.components
-        scatter = _Scatter(components.exact, np.repeat(rows.y, rows.views), rows.weights, len(components.mean))
+        weights = np.repeat(rows.sample_weights, rows.views)
+        centre, axes, z = components.weighted(weights)
+        width = len(components.mean)
+        scatter = _Scatter(z, np.repeat(rows.y, rows.views), weights, rows.class_weights, width)
         best = None
         if rows.scored.any():
             best = best_trial(rows, _trials(scatter, rows, self._shrinkages(rows.thorough)))
         shrinkage = best.setting if best else self.shrinkage or 0.1
         weights, bias = scatter.without(np.empty(0, np.int64)).fit(shrinkage)
-        kernel = (components.axes @ weights).astype(np.float32)
-        network = DenseNetwork(components.mean, components.scale, (kernel,), (bias.astype(np.float32),))
+        kernel = axes @ weights
+        bias = bias - centre @ kernel
+        network = DenseNetwork(
+            components.mean, components.scale, (kernel.astype(np.float32),), (bias.astype(np.float32),)
+        )
         return Fit(network, {"shrinkage": shrinkage}, best.scores if best else None)
 
     def _shrinkages(self, thorough: bool) -> tuple[float, ...]:
@@ -74,26 +80,28 @@ class _Scatter:
     """Class means and scatter within classes, in axes where the total scatter is diagonal.
 
     Args:
-        z: (m, r) rows along their principal axes.
+        z: (m, r) rows along their principal axes, of mean 0.
         y: (m,) classes 0 to k - 1.
+        weights: (m,) of the rows.
         priors: (k,) factors on the class shares.
         width: Features d; the r axes may be fewer.
     """
 
-    def __init__(self, z: np.ndarray, y: np.ndarray, priors: np.ndarray, width: int) -> None:
-        self.z, self.y, self.priors, self.width = z, y, priors, width
-        self.total = np.square(z).sum(axis=0)
-        self.counts = np.bincount(y, minlength=len(priors)).astype(float)
-        self.means = np.stack([z[y == c].mean(axis=0) for c in range(len(priors))])
+    def __init__(self, z: np.ndarray, y: np.ndarray, weights: np.ndarray, priors: np.ndarray, width: int) -> None:
+        self.z, self.y, self.weights, self.priors, self.width = z, y, weights, priors, width
+        self.total = weights @ np.square(z)
+        self.counts = np.bincount(y, weights, minlength=len(priors))
+        self.means = np.stack([np.average(z[y == c], axis=0, weights=weights[y == c]) for c in range(len(priors))])
 
     def without(self, held_out: np.ndarray) -> "_Downdated":
         """The same of all rows but those at the given positions."""
-        z, y = self.z[held_out], self.y[held_out]
-        gone = np.bincount(y, minlength=len(self.priors)).astype(float)
+        z, y, weights = self.z[held_out], self.y[held_out], self.weights[held_out]
+        gone = np.bincount(y, weights, minlength=len(self.priors))
         kept = self.counts - gone
-        removed = z - self.means[y]
+        apart = z - self.means[y]
+        removed = apart * np.sqrt(weights)[:, None]
         sums = np.zeros_like(self.means)
-        np.add.at(sums, y, removed)
+        np.add.at(sums, y, apart * weights[:, None])
         # Taking g rows away moves a class mean by -sum / kept, and its scatter by as much again as below.
         further = sums[gone > 0] / np.sqrt(kept[gone > 0])[:, None]
         columns = np.concatenate([np.sqrt(self.counts)[:, None] * self.means, removed, further])
@@ -134,7 +142,7 @@ def _trials(scatter: _Scatter, rows: TrainingRows, shrinkages: tuple[float, ...]
     all_views = np.repeat(rows.held_out, rows.views, axis=0)
     folds = [scatter.without(np.flatnonzero(fold)) for fold in all_views.T]
     for shrinkage in shrinkages:
-        scores = np.zeros((len(rows.y), rows.classes))
+        scores = np.zeros((len(rows.y), rows.outputs))
         for held_out, fold in zip(rows.held_out.T, folds, strict=True):
             weights, bias = fold.fit(shrinkage)
             scores[held_out] = plain[held_out] @ weights + bias

@@ -36,12 +36,14 @@ class _LinearHead(Head):
         tune: str = "fast",
         time_limit: float | None = None,
         seed: int = 0,
+        task: str = "classes",
     ) -> None:
         self.C = C
         self.class_weight = class_weight
         self.tune = tune
         self.time_limit = time_limit
         self.seed = seed
+        self.task = task
 
     @classmethod
     def strengths(cls, *, thorough: bool = False) -> tuple[float, ...]:
@@ -68,6 +70,7 @@ class _LinearHead(Head):
             components.scale,
             ((components.rotation[1] @ fit.weights).astype(np.float32),),
             (fit.bias.astype(np.float32),),
+            rows.objective.output,
         )
         return Fit(network, {"C": strength}, best.scores if best else None)
 
@@ -80,7 +83,7 @@ class _LinearHead(Head):
         plain = x[:: rows.views]
         path = self._path(x, rows, train, strengths, tolerance=3e-4)
         for strength, fits in zip(strengths, path, strict=True):
-            scores = np.empty((len(rows.y), rows.classes))
+            scores = np.empty((len(rows.y), rows.outputs))
             for held_out, fit in zip(rows.held_out.T, fits, strict=False):
                 scores[held_out] = fit.scores(plain[held_out])
             yield (strength, fits[-1]), scores
@@ -97,7 +100,7 @@ class _LinearHead(Head):
     ) -> Iterator[list[LinearFit]]:
         """`fit_path` over (n v, r) rows, of (n, f) shares in f problems, with C as scikit-learn means it."""
         penalties = tuple(c * self._penalty_factor(rows) / rows.views for c in strengths)
-        weighted = train * rows.weights[rows.y][:, None]
+        weighted = train * rows.importance[:, None]
         y, weighted = np.repeat(rows.y, rows.views), np.repeat(weighted, rows.views, axis=0)
         return fit_path(Problems(x, y, weighted, type(self).loss), penalties, tolerance=tolerance, start=start)
 
@@ -112,7 +115,7 @@ class LogisticHead(_LinearHead):
     Args:
         C: Inverse strength of the penalty, as in scikit-learn; found by cross-validated log loss
             on the training rows if None.
-        class_weight, tune, time_limit, seed: As for every `Head`.
+        class_weight, tune, time_limit, seed, task: As for every `Head`.
 
     >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
     >>> LogisticHead(C=1.0).fit(rows, labels).predict([[4.0, 1]]).tolist()
@@ -128,7 +131,7 @@ class LogisticHead(_LinearHead):
 
     def _penalty_factor(self, rows: TrainingRows) -> float:
         # For two classes scikit-learn penalises one column w; the softmax has -w/2 and w/2, half its square.
-        return 0.5 if rows.classes == 2 else 1.0
+        return 0.5 if rows.outputs == 2 else 1.0
 
 
 class SVMHead(_LinearHead):
@@ -136,7 +139,7 @@ class SVMHead(_LinearHead):
 
     Args:
         C: Weight of the errors, as in scikit-learn; found by cross-validation on the training rows if None.
-        class_weight, tune, time_limit, seed: As for every `Head`.
+        class_weight, tune, time_limit, seed, task: As for every `Head`.
 
     >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]]), ["cat", "cat", "dog", "dog"]
     >>> SVMHead(C=1.0).fit(rows, labels).predict([[4.0, 1]]).tolist()

@@ -24,7 +24,7 @@ class MLPHead(NetHead):
         epochs: At most so many passes over the training rows; how many are best, held-out rows say.
         batch_size: Rows per step; by default a sixteenth of the images, 32 to 256.
         patience: Epochs without a better held-out loss before training ends.
-        class_weight, tune, time_limit, seed: As for every `Head`. With tune="none" a seventh of the images, or
+        class_weight, tune, time_limit, seed, task: As for every `Head`. With tune="none" a seventh of the images, or
             the `validation` rows given to `fit`, say when to stop.
 
     >>> import numpy as np
@@ -54,6 +54,7 @@ class MLPHead(NetHead):
         tune: str = "fast",
         time_limit: float | None = None,
         seed: int = 0,
+        task: str = "classes",
     ) -> None:
         self.hidden = hidden
         self.dropout = dropout
@@ -70,6 +71,7 @@ class MLPHead(NetHead):
         self.tune = tune
         self.time_limit = time_limit
         self.seed = seed
+        self.task = task
 
 
 class SoftmaxHead(NetHead):
@@ -77,7 +79,7 @@ class SoftmaxHead(NetHead):
 
     Args:
         lr, weight_decay, optimizer, label_smoothing, epochs, batch_size, patience: As for `MLPHead`.
-        class_weight, tune, time_limit, seed: As for every `Head`.
+        class_weight, tune, time_limit, seed, task: As for every `Head`.
 
     >>> import numpy as np
     >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]] * 8), ["cat", "cat", "dog", "dog"] * 8
@@ -102,6 +104,7 @@ class SoftmaxHead(NetHead):
         tune: str = "fast",
         time_limit: float | None = None,
         seed: int = 0,
+        task: str = "classes",
     ) -> None:
         self.lr = lr
         self.weight_decay = weight_decay
@@ -114,3 +117,4 @@ class SoftmaxHead(NetHead):
         self.tune = tune
         self.time_limit = time_limit
         self.seed = seed
+        self.task = task

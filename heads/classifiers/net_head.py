@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 
 from onepass.extract import plain_keras, quiet_stderr
+from onepass.features import CLASSES, NUMBER
 from onepass.features.errors import OptionError, opt
 from onepass.features.progress import log
 from onepass.heads.classifiers.base import Fit, Head, TrainingRows
 from onepass.heads.fitting.folds import assign_folds, fold_masks
-from onepass.heads.fitting.net_settings import Grid, NetSetting, settings_of
+from onepass.heads.fitting.net_settings import NUMBER_GRIDS, Grid, NetSetting, settings_of
 from onepass.heads.fitting.net_sweep import Samples, SweepOptions, best_epoch, best_setting
 from onepass.heads.fitting.pca import Projection, SharedComponents
 from onepass.heads.fitting.row_chunks import ChangedRows, ResidentRows, RowSource, StoredRows
 from onepass.heads.head_options import require_two_classes
 from onepass.heads.inference.network import DenseNetwork
+from onepass.heads.tasks.objectives import Objective
 
 if TYPE_CHECKING:
     from onepass.heads.fitting.batched_nets import BatchedNets
@@ -65,6 +67,7 @@ class NetHead(Head):
         y: np.ndarray,
         *,
         groups: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
         shared: SharedComponents | None = None,
         validation: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Self:
@@ -72,18 +75,18 @@ class NetHead(Head):
 
         Args:
             x: (n, d) rows, or (n, v, d): v views of each image, the plain one first; any float.
-            y: (n,) labels of any kind, one per image.
+            y: (n,) labels of any kind, or numbers, one per image.
             groups: (n,) equal values for images that must be held out together (a patient, a video).
-            shared: As for every `Head`.
+            weights, shared: As for every `Head`.
             validation: Rows and labels that say when to stop, if nothing is tuned; of views the plain one counts.
 
         Raises:
             TrainingError: Fewer than two classes, rows that are all equal, or training diverged.
             OptionError: A parameter is out of range.
         """
-        rows = NetRows(**vars(self._training_rows(x, y, groups, shared)))
+        rows = NetRows(**vars(self._training_rows(x, y, groups, weights, shared)))
         if validation is not None:
-            rows = NetRows(**{**vars(rows), "validation": self._known(*validation)})
+            rows = NetRows(**{**vars(rows), "validation": self._known(rows, *validation)})
         return self._fit_on(rows)
 
     def fit_chunks(self, source: RowSource) -> Self:
@@ -101,7 +104,8 @@ class NetHead(Head):
         self._check()
         self.n_features_in_ = source.width
         none_here = np.empty((source.n, source.views, 0), np.float32)
-        return self._fit_on(NetRows(**vars(self._labelled_rows(none_here, source.y, source.groups)), source=source))
+        rows = self._labelled_rows(none_here, source.y, source.groups, source.weights)
+        return self._fit_on(NetRows(**vars(rows), source=source))
 
     def memory_needed(self, images: int, views: int, width: int) -> int:
         """Bytes of the rows, of their standardised copy, and of what is in between."""
@@ -109,23 +113,24 @@ class NetHead(Head):
 
     def _fit(self, rows: TrainingRows) -> Fit:
         assert isinstance(rows, NetRows)
-        require_two_classes(self.output, rows.classes)
+        output = self._output(rows.objective)
         projection, source = _projected(rows)
         with plain_keras(), quiet_stderr():
             setting = self._best_setting(rows, source, projection)
             samples = _stopping_samples(rows, self.seed)
-            nets = self._nets([setting] * samples.weights.shape[1], projection, source.width)
+            nets = self._nets([setting] * samples.weights.shape[1], rows.objective, projection, source.width)
             trained = best_epoch(nets, source, samples, self._run(rows, rows.deadline, self.patience))
         kernels = (projection.axes @ trained.kernels[0], *trained.kernels[1:])
         network = DenseNetwork(
-            projection.mean, projection.scale, kernels, tuple(trained.biases), self.output, self.activation
+            projection.mean, projection.scale, kernels, tuple(trained.biases), output, self.activation
         )
         known = {name: value for name, value in vars(setting).items() if name in self.get_params()}
         return Fit(network, {**known, "epochs": trained.epochs}, trained.scores if rows.scored.any() else None)
 
     def _best_setting(self, rows: NetRows, source: RowSource, projection: Projection) -> NetSetting:
         """The setting to train with: the only one, or what does best on the folds in half of the time there is."""
-        grid = self.grids[self.tune if rows.scored.any() else "none"]
+        grids = NUMBER_GRIDS if rows.objective.task == NUMBER and self.hidden else self.grids
+        grid = grids[self.tune if rows.scored.any() else "none"]
         settings = settings_of(
             grid,
             self.optimizer,
@@ -136,8 +141,9 @@ class NetHead(Head):
         )
         if len(settings) == 1:
             return settings[0]
-        samples = Samples.of(rows.y, rows.weights[rows.y], ~rows.held_out, rows.held_out)
-        nets = self._nets(settings * rows.held_out.shape[1], projection, min(source.width, SEARCH_AXES))
+        samples = Samples.of(rows.y, rows.importance, ~rows.held_out, rows.held_out, rows.objective.output)
+        width = min(source.width, SEARCH_AXES)
+        nets = self._nets(settings * rows.held_out.shape[1], rows.objective, projection, width)
         now = time.monotonic()
         run = self._run(rows, now + (rows.deadline - now) / 2, -(-self.patience // 2))
         return settings[best_setting(nets, source, samples, run)]
@@ -147,27 +153,49 @@ class NetHead(Head):
         size = self.batch_size or int(np.clip(len(rows.y) / 16, 32, 256))
         return SweepOptions(self.epochs, size, patience, lambda: time.monotonic() > deadline, self.seed)
 
-    def _nets(self, settings: Sequence[NetSetting], projection: Projection, width: int) -> "BatchedNets":
+    def _output(self, objective: Objective) -> str:
+        """What becomes of the scores.
+
+        Raises:
+            OptionError: A single sigmoid unit is asked for, and there are not two classes.
+        """
+        if objective.task != CLASSES:
+            return objective.output
+        require_two_classes(self.output, objective.outputs)
+        return self.output
+
+    def _nets(
+        self, settings: Sequence[NetSetting], objective: Objective, projection: Projection, width: int
+    ) -> "BatchedNets":
         from onepass.heads.fitting.batched_nets import BatchedNets
 
-        units = 1 if self.output == "sigmoid" else len(self.classes_)
+        output = self._output(objective)
+        units = 1 if output == "sigmoid" else objective.outputs
         kernels = first_kernels((len(projection.mean), *self.hidden, units), self.seed)
         # Along orthonormal axes a normal kernel stays normal, with the deviation it has in all d dimensions.
         kernels[0] = kernels[0][:width]
         return BatchedNets(
-            kernels, settings, activation=self.activation, optimizer=self.optimizer, seed=self.seed % 2**31
+            kernels,
+            settings,
+            output=output,
+            activation=self.activation,
+            optimizer=self.optimizer,
+            seed=self.seed % 2**31,
         )
 
-    def _known(self, x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Plain rows and classes of the images whose label occurs in training."""
+    def _known(self, rows: TrainingRows, x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Plain rows and encoded labels of the images whose class occurs in training."""
         if self.tune != "none":
             raise OptionError(
                 f"validation rows say when to stop, but with {opt.tune(self.tune)} the folds do. "
                 f"Set {opt.tune('none')}, or train on all rows.",
                 tune=self.tune,
             )
+        x, labels = np.asarray(x), np.asarray(labels)
+        if self.task != CLASSES:
+            return self._with_views(x)[:, 0], rows.objective.encoded(labels)
         known = np.isin(labels, self.classes_)
-        return self._with_views(np.asarray(x)[known])[:, 0], np.searchsorted(self.classes_, np.asarray(labels)[known])
+        return self._with_views(x[known])[:, 0], np.searchsorted(self.classes_, labels[known])
 
 
 def first_kernels(sizes: Sequence[int], seed: int) -> list[np.ndarray]:
@@ -200,19 +228,21 @@ def _stopping_samples(rows: NetRows, seed: int) -> Samples:
 
     The last net, which becomes the head, trains on all there is.
     """
-    n = len(rows.y)
+    n, output = len(rows.y), rows.objective.output
     if rows.validation is not None:
         y = np.concatenate([rows.y, rows.validation[1]])
         held_out = (np.arange(len(y)) >= n)[:, None]
-        return Samples.of(y, rows.weights[y], ~held_out, held_out)
+        of_validation = rows.objective.by_image(rows.class_weights, rows.validation[1])
+        return Samples.of(y, np.concatenate([rows.importance, of_validation]), ~held_out, held_out, output)
     held_out = rows.held_out
     if not rows.scored.any():
-        held_out = fold_masks(assign_folds(rows.y, groups=rows.groups, folds=_STOPPING_FOLDS, seed=seed))[:, :1]
+        strata = rows.objective.strata(rows.y)
+        held_out = fold_masks(assign_folds(strata, groups=rows.groups, folds=_STOPPING_FOLDS, seed=seed))[:, :1]
     everything = np.ones((n, 1), bool)
     if not held_out.any():
-        return Samples.of(rows.y, rows.weights[rows.y], everything, everything)
+        return Samples.of(rows.y, rows.importance, everything, everything, output)
     held_out = np.concatenate([held_out, ~everything], axis=1)
-    return Samples.of(rows.y, rows.weights[rows.y], ~held_out, held_out)
+    return Samples.of(rows.y, rows.importance, ~held_out, held_out, output)
 
 
 def _stored(changed: ChangedRows) -> RowSource:

@@ -112,7 +112,7 @@ def _grid(values: tuple[float, ...], thorough: bool) -> list[float]:
 
 def _held_out(kernel: np.ndarray, rows: TrainingRows, strength: float) -> np.ndarray:
     """(n, k) scores of each fold's plain rows by machines fitted on the others."""
-    scores = np.zeros((len(rows.y), rows.classes))
+    scores = np.zeros((len(rows.y), rows.outputs))
     plain = kernel[:: rows.views]
     for held_out in rows.held_out.T:
         support, coefficients, bias = _machines(kernel, rows, ~held_out, strength)
@@ -137,20 +137,20 @@ def _machines(
     used = np.flatnonzero(np.repeat(images, rows.views))
     among = np.ascontiguousarray(kernel[np.ix_(used, used)])
     y = np.repeat(rows.y[images], rows.views)
-    weights = rows.weights[y] / rows.views
-    coefficients, bias = np.zeros((len(used), rows.classes)), np.zeros(rows.classes)
+    weights = np.repeat(rows.importance[images], rows.views) / rows.views
+    coefficients, bias = np.zeros((len(used), rows.outputs)), np.zeros(rows.outputs)
 
     def fill(c: int) -> None:
         machine = SVC(kernel="precomputed", C=strength).fit(among, y == c, sample_weight=weights)
         coefficients[machine.support_, c] = machine.dual_coef_[0]
         bias[c] = machine.intercept_[0]
 
-    if rows.classes == 2:
+    if rows.outputs == 2:
         fill(1)
         coefficients[:, 0], bias[0] = -coefficients[:, 1], -bias[1]
     else:
         # libsvm lets go of Python's lock.
         with ThreadPoolExecutor(cpu_count()) as pool:
-            list(pool.map(fill, range(rows.classes)))
+            list(pool.map(fill, range(rows.outputs)))
     support = np.flatnonzero(coefficients.any(axis=1))
     return used[support], coefficients[support], bias

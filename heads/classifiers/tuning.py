@@ -7,7 +7,6 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from onepass.heads.classifiers.base import TrainingRows
-from onepass.heads.fitting.temperature import calibrated_loss
 
 Tried = TypeVar("Tried")
 Criterion = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
@@ -33,7 +32,7 @@ def best_trial(
     rows: TrainingRows,
     trials: Iterable[tuple[Tried, np.ndarray]],
     *,
-    criterion: Criterion = calibrated_loss,
+    criterion: Criterion | None = None,
     patience: int | None = None,
 ) -> Trial[Tried]:
     """Goes through settings until time is up and returns the best; the first of equals.
@@ -41,17 +40,19 @@ def best_trial(
     Args:
         rows: Of which the trials are; its deadline counts, but one setting is always tried.
         trials: Settings with their (n, k) held-out scores, computed when they are needed.
-        criterion: What decides. The calibrated log loss by default: finer than counting errors, and it
-            does not depend on the size of the scores, which the temperature corrects.
+        criterion: What decides; by default the loss of the objective. For classes that is the calibrated log loss:
+            finer than counting errors, and it does not depend on the size of the scores, which the temperature
+            corrects.
         patience: Ends after so many settings that were no better than the best before them; for paths
             from strong to weak regularisation, where what follows only costs time.
     """
     scored = rows.scored
-    y = rows.y[scored]
+    y, importance = rows.y[scored], rows.importance[scored]
+    criterion = criterion or rows.objective.loss
     best: Trial[Tried] | None = None
     in_vain = 0
     for setting, scores in trials:
-        trial = Trial(setting, scores, criterion(scores[scored], y, rows.weights[y]))
+        trial = Trial(setting, scores, criterion(scores[scored], y, importance))
         if best is None or trial.loss < best.loss:
             best, in_vain = trial, 0
         else:

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from onepass.features import CLASSES
 from onepass.features.errors import OptionError, opt
-from onepass.heads.head_options import PARAMETERS, USUAL_HIDDEN, head_options, require_kind
+from onepass.heads.head_options import HEADS_OF, USUAL_HIDDEN, head_options, require_kind
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Candidate:
 
 
 def candidates_of(
-    heads: str | Sequence[str], backbones: Sequence[str], options: Mapping[str, object]
+    heads: str | Sequence[str], backbones: Sequence[str], options: Mapping[str, object], task: str = CLASSES
 ) -> list[Candidate]:
     """Every head on every feature file.
 
@@ -35,11 +36,12 @@ def candidates_of(
             of them or one string with commas.
         backbones: Names of the feature files' backbones.
         options: Parameters that all heads get, such as tune and class_weight.
+        task: Of the feature files; "all" are those that learn it.
 
     Raises:
         OptionError: A head is unknown, or named twice.
     """
-    named = list(PARAMETERS) if heads == "all" else heads.split(",") if isinstance(heads, str) else list(heads)
+    named = list(HEADS_OF[task]) if heads == "all" else heads.split(",") if isinstance(heads, str) else list(heads)
     found = [_parsed(name.strip()) for name in named]
     for _, kind, own in found:
         head_options(kind, {**options, **own})

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from onepass.extract import FolderSample, Trial, check_backbone, check_running, draw_sample, trials_folder
-from onepass.features import Spec
+from onepass.features import CLASSES, Spec
 from onepass.features.errors import BackboneError, OptionError, UserError, opt
 from onepass.features.progress import duration, phase
 from onepass.heads.compare.candidates import candidates_of
@@ -78,7 +78,7 @@ def choose_backbone(
     if sample < LEAST_SAMPLE:
         raise OptionError(f"{opt.sample} is {sample}; needed: {LEAST_SAMPLE} or more.", sample=sample)
     candidates_of([head], [""], {"tune": "fast"})
-    require_metric(metric)
+    require_metric(metric, CLASSES)
     check_running(workers=workers)
     for name, weights in named.items():
         check_backbone(name, weights=weights, precision=precision, engine=engine)

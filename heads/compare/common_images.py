@@ -55,8 +55,8 @@ def _positions(file: FeatureFile) -> dict[tuple[str, bytes], int]:
 
 
 def _class_mismatch(a: FeatureFile, at: np.ndarray, b: FeatureFile, there: np.ndarray) -> int | None:
-    """The first image whose class is named differently in the two files."""
-    names = np.array(a.class_names)[a.table.labels[at]] != np.array(b.class_names)[b.table.labels[there]]
-    if names.any():
-        return int(np.flatnonzero(names)[0])
-    return 0 if a.class_names != b.class_names else None
+    """The first image that is labelled differently in the two files."""
+    if (a.task, a.class_names) != (b.task, b.class_names):
+        return 0
+    left, right = a.table.taken(at).label_values(), b.table.taken(there).label_values()
+    return next((i for i, (one, other) in enumerate(zip(left, right, strict=True)) if one != other), None)

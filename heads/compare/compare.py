@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.features import FeatureFile, only_feature_file
+from onepass.features import CLASSES, NUMBER, FeatureFile, only_feature_file
 from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.features.places import require_place
 from onepass.features.progress import log, phase
@@ -21,7 +21,7 @@ from onepass.heads.compare.resampling import Round, Rounds, folds_and_repeats, h
 from onepass.heads.compare.run_cache import FitRequest, FitResult, RunCache, fit_and_score
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.pca import SharedComponents
-from onepass.heads.head_options import class_weights, require_known_classes, require_positive
+from onepass.heads.head_options import LEARNED, class_weights, require_positive
 from onepass.heads.saved_head import require_no_other_file
 from onepass.heads.stats.bootstrap import (
     RESAMPLES,
@@ -32,9 +32,10 @@ from onepass.heads.stats.bootstrap import (
     resamples_for,
 )
 from onepass.heads.stats.cross_validation_tests import corrected_interval, corrected_t_test
-from onepass.heads.stats.metrics import HIGHER_IS_BETTER, calibration_error, metric
+from onepass.heads.stats.metrics import HIGHER_IS_BETTER, METRICS_OF, SHARES, calibration_error, metric
 from onepass.heads.stats.multiple_comparison import Comparison, PairedTest, compare_all
 from onepass.heads.stats.paired_tests import paired_test
+from onepass.heads.tasks.task import require_classes, task_of
 from onepass.heads.training import train_head
 
 
@@ -53,7 +54,7 @@ def compare_heads(
     heads: str | Sequence[str] = "all",
     cv: str | None = None,
     split: bool = False,
-    metric: str = "accuracy",
+    metric: str | None = None,
     seeds: int = 1,
     tune: str = "fast",
     class_weight: str | Mapping[str, float] | None = None,
@@ -83,7 +84,7 @@ def compare_heads(
         cv: FOLDSxREPEATS, such as 5x2, over all images outside the test part; None: train on the training
             part, score on the test part.
         split: Says the latter in words, which nothing changes but that `cv` is refused.
-        metric: accuracy, balanced, macro-f1, log-loss or auroc.
+        metric: accuracy (default), balanced, macro-f1, log-loss or auroc; of numbers mae (default), rmse or r2.
         seeds: Trainings per head with other folds and initial weights; scores are averaged. Not with `cv`.
         tune: none, fast or thorough.
         class_weight: None, "balanced", class name -> weight, or the same as text: "cats=2,dogs=1".
@@ -112,11 +113,16 @@ def compare_heads(
         require_no_other_file(Path(out or "best.head"))
     with ExitStack() as stack:
         files = [stack.enter_context(FeatureFile(path)) for path in paths]
+        task = task_of(files[0])
+        metric = require_metric(metric or task.metrics[0], task.name)
+        if learning_curve:
+            require_classes(files[0], f"{opt.learning_curve(True)} counts right answers, which", "Leave it out.")
+        candidates = candidates_of(heads, _names(files), options, task.name)
         for file in files:
             file.require_complete()
-            require_known_classes(options["class_weight"], file.class_names)
+            for one in candidates:
+                task.require_options(one.head, {**one.options}, file)
         images = common_images(files)
-        candidates = candidates_of(heads, _names(files), options)
         first = images.positions[0]
         rounds = repeated_folds(files[0], first, cv=cv) if cv else held_out_part(files[0], first, seeds=seeds)
         if learning_curve:
@@ -190,7 +196,10 @@ class _Judge:
 
     def __init__(self, file: FeatureFile, images: np.ndarray, rounds: Rounds, metric: str) -> None:
         self.rounds, self.metric = rounds, metric
-        self.y = [file.table.labels[images[at.scored]].astype(np.int64) for at in rounds.rounds]
+        self.task, scored = file.task, [images[at.scored] for at in rounds.rounds]
+        wanted = [file.wanted(some) for some in scored]
+        self.y = [y[:, None] for y in wanted] if self.task == NUMBER else wanted
+        self.weights = [file.weights(some) if file.table.weighted else None for some in scored]
         groups = file.group_ids()[images[rounds.rounds[0].scored]]
         self.groups = groups if len(np.unique(groups)) < len(groups) else None
 
@@ -224,7 +233,6 @@ class _Judge:
                 f"Ask for fewer folds by {opt.cv}, or for another {opt.metric}.",
                 metric=self.metric,
             )
-        y, probabilities = np.concatenate(self.y), np.concatenate([result.probabilities for result in entry.results])
         clean = ~self.rounds.copies
         leaky = not self.rounds.folds and not clean.all()
         return HeadScore(
@@ -234,13 +242,29 @@ class _Judge:
             parameters=entry.results[-1].parameters,
             score=float(per_round.mean()),
             interval=self._interval(entry, per_round),
-            log_loss=metric("log-loss", probabilities, y),
-            calibration_error=calibration_error(probabilities, y),
+            **self._further(entry),
             leak_free=self._leak_free(entry, clean) if leaky and clean.any() else None,
             fit_seconds=float(np.median([result.fit_seconds for result in entry.results])),
             predict_microseconds=float(np.median([result.predict_microseconds for result in entry.results])),
             head_bytes=int(np.median([result.head_bytes for result in entry.results])),
         )
+
+    def _further(self, entry: _Entry) -> Record:
+        """What else is said of all rounds together: by the names of `HeadScore`."""
+        y, outputs = np.concatenate(self.y), np.concatenate([result.outputs for result in entry.results])
+        weights = None if self.weights[0] is None else np.concatenate([w for w in self.weights if w is not None])
+        if self.task == CLASSES:
+            return {
+                "log_loss": _metric("log-loss", outputs, y, weights),
+                "calibration_error": calibration_error(outputs, y, weights=weights),
+            }
+        others = (name for name in METRICS_OF[self.task] if name != self.metric)
+        found = {name: _metric(name, outputs, y, weights) for name in others}
+        return {
+            "log_loss": None,
+            "calibration_error": None,
+            "further": {name: value if np.isfinite(value) else None for name, value in found.items()},
+        }
 
     def _leak_free(self, entry: _Entry, clean: np.ndarray) -> float | None:
         score = float(self._per_round(entry, clean).mean())
@@ -248,14 +272,25 @@ class _Judge:
 
     def _per_round(self, entry: _Entry, some: np.ndarray | None = None) -> np.ndarray:
         kept = slice(None) if some is None else some
-        pairs = zip(entry.results, self.y, strict=True)
-        return np.array([metric(self.metric, result.probabilities[kept], y[kept]) for result, y in pairs])
+        rounds = zip(entry.results, self.y, self.weights, strict=True)
+        return np.array(
+            [
+                _metric(self.metric, result.outputs[kept], y[kept], None if weights is None else weights[kept])
+                for result, y, weights in rounds
+            ]
+        )
 
     def _interval(self, entry: _Entry, per_round: np.ndarray) -> tuple[float, float]:
         if self.rounds.folds:
             return corrected_interval(per_round, test_share=self.rounds.test_share)
         if len(entry.results) == 1:
-            return bootstrap_interval(self.metric, entry.results[0].probabilities, self.y[0], groups=self.groups)
+            return bootstrap_interval(
+                self.metric,
+                entry.results[0].outputs,
+                self.y[0],
+                groups=self.groups,
+                sample_weights=self.weights[0],
+            )
         deviations = self._resampled(entry, None).deviations()
         low, high = per_round.mean() + np.quantile(deviations, [0.025, 0.975])
         return float(low), float(high)
@@ -265,7 +300,7 @@ class _Judge:
         return compare_all(names, self._paired(entries, some), higher_is_better=HIGHER_IS_BETTER[self.metric])
 
     def _paired(self, entries: list[_Entry], some: np.ndarray | None) -> PairedTest:
-        share = self.metric != "log-loss"
+        share = self.metric in SHARES
         if self.rounds.folds:
             return corrected_t_test(
                 [self._per_round(entry) for entry in entries],
@@ -275,8 +310,9 @@ class _Judge:
         if len(entries[0].results) == 1:
             kept = slice(None) if some is None else some
             groups = None if self.groups is None else self.groups[kept]
-            probabilities = [entry.results[0].probabilities[kept] for entry in entries]
-            return paired_test(self.metric, probabilities, self.y[0][kept], groups=groups)
+            outputs = [entry.results[0].outputs[kept] for entry in entries]
+            weights = None if self.weights[0] is None else self.weights[0][kept]
+            return paired_test(self.metric, outputs, self.y[0][kept], groups=groups, sample_weights=weights)
         return paired_bootstrap_test(
             [self._resampled(entry, some, resamples_for(len(entries))) for entry in entries], share=share
         )
@@ -285,26 +321,47 @@ class _Judge:
         """The mean over seeds of the scores on the same resamples."""
         kept = slice(None) if some is None else some
         groups = None if self.groups is None else self.groups[kept]
+        weights = None if self.weights[0] is None else self.weights[0][kept]
         each = [
-            resample(self.metric, result.probabilities[kept], self.y[0][kept], resamples=resamples, groups=groups)
+            resample(
+                self.metric,
+                result.outputs[kept],
+                self.y[0][kept],
+                resamples=resamples,
+                groups=groups,
+                sample_weights=weights,
+            )
             for result in entry.results
         ]
         values = np.mean([one.values for one in each], axis=0)
         return Resampled(float(np.mean([one.score for one in each])), values, each[0].size)
 
 
-def require_metric(metric: str) -> None:
-    """Refuses what is no metric of a comparison.
+def require_metric(metric: str, task: str | None = None) -> str:
+    """Refuses what is no metric of a comparison, or of another task.
 
     Raises:
         OptionError: With what is.
     """
     if metric not in HIGHER_IS_BETTER:
-        raise OptionError(f"unknown metric {metric!r}; there are {', '.join(HIGHER_IS_BETTER)}.", metric=metric)
+        known = METRICS_OF[task] if task else HIGHER_IS_BETTER
+        raise OptionError(f"unknown metric {metric!r}; there are {', '.join(known)}.", metric=metric)
+    if task and metric not in METRICS_OF[task]:
+        raise OptionError(
+            f"{opt.metric(metric)} is not for {LEARNED[task]}; needed: one of {', '.join(METRICS_OF[task])}.",
+            metric=metric,
+            task=task,
+        )
+    return metric
 
 
-def _check(metric: str, cv: str | None, seeds: int, split: bool) -> None:
-    require_metric(metric)
+def _metric(name: str, outputs: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> float:
+    return metric(name, outputs, y) if weights is None else float(metric(name, outputs, y, weights=weights[None])[0])
+
+
+def _check(metric: str | None, cv: str | None, seeds: int, split: bool) -> None:
+    if metric is not None:
+        require_metric(metric)
     if seeds < 1:
         raise OptionError(f"{opt.seeds} is {seeds}; needed: at least 1.", seeds=seeds)
     if cv:

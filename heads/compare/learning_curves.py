@@ -51,7 +51,7 @@ def _curve(run: Callable[[Round], FitResult], whole: Round, y: np.ndarray, share
     sizes, right = [], []
     for share in shares:
         rounds = [Round(part, whole.scored, seed) for seed, part in enumerate(nested_parts(y, whole.trained, share))]
-        named = [run(at).probabilities.argmax(axis=1) for at in rounds]
+        named = [run(at).outputs.argmax(axis=1) for at in rounds]
         sizes.append(len(rounds[0].trained))
         # All training images are one draw, which stands in each repeat.
         right.append(np.broadcast_to(np.array(named) == y[whole.scored], (_REPEATS, len(whole.scored))))

@@ -10,11 +10,12 @@ from onepass.features.errors import OutputError, cannot_write, opt
 from onepass.features.names import shown
 from onepass.features.tables import command_line, fitted_table, html_table
 from onepass.heads.stats.intervals import Difference
-from onepass.heads.stats.metrics import HIGHER_IS_BETTER
+from onepass.heads.stats.metrics import HIGHER_IS_BETTER, SHARES
 from onepass.heads.stats.multiple_comparison import Comparison
 from onepass.heads.stats.power_law import Forecast
 
-_SHARES = ("accuracy", "balanced", "macro-f1", "auroc")
+_NUMBERS = ("mae", "rmse")
+"""Metrics in the unit of what is measured, whatever its size."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,13 @@ class HeadScore:
         parameters: With what tuning found, in the last round.
         score: By the metric of the comparison.
         interval: 95 %.
-        log_loss: Mean over the rounds.
-        calibration_error: Of all predictions together.
+        log_loss: Of classes: mean over the rounds.
+        calibration_error: Of classes: of all predictions together.
         leak_free: Score without copies of training images; None if there are none.
         fit_seconds: Median over the rounds, tuning included.
         predict_microseconds: Per image.
         head_bytes: Size of the head file, without what tells unknown images, which is the same for all heads.
+        further: Of other tasks than classes: their other metrics by name, None where one has no value.
     """
 
     name: str
@@ -42,12 +44,13 @@ class HeadScore:
     parameters: dict[str, object]
     score: float
     interval: tuple[float, float]
-    log_loss: float
-    calibration_error: float
+    log_loss: float | None
+    calibration_error: float | None
     leak_free: float | None
     fit_seconds: float
     predict_microseconds: float
     head_bytes: int
+    further: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def cost(self) -> tuple[int, float]:
@@ -101,7 +104,7 @@ class HeadsComparison:
     @property
     def unit(self) -> str:
         """What stands behind a difference: points for shares, nothing for a loss."""
-        return " points" if self.metric in _SHARES else ""
+        return " points" if self.metric in SHARES else ""
 
     def _answer(self, test: Comparison, images: int) -> str:
         tied = [score for score in self.scores if score.name in test.ties]
@@ -122,7 +125,7 @@ class HeadsComparison:
         known = [gap for gap in detectable if gap > 0]
         if not known:
             return ""
-        if math.isinf(max(known)) or (self.metric in _SHARES and max(known) > 1):
+        if math.isinf(max(known)) or (self.metric in SHARES and max(known) > 1):
             return ", too few to see any difference in four of five cases"
         low, high = self.number(min(known)), self.number(max(known))
         unit = self.unit
@@ -132,15 +135,18 @@ class HeadsComparison:
     def amount(self, gap: Difference) -> str:
         """A difference to the best as a positive number, in points for shares."""
         low, high = sorted(abs(end) for end in gap.interval)
-        unit = " points" if self.metric in _SHARES else ""
+        unit = " points" if self.metric in SHARES else ""
         return f"{self.number(abs(gap.difference))}{unit} ({self.number(low)} to {self.number(high)})"
 
     def number(self, value: float) -> str:
         """In points for shares; what is not 0 does not read as 0."""
-        shown = f"{100 * value:.1f}" if self.metric in _SHARES else f"{value:.3f}"
+        shown = f"{100 * value:.1f}" if self.metric in SHARES else self._plain(value)
         if float(shown) == 0:
-            return f"{100 * value if self.metric in _SHARES else value:.1g}" if abs(value) > 1e-9 else shown.lstrip("-")
+            return f"{100 * value if self.metric in SHARES else value:.1g}" if abs(value) > 1e-9 else shown.lstrip("-")
         return shown
+
+    def _plain(self, value: float) -> str:
+        return f"{value:.4g}" if self.metric in _NUMBERS else f"{value:.3f}"
 
     def _to_best(self, name: str) -> str:
         if name == self.test.best:
@@ -154,23 +160,27 @@ class HeadsComparison:
         return [quality + costs for quality, costs in zip(self._qualities(), self._costs(), strict=True)]
 
     def _qualities(self) -> list[list[str]]:
-        unit = "points to best" if self.metric in _SHARES else "to best"
+        unit = "points to best" if self.metric in SHARES else "to best"
         lines = [["head", self.metric, "95 % interval", f"{unit} (joint 95 %)"]]
         for score in self.scores:
             low, high = score.interval
-            lines.append([score.name, f"{score.score:.3f}", f"{low:.3f} to {high:.3f}", self._to_best(score.name)])
+            ends = f"{self._plain(low)} to {self._plain(high)}"
+            lines.append([score.name, self._plain(score.score), ends, self._to_best(score.name)])
         return lines
 
     def _costs(self) -> list[list[str]]:
         leaky = any(score.leak_free is not None for score in self.scores)
-        lines = [["without copies"] * leaky + ["log loss", "calib. error", "fit s", "us/image", "size"]]
+        of_classes = self.scores[0].log_loss is not None
+        others = ["log loss", "calib. error"] if of_classes else list(self.scores[0].further)
+        lines = [["without copies"] * leaky + [*others, "fit s", "us/image", "size"]]
         for score in self.scores:
-            without = [f"{score.leak_free:.3f}" if score.leak_free is not None else "-"] * leaky
+            without = [self._plain(score.leak_free) if score.leak_free is not None else "-"] * leaky
+            measured = [score.log_loss, score.calibration_error] if of_classes else list(score.further.values())
+            digits = ".3f" if of_classes else ".4g"
             lines.append(
                 [
                     *without,
-                    f"{score.log_loss:.3f}",
-                    f"{score.calibration_error:.3f}",
+                    *("-" if value is None else f"{value:{digits}}" for value in measured),
                     f"{score.fit_seconds:.1f}",
                     f"{score.predict_microseconds:.0f}",
                     _size(score.head_bytes),
@@ -219,7 +229,7 @@ class HeadsComparison:
             "images": self.images,
             "metric": self.metric,
             "higher_is_better": HIGHER_IS_BETTER[self.metric],
-            "heads": [asdict(score) for score in self.scores],
+            "heads": [_flat(score) for score in self.scores],
             **_tests(self.test),
             "cheapest": self.cheapest.name,
             "answer": self.answer(),
@@ -240,17 +250,26 @@ class HeadsComparison:
         try:
             with replacing(Path(path)) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
                 table = csv.writer(file)
-                fields = [name for name in asdict(self.scores[0]) if name not in ("interval", "parameters")]
+                fields = [name for name in _flat(self.scores[0]) if name not in ("interval", "parameters")]
                 further = ["low", "high", "difference", "difference_low", "difference_high", "tied", "detectable"]
                 table.writerow([*fields, *further])
                 for score in self.scores:
                     gap = self.test.to_best[score.name]
-                    values = [getattr(score, name) for name in fields]
+                    values = [_flat(score)[name] for name in fields]
                     tied = score.name in self.test.ties
                     detectable = self.test.detectable.get(score.name)
                     table.writerow([*values, *score.interval, gap.difference, *gap.interval, tied, detectable])
         except OSError as error:
             raise OutputError(cannot_write(path, error, opt.csv), path=path) from None
+
+
+def _flat(score: HeadScore) -> dict[str, object]:
+    """A line as plain values: those of classes, or the other metrics of its task, in front of the rest."""
+    values = asdict(score)
+    further, log_loss, calibration_error = (values.pop(name) for name in ("further", "log_loss", "calibration_error"))
+    own = {"log_loss": log_loss, "calibration_error": calibration_error} if log_loss is not None else further
+    rest = {name: values.pop(name) for name in ("leak_free", "fit_seconds", "predict_microseconds", "head_bytes")}
+    return {**values, **own, **rest}
 
 
 def _tests(test: Comparison) -> dict[str, object]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onepass.features import FeatureFile
+from onepass.features import NUMBER, FeatureFile
 from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.heads.fitting.folds import assign_folds
 from onepass.heads.training import training_parts
@@ -77,12 +77,13 @@ def repeated_folds(file: FeatureFile, images: np.ndarray, *, cv: str) -> Rounds:
         TrainingError: A class is too small for folds.
     """
     folds, repeats = folds_and_repeats(cv)
-    usable = np.flatnonzero(file.table.splits[images] != 2)
-    y = np.unique(file.table.labels[images[usable]], return_inverse=True)[1]
+    table = file.table
+    usable = np.flatnonzero((table.splits[images] != 2) & table.labelled[images])
+    y = np.unique(table.strata()[images[usable]], return_inverse=True)[1]
     groups = file.group_ids()[images[usable]]
     rounds = []
     for seed in range(repeats):
-        fold_of = assign_folds(y, groups=groups, folds=folds, seed=seed)
+        fold_of = assign_folds(y, groups=groups, folds=folds, seed=seed, rare=file.task == NUMBER)
         for fold in range(folds):
             if not (fold_of == fold).any():
                 raise TrainingError(

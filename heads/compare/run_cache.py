@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError
 
-from onepass.features import FeatureFile
+from onepass.features import CLASSES, FeatureFile
 from onepass.features.atomic import remove_leftovers, replacing
 from onepass.features.errors import OnepassWarning
-from onepass.heads.evaluation import evaluate_rows
 from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.saved_head import head_bytes
+from onepass.heads.tasks.task import evaluate_rows, task_of
 from onepass.heads.tensor_file import read_tensors, tensor_bytes
 from onepass.heads.training import as_saved, fit_on, make_head
 
-_VERSION = 3
+_VERSION = 4
 _ENDING = ".cells"
 _TIMED_ROWS = 256
 
@@ -32,14 +32,14 @@ class FitResult:
     """Predictions of a head on images it was not trained on, and its costs.
 
     Attributes:
-        probabilities: (n, k) float32 of the scored images.
+        outputs: (n, k) float32 probabilities, or (n, 1) float64 numbers, of the scored images.
         fit_seconds: Tuning included.
         predict_microseconds: Per image, rows at hand, in batches.
         head_bytes: Size of the head file, without what tells unknown images, which is the same for all heads.
         parameters: Of the head, with what tuning found.
     """
 
-    probabilities: np.ndarray
+    outputs: np.ndarray
     fit_seconds: float
     predict_microseconds: float
     head_bytes: int
@@ -114,15 +114,15 @@ class RunCache:
 
     def _read(self, request: FitRequest) -> FitResult:
         found = read_tensors(self._path(request))
-        result = FitResult(found.arrays["probabilities"], **(found.facts or {}))
+        result = FitResult(found.arrays["outputs"], **(found.facts or {}))
         expected = (len(request.scored), len(self.file.class_names))
-        if not found.guarded or result.probabilities.shape != expected or not np.isfinite(result.probabilities).all():
-            raise ValueError(f"probabilities of the shape {result.probabilities.shape}; needed: {expected}, finite")
+        if not found.guarded or result.outputs.shape != expected or not np.isfinite(result.outputs).all():
+            raise ValueError(f"outputs of the shape {result.outputs.shape}; needed: {expected}, finite")
         return result
 
     def put(self, request: FitRequest, result: FitResult) -> None:
-        facts = {name: value for name, value in vars(result).items() if name != "probabilities"}
-        data = tensor_bytes(facts, {"probabilities": result.probabilities})
+        facts = {name: value for name, value in vars(result).items() if name != "outputs"}
+        data = tensor_bytes(facts, {"outputs": result.outputs})
         path = self._path(request)
         try:
             self.folder.mkdir(exist_ok=True)
@@ -156,17 +156,21 @@ def fit_and_score(
     Raises:
         TrainingError: The head cannot be fitted on these images, or not in this memory.
     """
-    estimator = make_head(request.head, **request.options)
+    task_of(file)
+    estimator = make_head(request.head, task=file.task, **request.options)
     started = time.perf_counter()
     fit_on(estimator, file, request.trained, memory=memory, shared=shared)
     seconds = time.perf_counter() - started
     x, _ = file.read(request.scored)
-    probabilities = np.zeros((len(x), len(file.class_names)), np.float32)
-    probabilities[:, estimator.classes_] = estimator.network_.probabilities(x)
+    outputs = estimator.network_.outputs(x)
+    if file.task == CLASSES:
+        every = np.zeros((len(x), len(file.class_names)), np.float32)
+        every[:, estimator.classes_] = outputs
+        outputs = every
     timed = x[:_TIMED_ROWS]
     started = time.perf_counter()
-    estimator.network_.probabilities(timed)
+    estimator.network_.outputs(timed)
     microseconds = 1e6 * (time.perf_counter() - started) / max(len(timed), 1)
     evaluation = evaluate_rows(estimator, file, rows=request.scored)
     saved = as_saved(estimator, file, request.trained, evaluation, path=Path("size.head"))
-    return FitResult(probabilities, seconds, microseconds, len(head_bytes(saved)), saved.parameters)
+    return FitResult(outputs, seconds, microseconds, len(head_bytes(saved)), saved.parameters)

@@ -1,6 +1,8 @@
 """A model card, filled from what is known."""
 
 from onepass.extract import FULL_DEPTH, depth_of
+from onepass.features import CLASSES, NUMBER
+from onepass.heads.evaluation import Evaluation
 from onepass.heads.export.certificate import Certificate
 from onepass.heads.saved_head import SavedHead
 
@@ -37,7 +39,7 @@ def model_card(head: SavedHead, certificate: Certificate, name: str) -> str:
     """
     sections = {
         "Model": _model(head, certificate),
-        "Intended use": [_USE],
+        "Intended use": [_USE if head.task == CLASSES else _USE.replace("of one of the classes above, ", "")],
         "Data": _data(head),
         "Scores": _scores(head),
         "Proof of this file": [
@@ -54,11 +56,21 @@ def model_card(head: SavedHead, certificate: Certificate, name: str) -> str:
     lines = [
         f"# {name}",
         "",
-        f"Names one of {len(head.class_names)} classes for a photo: {', '.join(head.class_names)}.",
+        _purpose(head),
     ]
     for title, content in sections.items():
         lines += ["", f"## {title}", "", *content]
     return "\n".join(lines) + "\n"
+
+
+_ANSWERS = {CLASSES: "one of the classes", NUMBER: "a number"}
+
+
+def _purpose(head: SavedHead) -> str:
+    names = ", ".join(head.class_names)
+    if head.task == NUMBER:
+        return f"Gives a number for a photo: {names}."
+    return f"Names one of {len(head.class_names)} classes for a photo: {names}."
 
 
 def _model(head: SavedHead, certificate: Certificate) -> list[str]:
@@ -69,7 +81,7 @@ def _model(head: SavedHead, certificate: Certificate) -> list[str]:
         f"- Backbone: {head.spec}; weights {head.spec.weights_hash[:16]}…",
         f"- Licence of its weights: {head.spec.licence or 'unknown; ask where they come from'}",
         *([f"- Preprocessing: {head.spec.preprocess}"] if head.spec.preprocess else []),
-        f"- Format: {certificate.to}, {certificate.precision}; takes {takes}, gives probabilities",
+        f"- Format: {certificate.to}, {certificate.precision}; takes {takes}, gives {'numbers' if head.task == NUMBER else 'probabilities'}",
         f"- Written by onepass {certificate.versions['onepass']}",
     ]
 
@@ -85,17 +97,22 @@ def _data(head: SavedHead) -> list[str]:
 
 def _scores(head: SavedHead) -> list[str]:
     scored = head.evaluation
-    low, high = scored.interval
-    lines = [
-        f"On {scored.n} images ({scored.measured_on}) that training did not see:",
-        "",
-        f"- Accuracy {scored.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f})",
-    ]
-    if scored.log_loss is not None and scored.calibration_error is not None:
-        lines.append(f"- Log loss {scored.log_loss:.3f}, expected calibration error {scored.calibration_error:.3f}")
-    lines.append(f"- Copies of training images: {scored.leak_free or 'none were found among them, or nobody looked'}")
+    lines = [f"On {scored.n} images ({scored.measured_on}) that training did not see:", ""]
+    if isinstance(scored, Evaluation):
+        low, high = scored.interval
+        lines.append(f"- Accuracy {scored.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f})")
+        if scored.log_loss is not None and scored.calibration_error is not None:
+            lines.append(f"- Log loss {scored.log_loss:.3f}, expected calibration error {scored.calibration_error:.3f}")
+    copies = scored.without_copies or "none were found among them, or nobody looked"
+    lines.append(f"- Copies of training images: {copies}")
     if head.abstention:
         lines.append(f"- Unknown photos: {head.abstention}; `onepass predict` can abstain, this file cannot")
+    if head.coverage:
+        lines.append(f"- Intervals: {head.coverage}; this file gives the number alone")
+    if not isinstance(scored, Evaluation):
+        heading, *rest = scored.rows()
+        table = [heading, ["---"] * len(heading), *rest]
+        return [*lines, "", *("| " + " | ".join(map(_cell, row)) + " |" for row in table)]
     if scored.per_class:
         lines += ["", "| class | images | precision | recall | F1 |", "|---|---|---|---|---|"]
         lines += [
@@ -110,10 +127,12 @@ def _cell(text: str) -> str:
 
 
 def _limits(head: SavedHead, certificate: Certificate) -> list[str]:
-    fewest = min(head.evaluation.per_class.items(), key=lambda pair: pair[1].n, default=None)
+    scored = head.evaluation
+    per_class = scored.per_class if isinstance(scored, Evaluation) else {}
+    fewest = min(per_class.items(), key=lambda pair: pair[1].n, default=None)
     rule = f"{certificate.decode}, {certificate.resize} to {certificate.image_size} px"
     lines = [
-        "- Every photo gets one of the classes, whatever it shows.",
+        f"- Every photo gets {_ANSWERS[head.task]}, whatever it shows.",
         "- The scores hold for photos like those of the test: of the same places, cameras and labellers.",
         f"- Files become pixels by the rule {rule}; {_RULES[certificate.takes]}",
     ]

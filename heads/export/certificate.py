@@ -8,10 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 
+from onepass.features import CLASSES, NUMBER
 from onepass.features.errors import CertificateError, OptionError
 from onepass.features.preprocess import ResizeRule
 from onepass.features.seal import file_digest, sealed, unsealed
 from onepass.features.tables import Record
+from onepass.heads import head_facts
+from onepass.heads.export.judged import JUDGED
 from onepass.heads.schema import require_kinds
 
 FORMAT, VERSION = "onepass-certificate", 1
@@ -58,16 +61,16 @@ class Certificate:
         head, spec: What was exported, in words.
         images: n content hashes, hexadecimal, of the images it was proven on.
         measured_on: Which part they are.
-        labels: n positions of their true classes.
-        expected: (n, k) probabilities of the cached way, rounded to 6 digits.
-        largest: Largest difference of a probability.
-        flips: Images that got another class, ties left out; and
+        labels: n positions of their true classes; of other tasks none.
+        expected: (n, k) outputs of the cached way: probabilities, rounded to 6 digits, or numbers.
+        largest: Largest difference of an output.
+        flips: Images that got another class, ties left out, or a number that differs (see `judged`); and
         max_flips: how many were allowed.
         ties: Positions of images that got another class because the two lie closer together than the measured
             difference of pixels and float32 arithmetic can move them; and
         tie_gap: how close that is, as a probability. Certificates of onepass 0.1 know no ties.
         accuracy, interval: Of the exported model on these images, with its 95 % interval; and
-        before: of the cached way.
+        before: of the cached way. None where there are no classes.
         latency: At batch sizes 1 and 32.
         decode, resize, image_size: How files become pixels.
         class_names: In the order of the probabilities.
@@ -77,6 +80,9 @@ class Certificate:
         seen: first 8 bytes of the SHA-256 of every training image, hexadecimal, one behind the other. Certificates of
             onepass 0.1 know neither.
         one_by_one: Whether it takes one image at a time, because its backbone does.
+        task: Of the head, one of `features.TASKS`; of other tasks than classes
+        wanted: (n, t) what is true of the images, and
+        score, score_before: of the exported model and of the cached way, as `Score.record`.
     """
 
     to: str
@@ -92,9 +98,9 @@ class Certificate:
     largest: float
     flips: int
     max_flips: int
-    accuracy: float
-    interval: list[float]
-    before: float
+    accuracy: float | None
+    interval: list[float] | None
+    before: float | None
     latency: list[Latency]
     decode: str
     resize: str
@@ -107,16 +113,38 @@ class Certificate:
     trained_on: dict[str, Any] = field(default_factory=dict)
     seen: str = ""
     one_by_one: bool = False
+    task: str = CLASSES
+    wanted: list[list[float]] = field(default_factory=list)
+    score: dict[str, Any] = field(default_factory=dict)
+    score_before: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def y(self) -> np.ndarray:
+        """(n,) true classes, or what else is true of the images, as `FeatureFile.wanted` gives it."""
+        if self.task == CLASSES:
+            return np.array(self.labels, np.int64)
+        wanted = np.array(self.wanted, np.float64)
+        return np.asarray(wanted[:, 0] if self.task == NUMBER else wanted)
+
+    def quality(self) -> str:
+        """How good the model is on these images, and the cached way, in words."""
+        if self.accuracy is None or self.interval is None or self.before is None:
+            return f"{self._told(self.score)}; from cached rows {self._told(self.score_before)}"
+        low, high = self.interval
+        return f"accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f}), {self.before:.3f} from cached rows"
+
+    def _told(self, score: dict[str, Any]) -> str:
+        return head_facts.score(score, tuple(self.class_names), self.task).headline()
 
     def __str__(self) -> str:
-        low, high = self.interval
         speed = ", ".join(f"{one.milliseconds:.1f} ms for {one.batch}" for one in self.latency)
-        labels = "1 label differs" if self.flips == 1 else f"{self.flips or 'no'} labels differ"
+        what = JUDGED[self.task].what
+        labels = f"1 {what} differs" if self.flips == 1 else f"{self.flips or 'no'} {what}s differ"
         labels += told_ties(len(self.ties), self.tie_gap)
+        outputs = "numbers" if self.task == NUMBER else "probabilities"
         return (
-            f"{len(self.images)} {self.measured_on} images from their files: {labels}, probabilities by "
-            f"{self.largest:.1e} at most; accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f}), {self.before:.3f} "
-            f"from cached rows; {speed}{', one at a time' if self.one_by_one else ''}"
+            f"{len(self.images)} {self.measured_on} images from their files: {labels}, {outputs} by "
+            f"{self.largest:.1e} at most; {self.quality()}; {speed}{', one at a time' if self.one_by_one else ''}"
         )
 
     @property
@@ -171,25 +199,45 @@ class Certificate:
         if not all(_HASH.fullmatch(content) for content in found.images):
             raise ValueError("hashes that are no SHA-256")
         expected = np.array(found.expected, np.float64)
-        if expected.shape != (n, k) or len(found.labels) != n or not set(found.labels) <= set(range(k)):
-            raise ValueError(f"{expected.shape} probabilities for {n} images and {k} classes")
-        if not set(found.ties) <= set(range(n)) or not 0 <= found.tie_gap <= 1:
+        if expected.shape != (n, k) or not np.isfinite(expected).all():
+            raise ValueError(f"{expected.shape} outputs for {n} images and {k} classes, not all of them finite")
+        if not set(found.ties) <= set(range(n)) or not 0 <= found.tie_gap <= (1 if found.task != NUMBER else np.inf):
             raise ValueError(f"ties {str(found.ties)[:40]} within {found.tie_gap}")
         bytes.fromhex(found.seen)
         if len(found.seen) % 16:
             raise ValueError("half a hash of a training image")
-        if not np.isfinite(expected).all() or expected.min() < 0 or (abs(expected.sum(axis=1) - 1) > k * _DIGITS).any():
-            raise ValueError("probabilities that do not sum to 1")
+        found._require_task(expected)
         if len(set(found.class_names)) < k or not all(found.class_names):
             raise ValueError(f"the class names {str(found.class_names)[:60]}")
-        shares = [0.0, *found.interval, 1.0]
-        if len(shares) != 4 or sorted(shares) != shares or not 0 <= found.accuracy <= 1 or not 0 <= found.before <= 1:
-            raise ValueError(f"accuracy {found.accuracy} within {found.interval}, {found.before} before")
         if not 0 <= found.flips <= n or found.max_flips < 0 or found.largest < 0:
             raise ValueError(f"{found.flips} labels of {n} differ, {found.max_flips} may, by {found.largest}")
         if any(one.batch < 1 or one.runs < 1 or one.milliseconds < 0 for one in latency):
             raise ValueError(f"the times {latency[:2]}")
         return found
+
+    def _require_task(self, expected: np.ndarray) -> None:
+        """Refuses labels, outputs and scores of another task, or that make no sense.
+
+        Raises:
+            ValueError, TypeError, LookupError: They do not.
+        """
+        n, k = expected.shape
+        if self.task not in JUDGED:
+            raise ValueError(f"the task {self.task[:40]!r}")
+        if self.task == CLASSES:
+            if (expected < 0).any() or (abs(expected.sum(axis=1) - 1) > k * _DIGITS).any():
+                raise ValueError("probabilities that do not sum to 1")
+            if len(self.labels) != n or not set(self.labels) <= set(range(k)):
+                raise ValueError(f"{len(self.labels)} labels for {n} images and {k} classes")
+            shares = [0.0, *(self.interval or []), 1.0]
+            accuracy, before = (-1.0 if one is None else one for one in (self.accuracy, self.before))
+            if len(shares) != 4 or sorted(shares) != shares or not 0 <= accuracy <= 1 or not 0 <= before <= 1:
+                raise ValueError(f"accuracy {accuracy} within {self.interval}, {before} before")
+            return
+        if np.array(self.wanted, np.float64).shape != (n, k):
+            raise ValueError(f"what is true of {len(self.wanted)} images; needed: of {n}")
+        for score in (self.score, self.score_before):
+            head_facts.score(score, tuple(self.class_names), self.task)
 
 
 def told_ties(count: int, gap: float) -> str:

@@ -3,16 +3,20 @@
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from onepass.extract import ImageFiles, Tensor
+from onepass.features import CLASSES
 from onepass.features.errors import ExportError, opt
 from onepass.heads.export.certificate import Latency
+from onepass.heads.export.judged import JUDGED
 from onepass.heads.stats.intervals import wilson_interval
+from onepass.heads.tasks.score import Score
+from onepass.heads.tasks.task import TASKS
 
 Runtime = Callable[[Any], np.ndarray]
 """A batch of what a format takes -> (b, k) probabilities."""
@@ -36,8 +40,10 @@ class HeldOut:
         images: Their files.
         positions: (n,) of them in `images`.
         paths: n names.
-        y: (n,) true classes.
-        expected: (n, k) probabilities of the cached way.
+        y: (n,) true classes, or as `FeatureFile.wanted` gives what is true.
+        expected: (n, k) outputs of the cached way: probabilities, or numbers.
+        task: One of `features.TASKS`.
+        names: k names of classes or labels, or one of what the number is.
     """
 
     images: ImageFiles
@@ -45,6 +51,8 @@ class HeldOut:
     paths: list[str]
     y: np.ndarray
     expected: np.ndarray
+    task: str = CLASSES
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -80,14 +88,15 @@ class Proof:
     """How a model compares with what is expected.
 
     Attributes:
-        found: (n, k) probabilities.
-        largest: Largest difference of a probability.
+        found: (n, k) outputs: probabilities, or numbers.
+        largest: Largest difference of one.
         flipped: (f,) positions of images that got another class, ties left out.
         ties: (t,) positions of images that got another class because both classes are, either way, less than
             `tie_gap` apart.
         tie_gap: The largest gap that counted as a tie.
         accuracy, interval: Of the model, with its 95 % interval; and
-        before: of the cached way.
+        before: of the cached way. None where there are no classes.
+        score, score_before: The same where there are none.
     """
 
     found: np.ndarray
@@ -95,9 +104,18 @@ class Proof:
     flipped: np.ndarray
     ties: np.ndarray
     tie_gap: float
-    accuracy: float
-    interval: tuple[float, float]
-    before: float
+    accuracy: float | None = None
+    interval: tuple[float, float] | None = None
+    before: float | None = None
+    score: Score | None = None
+    score_before: Score | None = None
+
+    def words(self) -> str:
+        """How good the model is, with its 95 % interval."""
+        if self.accuracy is None or self.interval is None:
+            return str(self.score)
+        low, high = self.interval
+        return f"accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f})"
 
 
 def prove(run: Runtime, takes: str, held_out: HeldOut, explained: Explained = noise_alone) -> Proof:
@@ -121,27 +139,32 @@ def prove(run: Runtime, takes: str, held_out: HeldOut, explained: Explained = no
     expected, y = held_out.expected, held_out.y
     if found.shape != expected.shape or not np.isfinite(found).all():
         what = "numbers that are not finite" if found.shape == expected.shape else f"an output of shape {found.shape}"
-        raise ExportError(f"the exported model gives {what}; needed: finite probabilities, {expected.shape}.")
-    right = int((found.argmax(axis=1) == y).sum())
-    differing = np.flatnonzero(found.argmax(axis=1) != expected.argmax(axis=1))
+        raise ExportError(f"the exported model gives {what}; needed: finite numbers, {expected.shape}.")
+    judged = JUDGED[held_out.task]
+    differing = np.flatnonzero(judged.changed(found, expected))
     allowed = np.array([2 * explained(some) for some in differing.tolist()])
-    tied = _widest_gap(found[differing], expected[differing]) <= allowed
-    return Proof(
+    tied = judged.gaps(found[differing], expected[differing]) <= allowed
+    proof = Proof(
         found=found,
         largest=float(np.abs(found - expected).max()),
         flipped=differing[~tied],
         ties=differing[tied],
         tie_gap=float(max(allowed[tied], default=2 * NOISE)),
+    )
+    if held_out.task != CLASSES:
+        return replace(proof, score=_scored(found, held_out), score_before=_scored(expected, held_out))
+    right = int((found.argmax(axis=1) == y).sum())
+    return replace(
+        proof,
         accuracy=right / len(y),
         interval=wilson_interval(right, len(y)),
         before=float((expected.argmax(axis=1) == y).mean()),
     )
 
 
-def _widest_gap(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """(m, k) probabilities by two ways -> (m,) how far the classes that they choose lie apart, by either way."""
-    each, was, now = np.arange(len(found)), expected.argmax(axis=1), found.argmax(axis=1)
-    return np.asarray(np.maximum(expected[each, was] - expected[each, now], found[each, now] - found[each, was]))
+def _scored(outputs: np.ndarray, held_out: HeldOut) -> Score:
+    task = TASKS[held_out.task]
+    return task.score(task.answers(outputs), held_out.y, held_out.names, measured_on="held-out")
 
 
 def latencies(run: Runtime, takes: str, held_out: HeldOut, *, runs: int = 5) -> list[Latency]:

@@ -23,10 +23,10 @@ from onepass.extract import (
     resizer,
     trainable_within,
 )
-from onepass.features import FeatureFile
+from onepass.features import CLASSES, NUMBER, FeatureFile
 from onepass.features.errors import ExportError, OptionError, TrainingError, opt
 from onepass.features.tables import Record
-from onepass.heads.evaluation import match_labels
+from onepass.heads.evaluation import Evaluation
 from onepass.heads.export.equivalence import HeldOut, Steps
 from onepass.heads.export.graph_model import GraphModel
 from onepass.heads.export.inference_model import WholeModel, head_alone, with_head
@@ -34,6 +34,8 @@ from onepass.heads.finetune.joined import Joined
 from onepass.heads.finetune.model_file import load_model
 from onepass.heads.finetune.splits import Parts
 from onepass.heads.saved_head import SavedHead
+from onepass.heads.tasks.score import Score
+from onepass.heads.tasks.task import task_of
 
 CHECKED = 200
 """Held-out images that a model is proven on, at most."""
@@ -115,12 +117,22 @@ class ExportSource(ABC):
         """
         model = self.model(of_layers=to == "h5")
         return WholeModel(
-            model, self.inputs.resizer(), self.head.spec, self.head.class_names, self.facts(model.layers[-2].name)
+            model,
+            self.inputs.resizer(),
+            self.head.spec,
+            self.head.class_names,
+            self.facts(model.layers[-2].name),
+            self.gives,
         )
+
+    @property
+    def gives(self) -> str:
+        """What the output is called."""
+        return "numbers" if self.head.task == NUMBER else "probabilities"
 
     def facts(self, logits: str) -> Record:
         """What Keras's formats keep, and all that `predict` needs; with the name of the layer that gives logits."""
-        head, rest = self.head, self.head.evaluation.leak_free
+        head = self.head
         return {
             "format": "onepass-model",
             "version": 1,
@@ -129,14 +141,8 @@ class ExportSource(ABC):
             "spec": asdict(head.spec),
             "logits": logits,
             "plan": head.parameters,
-            "report": {
-                "measured_on": head.evaluation.measured_on,
-                "n": head.evaluation.n,
-                "kept": "fine-tuned",
-                "after": [head.evaluation.accuracy, list(head.evaluation.interval)],
-                "without_copies": rest
-                and {"leaked": rest.leaked, "n": rest.n, "after": [rest.accuracy, list(rest.interval)]},
-            },
+            "report": report_of(head.evaluation),
+            **({} if head.task == CLASSES else {"task": head.task}),
             "trained_on": head.trained_on,
             "seen": head.seen.tobytes().hex(),
         }
@@ -157,7 +163,12 @@ class ExportSource(ABC):
         table = self.file.table
         by_content = {table.content_hashes[i].tobytes(): int(i) for i in positions}  # copies prove nothing more
         chosen = np.array(sorted(by_content[content] for content in sorted(by_content)[:CHECKED]), np.int64)
-        y = match_labels(table.labels[chosen].astype(np.int64), self.file.class_names, self.head.class_names)
+        task = task_of(self.file)
+        if task.name != self.head.task:
+            raise OptionError(
+                f"{self.head.path} was trained for {self.head.task}, and {self.file.path} holds {task.name}."
+            )
+        y = task.matched(self.file.wanted(chosen), self.file.class_names, self.head.class_names)
         return (
             HeldOut(
                 images=self.inputs.images,
@@ -165,6 +176,8 @@ class ExportSource(ABC):
                 paths=[table.paths[i] for i in chosen],
                 y=y,
                 expected=self.expected(chosen),
+                task=self.head.task,
+                names=self.head.class_names,
             ),
             part,
         )
@@ -219,14 +232,14 @@ class HeadSource(ExportSource):
         return self.file.rows_to_score("auto", seen=self.head.seen)
 
     def expected(self, positions: np.ndarray) -> np.ndarray:
-        return self.head.network.probabilities(self.file.read(positions)[0])
+        return self.head.network.outputs(self.file.read(positions)[0])
 
     def steps(self, takes: str, whole: WholeModel, held_out: HeldOut) -> Steps:
         return Steps(
             takes,
             whole.resizer,
             rows_of=self.rows_of,
-            head=self.head.network.probabilities,
+            head=self.head.network.outputs,
             row_of=lambda some: self.file.read(held_out.positions[[some]])[0][0],
             model=whole.probabilities,
         )
@@ -242,7 +255,7 @@ class GraphSource(HeadSource):
 
     def whole(self, to: str) -> WholeModel:  # noqa: ARG002
         spec, names = self.head.spec, self.head.class_names
-        return GraphModel(self.model(of_layers=False), self.inputs.resizer(), spec, names, {}, self.graph)
+        return GraphModel(self.model(of_layers=False), self.inputs.resizer(), spec, names, {}, self.gives, self.graph)
 
     def model(self, *, of_layers: bool) -> KerasModel:  # noqa: ARG002
         """`keras.Model` of the head alone: (b, d) rows -> (b, k) probabilities."""
@@ -294,6 +307,16 @@ class ModelSource(ExportSource):
     def steps(self, takes: str, whole: WholeModel, held_out: HeldOut) -> Steps:  # noqa: ARG002
         run = whole.probabilities
         return Steps(takes, whole.resizer, rows_of=run, head=None, row_of=None, model=run)
+
+
+def report_of(scored: Score) -> Record:
+    """What Keras's formats keep of a score."""
+    facts: Record = {"measured_on": scored.measured_on, "n": scored.n, "kept": "fine-tuned"}
+    if not isinstance(scored, Evaluation):
+        return {**facts, "score": scored.record()}
+    rest = scored.leak_free
+    without = rest and {"leaked": rest.leaked, "n": rest.n, "after": [rest.accuracy, list(rest.interval)]}
+    return {**facts, "after": [scored.accuracy, list(scored.interval)], "without_copies": without}
 
 
 def _inputs(layer: KerasLayer) -> list[Tensor]:

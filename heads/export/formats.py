@@ -107,7 +107,7 @@ class SavedModel(Format):
         import tensorflow as tf
 
         def serve(images: Tensor) -> Tensor:
-            return {"probabilities": whole.keras(whole.resizer(images), training=False)}
+            return {whole.gives: whole.keras(whole.resizer(images), training=False)}
 
         return serve, [tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")]
 
@@ -118,7 +118,8 @@ class SavedModel(Format):
         serve = loaded.signatures["serving_default"]
 
         def run(batch: np.ndarray | Sequence[bytes], _kept: Any = loaded) -> np.ndarray:
-            return np.asarray(serve(tf.constant(batch))["probabilities"])
+            (found,) = serve(tf.constant(batch)).values()
+            return np.asarray(found)
 
         return run
 
@@ -143,7 +144,7 @@ class SavedModelOfBytes(SavedModel):
 
         def serve(files: Tensor) -> Tensor:
             made = tf.map_fn(pixels, files, fn_output_signature=whole.keras.inputs[0].dtype)
-            return {"probabilities": whole.keras(made, training=False)}
+            return {whole.gives: whole.keras(made, training=False)}
 
         return serve, [tf.TensorSpec((None,), tf.string, name="files")]
 

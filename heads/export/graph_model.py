@@ -47,7 +47,7 @@ class GraphModel(WholeModel):
             lambda outputs: self.keras(network.behind(outputs), training=False),
             given,
             "features",
-            "probabilities",
+            self.gives,
             ours,
         )
         made = joined_onnx(onnx_at(first, network.opset), network.proto, onnx_at(last, network.opset))

@@ -12,11 +12,11 @@ from onepass.extract import KerasLayer, KerasModel, KerasModule, Tensor, Trainab
 from onepass.features import Spec
 from onepass.features.errors import OptionError, opt
 from onepass.features.tables import Record
-from onepass.heads.finetune.joined import Joined, as_softmax
+from onepass.heads.finetune.joined import Joined, as_softmax, last_layer
 from onepass.heads.inference.keras_layers import head_layers
 from onepass.heads.inference.kernel_machine import KernelMachine
 from onepass.heads.inference.neighbour_table import NeighbourTable
-from onepass.heads.inference.network import DenseNetwork, Network
+from onepass.heads.inference.network import EACH, DenseNetwork, Network
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,7 @@ class WholeModel:
         spec: Of the rows inside.
         class_names: k names, in the order of the probabilities.
         facts: What Keras's formats keep: all that `predict` needs.
+        gives: What other formats call the output: probabilities or numbers.
     """
 
     keras: KerasModel
@@ -36,6 +37,7 @@ class WholeModel:
     spec: Spec
     class_names: tuple[str, ...]
     facts: Record
+    gives: str
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -64,7 +66,7 @@ class WholeModel:
             opset: Version of the operators.
         """
         return onnx_of(
-            lambda images: self.keras(self.resizer(images), training=False), IMAGES, "images", "probabilities", opset
+            lambda images: self.keras(self.resizer(images), training=False), IMAGES, "images", self.gives, opset
         )
 
 
@@ -123,12 +125,12 @@ def with_head(backbone: TrainableBackbone, head: Network, *, of_layers: bool = F
         OptionError: No layers of that format compute the head.
     """
     if isinstance(head, DenseNetwork):
-        return Joined.of(backbone, head).probabilities(of_layers=of_layers)
+        return Joined.of(backbone, head).probabilities(of_layers=of_layers, output=EACH[head.output])
     keras = import_keras()
     model = backbone.of_layers() if of_layers else backbone.model
     pixels = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name="pixels")
     scores = _scores(keras, head, model(pixels), of_layers=of_layers)
-    return keras.Model(pixels, keras.layers.Softmax(name="probabilities")(scores), name="classifier")
+    return keras.Model(pixels, last_layer(keras, EACH[head.output])(scores), name="classifier")
 
 
 def head_alone(head: Network) -> KerasModel:
@@ -141,7 +143,7 @@ def head_alone(head: Network) -> KerasModel:
             scores = layer(scores)
     else:
         scores = _scores(keras, head, rows)
-    return keras.Model(rows, keras.layers.Softmax(name="probabilities")(scores), name="head")
+    return keras.Model(rows, last_layer(keras, EACH[head.output])(scores), name="head")
 
 
 def _scores(keras: KerasModule, head: Network, rows: Tensor, *, of_layers: bool = False) -> Tensor:
@@ -169,15 +171,18 @@ def _kernel_scores(keras: KerasModule, head: KernelMachine, rows: Tensor) -> Ten
 
 
 def _vote_scores(keras: KerasModule, head: NeighbourTable, rows: Tensor) -> Tensor:
-    """See `vote_scores`; all rows that are as near as the last neighbour vote."""
-    ops = keras.ops
+    """See `vote_scores`, `mean_votes`; all rows that are as near as the last neighbour vote."""
+    ops, scores = keras.ops, keras.layers.Activation("linear", name="scores")  # a layer, where models can be cut
     directions = keras.layers.UnitNormalization(axis=-1)(rows)
     cosines = _dense(keras, head.memory.T, np.zeros(len(head.memory)), "cosines")(directions)
     nearest = ops.top_k(cosines, head.neighbours)[0]
     weights = ops.exp((cosines - nearest[:, :1]) / head.decay)
     weights = weights * ops.cast(cosines >= nearest[:, -1:], "float32")
+    if head.output == "linear":
+        sums = _dense(keras, head.votes, np.zeros(2), "votes")(weights)
+        return scores(sums[:, :1] / sums[:, 1:])
     votes = _dense(keras, head.votes, np.full(head.classes, 1 / head.classes), "votes")(weights)
-    return ops.log(votes / ops.sum(votes, axis=-1, keepdims=True)) * head.inverse_temperature
+    return scores(ops.log(votes / ops.sum(votes, axis=-1, keepdims=True)) * head.inverse_temperature)
 
 
 def _dense(keras: KerasModule, kernel: np.ndarray, bias: np.ndarray, name: str) -> KerasLayer:

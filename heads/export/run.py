@@ -1,6 +1,7 @@
 """From a head to a model file in a given format, kept only if it was proven from image files."""
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from onepass.extract import (
     machine,
     plain_keras,
 )
-from onepass.features import FeatureFile
+from onepass.features import CLASSES, NUMBER, FeatureFile
 from onepass.features.atomic import flush, folder_beside, leftovers, move, remove_leftovers
 from onepass.features.errors import CertificateError, ExportError, OptionError, cannot_write, opt
 from onepass.features.names import shown
@@ -34,10 +35,12 @@ from onepass.heads.export.equivalence import HeldOut, Proof, Steps, latencies, p
 from onepass.heads.export.export_source import ExportInputs, ExportSource
 from onepass.heads.export.formats import Format, OneByOne, format_of, running
 from onepass.heads.export.inference_model import WholeModel
+from onepass.heads.export.judged import JUDGED
 from onepass.heads.file_kinds import FileKind, classifier_file
 from onepass.heads.finetune.model_file import tuned_model
 from onepass.heads.predict.nearest import training_file
 from onepass.heads.saved_head import SavedHead, load_head
+from onepass.heads.tasks.score import Score
 
 _ALL = ("float32", "float16", "int8")
 PRECISIONS = {**dict.fromkeys(SUFFIXES, ("float32",)), "openvino": _ALL, "tflite": _ALL}
@@ -71,7 +74,7 @@ class Exported:
     def record(self) -> Record:
         """As JSON takes it, without what is said of single images."""
         facts = self.certificate.record()
-        del facts["expected"], facts["labels"], facts["seen"]
+        del facts["expected"], facts["labels"], facts["wanted"], facts["seen"]
         return {"path": str(self.path), **facts, "images": len(facts["images"])}
 
 
@@ -275,16 +278,20 @@ class _Candidate:
             spec=str(head.spec),
             images=[content.tobytes().hex() for content in hashes],
             measured_on=self.part,
-            labels=held_out.y.tolist(),
-            expected=np.round(held_out.expected, 6).tolist(),
+            labels=held_out.y.tolist() if head.task == CLASSES else [],
+            expected=(held_out.expected if head.task == NUMBER else np.round(held_out.expected, 6)).tolist(),
             largest=proof.largest,
             flips=len(proof.flipped),
             max_flips=self.may_flip,
             ties=proof.ties.tolist(),
             tie_gap=proof.tie_gap,
             accuracy=proof.accuracy,
-            interval=list(proof.interval),
+            interval=list(proof.interval) if proof.interval else None,
             before=proof.before,
+            task=head.task,
+            wanted=[] if head.task == CLASSES else held_out.y.reshape(len(held_out), -1).tolist(),
+            score=_as_json(proof.score),
+            score_before=_as_json(proof.score_before),
             latency=speed,
             one_by_one=isinstance(run, OneByOne),
             decode=head.spec.decode,
@@ -302,16 +309,22 @@ class _Candidate:
         held_out, names, count = self.held_out, self.whole.class_names, len(proof.flipped)
         away = np.abs(proof.found - held_out.expected).max(axis=1)
         worst = int(proof.flipped[away[proof.flipped].argmax()])
-        was, now = (names[int(p[worst].argmax())] for p in (held_out.expected, proof.found))
-        told = steps.where(worst, held_out, proof)
-        low, high = proof.interval
+        judged = JUDGED[held_out.task]
+        was, now = (judged.says(outputs[worst], names) for outputs in (held_out.expected, proof.found))
+        told, quality = steps.where(worst, held_out, proof), proof.words()
+        before = f"{proof.before:.3f}" if proof.before is not None else str(proof.score_before)
         return (
             f"{path} was not written: {count} of {len(held_out)} held-out images "
-            f"{'gets' if count == 1 else 'get'} another label than by the cached way; {self.may_flip or 'none'} may. "
-            f"Accuracy {proof.accuracy:.3f} ({low:.3f} to {high:.3f}), {proof.before:.3f} from cached rows. Most of "
-            f"all differs {held_out.paths[worst]}, {was} before and {now} now, {told}. "
+            f"{'gets' if count == 1 else 'get'} another {judged.what} than by the cached way; {self.may_flip or 'none'} "
+            f"may. {quality[:1].upper()}{quality[1:]}, {before} from cached rows. Most of all differs {held_out.paths[worst]}, {was} before and {now} now, {told}. "
             f"Allow it with {opt.max_flips(count)}, or choose another format or precision."
         )
+
+
+def _as_json(score: Score | None) -> Record:
+    """A score as it comes back from JSON; nothing for none."""
+    found: Record = json.loads(json.dumps(score.record())) if score else {}
+    return found
 
 
 def _safe_names() -> Any:

@@ -13,6 +13,7 @@ from onepass.features.tables import Record
 from onepass.heads.export.certificate import ENDING, Certificate, Latency, beside, require_certified, told_ties
 from onepass.heads.export.equivalence import NOISE, HeldOut, latencies, prove
 from onepass.heads.export.formats import certified_format, running
+from onepass.heads.export.judged import JUDGED
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,11 @@ class VerifiedExport:
         flips: Images that got another class than by the cached way, ties left out; and
         max_flips: how many may, in proportion where images are missing.
         ties: Images that got another class because the two are as close as `tie_gap`; see `Certificate`.
-        accuracy, interval: Of the model on these images, with its 95 % interval.
+        accuracy, interval: Of the model on these images, with its 95 % interval; None where there are no classes.
         latency: Here, and
         latency_then: when it was exported.
+        quality: How good the model is on these images, in words.
+        what: May differ: label or number.
     """
 
     path: Path
@@ -40,10 +43,12 @@ class VerifiedExport:
     max_flips: int
     ties: int
     tie_gap: float
-    accuracy: float
-    interval: tuple[float, float]
+    accuracy: float | None
+    interval: tuple[float, float] | None
     latency: list[Latency]
     latency_then: list[Latency]
+    quality: str = ""
+    what: str = "label"
 
     @property
     def verdict(self) -> str:
@@ -53,14 +58,13 @@ class VerifiedExport:
         return "incomplete" if self.missing else "whole"
 
     def __str__(self) -> str:
-        low, high = self.interval
         pairs = zip(self.latency, self.latency_then, strict=False)
         speed = [f"{now.milliseconds:.1f} ms for {now.batch} ({then.milliseconds:.1f} then)" for now, then in pairs]
-        labels = f"{self.flips} labels differ ({self.max_flips} may){told_ties(self.ties, self.tie_gap)}"
-        told = f"{self.images} images: {labels}, probabilities by"
+        labels = f"{self.flips} {self.what}s differ ({self.max_flips} may){told_ties(self.ties, self.tie_gap)}"
+        told = f"{self.images} images: {labels}, {'numbers' if self.what == 'number' else 'probabilities'} by"
         lines = [
             f"{shown(self.path)}: the file that was certified",
-            f"{told} {self.largest:.1e} at most; accuracy {self.accuracy:.3f} ({low:.3f} to {high:.3f})",
+            f"{told} {self.largest:.1e} at most; {self.quality}",
             ", ".join(speed),
         ]
         if self.missing:
@@ -129,8 +133,10 @@ def verify_model(model: str | Path, certificate: Certificate, images: ImageFiles
         images=images,
         positions=found,
         paths=[certificate.images[i] for i in found],
-        y=np.array(certificate.labels, np.int64)[found],
+        y=certificate.y[found],
         expected=np.array(certificate.expected, np.float64)[found],
+        task=certificate.task,
+        names=tuple(certificate.class_names),
     )
 
     def explained(some: int) -> float:
@@ -155,4 +161,6 @@ def verify_model(model: str | Path, certificate: Certificate, images: ImageFiles
         interval=proof.interval,
         latency=speed,
         latency_then=certificate.latency,
+        quality=proof.words(),
+        what=JUDGED[certificate.task].what,
     )

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -85,15 +86,20 @@ class Joined:
             seen = keras.ops.cast(keras.ops.round(seen), "uint8")
         return keras.Model(pixels, self.logits(seen), name="augmented")
 
-    def probabilities(self, *, of_layers: bool = False) -> KerasModel:
-        """`keras.Model`: (b, s, s, 3) pixels -> (b, k) probabilities, of nothing but what Keras brings."""
+    def probabilities(self, *, of_layers: bool = False, output: str = "softmax") -> KerasModel:
+        """`keras.Model`: (b, s, s, 3) pixels -> (b, k) probabilities, of nothing but what Keras brings.
+
+        Args:
+            of_layers: Of layers alone, as the legacy .h5 format needs them.
+            output: What becomes of the last layer's scores, as an activation of Keras; linear leaves numbers.
+        """
         keras = import_keras()
         model = self.backbone.of_layers() if of_layers else self.backbone.model
         pixels = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name="pixels")
         rows = model(pixels)
         for layer in self.layers:
             rows = layer(rows)
-        return keras.Model(pixels, keras.layers.Softmax(dtype="float32", name="probabilities")(rows), name="classifier")
+        return keras.Model(pixels, last_layer(keras, output)(rows), name="classifier")
 
     def scale_logits(self, factor: float) -> None:
         """Multiplies all logits, which is what a temperature of 1 / factor does."""
@@ -169,9 +175,16 @@ def require_layered(kind: str) -> None:
         )
 
 
+def last_layer(keras: Any, output: str) -> KerasLayer:
+    """The layer that makes probabilities or numbers of scores: softmax, sigmoid or linear."""
+    if output == "softmax":
+        return keras.layers.Softmax(dtype="float32", name="probabilities")
+    return keras.layers.Activation(output, dtype="float32", name="numbers" if output == "linear" else "probabilities")
+
+
 def as_softmax(network: DenseNetwork) -> DenseNetwork:
-    """The same head with one unit per class: a sigmoid is a softmax over 0 and its logit."""
-    if network.output == "softmax":
+    """The same head with one unit per score: a single sigmoid is a softmax over 0 and its logit."""
+    if network.output != "sigmoid":
         return network
     kernel, bias = network.kernels[-1], network.biases[-1]
     kernels = (*network.kernels[:-1], np.concatenate([np.zeros_like(kernel), kernel], axis=1))

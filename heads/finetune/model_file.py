@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from onepass.extract import Backbone, KerasModel, depth_of, load_bounded_model, quiet_stderr
-from onepass.features import Spec, limits, seal
+from onepass.features import CLASSES, Spec, limits, seal
 from onepass.features.atomic import replacing
 from onepass.features.errors import FeatureFileError, OptionError, TrainingError, cannot_write, opt
 from onepass.features.places import require_place as require_writable
@@ -198,19 +198,18 @@ def tuned_model(path: Path) -> SavedHead:
     """
     facts = read_facts(path)
     with _known(path):
-        classes, report = head_facts.class_names(facts["class_names"]), facts["report"]
+        task = head_facts.task(facts["task"]) if "task" in facts else CLASSES
+        classes, report = head_facts.class_names(facts["class_names"], task), facts["report"]
         k = len(classes)
         if k > _MOST_CLASSES:
             raise ValueError(f"{k} classes")
-        kept = "after" if report["kept"] == "fine-tuned" else "before"
-        right, interval = report[kept]
-        leak_free = _leak_free(report.get("without_copies"), kept)
-        evaluation = Evaluation(report["measured_on"], report["n"], right, tuple(interval), {}, [], leak_free=leak_free)
-        head_facts.require_sense(evaluation, classes)
+        evaluation = (
+            _evaluation(report, classes) if task == CLASSES else head_facts.score(report["score"], classes, task)
+        )
         seen = np.frombuffer(bytes.fromhex(facts.get("seen", "")), np.uint8).reshape(-1, 8)
         return SavedHead(
             kind=head_facts.kind(facts.get("kind", "fine-tuned")),
-            network=DenseNetwork.identity(k),
+            network=DenseNetwork.identity(k, head_facts.OUTPUT_OF[task][0]),
             class_names=classes,
             spec=Spec.from_json(json.dumps(facts["spec"])),
             parameters=head_facts.parameters(facts["plan"]),
@@ -220,7 +219,18 @@ def tuned_model(path: Path) -> SavedHead:
             seen=seen,
             path=path,
             guarded=seal.is_sealed(path),
+            task=task,
         )
+
+
+def _evaluation(report: Record, classes: tuple[str, ...]) -> Evaluation:
+    """The score of what was kept."""
+    kept = "after" if report["kept"] == "fine-tuned" else "before"
+    right, interval = report[kept]
+    leak_free = _leak_free(report.get("without_copies"), kept)
+    found = Evaluation(report["measured_on"], report["n"], right, tuple(interval), {}, [], leak_free=leak_free)
+    head_facts.require_sense(found, classes)
+    return found
 
 
 def _leak_free(found: Record | None, kept: str) -> LeakFree | None:

@@ -29,6 +29,7 @@ from onepass.heads.finetune.result import FineTuned, require_tensorboard
 from onepass.heads.finetune.sources import Origin, Sources
 from onepass.heads.head_options import class_weights, require_known_classes
 from onepass.heads.saved_head import SavedHead, is_head, load_head
+from onepass.heads.tasks.task import require_classes
 from onepass.heads.training import train_head
 
 
@@ -157,6 +158,7 @@ def _check_choices(keep: str, to: str, boundary_cache: str, plan: TuningPlan, pr
 
 def _check_against(file: FeatureFile, plan: TuningPlan, *, option: str) -> None:
     """Refuses what the rows' spec and classes are enough to refuse, before a network is built."""
+    require_classes(file, "fine-tuning", "Train a head on its rows with train-head.")
     require_known_classes(plan.class_weight, file.class_names)
     for stage in plan.stages:
         require_part(str(file.provenance.get("backbone") or file.spec.backbone), stage.unfreeze, option=option)

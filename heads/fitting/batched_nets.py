@@ -57,6 +57,7 @@ class BatchedNets:
         kernels: What the kernel (inputs, units) of each layer is in the beginning, in all nets; biases are 0. A
             last layer of one unit scores the second of two classes against 0 for the first.
         settings: m, one per net.
+        output: softmax, sigmoid (of a single unit), sigmoids or linear: what scores are trained to be.
         activation: Of the hidden layers, by Keras's name.
         optimizer: A key of `OPTIMIZERS`.
         seed: Of the dropout.
@@ -67,10 +68,12 @@ class BatchedNets:
         kernels: Sequence[np.ndarray],
         settings: Sequence[NetSetting],
         *,
+        output: str = "softmax",
         activation: str = "relu",
         optimizer: str = "adam",
         seed: int = 0,
     ) -> None:
+        self._output = output
         self._dense = [BatchedDense(len(settings), kernel) for kernel in kernels]
         layers: list[keras.layers.Layer] = [keras.Input((None, len(kernels[0])))]
         for i, dense in enumerate(self._dense[:-1]):
@@ -99,20 +102,21 @@ class BatchedNets:
     @property
     def classes(self) -> int:
         """Number k of scores."""
-        return max(int(self._dense[-1].kernel.shape[2]), 2)
+        return 2 if self._output == "sigmoid" else int(self._dense[-1].kernel.shape[2])
 
     def train(self, rows: np.ndarray, y: np.ndarray, weights: np.ndarray, order: np.ndarray) -> None:
         """Takes a step for each line of `order`.
 
         Args:
             rows: (n, v, r) float32, v views of n images.
-            y: (n,) classes.
+            y: (n,) classes; or (n, k) labels of 0 and 1, or numbers.
             weights: (n, m) float32, how much each image counts for each net; about 1 on average.
             order: (steps, b) positions of rows, those of an image following each other.
         """
         images = order // rows.shape[1]
         flat = rows.reshape(-1, rows.shape[2])
-        arrays = (flat, order.astype(np.int32), y[images].astype(np.int32), weights[images])
+        wanted = y[images].astype(np.int32 if y.ndim == 1 else np.float32)
+        arrays = (flat, order.astype(np.int32), wanted, weights[images])
         self._steps(*map(tf.constant, arrays))
 
     def scores(self, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
@@ -135,11 +139,19 @@ class BatchedNets:
         tf.while_loop(lambda step: step < steps, one, [0], parallel_iterations=1)  # each step needs the one before
 
     def _loss(self, scores: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-        """Sum over nets of the mean weighted log loss in the batch: (m, b, k) scores, (b,) y, (m, b) weights."""
+        """Sum over nets of the mean weighted loss in the batch: (m, b, k) scores, (b,) or (b, k) y, (m, b) weights."""
+        return tf.reduce_sum(tf.reduce_mean(self._losses(scores, y) * weights, axis=1))
+
+    def _losses(self, scores: Tensor, y: Tensor) -> Tensor:
+        if self._output == "linear":
+            return tf.reduce_mean(tf.square(scores - y), axis=-1)
+        if self._output == "sigmoids":
+            smooth = self._smoothing[:, :, None]
+            wanted = y * (1 - smooth) + smooth / 2
+            return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(wanted, scores), axis=-1)
         logs = tf.nn.log_softmax(scores)
         true = tf.reduce_sum(logs * tf.one_hot(y, scores.shape[-1]), axis=-1)
-        each = (self._smoothing - 1) * true - self._smoothing * tf.reduce_mean(logs, axis=-1)
-        return tf.reduce_sum(tf.reduce_mean(each * weights, axis=1))
+        return (self._smoothing - 1) * true - self._smoothing * tf.reduce_mean(logs, axis=-1)
 
     def _apply(self, gradients: list[Tensor]) -> None:
         if (self._kept != 1).any():
@@ -152,4 +164,4 @@ class BatchedNets:
 
     def _k_scores(self, x: Tensor, *, training: bool) -> Tensor:
         scores = self.model(x, training=training)
-        return scores if scores.shape[-1] > 1 else tf.concat([tf.zeros_like(scores), scores], axis=-1)
+        return scores if self._output != "sigmoid" else tf.concat([tf.zeros_like(scores), scores], axis=-1)

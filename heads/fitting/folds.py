@@ -5,7 +5,9 @@ import numpy as np
 FOLDS = 5
 
 
-def assign_folds(y: np.ndarray, *, groups: np.ndarray | None = None, folds: int = FOLDS, seed: int = 0) -> np.ndarray:
+def assign_folds(
+    y: np.ndarray, *, groups: np.ndarray | None = None, folds: int = FOLDS, seed: int = 0, rare: bool = False
+) -> np.ndarray:
     """Deals images to folds so that every fold has its share of every class.
 
     Whole groups are dealt, the largest first, each to the fold that has least of its classes. A class
@@ -16,6 +18,8 @@ def assign_folds(y: np.ndarray, *, groups: np.ndarray | None = None, folds: int 
         groups: (n,) integers, equal for images that must stay together; by default each image is alone.
         folds: How many, 2 or more.
         seed: Of the order in which equal groups are dealt.
+        rare: Whether classes that would be missing from the training side are held out nevertheless, because they
+            are only ranges of numbers.
 
     Returns:
         (n,) int64: the fold that holds the image out, or -1 for images that are never held out. All are -1
@@ -29,8 +33,8 @@ def assign_folds(y: np.ndarray, *, groups: np.ndarray | None = None, folds: int 
     count = int(member.max()) + 1
     per_group = np.zeros((count, int(y.max()) + 1))
     np.add.at(per_group, (member, y), 1)
-    rare = (per_group > 0).sum(axis=0) < 2
-    held = np.flatnonzero(~(per_group[:, rare] > 0).any(axis=1))
+    lonely = ((per_group > 0).sum(axis=0) < 2) & (not rare or count < 2)
+    held = np.flatnonzero(~(per_group[:, lonely] > 0).any(axis=1))
     order = np.random.default_rng(seed).permutation(held)
     order = order[np.argsort(-per_group[order].sum(axis=1), kind="stable")]
     share = per_group / np.maximum(per_group.sum(axis=0), 1)

@@ -20,22 +20,31 @@ class Samples:
     """The images that each of c nets of one setting trains on, and those it is validated on.
 
     Attributes:
-        y: (n,) classes.
+        y: (n,) classes; or (n, k) labels of 0 and 1, or (n, 1) numbers.
         importance: (n,) weight of each image in the validation loss.
         weights: (n, c) float32 weight of each image in training, 1 on average for each net.
         held_out: (n, c) bool, the images each net is validated on.
+        output: softmax, sigmoids or linear: what is made of scores.
     """
 
     y: np.ndarray
     importance: np.ndarray
     weights: np.ndarray
     held_out: np.ndarray
+    output: str = "softmax"
 
     @classmethod
-    def of(cls, y: np.ndarray, importance: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> "Samples":
+    def of(
+        cls,
+        y: np.ndarray,
+        importance: np.ndarray,
+        train: np.ndarray,
+        held_out: np.ndarray,
+        output: str = "softmax",
+    ) -> "Samples":
         """From (n, c) bool masks of the images each net trains on, and of those held out."""
         weights = train * importance[:, None]
-        return cls(y, importance, (weights / weights.mean(axis=0)).astype(np.float32), held_out)
+        return cls(y, importance, (weights / weights.mean(axis=0)).astype(np.float32), held_out, output)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,21 +174,30 @@ def _padded(pieces: list[np.ndarray]) -> np.ndarray:
 
 
 def held_out_losses(scores: np.ndarray, samples: Samples) -> np.ndarray:
-    """(s, n, k) scores -> (s,) log losses at about the best temperature; infinite where scores are not finite.
+    """(s, n, k) scores -> (s,) losses; infinite where scores are not finite.
 
-    A head gets its temperature after training, so a net that is too sure of itself loses nothing by it. Tried are
-    eight temperatures, each twice the last, and where a parabola through the best three has its lowest point.
+    Of classes and labels log losses at about the best temperature: a head gets its own after training, so a net that
+    is too sure of itself loses nothing by it. Tried are eight temperatures, each twice the last, and where a parabola
+    through the best three has its lowest point. Of numbers mean squared errors.
     """
     judged = samples.held_out.any(axis=1)
     scores, y, importance = scores[:, judged], samples.y[judged], samples.importance[judged]
+    importance = importance / importance.sum()
     # Scores beyond this have long diverged, and their differences must not overflow.
     sound = (np.abs(scores) < 1e30).all(axis=(1, 2))
     scores = np.where(sound[:, None, None], scores, 0)
-    margins = scores - np.take_along_axis(scores, y[None, :, None], axis=2)
+    if samples.output == "linear":
+        return np.where(sound, np.square(scores - y).mean(axis=2) @ importance, np.inf)
+    if samples.output == "softmax":
+        margins = scores - np.take_along_axis(scores, y[None, :, None], axis=2)
+    else:
+        margins = scores * (1 - 2 * y).astype(np.float32)
 
     def losses(octaves: np.ndarray) -> np.ndarray:
         scaled = margins * np.exp2(octaves, dtype=np.float32)[:, None, None]
-        return np.asarray(np.log(np.exp(np.minimum(scaled, 80)).sum(axis=2)) @ importance / importance.sum())
+        powers = np.exp(np.minimum(scaled, 80))
+        each = np.log(powers.sum(axis=2)) if samples.output == "softmax" else np.log1p(powers).mean(axis=2)
+        return np.asarray(each @ importance)
 
     tried = np.array([losses(np.full(len(scores), octave)) for octave in _OCTAVES])
     best = np.minimum(losses(_OCTAVES[0] + _lowest_points(tried)), tried.min(axis=0))

@@ -75,6 +75,22 @@ class PrincipalComponents:
         """(n, r) float32: the rows along the axes of `rotation`."""
         return np.asarray(self.standardised @ self.rotation[1])
 
+    def weighted(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same for rows of (n,) weights.
+
+        Returns:
+            centre: (d,) their weighted mean, of standardised rows.
+            axes: (d, r) float64, orthonormal.
+            z: (n, r) float64 standardised rows less the centre along these axes, in which Z' diag(weights) Z is
+                diagonal.
+        """
+        if np.ptp(weights) == 0:
+            return np.zeros(len(self.mean)), self.axes, self.exact
+        centre = np.average(self.standardised, axis=0, weights=weights)
+        roots = np.sqrt(weights)[:, None]
+        axes, z = principal_axes((self.standardised - centre) * roots)
+        return centre, axes, z / roots
+
 
 class SharedComponents:
     """Principal components of the rows last asked for, for heads that are fitted on the same rows one after another.

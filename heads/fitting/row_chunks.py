@@ -45,6 +45,10 @@ class RowSource(Protocol):
     def groups(self) -> np.ndarray | None:
         """(n,) equal for images that must be held out together, or None."""
 
+    @property
+    def weights(self) -> np.ndarray | None:
+        """(n,) how much each image counts, or None."""
+
     def orders(self, seed: int | None) -> Iterator[np.ndarray]:
         """Positions of each image once, (m,) int64 a chunk, in an order that depends on the seed; None: as they lie."""
 
@@ -59,12 +63,13 @@ class ResidentRows:
     Attributes:
         x: (n, v, d) float32.
         y: (n,) labels.
-        groups: As for `RowSource`.
+        groups, weights: As for `RowSource`.
     """
 
     x: np.ndarray
     y: np.ndarray
     groups: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     @property
     def n(self) -> int:
@@ -109,6 +114,10 @@ class _Derived:
     @property
     def groups(self) -> np.ndarray | None:
         return self.source.groups
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        return self.source.weights
 
     def orders(self, seed: int | None) -> Iterator[np.ndarray]:
         return self.source.orders(seed)
@@ -208,8 +217,12 @@ class FileRows:
 
     @property
     def y(self) -> np.ndarray:
-        """(n,) int64, positions in the file's class names."""
-        return self._file.table.labels[self._positions].astype(np.int64)
+        """(n,) int64, positions in the file's class names; or (n,) numbers, or (n, k) labels."""
+        return self._file.wanted(self._positions)
+
+    @property
+    def weights(self) -> np.ndarray:
+        return self._file.weights(self._positions)
 
     @property
     def groups(self) -> np.ndarray:

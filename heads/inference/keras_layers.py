@@ -49,7 +49,7 @@ def head_layers(keras: Keras, network: DenseNetwork, *, dropout: float = 0.0, ou
     layers = [keras.layers.Normalization(mean=network.mean, variance=variance, name="standardise")]
     last = len(network.kernels) - 1
     for i, (kernel, bias) in enumerate(zip(network.kernels, network.biases, strict=True)):
-        activation = network.activation if i < last else output or network.output
+        activation = network.activation if i < last else output or network.output.removesuffix("s")
         dense = keras.layers.Dense(len(bias), activation=activation, name=f"dense_{i + 1}")
         dense.build((None, len(kernel)))
         dense.set_weights([kernel, bias])

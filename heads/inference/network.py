@@ -1,4 +1,4 @@
-"""A fitted head as plain arrays that give class probabilities by numpy alone; and its most common form, dense layers.
+"""A fitted head as plain arrays that give probabilities or numbers by numpy alone; and its usual form, dense layers.
 
 Rows and arrays are float32, sums are float64: BLAS orders the sums of a product by the shape of the batch, and in
 float32 the probabilities of a row would change by 1e-6 with the rows beside it.
@@ -16,14 +16,21 @@ Settings = dict[str, str | int | float]
 """What a network has besides arrays, as JSON takes it."""
 
 OUTPUTS = ("softmax", "sigmoid")
+"""Of the last layer, of a head of classes: one unit each, or a single one for two classes."""
+
+EACH = {"softmax": "softmax", "sigmoid": "softmax", "sigmoids": "sigmoid", "linear": "linear"}
+"""What a network makes of its scores -> the same as an activation of Keras that takes k scores."""
+
 _ROWS_AT_ONCE = 4096
 
 
 class Network(ABC):
-    """A fitted head: it standardises rows and scores classes.
+    """A fitted head: it standardises rows and scores classes or labels, or gives numbers.
 
     Attributes:
         form: Its name in the head file.
+        output: What becomes of k scores: softmax over classes; sigmoid, of a single unit, for two classes; sigmoids,
+            one for each label; linear, which are numbers as they stand.
         mean: (d,) float32, subtracted from a row.
         scale: (d,) float32, divides it afterwards.
     """
@@ -31,6 +38,7 @@ class Network(ABC):
     form: ClassVar[str]
     mean: np.ndarray
     scale: np.ndarray
+    output: str
 
     @property
     def width(self) -> int:
@@ -40,11 +48,16 @@ class Network(ABC):
     @property
     @abstractmethod
     def classes(self) -> int:
-        """Number k of classes."""
+        """Number k of classes or labels; 1 for numbers."""
 
     @abstractmethod
-    def scaled(self, factor: float) -> Self:
-        """The same with all scores multiplied, which is what a temperature of 1 / factor does."""
+    def scaled(self, factor: float | np.ndarray, shift: float | np.ndarray = 0.0) -> Self:
+        """The same with all scores multiplied, which is what a temperature of 1 / factor does, and then shifted.
+
+        Args:
+            factor: One for all scores; or (k,), not for a softmax.
+            shift: The same; 0 for a softmax.
+        """
 
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:
@@ -83,18 +96,18 @@ class Network(ABC):
             raise ValueError("a scale that is not above 0")
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
-        """(n, d) rows -> (n, k) float64 whose softmax is the probabilities."""
+        """(n, d) rows -> (n, k) float64 that `output` makes probabilities or numbers of."""
         starts = range(0, max(len(rows), 1), _ROWS_AT_ONCE)
         pieces = (self.standardised(rows[start : start + _ROWS_AT_ONCE]) for start in starts)
         return np.concatenate([self._scores(piece.astype(np.float64)) for piece in pieces])
 
-    def probabilities(self, rows: np.ndarray) -> np.ndarray:
-        """(n, d) rows -> (n, k) float64 that sum to 1 along each row; (n, v, d) are averaged over the v views."""
+    def outputs(self, rows: np.ndarray) -> np.ndarray:
+        """(n, d) rows -> (n, k) float64 probabilities, or (n, 1) numbers; (n, v, d) are averaged over the v views."""
         if rows.ndim == 3:
             n, views, width = rows.shape
-            each = self.probabilities(rows.reshape(n * views, width))
+            each = self.outputs(rows.reshape(n * views, width))
             return np.asarray(each.reshape(n, views, self.classes).mean(axis=1))
-        return softmax(self.scores(rows))
+        return _ACTIVATED[EACH[self.output]](self.scores(rows))
 
     def standardised(self, rows: np.ndarray) -> np.ndarray:
         """(n, d) rows -> the same with the mean subtracted, divided by the scale."""
@@ -109,7 +122,7 @@ class DenseNetwork(Network):
         mean, scale: As for `Network`.
         kernels: One (inputs, units) float32 per layer.
         biases: One (units,) float32 per layer.
-        output: softmax over k units, or sigmoid of one unit (the probability of the second class).
+        output: As for `Network`; a single sigmoid unit gives the probability of the second class.
         activation: Of the hidden layers, by Keras's name.
     """
 
@@ -122,18 +135,18 @@ class DenseNetwork(Network):
     activation: str = "relu"
 
     @classmethod
-    def identity(cls, k: int) -> Self:
+    def identity(cls, k: int, output: str = "softmax") -> Self:
         """The network whose scores are its k inputs."""
         zeros = np.zeros(k, np.float32)
-        return cls(zeros, np.ones(k, np.float32), (np.eye(k, dtype=np.float32),), (zeros,))
+        return cls(zeros, np.ones(k, np.float32), (np.eye(k, dtype=np.float32),), (zeros,), output)
 
     @property
     def classes(self) -> int:
         return 2 if self.output == "sigmoid" else len(self.biases[-1])
 
-    def scaled(self, factor: float) -> Self:
+    def scaled(self, factor: float | np.ndarray, shift: float | np.ndarray = 0.0) -> Self:
         kernels = (*self.kernels[:-1], self.kernels[-1] * np.float32(factor))
-        return replace(self, kernels=kernels, biases=(*self.biases[:-1], self.biases[-1] * np.float32(factor)))
+        return replace(self, kernels=kernels, biases=(*self.biases[:-1], moved(self.biases[-1], factor, shift)))
 
     def arrays(self) -> dict[str, np.ndarray]:
         layers = zip(self.kernels, self.biases, strict=True)
@@ -155,7 +168,7 @@ class DenseNetwork(Network):
         for i, (inputs, units) in enumerate(itertools.pairwise(sizes)):
             require_shapes(arrays, **{f"kernel_{i}": (inputs, units), f"bias_{i}": (units,)})
         output, activation = str(settings["output"]), str(settings["activation"])
-        if output not in OUTPUTS or activation not in ACTIVATIONS:
+        if output not in EACH or activation not in ACTIVATIONS:
             raise ValueError(f"output {output!r} after {activation!r}")
         if output == "sigmoid" and sizes[-1] != 1:
             raise ValueError(f"a sigmoid output of {sizes[-1]} units")
@@ -177,6 +190,23 @@ class DenseNetwork(Network):
 
 
 _LAYER = ("kernel", "bias")
+
+
+def moved(values: np.ndarray, factor: float | np.ndarray, shift: float | np.ndarray) -> np.ndarray:
+    """values * factor + shift, rounded to float32 once."""
+    return np.asarray(values.astype(np.float64) * factor + shift, np.float32)
+
+
+def output_of(settings: Settings) -> str:
+    """What becomes of the scores of a network that is no softmax by nature.
+
+    Raises:
+        ValueError: It is unknown.
+    """
+    output = str(settings.get("output", "softmax"))
+    if output not in ("softmax", "sigmoids", "linear"):
+        raise ValueError(f"output {output!r}")
+    return output
 
 
 def require_shapes(arrays: dict[str, np.ndarray], **shapes: tuple[int, ...]) -> None:
@@ -208,7 +238,7 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "gelu": _gelu,
     "silu": lambda x: x * (0.5 + 0.5 * np.tanh(0.5 * x)),
     "tanh": np.tanh,
-    "sigmoid": lambda x: 0.5 + 0.5 * np.tanh(0.5 * x),
+    "sigmoid": lambda x: sigmoid(x),
     "softplus": lambda x: np.logaddexp(x, 0),
 }
 """Activations of hidden layers: Keras's name -> the same in numpy."""
@@ -218,6 +248,18 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """(n, k) logits -> (n, k) probabilities."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Logits of any shape -> the probability of each by itself."""
+    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * logits))
+
+
+_ACTIVATED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "softmax": softmax,
+    "sigmoid": sigmoid,
+    "linear": lambda scores: scores,
+}
 
 
 def standardisation(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Images in, classes with probabilities out: a few at once, or a stream of any length."""
+"""Images in, classes with probabilities or numbers out: a few at once, or a stream of any length."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +19,6 @@ from onepass.extract import (
 )
 from onepass.features import SkippedImage
 from onepass.features.errors import OptionError, UnreadableImageError, opt
-from onepass.features.names import shown
 from onepass.features.progress import phase
 from onepass.features.tables import Record, html_table
 from onepass.heads.file_kinds import FileKind, classifier_file
@@ -31,45 +30,15 @@ from onepass.heads.predict.exported import (
     exported_classifier,
     legacy_classifier,
 )
+from onepass.heads.predict.told import Told, teller
 from onepass.heads.saved_head import SavedHead, load_head
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """One image's answer.
-
-    Attributes:
-        path: The image as it was named.
-        top: (class, probability) pairs, the most probable first.
-        unknown: Whether it belongs to none of the classes, as far as can be told; None if that was not asked.
-    """
-
-    path: str
-    top: list[tuple[str, float]]
-    unknown: bool | None = None
-
-    def __str__(self) -> str:
-        named = "  ".join(f"{shown(name)} {probability:.3f}" for name, probability in self.top)
-        return f"{shown(self.path)}  {f'unknown ({named})' if self.unknown else named}"
-
-    def record(self) -> Record:
-        """The same as plain values, for JSON."""
-        best, probability = self.top[0]
-        return {
-            "path": self.path,
-            "class": best,
-            "probability": probability,
-            "top": [{"class": name, "probability": value} for name, value in self.top],
-            **({} if self.unknown is None else {"unknown": self.unknown}),
-        }
-
-
-Answer = Prediction | SkippedImage
-"""A prediction, or why there is none."""
+Answer = Told | SkippedImage
+"""What is said of an image, or why nothing is."""
 
 
 @dataclass(frozen=True)
-class Predictions(Sequence[Prediction]):
+class Predictions(Sequence[Told]):
     """Answers to some images, in their order; those that could not be read are left out.
 
     Attributes:
@@ -77,14 +46,14 @@ class Predictions(Sequence[Prediction]):
         skipped: The others, with the reason.
     """
 
-    answers: list[Prediction]
+    answers: list[Told]
     skipped: list[SkippedImage] = field(default_factory=list)
 
     @overload
-    def __getitem__(self, place: int) -> Prediction: ...
+    def __getitem__(self, place: int) -> Told: ...
     @overload
-    def __getitem__(self, place: slice) -> list[Prediction]: ...
-    def __getitem__(self, place: int | slice) -> Prediction | list[Prediction]:
+    def __getitem__(self, place: slice) -> list[Told]: ...
+    def __getitem__(self, place: int | slice) -> Told | list[Told]:
         return self.answers[place]
 
     def __len__(self) -> int:
@@ -94,9 +63,9 @@ class Predictions(Sequence[Prediction]):
         return "\n".join(map(str, self.answers))
 
     def _repr_html_(self) -> str:
-        rows = [[answer.path, *(f"{name} {probability:.3f}" for name, probability in answer.top)] for answer in self]
-        ranks = max((len(answer.top) for answer in self), default=1)
-        return html_table([["image", "class", *map(str, range(2, ranks + 1))], *rows])
+        rows = [[answer.path, *answer.words().split("  ")] for answer in self]
+        ranks = max((len(row) - 1 for row in rows), default=1)
+        return html_table([["image", "answer", *map(str, range(2, ranks + 1))], *rows])
 
     def record(self) -> Record:
         """The same as plain values, for JSON."""
@@ -168,10 +137,10 @@ def predict(
     some = [images] if isinstance(images, str | Path) else images
     found = Predictions([])
     for answer in predict_stream(head, some, **options):
-        if isinstance(answer, Prediction):
-            found.answers.append(answer)
-        else:
+        if isinstance(answer, SkippedImage):
             found.skipped.append(answer)
+        else:
+            found.answers.append(answer)
     if found.skipped and not found.answers:
         raise UnreadableImageError(none_readable(found.skipped), skipped=found.skipped)
     return found
@@ -298,12 +267,12 @@ def answers(
     """`predict_images` for checked settings and a checked backbone; what is skipped already stays in its place."""
     is_unknown = None if settings.unknown is None else head.unknown_at(settings.unknown)
 
-    def classify(path: ImageFile, rows: np.ndarray) -> Prediction:
-        probabilities = head.predict_proba(rows[None])[0]
-        order = np.argsort(-probabilities, kind="stable")[: settings.top]
-        pairs = [(head.class_names[i], float(probabilities[i])) for i in order]
-        unknown = None if is_unknown is None else bool(is_unknown(rows[:1], probabilities[None])[0])
-        return Prediction(str(path), pairs, unknown)
+    tell = teller(head, top=settings.top)
+
+    def classify(path: ImageFile, rows: np.ndarray) -> Told:
+        outputs = head.outputs(rows[None])
+        unknown = None if is_unknown is None else bool(is_unknown(rows[:1], outputs)[0])
+        return tell(str(path), outputs[0], unknown)
 
     views = range(settings.views)
     recipe = settings.augment or str(head.trained_on.get("augment") or "classic")
@@ -315,7 +284,7 @@ def answers(
 def _in_order(
     images: Iterable[ImageFile | SkippedImage],
     stream: Callable[..., Iterator[tuple[int, np.ndarray]]],
-    classify: Callable[[ImageFile, np.ndarray], Prediction],
+    classify: Callable[[ImageFile, np.ndarray], Told],
 ) -> Iterator[Answer]:
     """An answer per image in the order of the images, whatever order their rows come in."""
     ready: dict[int, Answer] = {}

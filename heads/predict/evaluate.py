@@ -8,22 +8,26 @@ from typing import Any, Unpack
 import numpy as np
 
 from onepass.extract import Backbone, check_running, is_source, rows_of_folder, rows_of_images
-from onepass.features import FeatureFile, SkippedImage, only_feature_file
-from onepass.features.errors import FileKindError, OptionError, opt
+from onepass.features import CLASSES, FeatureFile, SkippedImage, only_feature_file
+from onepass.features.errors import FileKindError, OptionError, TrainingError, opt
 from onepass.features.names import shown
 from onepass.features.splits import require_part_name
 from onepass.features.tables import Record, command_line
-from onepass.heads.evaluation import Answers, Classifier, Evaluation, evaluate_rows, match_labels, score
+from onepass.heads.evaluation import Answers, Classifier, Evaluation, match_labels, score
 from onepass.heads.file_kinds import FileKind, classifier_file, file_kind
+from onepass.heads.head_options import LEARNED
 from onepass.heads.predict.classify import BackboneOptions, load_classifier
 from onepass.heads.saved_head import SavedHead, load_head
+from onepass.heads.tasks.number_evaluation import NumberEvaluation
+from onepass.heads.tasks.score import Score
+from onepass.heads.tasks.task import TASKS, evaluate_rows, task_of
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationReport(Evaluation):
-    """An evaluation with the images that it is about.
+class _Report(Score):
+    """A score with the images that it is about.
 
     Attributes:
         head: The head file.
@@ -35,17 +39,13 @@ class EvaluationReport(Evaluation):
     target: str
     skipped: list[SkippedImage] = field(default_factory=list)
 
-    @classmethod
-    def of(cls, scored: Evaluation, **facts: Any) -> "EvaluationReport":
-        return cls(**{one.name: getattr(scored, one.name) for one in fields(scored)}, **facts)
-
     def __str__(self) -> str:
+        confused = self.confusions()
         return "\n".join(
             [
-                f"{shown(self.head)} on {shown(self.target)} ({self.measured_on}): {super().__str__()}",
+                f"{shown(self.head)} on {shown(self.target)} ({self.measured_on}): {self.headline()}",
                 self.details(),
-                "",
-                self.confusions(),
+                *(["", confused] if confused else []),
             ]
         )
 
@@ -59,6 +59,23 @@ class EvaluationReport(Evaluation):
         facts = asdict(self)
         del facts["head"], facts["target"]
         return facts
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationReport(_Report, Evaluation):
+    """An evaluation of classes, with the images that it is about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberReport(_Report, NumberEvaluation):
+    """An evaluation of numbers, with the images that it is about."""
+
+
+_REPORTS: dict[type[Score], type[_Report]] = {Evaluation: EvaluationReport, NumberEvaluation: NumberReport}
+
+
+def _report(scored: Score, **facts: Any) -> Score:
+    return _REPORTS[type(scored)](**{one.name: getattr(scored, one.name) for one in fields(scored)}, **facts)
 
 
 class EvaluationOptions(BackboneOptions, total=False):
@@ -81,7 +98,7 @@ def evaluate(
     rows: np.ndarray | None = None,
     trained: np.ndarray | None = None,
     **options: Unpack[EvaluationOptions],
-) -> Evaluation:
+) -> Score:
     """Scores a head on labelled images, with a 95 % interval, and without copies of training images.
 
     Args:
@@ -151,7 +168,7 @@ def _target(target: str | Path | None) -> Path:
     )
 
 
-def _of_model(path: Path, target: Any, split: str, options: EvaluationOptions) -> EvaluationReport:
+def _of_model(path: Path, target: Any, split: str, options: EvaluationOptions) -> Score:
     """A fine-tuned or exported model, from image files: of a folder, or those that a feature file knows."""
     if not isinstance(target, FeatureFile):
         on = _target(target)
@@ -160,17 +177,16 @@ def _of_model(path: Path, target: Any, split: str, options: EvaluationOptions) -
                 return _of_model(path, file, split, options)
         return _on_folder(*load_classifier(path, **_of_backbone(options)), on, split, options)
     model, backbone = load_classifier(path, **_of_backbone(options))
+    _require_task(model, target)
     positions, part = target.rows_to_score(split, seen=model.seen)
     found, read = rows_of_images(
         target, positions, backbone, part=part, workers=options.get("workers"), progress=options.get("progress")
     )
-    labels = match_labels(found.y, found.class_names, model.class_names)
-    copies = model.copies_in(target, read)
-    scored = score(Answers.of(model, [found.x]), labels, model.class_names, measured_on=part, copies=copies)
-    return EvaluationReport.of(scored, head=str(path), target=str(target.path), skipped=found.skipped)
+    scored = _scored(model, target, read, Answers.of(model, [found.x], TASKS[model.task].named), part)
+    return _report(scored, head=str(path), target=str(target.path), skipped=found.skipped)
 
 
-def _on_rows(head: Any, target: Any, rows: np.ndarray, trained: np.ndarray | None) -> Evaluation:
+def _on_rows(head: Any, target: Any, rows: np.ndarray, trained: np.ndarray | None) -> Score:
     if isinstance(target, FeatureFile):
         return evaluate_rows(
             load_head(head) if isinstance(head, str | Path) else head, target, rows=rows, trained=trained
@@ -179,19 +195,40 @@ def _on_rows(head: Any, target: Any, rows: np.ndarray, trained: np.ndarray | Non
         return _on_rows(head, file, rows, trained)
 
 
-def _on_file(head: SavedHead, file: FeatureFile, split: str) -> EvaluationReport:
+def _on_file(head: SavedHead, file: FeatureFile, split: str) -> Score:
+    _require_task(head, file)
     head.require_rows_of(file)
     file.require_complete()
     positions, part = file.rows_to_score(split, seen=head.seen)
-    labels = match_labels(file.table.labels[positions], file.class_names, head.class_names)
-    answers, copies = Answers.of(head, file.pieces(positions)), head.copies_in(file, positions)
-    scored = score(answers, labels, head.class_names, measured_on=part, copies=copies)
-    return EvaluationReport.of(scored, head=str(head.path), target=str(file.path))
+    answers = Answers.of(head, file.pieces(positions), TASKS[head.task].named)
+    return _report(_scored(head, file, positions, answers, part), head=str(head.path), target=str(file.path))
 
 
-def _on_folder(
-    head: SavedHead, backbone: Backbone, folder: Path, split: str, options: EvaluationOptions
-) -> EvaluationReport:
+def _require_task(head: SavedHead, file: FeatureFile) -> None:
+    """Refuses labels of another kind than the head gives."""
+    task_of(file)
+    if file.task != head.task:
+        raise TrainingError(
+            f"{head.path} gives {LEARNED[head.task]}, and the images of {file.path} have {LEARNED[file.task]}. Needed: "
+            "a head trained on such a file.",
+            task=head.task,
+        )
+
+
+def _scored(head: SavedHead, file: FeatureFile, positions: np.ndarray, answers: Answers, part: str) -> Score:
+    """What a head said of images of a feature file, scored with and without copies of its training images."""
+    task, copies = task_of(file), head.copies_in(file, positions)
+    labels = task.matched(file.wanted(positions), file.class_names, head.class_names)
+    weights = file.weights(positions)
+    return task.score(answers, labels, head.class_names, measured_on=part, copies=copies, weights=weights)
+
+
+def _on_folder(head: SavedHead, backbone: Backbone, folder: Path, split: str, options: EvaluationOptions) -> Score:
+    if head.task != CLASSES:
+        raise TrainingError(
+            f"{head.path} gives {LEARNED[head.task]}, and the folders of {folder} name classes. Needed: a feature "
+            "file of images with such labels."
+        )
     found = rows_of_folder(
         folder,
         backbone,
@@ -204,4 +241,4 @@ def _on_folder(
     )
     labels = match_labels(found.y, found.class_names, head.class_names)
     scored = score(Answers.of(head, [found.x]), labels, head.class_names, measured_on=found.part)
-    return EvaluationReport.of(scored, head=str(head.path), target=str(folder), skipped=found.skipped)
+    return _report(scored, head=str(head.path), target=str(folder), skipped=found.skipped)

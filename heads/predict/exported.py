@@ -1,6 +1,6 @@
 """An exported model in its own runtime, as a backbone whose rows are the logarithms of its probabilities."""
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,8 +9,9 @@ import numpy as np
 from scipy.special import log_softmax
 
 from onepass.extract import Augmentation, Backbone, Decoded, Source, decode_whole, depth_of, plain_keras
-from onepass.features import Spec
+from onepass.features import CLASSES, NUMBER, Spec
 from onepass.features.errors import CertificateError, OptionError, UnreadableImageError, opt
+from onepass.heads import head_facts
 from onepass.heads.evaluation import Evaluation
 from onepass.heads.export.certificate import ENDING, Certificate, beside, require_certified
 from onepass.heads.export.equivalence import ENCODED, Runtime
@@ -18,6 +19,7 @@ from onepass.heads.export.formats import certified_format, format_of, running
 from onepass.heads.finetune.model_file import read_facts, tuned_model
 from onepass.heads.inference.network import DenseNetwork
 from onepass.heads.saved_head import SavedHead
+from onepass.heads.tasks.score import Score
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -30,14 +32,20 @@ class RuntimeEngine:
 
     name = "exported"
 
-    def __init__(self, run: Runtime) -> None:
-        self._run = run
+    def __init__(self, run: Runtime, scores: Callable[[np.ndarray], np.ndarray]) -> None:
+        self._run, self._scores = run, scores
 
     def run(self, images: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, np.ndarray]]:
-        """Logarithms of the probabilities, (k,) float32, of whatever the model takes, each a batch of one."""
+        """Scores, (k,) float32, of whatever the model takes, each a batch of one."""
         for key, batch in images:
-            found = np.asarray(self._run(batch)[0], np.float64)
-            yield key, np.log(np.maximum(found, _LEAST)).astype(np.float32)
+            yield key, self._scores(np.asarray(self._run(batch)[0], np.float64)).astype(np.float32)
+
+
+_SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    CLASSES: lambda found: np.log(np.maximum(found, _LEAST)),
+    NUMBER: lambda found: found,
+}
+"""Task -> what makes scores of a model's outputs."""
 
 
 class WholePixels(RuntimeEngine):
@@ -89,7 +97,7 @@ def exported_classifier(path: Path) -> tuple[SavedHead, Backbone]:
     with plain_keras(), running(f"{path}"):
         run = kind.load(path)
     head = certified_head(path, proven)
-    return head, runtime_backbone(head.spec, run, takes=proven.takes)
+    return head, runtime_backbone(head.spec, run, takes=proven.takes, task=proven.task)
 
 
 def legacy_classifier(path: Path) -> tuple[SavedHead, Backbone]:
@@ -103,14 +111,17 @@ def legacy_classifier(path: Path) -> tuple[SavedHead, Backbone]:
     spec = replace(known.spec, backbone=path.name, pooling="flatten", precision="float32", width=len(known.class_names))
     with plain_keras(), running(f"{path}"):
         run = format_of("h5").load(path)
-    golden = log_softmax(np.array(read_facts(path).get("golden", np.zeros((0, known.network.classes)))), axis=1)
-    return replace(known, spec=spec, golden=golden[None].astype(np.float32)), runtime_backbone(spec, run)
+    golden = np.array(read_facts(path).get("golden", np.zeros((0, known.network.classes))))
+    golden = log_softmax(golden, axis=1) if known.task == CLASSES else golden
+    return replace(known, spec=spec, golden=golden[None].astype(np.float32)), runtime_backbone(
+        spec, run, task=known.task
+    )
 
 
-def runtime_backbone(spec: Spec, run: Runtime, *, takes: str = "pixels") -> Backbone:
+def runtime_backbone(spec: Spec, run: Runtime, *, takes: str = "pixels", task: str = CLASSES) -> Backbone:
     """A loaded model as a backbone; see `Format.takes`."""
     makers = {"pixels": Backbone, "images": WholeImages, "bytes": EncodedImages}
-    engine = WholePixels(run) if takes == "pixels" else RuntimeEngine(run)
+    engine = (WholePixels if takes == "pixels" else RuntimeEngine)(run, _SCORES[task])
     return makers[takes](spec, Source(spec.backbone, spec.weights), lambda: engine, engine_name=engine.name)
 
 
@@ -143,16 +154,22 @@ def certified_head(path: Path, proven: Certificate) -> SavedHead:
         precision="float32",
         width=k,
     )
-    low, high = proven.interval
+    names = tuple(proven.class_names)
+    if proven.accuracy is not None and proven.interval is not None:
+        low, high = proven.interval
+        scored: Score = Evaluation(proven.measured_on, len(proven.images), proven.accuracy, (low, high), {}, [])
+    else:
+        scored = head_facts.score(proven.score, names, proven.task)
     return SavedHead(
         kind=proven.head,
-        network=DenseNetwork.identity(k),
-        class_names=tuple(proven.class_names),
+        network=DenseNetwork.identity(k, head_facts.OUTPUT_OF[proven.task][0]),
+        class_names=names,
         spec=spec,
         parameters={},
-        evaluation=Evaluation(proven.measured_on, len(proven.images), proven.accuracy, (low, high), {}, []),
+        evaluation=scored,
         trained_on=proven.trained_on,
         golden=np.zeros((0, 0, k), np.float32),
         seen=np.frombuffer(bytes.fromhex(proven.seen), np.uint8).reshape(-1, 8),
         path=path,
+        task=proven.task,
     )

@@ -25,7 +25,7 @@ class Neighbour:
 
     Attributes:
         path: In its feature file.
-        label: Its class.
+        label: Its class, its labels, or its number.
         split: train, val or test of that file.
         cosine: Between its standardised row and that of the image asked about.
     """
@@ -186,9 +186,9 @@ def nearest_images(head: SavedHead, row: np.ndarray, file: FeatureFile, *, k: in
         [asked @ unit_length(head.network.standardised(rows)).T for rows in file.pieces(trained)], axis=1
     )
     order = nearest_first(cosines, min(k, len(trained)))[0]
-    table = file.table
+    table, labels = file.table, file.table.label_texts()
     return [
-        Neighbour(table.paths[i], table.class_names[table.labels[i]], SPLITS[table.splits[i]], float(cosine))
+        Neighbour(table.paths[i], labels[i], SPLITS[table.splits[i]], float(cosine))
         for i, cosine in zip(trained[order], cosines[0, order], strict=True)
     ]
 

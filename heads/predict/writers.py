@@ -21,12 +21,12 @@ from onepass.features.places import require_place
 from onepass.features.tables import Record, command_line
 from onepass.heads.predict.classify import (
     Answer,
-    Prediction,
     PredictOptions,
     answers,
     none_readable,
     ready,
 )
+from onepass.heads.predict.told import Told, columns
 from onepass.heads.saved_head import SavedHead
 
 _GROUP = 1024
@@ -38,12 +38,12 @@ class AnswerWriter(ABC):
 
     Args:
         file: Open for writing.
-        columns: Of a table; see `columns`.
+        columns: Of a table, path first and skipped last.
         name: Of the file, in messages.
 
     Attributes:
         name: As given.
-        predicted: Images classified so far.
+        predicted: Images of which something was said so far.
         skipped: The others.
     """
 
@@ -146,9 +146,9 @@ def write_predictions(
     saved, backbone, settings = ready(head, options)
     classify = partial(answers, saved, backbone, settings=settings)
     batches = itertools.chain([classify(named_images(map(Path, images)))], map(classify, later))
-    ranks = min(settings.top, len(saved.class_names))
+    header = columns(saved, top=settings.top, unknown=settings.unknown is not None)
     interrupted = False
-    with open_answers(out, ranks=ranks, unknown=settings.unknown is not None, follow=watch is not None) as writer:
+    with open_answers(out, header, follow=watch is not None) as writer:
         try:
             write_answers(itertools.chain.from_iterable(batches), writer, progress=progress)
         except KeyboardInterrupt:
@@ -169,14 +169,8 @@ def write_answers(
             progress(done, None, f"{done} images")
 
 
-def columns(ranks: int, *, unknown: bool) -> list[str]:
-    """Names of a table's columns: path, class, probability, those of further ranks, unknown if asked, skipped."""
-    further = [f"{what}_{i}" for i in range(2, ranks + 1) for what in ("class", "probability")]
-    return ["path", "class", "probability", *further, *(["unknown"] if unknown else []), "skipped"]
-
-
 def open_answers(
-    target: str, *, ranks: int, unknown: bool, follow: bool = False
+    target: str, columns: list[str], *, follow: bool = False
 ) -> contextlib.AbstractContextManager[AnswerWriter]:
     """A writer for a file by its ending, or to stdout for the bare name of a format.
 
@@ -184,8 +178,7 @@ def open_answers(
 
     Args:
         target: Path that ends in .csv, .json, .jsonl or .parquet; or csv, json, jsonl or text.
-        ranks: Classes named per image.
-        unknown: Whether it is said of each image.
+        columns: Of a table; see `columns` in `told`.
         follow: Whether the file is there from the start, for others to follow; it then stays as far as it got.
 
     Raises:
@@ -193,7 +186,7 @@ def open_answers(
         OutputError: The place cannot be written.
     """
     bare, kind = require_answers(target)
-    make = partial(_WRITERS[kind], columns=columns(ranks, unknown=unknown))
+    make = partial(_WRITERS[kind], columns=columns)
     if bare:
         return _on_stdout(make)
     return _followed(Path(target), make) if follow else _complete(Path(target), make)
@@ -308,7 +301,7 @@ class _Json(AnswerWriter):
     """One JSON object: predictions, then what was skipped."""
 
     def _write(self, answer: Answer) -> None:
-        if isinstance(answer, Prediction):
+        if isinstance(answer, Told):
             start = '{"predictions": [' if self.predicted == 1 else ","
             self._file.write(f"{start}\n{json.dumps(_record(answer))}")
             self._file.flush()
@@ -322,7 +315,7 @@ class _Text(AnswerWriter):
     """One line per image for people; what was skipped is left out."""
 
     def _write(self, answer: Answer) -> None:
-        if isinstance(answer, Prediction):
+        if isinstance(answer, Told):
             self._file.write(f"{answer}\n")
             self._file.flush()
 
@@ -351,7 +344,7 @@ class _Parquet(AnswerWriter):
         import pyarrow.parquet as pq
 
         super().__init__(file, columns, name)
-        kinds = {"probability": pa.float64(), "unknown": pa.bool_()}
+        kinds = dict.fromkeys(("probability", "number", "low", "high"), pa.float64()) | {"unknown": pa.bool_()}
         self._schema = pa.schema([(name, kinds.get(name.split("_")[0], pa.string())) for name in columns])
         self._table = pq.ParquetWriter(file, self._schema)
         self._rows: list[Record] = []
@@ -384,17 +377,14 @@ _WRITERS: dict[str, type[AnswerWriter]] = {
 
 def _record(answer: Answer) -> Any:
     """An answer as JSON takes it, names escaped."""
-    return shown_in(answer.record() if isinstance(answer, Prediction) else asdict(answer))
+    return shown_in(answer.record() if isinstance(answer, Told) else asdict(answer))
 
 
 def _row(answer: Answer) -> Record:
     """An answer by the names of `columns`, names escaped."""
     if isinstance(answer, SkippedImage):
         return {"path": shown(answer.path), "skipped": shown(answer.reason)}
-    row: Record = {"path": shown(answer.path)}
-    for rank, (name, probability) in enumerate(answer.top, start=1):
-        ending = "" if rank == 1 else f"_{rank}"
-        row |= {f"class{ending}": shown(name), f"probability{ending}": probability}
+    row: Record = {"path": shown(answer.path), **answer.cells()}
     return row if answer.unknown is None else {**row, "unknown": answer.unknown}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from onepass.features.errors import OptionError, TrainingError
 from onepass.heads.stats.detectable import POWER, detectable_shift, more_discordant
 from onepass.heads.stats.intervals import ALPHA, Difference, wilson_interval
-from onepass.heads.stats.metrics import metric, scorer
+from onepass.heads.stats.metrics import SHARES, UNBOUNDED, metric, scorer
 from onepass.heads.stats.multiple_comparison import PairedTest
 
 RESAMPLES = 5000
@@ -50,16 +50,18 @@ def resample(
     resamples: int = RESAMPLES,
     seed: int = 0,
     groups: np.ndarray | None = None,
+    sample_weights: np.ndarray | None = None,
 ) -> Resampled:
     """Scores a head on bootstrap resamples. The seed decides which, so heads scored with one seed are paired.
 
     Args:
         name: One of `METRICS`.
-        probabilities: (n, k), each row sums to 1.
-        y: (n,) true classes, 0 to k - 1.
+        probabilities: (n, k), each row sums to 1; or as `metric` takes it.
+        y: (n,) true classes, 0 to k - 1; or as `metric` takes it.
         resamples: How many, at least 200.
         seed: Of the draws.
         groups: (n,) what belongs together (a patient, a video), any values; whole groups are drawn.
+        sample_weights: (n,) how much each image counts wherever it is drawn; all alike by default.
 
     Raises:
         OptionError: The metric is unknown or `resamples` too small.
@@ -67,10 +69,12 @@ def resample(
     """
     if resamples < 200:
         raise OptionError(f"resamples is {resamples}; needed: at least 200.", resamples=resamples)
-    score = float(metric(name, probabilities, y))
+    alike = np.ones(len(y)) if sample_weights is None else sample_weights
+    score = float(metric(name, probabilities, y, weights=alike[None])[0])
     if np.isnan(score):
+        kinds = "two classes; all {} are of one" if y.ndim == 1 else "different labels; all {} have the same"
         raise TrainingError(
-            f"{name} needs images of two classes; all {len(y)} are of one. Score more images.",
+            f"{name} needs images of {kinds.format(len(y))}. Score more images.",
             metric=name,
             images=len(y),
         )
@@ -81,11 +85,16 @@ def resample(
         raise TrainingError(f"{what}; needed: at least 2, to see how much the score depends on them.", units=units)
     score_all = scorer(name, probabilities, y)
     batch = max(1, 2**20 // len(y))
-    values = [score_all(counts[:, place]) for counts in draws(units, resamples, seed=seed, batch=batch)]
-    k = probabilities.shape[1]
-    # Images of one class in one group are taken as one.
-    size = min(float(units), effective_size(name, np.unique(place * k + y) % k, classes=k))
+    values = [score_all(counts[:, place] * alike) for counts in draws(units, resamples, seed=seed, batch=batch)]
+    size, k = float(units) * _evenness(alike), probabilities.shape[1]
+    if y.ndim == 1:  # images of one class in one group are taken as one
+        size = min(size, effective_size(name, np.unique(place * k + y) % k, classes=k))
     return Resampled(score, np.concatenate(values), size)
+
+
+def _evenness(weights: np.ndarray) -> float:
+    """Share of the images that as many equal ones would be: L. Kish's (sum)^2 / sum of squares, by their number."""
+    return float(weights.sum() ** 2 / np.square(weights).sum() / len(weights))
 
 
 def draws(units: int, resamples: int, *, seed: int, batch: int) -> Iterator[np.ndarray]:
@@ -185,6 +194,7 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
     groups: np.ndarray | None = None,
+    sample_weights: np.ndarray | None = None,
 ) -> tuple[float, float]:
     """95 % interval of one head's score.
 
@@ -195,13 +205,18 @@ def bootstrap_interval(
 
     Arguments and errors as in `resample`.
     """
-    found = resample(name, probabilities, y, resamples=resamples, seed=seed, groups=groups)
+    found = resample(
+        name, probabilities, y, resamples=resamples, seed=seed, groups=groups, sample_weights=sample_weights
+    )
     moves = found.deviations()
     closed_form = groups is None and name in {"accuracy", "balanced"}
-    if closed_form or (name != "log-loss" and np.abs(moves).max() <= 1e-12):
-        return wilson_interval(found.score * found.size, found.size)
+    share = name in SHARES
+    if closed_form or (share and np.abs(moves).max() <= 1e-12):
+        return wilson_interval(min(found.score, 1.0) * found.size, found.size)
     low, high = found.score + np.quantile(moves, [ALPHA / 2, 1 - ALPHA / 2])
-    return max(0.0, float(low)), float(high) if name == "log-loss" else min(1.0, float(high))
+    return float(low) if name == "r2" else max(0.0, float(low)), float(high) if name in UNBOUNDED else min(
+        1.0, float(high)
+    )
 
 
 def effective_size(name: str, y: np.ndarray, *, classes: int) -> float:

@@ -10,13 +10,32 @@ from typing import overload
 
 import numpy as np
 
+from onepass.features import CLASSES, NUMBER
 from onepass.features.errors import OptionError, TrainingError
 
 Scorer = Callable[[np.ndarray], np.ndarray]
 """(b, n) weights -> (b,) scores, NaN where a score is undefined."""
 
-HIGHER_IS_BETTER = {"accuracy": True, "balanced": True, "macro-f1": True, "log-loss": False, "auroc": True}
-METRICS = tuple(HIGHER_IS_BETTER)
+HIGHER_IS_BETTER = {
+    "accuracy": True,
+    "balanced": True,
+    "macro-f1": True,
+    "log-loss": False,
+    "auroc": True,
+    "mae": False,
+    "rmse": False,
+    "r2": True,
+}
+METRICS_OF = {CLASSES: ("accuracy", "balanced", "macro-f1", "log-loss", "auroc"), NUMBER: ("mae", "rmse", "r2")}
+"""Task -> metrics of a comparison, the usual one first."""
+
+METRICS = METRICS_OF[CLASSES]
+
+SHARES = ("accuracy", "balanced", "macro-f1", "auroc")
+"""Those that are shares of images or the like, 0 to 1, of which differences are told in points."""
+
+UNBOUNDED = ("log-loss", "mae", "rmse")
+"""Losses, 0 or more, that are no shares."""
 
 
 @overload
@@ -41,10 +60,15 @@ def metric(
     by mistake still cost their own class. auroc also leaves out a class to which all images belong,
     and is NaN if no class remains.
 
+    Of numbers:
+
+    - mae, rmse: mean absolute error, and root of the mean squared error.
+    - r2: 1 - squared errors / squared deviations from the mean of `y`; NaN where all of `y` is one number.
+
     Args:
-        name: One of `METRICS`.
-        probabilities: (n, k), each row sums to 1.
-        y: (n,) true classes, 0 to k - 1.
+        name: One of `METRICS_OF`.
+        probabilities: (n, k), each row sums to 1; or (n, 1) numbers.
+        y: (n,) true classes, 0 to k - 1; or (n, 1) true numbers.
         weights: (b, n) how often each image counts, >= 0 and not all 0 in a row; every image once by default.
 
     Returns:
@@ -64,14 +88,17 @@ def metric(
 
 def scorer(name: str, probabilities: np.ndarray, y: np.ndarray) -> Scorer:
     """The part of `metric` that does not depend on the weights; arguments and errors as there."""
-    if name not in _SCORERS:
-        raise OptionError(f"unknown metric {name!r}; there are {', '.join(METRICS)}.", metric=name)
+    known = METRICS_OF[CLASSES if y.ndim == 1 else NUMBER]
+    if name not in known:
+        raise OptionError(f"unknown metric {name!r}; there are {', '.join(known)}.", metric=name)
     if len(y) == 0:
         raise TrainingError(f"there are no images to compute {name} on; needed: at least 1.", metric=name)
-    return _SCORERS[name](np.asarray(probabilities, np.float64), np.asarray(y, np.int64))
+    return _SCORERS[name](np.asarray(probabilities, np.float64), np.asarray(y, np.int64 if y.ndim == 1 else np.float64))
 
 
-def calibration_error(probabilities: np.ndarray, y: np.ndarray, *, bins: int = 15) -> float:
+def calibration_error(
+    probabilities: np.ndarray, y: np.ndarray, *, bins: int = 15, weights: np.ndarray | None = None
+) -> float:
     """Expected calibration error: how far the probability of the answer is from the share that is right.
 
     Images are sorted into bins of equal width by the probability of their most probable class; the error is
@@ -82,6 +109,7 @@ def calibration_error(probabilities: np.ndarray, y: np.ndarray, *, bins: int = 1
         probabilities: (n, k), each row sums to 1.
         y: (n,) true classes, 0 to k - 1.
         bins: How many; bin i is (i / bins, (i + 1) / bins].
+        weights: (n,) how much each image counts; all alike by default.
 
     Raises:
         OptionError: `bins` is below 1.
@@ -99,7 +127,8 @@ def calibration_error(probabilities: np.ndarray, y: np.ndarray, *, bins: int = 1
     sure = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == y
     place = np.digitize(sure, np.linspace(0, 1, bins + 1)[1:-1], right=True)
-    return float(np.abs(np.bincount(place, weights=right - sure)).sum() / len(y))
+    weights = np.ones(len(y)) if weights is None else weights
+    return float(np.abs(np.bincount(place, weights=weights * (right - sure))).sum() / weights.sum())
 
 
 def _accuracy(p: np.ndarray, y: np.ndarray) -> Scorer:
@@ -168,6 +197,30 @@ def _area(scores: np.ndarray, positive: np.ndarray) -> Scorer:
     return area
 
 
+def _mae(told: np.ndarray, y: np.ndarray) -> Scorer:
+    errors = np.abs(told - y)[:, 0]
+    return lambda weights: np.asarray(weights @ errors / weights.sum(axis=1))
+
+
+def _rmse(told: np.ndarray, y: np.ndarray) -> Scorer:
+    squares = np.square(told - y)[:, 0]
+    return lambda weights: np.sqrt(weights @ squares / weights.sum(axis=1))
+
+
+def _r2(told: np.ndarray, y: np.ndarray) -> Scorer:
+    squares = np.square(told - y)[:, 0]
+    y = y[:, 0] - y.mean()  # or the variance would be the difference of two large numbers
+    smallest = 1e-14 * float(np.square(y).max(initial=0.0))
+
+    def score(weights: np.ndarray) -> np.ndarray:
+        total = weights.sum(axis=1)
+        variance = weights @ np.square(y) / total - np.square(weights @ y / total)
+        share = weights @ squares / total / np.maximum(variance, 1e-300)
+        return np.where(variance > smallest, 1 - share, np.nan)
+
+    return score
+
+
 def _mean_over_classes(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
     """(b, k) values, (b, k) bool -> (b,) mean of those that count, NaN if none does."""
     number = counted.sum(axis=1)
@@ -180,4 +233,7 @@ _SCORERS: dict[str, Callable[[np.ndarray, np.ndarray], Scorer]] = {
     "macro-f1": _macro_f1,
     "log-loss": _log_loss,
     "auroc": _auroc,
+    "mae": _mae,
+    "rmse": _rmse,
+    "r2": _r2,
 }

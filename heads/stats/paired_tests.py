@@ -9,6 +9,7 @@ from onepass.features.errors import TrainingError
 from onepass.heads.stats.bootstrap import effective_size, paired_bootstrap_test, resample, resamples_for
 from onepass.heads.stats.detectable import POWER, detectable_accuracy, detectable_shift, more_discordant
 from onepass.heads.stats.intervals import ALPHA, Difference
+from onepass.heads.stats.metrics import SHARES
 from onepass.heads.stats.multiple_comparison import PairedTest
 
 
@@ -148,11 +149,12 @@ def paired_test(
     resamples: int | None = None,
     seed: int = 0,
     groups: np.ndarray | None = None,
+    sample_weights: np.ndarray | None = None,
 ) -> PairedTest:
     """Prepares heads for `compare_all`, with the test that suits the metric.
 
-    Accuracy and balanced accuracy of independent images are tested by counting; all else, and all images
-    in groups, by a bootstrap, for which each head is scored once.
+    Accuracy and balanced accuracy of independent images that count alike are tested by counting; all else, and all
+    images in groups, by a bootstrap, for which each head is scored once.
 
     Args:
         name: One of `METRICS`; pass `higher_is_better=HIGHER_IS_BETTER[name]` to `compare_all`.
@@ -161,18 +163,22 @@ def paired_test(
         resamples: Of the bootstrap; by default `resamples_for` so many heads.
         seed: Of the bootstrap.
         groups: (n,) what belongs together, if not every image is on its own.
+        sample_weights: (n,) how much each image counts, if not all count alike.
 
     Raises:
         OptionError: The metric is unknown or `resamples` too small.
         TrainingError: There are too few images, groups or classes.
     """
-    if groups is None and name in {"accuracy", "balanced"}:
+    if groups is None and sample_weights is None and name in {"accuracy", "balanced"}:
         right = [p.argmax(axis=1) == y for p in probabilities]
         return _accuracy_test(right) if name == "accuracy" else _balanced_test(right, y)
     count = resamples_for(len(probabilities)) if resamples is None else resamples
     return paired_bootstrap_test(
-        [resample(name, p, y, resamples=count, seed=seed, groups=groups) for p in probabilities],
-        share=name != "log-loss",
+        [
+            resample(name, p, y, resamples=count, seed=seed, groups=groups, sample_weights=sample_weights)
+            for p in probabilities
+        ],
+        share=name in SHARES,
     )
 
 

@@ -12,11 +12,11 @@ from onepass.features.errors import TrainingError, UserError
 from onepass.features.moments import all_equal
 from onepass.heads import train_head
 from onepass.heads.classifiers.base import Head
-from onepass.heads.classifiers.kinds import HEADS
 from onepass.heads.classifiers.knn import KNNHead
 from onepass.heads.classifiers.lda import LDAHead
 from onepass.heads.fitting.row_chunks import FileRows
-from onepass.heads.stats.metrics import HIGHER_IS_BETTER
+from onepass.heads.head_options import HEADS_OF
+from onepass.heads.stats.metrics import METRICS
 from onepass.heads.training import make_head
 from support import FAST_NETS, write_rows
 
@@ -103,7 +103,7 @@ def head_of(kind: str, **options: object) -> Head:
     return make_head(kind, **FAST_NETS.get(kind, {}) | options)
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", HEADS_OF["classes"])
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_whatever_differs_is_trained_on(kind: str, name: str):
     x, y = DEGENERATE[name]
@@ -113,7 +113,7 @@ def test_whatever_differs_is_trained_on(kind: str, name: str):
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", HEADS_OF["classes"])
 @pytest.mark.parametrize("name", EQUAL)
 def test_rows_that_are_all_equal_are_refused_by_every_head_alike(kind: str, name: str):
     x, y = EQUAL[name]
@@ -181,7 +181,7 @@ def test_every_use_of_a_feature_file_ends_in_a_result_or_a_message(name: str, on
         ends_well(lambda: evaluate(tmp_path / "x.head", path))
 
 
-@pytest.mark.parametrize("metric", HIGHER_IS_BETTER)
+@pytest.mark.parametrize("metric", METRICS)
 def test_a_class_without_an_image_to_score_does_no_harm(metric: str, tmp_path: Path):
     x, y = spread(k=3)
     splits = np.where((np.arange(36) > 20) & (y > 0), 2, 0).astype(np.uint8)

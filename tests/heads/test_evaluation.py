@@ -6,7 +6,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_f
 from onepass.features import FeatureFile
 from onepass.features.errors import TrainingError
 from onepass.heads import LogisticHead, wilson_interval
-from onepass.heads.evaluation import Answers, evaluate_rows, match_labels, score
+from onepass.heads.evaluation import Answers, match_labels, score
+from onepass.heads.tasks.task import evaluate_rows
 
 
 class Says:

@@ -79,7 +79,7 @@ def test_rows_of_another_spec_are_refused_by_both_specs(head_file: Path, tmp_pat
 @pytest.mark.parametrize(("options", "message"), [
     (
         {"head": "forest"},
-        "unknown head 'forest'; there are logreg, svm, rbf-svm, ridge, lda, knn, centroid, mlp, linear.",
+        "unknown head 'forest'; there are logreg, svm, rbf-svm, ridge, kernel-ridge, lda, knn, centroid, mlp, linear.",
     ),
     ({"head": "svm", "hidden": (3,)}, "hidden does not go with head='svm'; it belongs to mlp."),
     ({"head": "mlp", "C": 1.0}, "C does not go with head='mlp'; it belongs to logreg, svm, rbf-svm."),
@@ -255,7 +255,9 @@ def test_a_newer_head_and_another_safetensors_file_are_refused(head_file: Path, 
     save_file({"x": np.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(HeadFileError, match="is a safetensors file but no head. Needed: a file that train-head wrote."):
         load_head(tmp_path / "other.safetensors")
-    with pytest.raises(HeadFileError, match="has head format onepass-head 9; this onepass reads onepass-head 4. Upgr"):
+    with pytest.raises(
+        HeadFileError, match="head format onepass-head 9; this onepass reads onepass-head 4 and 5. Upgr"
+    ):
         load_head(rewritten(head_file, lambda f, a: f.update(version=9)))
 
 
@@ -286,7 +288,7 @@ def test_the_record_of_a_trained_head_is_json(feature_file: Path, tmp_path: Path
     record = json.loads(json.dumps(trained.record()))
     assert list(record) == [
         "path", "head", "split", "n", "accuracy", "interval", "per_class", "log_loss", "calibration_error", "leak_free",
-        "seconds", "parameters", "suggestion",
+        "weighted", "seconds", "parameters", "suggestion",
     ]  # fmt: skip
     assert (record["head"], record["split"]) == ("ridge", "test")
 

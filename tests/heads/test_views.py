@@ -42,7 +42,7 @@ def test_probabilities_of_views_are_the_mean_of_each_views_own(head: Head, rng: 
     each = [head.predict_proba(x[:, view]) for view in range(4)]
     np.testing.assert_allclose(head.predict_proba(x), np.mean(each, axis=0), atol=1e-12)
     np.testing.assert_array_equal(head.predict(x), head.classes_[np.mean(each, axis=0).argmax(axis=1)])
-    np.testing.assert_array_equal(head.network_.probabilities(x[:0]), np.zeros((0, 2)))
+    np.testing.assert_array_equal(head.network_.outputs(x[:0]), np.zeros((0, 2)))
 
 
 @pytest.mark.parametrize("head", [LogisticHead(), SVMHead()], ids=lambda h: h.kind)

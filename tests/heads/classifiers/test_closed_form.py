@@ -49,7 +49,7 @@ def test_ridge_leaves_groups_out_exactly(shape: tuple[int, int], weighted: bool,
     centre = np.average(z, axis=0, weights=weights)
     _, rotated = principal_axes((z - centre) * np.sqrt(weights)[:, None])
     groups = np.split(rng.permutation(len(y)), len(y) // size) if size > 1 else []
-    found = _Weighted(rotated, y, weights, 3).left_out(4.0, groups)
+    found = _Weighted(rotated, targets(y), weights).left_out(4.0, groups)
     for group in (groups or np.arange(len(y))[:, None])[:7]:
         kept = np.setdiff1d(np.arange(len(y)), group)
         without = Ridge(alpha=4.0).fit(z[kept], targets(y)[kept], sample_weight=weights[kept])
@@ -83,7 +83,7 @@ def test_lda_equals_scikit_learns(shape: tuple[int, int], shrinkage: float, rng:
 def test_lda_takes_rows_away_exactly(shape: tuple[int, int], rng: np.random.Generator):
     x, y = blobs(rng, *shape, spread=0.6)
     components = PrincipalComponents.of(x)
-    scatter = _Scatter(components.exact, y, np.ones(3), components.exact.shape[1])
+    scatter = _Scatter(components.exact, y, np.ones(len(y)), np.ones(3), components.exact.shape[1])
     for gone in (np.array([5]), np.arange(0, len(y), 4), np.arange(len(y) // 2)):
         kept = np.setdiff1d(np.arange(len(y)), gone)
         weights, bias = scatter.without(gone).fit(0.3)
@@ -106,8 +106,9 @@ def test_centroids_equal_scikit_learns(shrink: float, rng: np.random.Generator):
 def test_moments_of_a_fold_can_be_taken_away(rng: np.random.Generator):
     x, y = blobs(rng, 60, 10)
     fold = np.arange(60) % 4 == 0
-    left = _Moments.of(x, y, 3).minus(_Moments.of(x[fold], y[fold], 3)).discriminants(0.7, np.ones(3))
-    direct = _Moments.of(x[~fold], y[~fold], 3).discriminants(0.7, np.ones(3))
+    w = rng.uniform(0.5, 2, 60)
+    left = _Moments.of(x, y, w, 3).minus(_Moments.of(x[fold], y[fold], w[fold], 3)).discriminants(0.7, np.ones(3))
+    direct = _Moments.of(x[~fold], y[~fold], w[~fold], 3).discriminants(0.7, np.ones(3))
     for found, expected in zip(left, direct, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-9)
 

@@ -11,17 +11,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from onepass.features import FeatureFile
+from onepass.features import CLASSES, FeatureFile
 from onepass.features.errors import OptionError, TrainingError
 from onepass.heads import load_head, train_head
 from onepass.heads.classifiers.base import Head
-from onepass.heads.classifiers.kinds import HEADS
+from onepass.heads.head_options import HEADS_OF
 from onepass.heads.training import make_head
 from support import FAST_NETS, blobs
 
 
 def heads() -> list[Head]:
-    return [make_head(kind, **FAST_NETS.get(kind, {})) for kind in HEADS]
+    return [make_head(kind, **FAST_NETS.get(kind, {})) for kind in HEADS_OF[CLASSES]]
 
 
 every_head = pytest.mark.parametrize("head", heads(), ids=lambda head: head.kind)
@@ -217,6 +217,6 @@ def test_scikit_learns_own_checks(estimator: Head, check):
 
 
 @pytest.mark.slow
-@parametrize_with_checks(untuned([kind for kind in HEADS if kind not in EACH_OF_A_KIND]))
+@parametrize_with_checks(untuned([kind for kind in HEADS_OF[CLASSES] if kind not in EACH_OF_A_KIND]))
 def test_scikit_learns_own_checks_of_the_other_heads(estimator: Head, check):
     check(estimator)

@@ -12,6 +12,7 @@ from onepass.heads.classifiers.net_head import NetRows, first_kernels
 from onepass.heads.fitting.net_settings import LINEAR_GRIDS, MLP_GRIDS, NetSetting, settings_of
 from onepass.heads.inference.keras_layers import summary, to_keras
 from onepass.heads.inference.network import ACTIVATIONS, DenseNetwork
+from onepass.heads.tasks.objectives import Classes
 from support import FAST_NETS, blobs
 
 FAST = {"tune": "none", **FAST_NETS["mlp"]}
@@ -30,7 +31,7 @@ def test_numpy_inference_equals_keras(activation: str, output: str, rng: np.rand
     if output == "sigmoid":
         assert expected.shape == (50, 1)
         expected = np.concatenate([1 - expected, expected], axis=1)
-    np.testing.assert_allclose(network.probabilities(x), expected, atol=2e-5)
+    np.testing.assert_allclose(network.outputs(x), expected, atol=2e-5)
 
 
 def test_a_head_that_is_no_dense_net_has_no_keras_layers(rng: np.random.Generator):
@@ -114,7 +115,7 @@ def test_without_folds_a_seventh_of_the_groups_says_when_to_stop(rng: np.random.
     from onepass.heads.classifiers.net_head import _stopping_samples
 
     y, groups = np.arange(140) % 2, np.arange(140) // 2 // 2
-    rows = NetRows(np.zeros((140, 1, 3)), y, np.ones(2), groups, np.zeros((140, 0), bool))
+    rows = NetRows(np.zeros((140, 1, 3)), y, np.ones(140), np.ones(2), groups, np.zeros((140, 0), bool), Classes(2))
     samples = _stopping_samples(rows, seed=0)
     stopping = samples.held_out[:, 0]
     assert stopping.sum() == 20

@@ -251,7 +251,7 @@ def test_copies_of_training_images_are_scored_apart(tmp_path: Path, rng: np.rand
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"metric": "f2"}, "unknown metric 'f2'; there are accuracy, balanced, macro-f1, log-loss, auroc."),
+    ({"metric": "f2"}, "unknown metric 'f2'; there are accuracy, balanced, macro-f1, log-loss, auroc, mae, rmse, r2."),
     ({"cv": "5"}, "cv is '5'; needed: folds x repeats, such as 5x2 for five folds, twice."),
     ({"cv": "1x2"}, "cv is '1x2'; needed: folds x repeats, such as 5x2 for five folds, twice."),
     ({"seeds": 0}, "seeds is 0; needed: at least 1."),
@@ -332,12 +332,12 @@ def test_the_answer_reads_well():
 
 
 def test_the_table_of_nine_heads_fits_80_columns():
-    from onepass.heads.classifiers.kinds import HEADS
     from onepass.heads.compare.report import HeadScore
+    from onepass.heads.head_options import HEADS_OF
     from onepass.heads.stats.intervals import Difference
     from onepass.heads.stats.multiple_comparison import Comparison
 
-    names = [f"{head}:256" if head == "mlp" else head for head in HEADS]
+    names = [f"{head}:256" if head == "mlp" else head for head in HEADS_OF["classes"]]
     scores = [
         HeadScore(name, name, "f.h5", {}, 0.9, (0.811, 0.987), 0.123, 0.012, 0.888, 123.4, 1234.0, 16_000_000)
         for name in names

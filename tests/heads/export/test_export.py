@@ -118,7 +118,7 @@ def test_every_format_gives_from_image_files_what_the_cached_rows_gave(to: str, 
     found = done.certificate
     with FeatureFile(features) as file:
         test = file.rows_of("test")
-        expected = head.network.probabilities(file.read(test)[0])
+        expected = head.network.outputs(file.read(test)[0])
         hashes = [file.table.content_hashes[i].tobytes().hex() for i in test]
     assert (found.flips, found.max_flips, found.measured_on) == (0, 0, "test")
     assert found.images == hashes

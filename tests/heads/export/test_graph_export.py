@@ -72,7 +72,7 @@ def test_a_graph_and_its_head_become_one_model_proven_from_image_files(
     assert Certificate.read(tmp_path / f"{path.name}.certificate.json") == done
     assert verify_export(path, data=photos).verdict == "whole"
     with FeatureFile(head.trained_on["features"]) as file:
-        expected = head.network.probabilities(file.read(file.rows_of("test"))[0])
+        expected = head.network.outputs(file.read(file.rows_of("test"))[0])
     np.testing.assert_allclose(done.expected, expected, atol=1e-6)
 
 
@@ -88,7 +88,7 @@ def test_an_onnx_model_takes_photos_of_any_size(heads, photos: Path, tmp_path: P
     rng = np.random.default_rng(5)
     for size in ((50, 70), (31, 200), (36, 36)):
         image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-        wanted = head.network.probabilities(backbone.rows_of([image]))
+        wanted = head.network.outputs(backbone.rows_of([image]))
         np.testing.assert_allclose(session.run(None, {"images": image[None]})[0], wanted, atol=1e-4)
         both = session.run(None, {"images": np.stack([image, image[:, ::-1]])})[0]
         np.testing.assert_allclose(both[:1], wanted, atol=1e-4)
@@ -174,7 +174,7 @@ def test_everything_that_takes_a_head_takes_one_on_a_graph(photos: Path, tmp_pat
     with FeatureFile(features) as file:
         rows, _ = file.read(np.arange(len(file.table)))
         known = dict(zip(file.table.paths, rows, strict=True))
-    wanted = head.network.probabilities(np.stack([known[f"test/ant/{path.name}"] for path in some]))
+    wanted = head.network.outputs(np.stack([known[f"test/ant/{path.name}"] for path in some]))
     for answer, expected in zip(answers, wanted, strict=True):
         np.testing.assert_allclose([p for _, p in answer.top], np.sort(expected)[::-1], atol=1e-5)
     assert evaluate(head.path, photos).n == 36

@@ -20,7 +20,6 @@ from onepass.extract.frameworks import plain_keras
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, FeatureFileError, OnepassWarning, OptionError, TrainingError
 from onepass.heads import fine_tune, train_head
-from onepass.heads.classifiers.kinds import HEADS
 from onepass.heads.export.run import export
 from onepass.heads.file_kinds import FileKind, file_kind
 from onepass.heads.finetune.boundary import BoundaryInputs, boundary_cost, remove_if_damaged, worth_keeping
@@ -30,6 +29,7 @@ from onepass.heads.finetune.plan import TuningStage, stages_to_train
 from onepass.heads.finetune.result import Epoch, FineTuned, class_changes, gain_of, history_figure, without_copies
 from onepass.heads.finetune.splits import Parts, start_head
 from onepass.heads.finetune.trainer import Trainer
+from onepass.heads.head_options import HEADS_OF
 from onepass.heads.saved_head import SavedHead
 from onepass.heads.stats.decision import best_epoch, is_better
 from onepass.heads.stats.intervals import wilson_interval
@@ -83,7 +83,7 @@ def test_the_joined_model_is_the_cached_head(kind: str, features: Path, tmp_path
         assert (both.argmax(axis=1) == expected.argmax(axis=1)).all()
 
 
-@pytest.mark.parametrize("kind", sorted(set(HEADS) - set(FOLDABLE)))
+@pytest.mark.parametrize("kind", sorted(set(HEADS_OF["classes"]) - set(FOLDABLE)))
 def test_heads_that_are_no_layers_say_which_are(kind: str, features: Path, tmp_path: Path):
     head = train_head(features, head=kind, tune="none", out=tmp_path / "x.head").head
     with pytest.raises(OptionError, match="logreg, svm, ridge, lda, centroid, mlp or linear"):
@@ -220,7 +220,7 @@ def test_the_history_is_of_all_images_of_an_epoch(features: Path, logreg: SavedH
         parts = Parts.of(file, seed=0)
         x, y = file.read(parts.train)
         start = start_head(logreg, file, parts)
-    p, weights = start.probabilities(x), compute_sample_weight("balanced", y)
+    p, weights = start.outputs(x), compute_sample_weight("balanced", y)
     assert done.history[1].loss == pytest.approx(np.mean(-np.log(p[np.arange(len(y)), y]) * weights), rel=1e-3)
     assert done.history[1].accuracy == pytest.approx(np.average(p.argmax(axis=1) == y, weights=weights), abs=1e-6)
 

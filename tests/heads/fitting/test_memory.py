@@ -70,7 +70,7 @@ def test_the_rbf_svm_equals_scikit_learns(k: int, class_weight: str | None, rng:
 def test_rbf_tuning_holds_out_whole_folds(rng: np.random.Generator):
     x, y = blobs(rng, 100, 12, 2, spread=0.5)
     head = RBFSVMHead(C=3.0, gamma=0.05)
-    rows = head._training_rows(x, y, None)
+    rows = head._training_rows(x, y, None, None)
     found, z = head._fit(rows).held_out, scaled(x)
     for fold in rows.held_out.T:
         reference = SVC(C=3.0, gamma=0.05).fit(z[~fold], y[~fold])

@@ -45,7 +45,8 @@ def start(*sizes: int) -> list[np.ndarray]:
 def nets_of(kernels: list[np.ndarray], settings: list[NetSetting], **options: Any) -> Any:
     from onepass.heads.fitting.batched_nets import BatchedNets
 
-    return BatchedNets(kernels, settings, **options)
+    output = "sigmoid" if kernels[-1].shape[1] == 1 else "softmax"
+    return BatchedNets(kernels, settings, **{"output": output, **options})
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from onepass.features import SkippedImage
 from onepass.features.errors import OptionError
 from onepass.heads import SavedHead, predict_images, train_head
-from onepass.heads.predict.classify import Prediction
+from onepass.heads.predict.told import Prediction
 from support import GOLDEN
 
 

@@ -10,7 +10,7 @@ import pytest
 from onepass.features import SkippedImage
 from onepass.features.errors import OptionError, OutputError
 from onepass.features.names import shown
-from onepass.heads.predict.classify import Prediction
+from onepass.heads.predict.told import Prediction, ranked_columns
 from onepass.heads.predict.writers import open_answers, write_answers
 
 ANSWERS = [
@@ -26,7 +26,7 @@ ROWS = [
 
 
 def written(path: Path) -> Path:
-    with open_answers(str(path), ranks=2, unknown=True) as writer:
+    with open_answers(str(path), ranked_columns(2, unknown=True)) as writer:
         write_answers(ANSWERS, writer)
         assert (writer.predicted, writer.skipped) == (2, [ANSWERS[1]])
     return path
@@ -59,7 +59,7 @@ def test_parquet_is_the_same_table(tmp_path: Path):
 @pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet"])
 def test_no_answers_make_an_empty_file_of_the_kind(ending: str, tmp_path: Path):
     path = tmp_path / f"x.{ending}"
-    with open_answers(str(path), ranks=1, unknown=False):
+    with open_answers(str(path), ranked_columns(1, unknown=False)):
         pass
     if ending == "json":
         assert json.loads(path.read_text()) == {"predictions": [], "skipped": []}
@@ -72,7 +72,7 @@ def test_no_answers_make_an_empty_file_of_the_kind(ending: str, tmp_path: Path):
 @pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet"])
 def test_names_that_are_not_utf8_are_escaped_alike_in_every_format(ending: str, tmp_path: Path):
     path, odd = tmp_path / f"x.{ending}", os.fsdecode(b"f\xff.jpg")
-    with open_answers(str(path), ranks=1, unknown=False) as writer:
+    with open_answers(str(path), ranked_columns(1, unknown=False)) as writer:
         writer.take(Prediction(odd, [("cat", 1.0)]))
     if ending == "parquet":
         assert pytest.importorskip("pyarrow.parquet").read_table(path)["path"].to_pylist() == [shown(odd)]
@@ -81,7 +81,7 @@ def test_names_that_are_not_utf8_are_escaped_alike_in_every_format(ending: str, 
 
 
 def test_a_file_has_its_name_when_it_is_complete(tmp_path: Path):
-    with open_answers(str(tmp_path / "x.jsonl"), ranks=2, unknown=True) as writer:
+    with open_answers(str(tmp_path / "x.jsonl"), ranked_columns(2, unknown=True)) as writer:
         writer.take(ANSWERS[0])
         assert not (tmp_path / "x.jsonl").exists()
     assert [one.name for one in tmp_path.iterdir()] == ["x.jsonl"]
@@ -89,7 +89,7 @@ def test_a_file_has_its_name_when_it_is_complete(tmp_path: Path):
 
 def test_a_file_without_end_can_be_followed_and_stays_as_far_as_it_got(tmp_path: Path):
     def fail() -> None:
-        with open_answers(str(tmp_path / "x.jsonl"), ranks=2, unknown=True, follow=True) as writer:
+        with open_answers(str(tmp_path / "x.jsonl"), ranked_columns(2, unknown=True), follow=True) as writer:
             writer.take(ANSWERS[0])
             assert json.loads((tmp_path / "x.jsonl").read_text())["path"] == "a.jpg"
             raise KeyError
@@ -100,7 +100,7 @@ def test_a_file_without_end_can_be_followed_and_stays_as_far_as_it_got(tmp_path:
 
 
 def test_what_took_the_name_meanwhile_is_not_overwritten(tmp_path: Path):
-    answering = open_answers(str(tmp_path / "x.csv"), ranks=2, unknown=True)
+    answering = open_answers(str(tmp_path / "x.csv"), ranked_columns(2, unknown=True))
     answering.__enter__().take(ANSWERS[0])
     (tmp_path / "x.csv").write_text("mine")
     with pytest.raises(OptionError, match=r"x.csv exists and is not overwritten. Choose another name"):
@@ -111,7 +111,7 @@ def test_what_took_the_name_meanwhile_is_not_overwritten(tmp_path: Path):
 def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch):
     full = open("/dev/full", "w")
     monkeypatch.setattr(sys, "stdout", full)
-    with pytest.raises(OutputError) as caught, open_answers("text", ranks=2, unknown=True) as writer:
+    with pytest.raises(OutputError) as caught, open_answers("text", ranked_columns(2, unknown=True)) as writer:
         writer.take(ANSWERS[0])
     assert str(caught.value) == (
         "cannot write /dev/full: No space left on device. Make room there, or choose another place with out."
@@ -125,7 +125,7 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.parametrize("follow", [False, True])
 def test_a_run_that_failed_leaves_no_file(ending: str, answered: int, follow: bool, tmp_path: Path):
     def fail() -> None:
-        with open_answers(str(tmp_path / f"x.{ending}"), ranks=2, unknown=True, follow=follow) as writer:
+        with open_answers(str(tmp_path / f"x.{ending}"), ranked_columns(2, unknown=True), follow=follow) as writer:
             write_answers(ANSWERS[:answered], writer)
             raise KeyError
 
@@ -135,9 +135,9 @@ def test_a_run_that_failed_leaves_no_file(ending: str, answered: int, follow: bo
 
 
 def test_a_bare_format_goes_to_stdout(capsys: pytest.CaptureFixture[str]):
-    with open_answers("csv", ranks=1, unknown=False) as writer:
+    with open_answers("csv", ranked_columns(1, unknown=False)) as writer:
         writer.take(Prediction("a.jpg", [("cat", 1.0)]))
-    with open_answers("text", ranks=1, unknown=True) as writer:
+    with open_answers("text", ranked_columns(1, unknown=True)) as writer:
         write_answers(ANSWERS, writer)
     assert capsys.readouterr().out == (
         "path,class,probability,skipped\na.jpg,cat,1.0,\n"
@@ -160,9 +160,12 @@ def test_wrong_places_are_refused_in_words(tmp_path: Path, monkeypatch: pytest.M
         f"{taken}/x.csv": f"the folder of out='{taken}/x.csv' does not exist. Make it, or name another one.",
     }
     for target, message in cases.items():
-        with pytest.raises((OptionError, OutputError)) as caught, open_answers(target, ranks=1, unknown=False):
+        with (
+            pytest.raises((OptionError, OutputError)) as caught,
+            open_answers(target, ranked_columns(1, unknown=False)),
+        ):
             raise AssertionError
         assert str(caught.value) == message
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(OptionError, match=r'Run: pip install "onepass\[parquet\]". Or write .csv.$'):
-        open_answers(str(tmp_path / "x.parquet"), ranks=1, unknown=False)
+        open_answers(str(tmp_path / "x.parquet"), ranked_columns(1, unknown=False))
