@@ -27,9 +27,9 @@ slow: $(STAMP)
 torture: $(STAMP)
 	ONEPASS_TORTURE=100 $(BIN)/python -m pytest -n 2 --dist loadscope tests/test_torture.py tests/test_kills.py tests/test_disks.py
 
-# Ten thousand damaged files of each format, and three thousand with a single flipped bit.
+# Ten thousand damaged files of each format, tables and archives too, and three thousand with a single flipped bit.
 fuzz: $(STAMP)
-	ONEPASS_FUZZ=10000 ONEPASS_FLIPS=3000 $(BIN)/python -m pytest -n 2 tests/test_fuzz.py tests/test_flips.py
+	ONEPASS_FUZZ=10000 ONEPASS_FLIPS=3000 $(BIN)/python -m pytest -n 2 tests/test_fuzz.py tests/test_flips.py tests/extract/data
 
 # make bench DATA=photos/ WEIGHTS=resnet50.weights.h5
 bench: $(STAMP)

@@ -40,6 +40,8 @@ def ready(born: Nursery, tmp_path_factory: pytest.TempPathFactory, tiny_file: Pa
     folder = tmp_path_factory.mktemp("ready")
     write_folder(folder / "photos", dict.fromkeys(CLASSES, 16))
     shutil.copy(tiny_file, folder / "tiny.keras")
+    lines = [f"{name}/{i}.png,{'even' if i % 2 else 'odd'}" for name in CLASSES for i in range(16)]
+    (folder / "labels.csv").write_text("\n".join(["file,kind", *lines]))
     for command in ("extract photos --backbone tiny.keras", "train-head photos.tiny.h5 --head ridge --out r.head"):
         done = born.run(command, cwd=folder)
         assert done.code == 0, done.output
@@ -152,6 +154,15 @@ def test_choose(born: Nursery, ready: Path, tmp_path: Path):
         assert "could not be tried" not in again.output
         same(tried(work), tried(whole))
         shutil.rmtree(work)
+
+
+def test_label(born: Nursery, ready: Path, tmp_path: Path):
+    def labels(work: Path) -> Any:
+        with FeatureFile(work / "photos.tiny.h5") as file:
+            table = [file.table.paths, file.table.label_values(), file.table.splits.tolist(), file.copies.tolist()]
+            return [table, np.array(file.rows)]
+
+    campaign(born, ready, tmp_path, "onepass label photos.tiny.h5 labels.csv --path file --label kind", labels)
 
 
 def test_predict_to_a_file(born: Nursery, ready: Path, tmp_path: Path):

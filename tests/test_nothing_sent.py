@@ -37,6 +37,9 @@ onepass export plain.head --to onnx --out e.onnx
 onepass export plain.head --to openvino --precision int8 --out e.xml
 onepass export plain.head --to tflite --out e.tflite
 onepass predict e.onnx photos/test --out y.json
+extract labels.csv --images photos --path file --label kind --backbone tiny.keras --out table.h5
+extract photos --unlabelled --backbone tiny.keras --out all.h5
+onepass label all.h5 labels.csv --path file --label kind
 onepass verify plain.h5
 onepass verify plain.head
 onepass verify e.onnx --data photos
@@ -83,6 +86,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_file: Path) -> tuple[Path
     work = place / "work"
     for part, seed in (("train", 1), ("val", 2), ("test", 3)):
         write_folder(work / "photos" / part, {"a": 9, "b": 8}, seed=seed)
+    names = sorted(path.relative_to(work / "photos").as_posix() for path in (work / "photos").rglob("*.png"))
+    lines = [f"{name},{'even' if i % 2 else 'odd'}" for i, name in enumerate(names)]
+    (work / "labels.csv").write_text("\n".join(["file,kind", *lines]))
     shutil.copy(tiny_file, work / "tiny.keras")
     (work / "commands").write_text(COMMANDS)
     kept = {name: os.environ[name] for name in ("PATH", "LC_ALL", "PYTHONPATH") if name in os.environ}
