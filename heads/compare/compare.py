@@ -27,6 +27,8 @@ from onepass.heads.stats.bootstrap import (
     RESAMPLES,
     Resampled,
     bootstrap_interval,
+    effective_size,
+    interval_of,
     paired_bootstrap_test,
     resample,
     resamples_for,
@@ -191,7 +193,8 @@ class _Judge:
     def __init__(self, file: FeatureFile, images: np.ndarray, rounds: Rounds, metric: str) -> None:
         self.rounds, self.metric = rounds, metric
         self.y = [file.table.labels[images[at.scored]].astype(np.int64) for at in rounds.rounds]
-        groups = file.group_ids()[images[rounds.rounds[0].scored]]
+        once = np.concatenate([at.scored for at in rounds.rounds[: rounds.folds or 1]])  # every scored image
+        groups = file.group_ids()[images[once]]
         self.groups = groups if len(np.unique(groups)) < len(groups) else None
 
     def comparison(self, entries: list[_Entry], paths: Sequence[str | Path]) -> HeadsComparison:
@@ -253,12 +256,18 @@ class _Judge:
 
     def _interval(self, entry: _Entry, per_round: np.ndarray) -> tuple[float, float]:
         if self.rounds.folds:
-            return corrected_interval(per_round, test_share=self.rounds.test_share)
+            return corrected_interval(per_round, test_share=self.rounds.test_share, most=self._most())
         if len(entry.results) == 1:
             return bootstrap_interval(self.metric, entry.results[0].probabilities, self.y[0], groups=self.groups)
-        deviations = self._resampled(entry, None).deviations()
-        low, high = per_round.mean() + np.quantile(deviations, [0.025, 0.975])
-        return float(low), float(high)
+        return interval_of(self._resampled(entry, None), self.metric, groups=self.groups)
+
+    def _most(self) -> float | None:
+        """Independent images that the score of all folds is worth at most; None for a score without bounds."""
+        if self.metric == "log-loss":
+            return None
+        y = np.concatenate(self.y[: self.rounds.folds])
+        units = len(y) if self.groups is None else len(np.unique(self.groups))
+        return min(float(units), effective_size(self.metric, y, classes=int(y.max()) + 1))
 
     def _test(self, entries: list[_Entry], some: np.ndarray | None) -> Comparison:
         names = [entry.candidate.name for entry in entries]

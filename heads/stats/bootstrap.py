@@ -195,7 +195,13 @@ def bootstrap_interval(
 
     Arguments and errors as in `resample`.
     """
-    found = resample(name, probabilities, y, resamples=resamples, seed=seed, groups=groups)
+    return interval_of(
+        resample(name, probabilities, y, resamples=resamples, seed=seed, groups=groups), name, groups=groups
+    )
+
+
+def interval_of(found: Resampled, name: str, *, groups: np.ndarray | None) -> tuple[float, float]:
+    """`bootstrap_interval` of a score that was resampled, or of the mean of several on the same resamples."""
     moves = found.deviations()
     closed_form = groups is None and name in {"accuracy", "balanced"}
     if closed_form or (name != "log-loss" and np.abs(moves).max() <= 1e-12):
