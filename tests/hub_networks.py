@@ -1,5 +1,6 @@
 """Small vision networks with random weights: folders as transformers writes them, presets as KerasHub writes them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,83 @@ from typing import Any
 import numpy as np
 
 SEED = 5
+
+WIDTH, LAYERS, SIDE, PATCH = 24, 5, 32, 8
+
+_CONFIG = {
+    "model_type": "dinov2",
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 3,
+    "mlp_ratio": 2,
+    "image_size": SIDE,
+    "patch_size": PATCH,
+    "hidden_act": "gelu",
+    "qkv_bias": True,
+    "layer_norm_eps": 1e-6,
+    "layerscale_value": 1.0,
+    "use_swiglu_ffn": False,
+    "hidden_dropout_prob": 0.0,
+    "drop_path_rate": 0.0,
+}
+_PROCESSOR = {
+    "image_processor_type": "BitImageProcessor",
+    "do_resize": True,
+    "size": {"shortest_edge": 36},
+    "resample": 3,
+    "do_center_crop": True,
+    "crop_size": {"height": SIDE, "width": SIDE},
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+}
+_README = "---\nlicense: apache-2.0\ntags:\n- dino\n---\n# A card\n"
+
+
+def tensors() -> dict[str, np.ndarray]:
+    """A DINOv2 by the names of transformers."""
+    random = np.random.default_rng(3)
+
+    def drawn(*shape: int) -> np.ndarray:
+        return (random.normal(size=shape) * 0.3).astype(np.float32)
+
+    tokens = (SIDE // PATCH) ** 2 + 1
+    found = {
+        "embeddings.cls_token": drawn(1, 1, WIDTH),
+        "embeddings.mask_token": drawn(1, WIDTH),
+        "embeddings.position_embeddings": drawn(1, tokens, WIDTH),
+        "embeddings.patch_embeddings.projection.weight": drawn(WIDTH, 3, PATCH, PATCH) / 8,
+        "embeddings.patch_embeddings.projection.bias": drawn(WIDTH),
+        "layernorm.weight": 1 + drawn(WIDTH),
+        "layernorm.bias": drawn(WIDTH),
+    }
+    for layer in range(LAYERS):
+        start = f"encoder.layer.{layer}."
+        for name in ("norm1", "norm2"):
+            found |= {f"{start}{name}.weight": 1 + drawn(WIDTH), f"{start}{name}.bias": drawn(WIDTH)}
+        for name in ("attention.query", "attention.key", "attention.value", "output.dense"):
+            found |= {
+                f"{start}attention.{name}.weight": drawn(WIDTH, WIDTH),
+                f"{start}attention.{name}.bias": drawn(WIDTH),
+            }
+        found |= {f"{start}layer_scale{i}.lambda1": 1 + drawn(WIDTH) for i in (1, 2)}
+        for name, shape in (("fc1", (2 * WIDTH, WIDTH)), ("fc2", (WIDTH, 2 * WIDTH))):
+            found |= {f"{start}mlp.{name}.weight": drawn(*shape), f"{start}mlp.{name}.bias": drawn(shape[0])}
+    return found
+
+
+def write_dinov2(folder: Path) -> Path:
+    """A folder as transformers writes it of a DINOv2 with the numbers of `tensors`; neither is needed for it."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(_CONFIG))
+    (folder / "preprocessor_config.json").write_text(json.dumps(_PROCESSOR))
+    (folder / "README.md").write_text(_README)
+    save_file(tensors(), folder / "model.safetensors")
+    return folder
 
 
 def write_transformers(kind: str, folder: Path) -> Path:

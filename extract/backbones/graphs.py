@@ -11,7 +11,7 @@ import numpy as np
 from onepass.extract.backbones.openvino_cache import keep_stem_precise
 from onepass.extract.backbones.provider import MAP_POOLINGS
 from onepass.extract.frameworks import import_openvino
-from onepass.features.errors import BackboneError
+from onepass.features.errors import BackboneError, opt
 from onepass.features.preprocess import Preprocess
 
 
@@ -149,7 +149,7 @@ def pooled_rows(outputs: np.ndarray, pooling: str, layout: str) -> np.ndarray:
     if pooling == "pooled":
         return outputs
     if outputs.ndim == 3:
-        prefix = prefix_tokens(outputs.shape[1], "the network")
+        prefix = prefix_tokens(outputs.shape[1], pooling, "the network")
         parts = {"cls": outputs[:, 0], "mean": outputs[:, prefix:].mean(axis=1)}
         return np.concatenate([parts[name] for name in pooling.split("+")], axis=1)
     maps = outputs.transpose(0, 2, 3, 1) if map_layout(outputs.shape, layout) == "NCHW" else outputs
@@ -174,26 +174,31 @@ def map_layout(shape: Sequence[int], given: str) -> str:
     return "NHWC" if first == middle else "NCHW"
 
 
-def prefix_tokens(tokens: int, label: str) -> int:
+def prefix_tokens(tokens: int, pooling: str, label: str) -> int:
     """Tokens before those of the patches, which form a square: class and register tokens.
+
+    A mean, if a user asks for it by itself, can be had of a square alone, as SigLIP gives it.
 
     Raises:
         BackboneError: There is no class token before a square.
 
-    >>> prefix_tokens(257, "dinov2"), prefix_tokens(201, "dinov3")
-    (1, 5)
+    >>> prefix_tokens(257, "cls", "dinov2"), prefix_tokens(201, "mean", "dinov3"), prefix_tokens(196, "mean", "siglip")
+    (1, 5, 0)
     """
     prefix = tokens - math.isqrt(tokens) ** 2
-    if not 1 <= prefix <= 16:
+    if 1 <= prefix <= 16 or (prefix == 0 and pooling == "mean"):
+        return prefix
+    found = f"{label} gives {tokens} tokens for an image"
+    if prefix == 0:
         raise BackboneError(
-            f"{label} gives {tokens} tokens for an image; needed: a class token, up to 15 others, and a square of "
-            "patches."
+            f"{found}, which are a square of patches without a class token; needed: one before them, or "
+            f"{opt.pooling('mean')}, the mean of the patches."
         )
-    return prefix
+    raise BackboneError(f"{found}; needed: a class token, up to 15 others, and a square of patches.")
 
 
 def _of_tokens(ops: Any, source: Any, tokens: int, pooling: str, label: str) -> Any:
-    prefix = prefix_tokens(tokens, label)
+    prefix = prefix_tokens(tokens, pooling, label)
     parts = []
     if "cls" in pooling:
         parts.append(ops.gather(source, 0, 1))

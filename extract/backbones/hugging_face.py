@@ -1,11 +1,13 @@
 """Networks of Hugging Face: folders that transformers wrote, and names of the hub, built by KerasHub without torch."""
 
+import contextlib
 import re
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from onepass.extract.backbones.catalogue import BackboneName
+from onepass.extract.backbones.hub_files import hub_file, remote_file
 from onepass.extract.backbones.proof import Transform
 from onepass.extract.backbones.provider import MAP_POOLINGS, BackboneFacts, Conversion
 from onepass.extract.backbones.transformers_folder import (
@@ -15,8 +17,8 @@ from onepass.extract.backbones.transformers_folder import (
     OURS,
     PROCESSOR,
     README,
-    SINGLE,
     TransformersFolder,
+    weight_files,
 )
 from onepass.extract.backbones.transformers_processor import processor_transform
 from onepass.extract.backbones.transformers_tensors import Tensors, resampled_positions
@@ -26,12 +28,13 @@ from onepass.extract.backbones.vision_transformers import (
     functional,
     token_poolings,
 )
-from onepass.extract.frameworks import import_huggingface_hub, import_keras_hub, require_keras_hub
+from onepass.extract.frameworks import import_keras_hub, require_keras_hub
 from onepass.features.errors import BackboneError, OptionError, WeightsError, opt
 from onepass.features.preprocess import Preprocess
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
-_SMALL = (CONFIG, PROCESSOR, OURS, README, INDEX)
+_SMALL = (PROCESSOR, OURS, README, INDEX)
+"""What is asked for beside the configuration and the weights; not every repository has all."""
 
 
 class HuggingFace(HubProvider):
@@ -86,7 +89,7 @@ class HuggingFace(HubProvider):
         )
 
     def built(self, name: BackboneName, image_size: int, *, weights: bool) -> Any:
-        return built(folder_of(name), image_size, weights=weights)
+        return built(folder_of(name, weights=weights), image_size, weights=weights)
 
     def poolings(self, name: BackboneName) -> tuple[str, ...]:
         return _poolings(folder_of(name), name)
@@ -166,36 +169,40 @@ def _is_folder(name: BackboneName) -> bool:
     return name.is_path or name.inner.startswith((".", "/", "~"))
 
 
-def folder_of(name: BackboneName) -> TransformersFolder:
+def folder_of(name: BackboneName, *, weights: bool = False) -> TransformersFolder:
     """The folder of a name; of the hub's, what huggingface_hub has or downloads.
+
+    Args:
+        name: A folder, or a name of the hub.
+        weights: Whether the weights are needed as well; without, the hub tells of them.
 
     Raises:
         BackboneError: There is none, or it cannot be used.
         WeightsError: It cannot be downloaded.
     """
-    return TransformersFolder.read(Path(name.inner) if _is_folder(name) else downloaded(name.inner))
+    return TransformersFolder.read(Path(name.inner)) if _is_folder(name) else hub_folder(name.inner, weights=weights)
 
 
-def downloaded(repository: str) -> Path:
-    """Folder in the user's cache of huggingface_hub; what lies there is used without asking anybody.
+def hub_folder(repository: str, *, weights: bool) -> TransformersFolder:
+    """A repository in the user's cache of huggingface_hub; what lies there is used without asking anybody.
 
     Raises:
+        BackboneError: It holds no safetensors, or is none that KerasHub reads.
         WeightsError: It is not there and cannot be downloaded.
     """
-    hub = import_huggingface_hub()
-    wanted = [*_SMALL, "model*.safetensors"]
-    try:
-        kept = Path(hub.snapshot_download(repository, allow_patterns=wanted, local_files_only=True))
-        if (kept / CONFIG).is_file() and ((kept / SINGLE).is_file() or (kept / INDEX).is_file()):
-            return kept
-    except Exception:  # not there yet
-        pass
-    try:
-        return Path(hub.snapshot_download(repository, allow_patterns=wanted, etag_timeout=10))
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise WeightsError(
-            f"{repository} could not be downloaded from the Hugging Face hub ({type(error).__name__}: {reason}). Put "
-            f"its {NEEDED} into a folder, and give the folder as {opt.backbone}.",
-            backbone=repository,
-        ) from None
+    instead = f"Or put its {NEEDED} into a folder, and give the folder as {opt.backbone}."
+    config = hub_file(repository, CONFIG, instead=instead)
+    if config is None:
+        raise BackboneError(f"{repository} on the Hugging Face hub holds no {CONFIG}; needed: {NEEDED}.")
+    folder, commit = config.parent, config.parent.name
+    whole = all((folder / file).is_file() for file in weight_files(folder))
+    with contextlib.suppress(WeightsError) if whole else contextlib.nullcontext():  # another program's download
+        for file in _SMALL:
+            hub_file(repository, file, commit=commit, instead=instead)
+    remote = {}
+    for file in weight_files(folder):
+        if weights:
+            hub_file(repository, file, commit=commit, instead=instead)
+        elif not (folder / file).is_file() and (told := remote_file(repository, file, commit=commit, instead=instead)):
+            remote[file] = told
+    return TransformersFolder.read(folder, remote)

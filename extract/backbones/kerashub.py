@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,11 @@ from onepass.extract.backbones.vision_transformers import (
     token_poolings,
 )
 from onepass.extract.backbones.weights import file_hash
-from onepass.extract.frameworks import import_keras, import_keras_hub, require_keras_hub
+from onepass.extract.frameworks import import_keras, import_keras_hub, quiet_stderr, require_keras_hub
 from onepass.features.errors import BackboneError, OptionError, UnknownBackboneError, WeightsError, opt
 from onepass.features.limits import require_bounded, require_declared
 from onepass.features.preprocess import Preprocess
+from onepass.features.progress import phase
 
 CONFIG, CONVERTER, WEIGHTS, INDEX = "config.json", "image_converter.json", "model.weights.h5", "model.weights.json"
 
@@ -56,16 +58,18 @@ class Preset:
     Attributes:
         path: The folder.
         config: What config.json says: a serialised backbone.
-        named: Whether KerasHub offers it under a name.
+        release: Of one that KerasHub offers under a name, that and its version, which never changes.
     """
 
     path: Path
     config: dict[str, Any]
-    named: bool
+    release: str = ""
 
     @classmethod
-    def read(cls, path: Path, *, named: bool = False) -> Self:
+    def read(cls, path: Path, release: str = "") -> Self:
         """Reads the configuration, and refuses what can be told from it.
+
+        The weights of a release need not be there yet.
 
         Raises:
             BackboneError: Files are missing, or it is none that KerasHub wrote.
@@ -81,8 +85,8 @@ class Preset:
         foreign = [one for one in _modules(config) if one.partition(".")[0] not in _PACKAGES]
         if foreign:
             raise BackboneError(f"{path / CONFIG} asks for code of {foreign[0]}, which is neither Keras nor KerasHub.")
-        found = cls(path, config, named)
-        if not found.weight_files:
+        found = cls(path, config, release)
+        if not (release or found.weight_files):
             raise BackboneError(f"{path} lacks {WEIGHTS}; needed: a folder that backbone.save_to_preset wrote.")
         return found
 
@@ -128,14 +132,16 @@ class Preset:
 
     @property
     def origin(self) -> str:
-        """Hash of the configuration and the weights."""
+        """The release, or a hash of the configuration and the weights."""
+        if self.release:
+            return self.release
         parts = [json.dumps(self.config, sort_keys=True), *map(file_hash, self.weight_files)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @property
     def licence(self) -> str:
         told = licence_in(self.path / README)
-        return told or (_LICENCES.get(self.kind, "") if self.named else "")
+        return told or (_LICENCES.get(self.kind, "") if self.release else "")
 
     def preprocess(self, given: Preprocess | None) -> Preprocess:
         """What happens to an image before the network; nothing is guessed.
@@ -212,7 +218,7 @@ class KerasHub(HubProvider):
         )
 
     def built(self, name: BackboneName, image_size: int, *, weights: bool) -> Any:
-        return functional(built(preset_of(name), image_size, weights=weights))
+        return functional(built(preset_of(name, weights=weights), image_size, weights=weights))
 
     def poolings(self, name: BackboneName) -> tuple[str, ...]:
         return _poolings(preset_of(name), name)
@@ -227,7 +233,8 @@ def built(preset: Preset, image_size: int, *, weights: bool) -> Any:
     hub, keras = import_keras_hub(), import_keras()
     shape = (image_size, image_size, 3)
     try:
-        for file in preset.weight_files:
+        files = preset.weight_files if weights or not preset.release else []  # what is downloaded may yet break off
+        for file in files:
             require_bounded(file)
         kind = getattr(hub.models, preset.kind)
         own = {"image_shape": shape} if "image_shape" in inspect.signature(kind.__init__).parameters else {}
@@ -235,7 +242,8 @@ def built(preset: Preset, image_size: int, *, weights: bool) -> Any:
         with contextlib.suppress(Exception), keras.StatelessScope(initialize_variables=False):  # shapes without values
             bare = hub.models.Backbone.from_preset(str(preset.path), load_weights=False, **own)
             declared = 4 * sum(math.prod(weight.shape) for weight in bare.weights)
-        require_declared(declared, sum(file.stat().st_size for file in preset.weight_files))
+        if files:
+            require_declared(declared, sum(file.stat().st_size for file in files))
         backbone = hub.models.Backbone.from_preset(str(preset.path), load_weights=weights, **own)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -374,19 +382,23 @@ def _is_folder(name: BackboneName) -> bool:
     return name.inner.startswith((".", "/", "~")) or Path(name.inner).is_dir()
 
 
-def preset_of(name: BackboneName) -> Preset:
+def preset_of(name: BackboneName, *, weights: bool = False) -> Preset:
     """The preset of a name; KerasHub's own are downloaded where they are not in the user's cache.
+
+    Args:
+        name: A folder, or a name of KerasHub.
+        weights: Whether the weights are needed as well.
 
     Raises:
         UnknownBackboneError: KerasHub has no such preset.
         BackboneError: It cannot be used.
         WeightsError: It cannot be downloaded.
     """
-    return Preset.read(Path(name.inner)) if _is_folder(name) else Preset.read(downloaded(name.inner), named=True)
+    return Preset.read(Path(name.inner)) if _is_folder(name) else downloaded(name.inner, weights=weights)
 
 
-def downloaded(preset: str) -> Path:
-    """Folder in the user's cache of kagglehub.
+def downloaded(preset: str, *, weights: bool) -> Preset:
+    """A preset in the user's cache of kagglehub.
 
     Raises:
         UnknownBackboneError: KerasHub has no such preset of images.
@@ -399,26 +411,53 @@ def downloaded(preset: str) -> Path:
             "them; a folder is given as keras-hub:./folder.",
             backbone=preset,
         )
+    handle = presets[preset]["kaggle_handle"].removeprefix("kaggle://")
+    with quiet_stderr(), contextlib.redirect_stdout(sys.stderr):  # kagglehub's bars, and what it says of its versions
+        try:
+            folder = Path(_fetched(handle, CONFIG)).parent
+            with contextlib.suppress(FileNotFoundError):  # of a preset without a converter
+                _fetched(handle, CONVERTER)
+            if weights:
+                _fetch_weights(handle)
+        except Exception as error:  # of its own kinds, of the network and of the disk
+            raise WeightsError(
+                f"{preset} cannot be downloaded from Kaggle: {_reason(error)}. Or write it to a folder on a machine "
+                f'with a connection, keras_hub.models.Backbone.from_preset("{preset}").save_to_preset("FOLDER"), its '
+                f"image converter too, and give {opt.backbone('keras-hub:FOLDER')}.",
+                backbone=preset,
+            ) from None
+    return Preset.read(folder, f"KerasHub {preset}, version {folder.name}")
+
+
+def _reason(error: Exception) -> str:
+    told = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
+    if told.startswith(("401 Client Error", "403 Client Error")):
+        return "its terms have to be accepted on its page there; then set KAGGLE_API_TOKEN"
+    broken = "IncompleteRead" in told
+    return f"the connection broke off ({told}); the next run goes on from there" if broken else told
+
+
+def _fetch_weights(handle: str) -> None:
+    try:
+        _fetched(handle, WEIGHTS)
+    except FileNotFoundError:  # it lies in several files
+        named = json.loads(Path(_fetched(handle, INDEX)).read_bytes())["weight_map"].values()
+        for file in sorted({one for value in named for one in ([value] if isinstance(value, str) else value)}):
+            _fetched(handle, file)
+
+
+def _fetched(handle: str, file: str) -> str:
+    """Path of a file in the cache of kagglehub, which downloads it where it is not there.
+
+    Raises:
+        FileNotFoundError: Kaggle has no such file.
+    """
     import kagglehub
 
-    handle = presets[preset]["kaggle_handle"].removeprefix("kaggle://")
     try:
-        folder = Path(kagglehub.model_download(handle, CONFIG)).parent
-        for optional in (CONVERTER, WEIGHTS):
-            with contextlib.suppress(Exception):  # a converter is missing where a preset has none
-                kagglehub.model_download(handle, optional)
-        if not (folder / WEIGHTS).is_file():
-            index = json.loads(Path(kagglehub.model_download(handle, INDEX)).read_bytes())
-            named = index["weight_map"].values()
-            for file in sorted({one for value in named for one in ([value] if isinstance(value, str) else value)}):
-                kagglehub.model_download(handle, file)
-        return folder
+        with phase(f"downloading {file} of {handle}"):
+            return str(kagglehub.model_download(handle, file))
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise WeightsError(
-            f"{preset} could not be downloaded by KerasHub ({type(error).__name__}: {reason[:200]}). Write it to a "
-            "folder on a machine with a network, "
-            f'keras_hub.models.Backbone.from_preset("{preset}").save_to_preset("FOLDER"), '
-            f"its image converter too, and give {opt.backbone('keras-hub:FOLDER')}.",
-            backbone=preset,
-        ) from None
+        if "404 Client Error" in str(error) or "is not present in the model files" in str(error):
+            raise FileNotFoundError(f"there is no {file} of it") from None
+        raise

@@ -97,7 +97,7 @@ class OnnxNetwork:
         if self.pooling == "pooled":
             return values
         if len(self.shape) == 2:
-            prefix = prefix_tokens(self.shape[0], self.label)
+            prefix = prefix_tokens(self.shape[0], self.pooling, self.label)
             parts = [values[:, 0]] if "cls" in self.pooling else []
             if "mean" in self.pooling:
                 parts.append(tf.reduce_mean(values[:, prefix:], axis=1))

@@ -8,7 +8,7 @@ import warnings
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -136,20 +136,41 @@ def find_by_facts(
     arithmetic: str = "",
     calibration: str = "",
 ) -> CompiledBackbone | None:
-    """Any entry that computes these rows, whichever file its weights once came from; checked as by `find_by_key`."""
-    wanted = (backbone, weights_hash, image_size, pooling, pixels, arithmetic, calibration)
+    """Any entry that computes these rows, whichever file its weights once came from; checked as by `find_by_key`.
+
+    Where there is none, but one of several poolings with this one among them, it is made from that.
+    """
+    wanted = (backbone, weights_hash, image_size, pixels, arithmetic, calibration)
+    wide = None
     for facts in sorted(cache_folder().glob(f"*/{_FACTS}")):
         if (entry := _read(facts.parent)) is None:
             continue
         found = entry.backbone
-        rows = (found.backbone, found.weights_hash, found.image_size, found.pooling)
-        if (
-            (*rows, found.pixels, found.arithmetic, found.calibration) == wanted
-            and entry.is_current
-            and _is_intact(entry)
-        ):
-            return found
-    return None
+        rows = (found.backbone, found.weights_hash, found.image_size, found.pixels, found.arithmetic, found.calibration)
+        if rows != wanted or pooling not in (found.pooling, *found.pooling.split(",")):
+            continue
+        if entry.is_current and _is_intact(entry):
+            if found.pooling == pooling:
+                return found
+            wide = found
+    return _narrowed(wide, pooling) if wide else None
+
+
+def _narrowed(wide: CompiledBackbone, pooling: str) -> CompiledBackbone:
+    """The graph of one of several poolings: what the whole one gives, less the other columns."""
+    place = wide.pooling.split(",").index(pooling)
+    start, width = sum(wide.widths[:place]), wide.widths[place]
+
+    def write(graph: Path) -> CompiledBackbone:
+        ov = import_openvino()
+        model = ov.Core().read_model(wide.graph)
+        rows = ov.opset13.slice(model.output(0).get_node().input_value(0), [start], [start + width], [1], [1])
+        ov.save_model(ov.Model([rows.output(0)], model.get_parameters(), "backbone"), graph, compress_to_fp16=False)
+        keep_stem_precise(graph)  # whose marks OpenVINO writes by another name
+        return replace(wide, folder=Path(), pooling=pooling, width=width, widths=())
+
+    key = cache_key(wide.backbone, wide.weights_hash, wide.image_size, pooling, wide.pixels, wide.arithmetic)
+    return store(key, write)
 
 
 @dataclass(frozen=True)
@@ -304,7 +325,11 @@ def keep_stem_precise(graph: Path) -> None:
         if layer.get("id") in summands:
             continue
         convolutions += layer.get("type") in _CONVOLUTIONS
-        if layer.get("type") != "Parameter" and layer.find("rt_info") is None:
+        known = layer.find("rt_info")
+        if known is not None and [one.get("name") for one in known] == ["DisablePrecisionConversion"]:
+            layer.remove(known)  # the same mark by the name that OpenVINO writes itself
+            known = None
+        if layer.get("type") != "Parameter" and known is None:
             marked = ET.Element("rt_info")
             ET.SubElement(marked, "attribute", name="precise", version="0")
             layer.insert(0 if layer.find("data") is None else 1, marked)

@@ -278,4 +278,4 @@ def pooled(outputs: Any, pooling: str, name: str) -> Any:
         return outputs
     layers = import_keras().layers
     pool = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D, "flatten": layers.Flatten}
-    return pool[pooling](name="rows")(outputs)
+    return pool[pooling](name=f"rows_{pooling}")(outputs)

@@ -16,6 +16,7 @@ from typing import Any
 
 from PIL import Image
 
+from onepass.extract.backbones.hub_files import hub_file
 from onepass.extract.backbones.provider import MAP_POOLINGS
 from onepass.extract.backbones.stages import did_you_mean
 from onepass.extract.frameworks import quiet_stderr
@@ -176,22 +177,16 @@ def downloaded(name: str, asked: TimmNetwork) -> Path:
     Raises:
         WeightsError: There are none, or no connection; with what to put where instead.
     """
-    from huggingface_hub import hf_hub_download
-
     place = asked.config.get("hf_hub_id")
     instead = f"Give a file by {opt.weights}: {WEIGHTS} of {name}, as timm offers it on the Hugging Face hub."
     if not place:
         raise WeightsError(f"timm offers no weights for {name} that are read here. {instead}")
     named = str(asked.config.get("hf_hub_filename") or "")
     file = named if named.endswith(".safetensors") else WEIGHTS
-    try:
-        return Path(hf_hub_download(place, file))
-    except Exception as error:  # of its own kinds, of the network and of the disk
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
-        raise WeightsError(
-            f"{file} of {place} cannot be downloaded from the Hugging Face hub ({reason}). Fetch it on a machine with "
-            f"a connection, and give it by {opt.weights}."
-        ) from None
+    found = hub_file(place, file, instead=f"Or fetch it on a machine with a connection, and give it by {opt.weights}.")
+    if found is None:
+        raise WeightsError(f"{place} on the Hugging Face hub holds no {file}. {instead}")
+    return found
 
 
 def loaded(timm: Any, asked: TimmNetwork, size: int, weights: Path, label: str) -> Any:

@@ -5,11 +5,13 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from onepass.extract.backbones.hub_files import RemoteFile
 from onepass.extract.backbones.preprocess_files import read_preprocess
 from onepass.extract.backbones.weights import file_hash
 from onepass.features.errors import BackboneError, OptionError, opt
@@ -67,13 +69,15 @@ class TransformersFolder:
     Attributes:
         path: The folder.
         config: What config.json says.
+        remote: Files of weights that are not in the folder, by name: they are yet to be downloaded.
     """
 
     path: Path
     config: dict[str, Any]
+    remote: Mapping[str, RemoteFile] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path, remote: Mapping[str, RemoteFile] | None = None) -> Self:
         """Reads the configuration, and refuses what can be told from it and from the names of the files.
 
         Raises:
@@ -82,7 +86,7 @@ class TransformersFolder:
         if not path.is_dir():
             raise BackboneError(f"there is no folder {path}; needed: one that holds {NEEDED}.", path=path)
         config = read_json(path / CONFIG, f"{path} is no folder of transformers; needed: {NEEDED}.")
-        found = cls(path, config)
+        found = cls(path, config, remote or {})
         found._require_known()
         found._require_safetensors()
         return found
@@ -134,13 +138,8 @@ class TransformersFolder:
         Raises:
             BackboneError: The index names something else than files of the folder.
         """
-        if not (self.path / INDEX).is_file():
-            return (self.path / SINGLE,)
-        named = read_json(self.path / INDEX, "").get("weight_map")
-        names = sorted(set(named.values())) if isinstance(named, dict) else []
-        if not names or not all(isinstance(one, str) and re.fullmatch(r"[\w.-]+\.safetensors", one) for one in names):
-            raise BackboneError(f"{self.path / INDEX} does not name the safetensors files of its own folder.")
-        missing = [one for one in names if not (self.path / one).is_file()]
+        names = weight_files(self.path)
+        missing = [one for one in names if one not in self.remote and not (self.path / one).is_file()]
         if missing:
             raise BackboneError(f"{self.path} lacks {missing[0]}, which {INDEX} names; copy it there.")
         return tuple(self.path / one for one in names)
@@ -165,20 +164,22 @@ class TransformersFolder:
         """
         least = 4 * self.blocks * self.width**2 if "hidden_size" in self.network else 4 * self.width**2
         try:
-            require_declared(4 * least, sum(file.stat().st_size for file in self.files))
+            require_declared(4 * least, sum(self._size(file) for file in self.files))
         except ValueError as error:
             raise BackboneError(f"the {CONFIG} of {self.path.name} asks for too much: {error}.") from None
 
     @property
-    def parameters(self) -> int:
-        """Numbers in the weights, those of a text tower left out."""
+    def parameters(self) -> int | None:
+        """Numbers in the weights, those of a text tower left out; None if they are yet to be downloaded."""
+        if self.remote:
+            return None
         return sum(math.prod(shape) for name, shape in self.shapes.items() if not name.startswith("text_"))
 
     @property
     def origin(self) -> str:
-        """Hash of the configuration and the weights."""
-        parts = [json.dumps(self.config, sort_keys=True), *map(file_hash, self.files)]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        """Hash of the configuration and the weights: the same before they are downloaded and after."""
+        digests = [self.remote[one.name].digest if one.name in self.remote else file_hash(one) for one in self.files]
+        return hashlib.sha256("\n".join([json.dumps(self.config, sort_keys=True), *digests]).encode()).hexdigest()
 
     @property
     def licence(self) -> str:
@@ -229,6 +230,9 @@ class TransformersFolder:
                 f"{opt.image_size(below)} or {below + patch}."
             )
 
+    def _size(self, file: Path) -> int:
+        return self.remote[file.name].size if file.name in self.remote else file.stat().st_size
+
     def _require_known(self) -> None:
         kind = self.config.get("model_type")
         if "registered_name" in self.config:
@@ -263,7 +267,7 @@ class TransformersFolder:
             )
 
     def _require_safetensors(self) -> None:
-        if (self.path / SINGLE).is_file() or (self.path / INDEX).is_file():
+        if self.remote or (self.path / SINGLE).is_file() or (self.path / INDEX).is_file():
             return
         pickled = sorted(one.name for one in self.path.iterdir() if one.suffix in (".bin", ".pt", ".pth", ".ckpt"))
         if pickled:
@@ -273,6 +277,21 @@ class TransformersFolder:
                 "AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER)."
             )
         raise BackboneError(f"{self.path} lacks {SINGLE}; needed: {NEEDED}.")
+
+
+def weight_files(folder: Path) -> tuple[str, ...]:
+    """Names of the safetensors files of a folder, in order, whether they are there or not.
+
+    Raises:
+        BackboneError: The index names something else than files of the folder.
+    """
+    if not (folder / INDEX).is_file():
+        return (SINGLE,)
+    named = read_json(folder / INDEX, "").get("weight_map")
+    values = list(named.values()) if isinstance(named, dict) else []
+    if not values or not all(isinstance(one, str) and re.fullmatch(r"[\w.-]+\.safetensors", one) for one in values):
+        raise BackboneError(f"{folder / INDEX} does not name the safetensors files of its own folder.")
+    return tuple(sorted(set(values)))
 
 
 def licence_in(readme: Path) -> str:

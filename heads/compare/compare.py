@@ -27,6 +27,8 @@ from onepass.heads.stats.bootstrap import (
     RESAMPLES,
     Resampled,
     bootstrap_interval,
+    effective_size,
+    interval_of,
     paired_bootstrap_test,
     resample,
     resamples_for,
@@ -200,7 +202,8 @@ class _Judge:
         wanted = [file.wanted(some) for some in scored]
         self.y = [y[:, None] for y in wanted] if self.task == NUMBER else wanted
         self.weights = [file.weights(some) if file.table.weighted else None for some in scored]
-        groups = file.group_ids()[images[rounds.rounds[0].scored]]
+        once = np.concatenate([at.scored for at in rounds.rounds[: rounds.folds or 1]])  # every scored image
+        groups = file.group_ids()[images[once]]
         self.groups = groups if len(np.unique(groups)) < len(groups) else None
 
     def comparison(self, entries: list[_Entry], paths: Sequence[str | Path]) -> HeadsComparison:
@@ -282,7 +285,7 @@ class _Judge:
 
     def _interval(self, entry: _Entry, per_round: np.ndarray) -> tuple[float, float]:
         if self.rounds.folds:
-            return corrected_interval(per_round, test_share=self.rounds.test_share)
+            return corrected_interval(per_round, test_share=self.rounds.test_share, most=self._most())
         if len(entry.results) == 1:
             return bootstrap_interval(
                 self.metric,
@@ -291,9 +294,15 @@ class _Judge:
                 groups=self.groups,
                 sample_weights=self.weights[0],
             )
-        deviations = self._resampled(entry, None).deviations()
-        low, high = per_round.mean() + np.quantile(deviations, [0.025, 0.975])
-        return float(low), float(high)
+        return interval_of(self._resampled(entry, None), self.metric, groups=self.groups)
+
+    def _most(self) -> float | None:
+        """Independent images that the score of all folds is worth at most; None for a score without bounds."""
+        if self.metric not in SHARES:
+            return None
+        y = np.concatenate(self.y[: self.rounds.folds])
+        units = len(y) if self.groups is None else len(np.unique(self.groups))
+        return min(float(units), effective_size(self.metric, y, classes=int(y.max()) + 1))
 
     def _test(self, entries: list[_Entry], some: np.ndarray | None) -> Comparison:
         names = [entry.candidate.name for entry in entries]

@@ -208,6 +208,11 @@ def bootstrap_interval(
     found = resample(
         name, probabilities, y, resamples=resamples, seed=seed, groups=groups, sample_weights=sample_weights
     )
+    return interval_of(found, name, groups=groups)
+
+
+def interval_of(found: Resampled, name: str, *, groups: np.ndarray | None) -> tuple[float, float]:
+    """`bootstrap_interval` of a score that was resampled, or of the mean of several on the same resamples."""
     moves = found.deviations()
     closed_form = groups is None and name in {"accuracy", "balanced"}
     share = name in SHARES

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 ALPHA = 0.05
 """A difference is called significant where p is at most this; intervals cover 1 - ALPHA where nothing else is said."""
 
+Z = 1.96
+"""Normal quantile of such an interval."""
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -28,7 +31,7 @@ class Difference:
         return Difference(-self.difference, (-high, -low), self.p)
 
 
-def wilson_interval(correct: float, total: float, z: float = 1.96) -> tuple[float, float]:
+def wilson_interval(correct: float, total: float, z: float = Z) -> tuple[float, float]:
     """Interval for an accuracy that stays sensible for few images and near 0 or 1.
 
     Args:
@@ -48,8 +51,8 @@ def wilson_interval(correct: float, total: float, z: float = 1.96) -> tuple[floa
     >>> round(low, 3), round(high, 3)
     (0.596, 0.982)
     """
-    if total < 1 or not 0 <= correct <= total:
-        raise ValueError(f"{correct} correct of {total}; needed: 0 <= correct <= total and total >= 1")
+    if not 0 <= correct <= total or total == 0:
+        raise ValueError(f"{correct} correct of {total}; needed: 0 <= correct <= total and total above 0")
     share = correct / total
     centre = share + z * z / (2 * total)
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))

@@ -15,18 +15,29 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from hub_networks import TRANSFORMERS, lowest_cosine, transformers_rows, write_transformers
+from hub_networks import (
+    LAYERS,
+    PATCH,
+    SIDE,
+    TRANSFORMERS,
+    WIDTH,
+    lowest_cosine,
+    tensors,
+    transformers_rows,
+    write_dinov2,
+    write_transformers,
+)
 from onepass.extract import load_backbone
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.golden import golden_images
-from onepass.extract.backbones.hugging_face import HuggingFace, downloaded
+from onepass.extract.backbones.hugging_face import HuggingFace
 from onepass.extract.backbones.preprocess_files import preprocess_of
 from onepass.extract.backbones.proof import MOST_LEVELS
 from onepass.extract.backbones.transformers_folder import TransformersFolder
 from onepass.extract.backbones.transformers_processor import processor_transform
 from onepass.extract.backbones.transformers_tensors import resampled_positions
 from onepass.extract.pixels.decode import decode_image
-from onepass.features.errors import BackboneError, OptionError, WeightsError
+from onepass.features.errors import BackboneError, OptionError
 from support import picture
 
 needs_keras_hub = pytest.mark.skipif(find_spec("keras_hub") is None, reason="needs KerasHub: pip install .[kerashub]")
@@ -35,81 +46,10 @@ needs_transformers = pytest.mark.skipif(
     reason="needs transformers and torch to compare with",
 )
 
-WIDTH, LAYERS, SIDE, PATCH = 24, 5, 32, 8
-
-CONFIG = {
-    "model_type": "dinov2",
-    "hidden_size": WIDTH,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 3,
-    "mlp_ratio": 2,
-    "image_size": SIDE,
-    "patch_size": PATCH,
-    "hidden_act": "gelu",
-    "qkv_bias": True,
-    "layer_norm_eps": 1e-6,
-    "layerscale_value": 1.0,
-    "use_swiglu_ffn": False,
-    "hidden_dropout_prob": 0.0,
-    "drop_path_rate": 0.0,
-}
-PROCESSOR = {
-    "image_processor_type": "BitImageProcessor",
-    "do_resize": True,
-    "size": {"shortest_edge": 36},
-    "resample": 3,
-    "do_center_crop": True,
-    "crop_size": {"height": SIDE, "width": SIDE},
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
-}
-README = "---\nlicense: apache-2.0\ntags:\n- dino\n---\n# A card\n"
-
-
-def tensors() -> dict[str, np.ndarray]:
-    """A DINOv2 by the names of transformers."""
-    random = np.random.default_rng(3)
-
-    def drawn(*shape: int) -> np.ndarray:
-        return (random.normal(size=shape) * 0.3).astype(np.float32)
-
-    tokens = (SIDE // PATCH) ** 2 + 1
-    found = {
-        "embeddings.cls_token": drawn(1, 1, WIDTH),
-        "embeddings.mask_token": drawn(1, WIDTH),
-        "embeddings.position_embeddings": drawn(1, tokens, WIDTH),
-        "embeddings.patch_embeddings.projection.weight": drawn(WIDTH, 3, PATCH, PATCH) / 8,
-        "embeddings.patch_embeddings.projection.bias": drawn(WIDTH),
-        "layernorm.weight": 1 + drawn(WIDTH),
-        "layernorm.bias": drawn(WIDTH),
-    }
-    for layer in range(LAYERS):
-        start = f"encoder.layer.{layer}."
-        for name in ("norm1", "norm2"):
-            found |= {f"{start}{name}.weight": 1 + drawn(WIDTH), f"{start}{name}.bias": drawn(WIDTH)}
-        for name in ("attention.query", "attention.key", "attention.value", "output.dense"):
-            found |= {
-                f"{start}attention.{name}.weight": drawn(WIDTH, WIDTH),
-                f"{start}attention.{name}.bias": drawn(WIDTH),
-            }
-        found |= {f"{start}layer_scale{i}.lambda1": 1 + drawn(WIDTH) for i in (1, 2)}
-        for name, shape in (("fc1", (2 * WIDTH, WIDTH)), ("fc2", (WIDTH, 2 * WIDTH))):
-            found |= {f"{start}mlp.{name}.weight": drawn(*shape), f"{start}mlp.{name}.bias": drawn(shape[0])}
-    return found
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "dino"
-    path.mkdir()
-    (path / "config.json").write_text(json.dumps(CONFIG))
-    (path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
-    (path / "README.md").write_text(README)
-    save_file(tensors(), path / "model.safetensors")
-    return path
+    return write_dinov2(tmp_path / "dino")
 
 
 def change(folder: Path, name: str, **values: object) -> None:
@@ -320,22 +260,6 @@ def test_names_of_the_hub_have_an_owner():
     assert str(caught.value) == (
         "'hf:dinov2-small' is no name of the Hugging Face hub; needed: hf:owner/name, such as "
         "hf:facebook/dinov2-small, or a folder."
-    )
-
-
-@pytest.mark.skipif(find_spec("huggingface_hub") is None, reason="needs huggingface_hub")
-def test_a_failed_download_says_what_to_put_where(monkeypatch: pytest.MonkeyPatch):
-    import huggingface_hub
-
-    def fail(*_, **__):
-        raise OSError("no route to host\nand more")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(WeightsError) as caught:
-        downloaded("facebook/dinov2-small")
-    assert str(caught.value) == (
-        "facebook/dinov2-small could not be downloaded from the Hugging Face hub (OSError: no route to host). Put its "
-        "config.json, model.safetensors and preprocessor_config.json into a folder, and give the folder as backbone."
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onepass.extract import Source, find_images, load_backbone, load_backbone_for, run_extraction
+from onepass.extract import Source, find_images, load_backbone, load_backbone_for, run_extraction, verify_backbone
 from onepass.extract.backbones.build import build_backbone
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.onnx_file import OnnxFile
@@ -77,32 +77,49 @@ def test_an_output_has_the_pooling_of_its_rank(rank: int, default: str, tmp_path
         load_backbone(str(path), pooling=wrong)
 
 
-def test_register_tokens_stay_out_of_means(tmp_path: Path, rng):
+def write_tokens(path: Path, before: int) -> Path:
+    """A network that gives 16 patches, and some tokens before them."""
     model = Tiny(rank=3).model()
-    graph = model.graph
-    (last,) = (node for node in graph.node if node.op_type == "Concat")
-    kept = [name for name in last.input if name == "patches"]
+    (last,) = (node for node in model.graph.node if node.op_type == "Concat")
     del last.input[:]
-    last.input.extend(["class_token"] * 5 + kept)  # a class token and four others, then 16 patches
-    path = tmp_path / "registers.onnx"
+    last.input.extend(["class_token"] * before + ["patches"])
     onnx.save(model, str(path))
     path.with_suffix(".preprocess.json").write_text(json.dumps(PREPROCESS))
+    return path
+
+
+def test_register_tokens_stay_out_of_means(tmp_path: Path, rng):
+    path = write_tokens(tmp_path / "registers.onnx", 5)
     pixels = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     found = load_backbone(str(path), pooling="mean", precision="float32").rows(pixels)
     np.testing.assert_allclose(found, outputs(path, pixels)[:, 5:].mean(axis=1), atol=1e-5)
 
 
-def test_tokens_that_are_no_square_of_patches_are_refused(tmp_path: Path):
-    model = Tiny(rank=3).model()
-    (last,) = (node for node in model.graph.node if node.op_type == "Concat")
-    del last.input[:]
-    last.input.append("patches")  # 16 patches and no class token
-    path = tmp_path / "none.onnx"
-    onnx.save(model, str(path))
-    path.with_suffix(".preprocess.json").write_text(json.dumps(PREPROCESS))
-    told = "none gives 16 tokens for an image; needed: a class token, up to 15 others, and a square of patches."
+@pytest.mark.parametrize("pooling", [None, "cls", "mean"])
+def test_tokens_that_are_no_square_of_patches_are_refused(pooling: str | None, tmp_path: Path):
+    path = write_tokens(tmp_path / "many.onnx", 82)
+    told = "many gives 98 tokens for an image; needed: a class token, up to 15 others, and a square of patches."
     with pytest.raises(BackboneError, match=f"^{re.escape(told)}$"):
-        load_backbone(str(path))
+        load_backbone(str(path), pooling=pooling)
+
+
+@pytest.mark.parametrize("pooling", [None, "cls", "cls+mean", "cls,mean"])
+def test_patches_without_a_class_token_are_refused_with_the_pooling_that_there_is(pooling: str | None, tmp_path: Path):
+    path = write_tokens(tmp_path / "bare.onnx", 0)
+    told = (
+        "bare gives 16 tokens for an image, which are a square of patches without a class token; needed: one before "
+        "them, or pooling='mean', the mean of the patches."
+    )
+    with pytest.raises(BackboneError, match=f"^{re.escape(told)}$"):
+        load_backbone(str(path), pooling=pooling)
+
+
+def test_patches_without_a_class_token_are_averaged_where_that_is_asked_for(tmp_path: Path, rng):
+    path = write_tokens(tmp_path / "bare.onnx", 0)
+    pixels = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    backbone = load_backbone(str(path), pooling="mean", precision="float32")
+    np.testing.assert_allclose(backbone.rows(pixels), outputs(path, pixels).mean(axis=1), atol=1e-5)
+    assert verify_backbone(str(path), pooling="mean").proof.holds
 
 
 @pytest.fixture

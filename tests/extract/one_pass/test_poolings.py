@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onepass import compare_heads, run_extraction
+from onepass import compare_heads, predict, run_extraction, train_head
+from onepass.extract import Source, load_backbone_for
 from onepass.extract.backbones.engines import OpenVINOEngine
+from onepass.extract.backbones.openvino_cache import stem
 from onepass.features import FeatureFile, OptionError, Preprocess, SkippedImage
 from support import MakeFolder, run_process
 
@@ -172,3 +174,31 @@ def test_an_image_that_one_file_still_misses_is_undone(tokens: str, make_folder:
     second = replace(done.also[0], undone=[gone])
     assert replace(done, also=(second,)).all_undone == [gone]
     assert replace(done, undone=[gone], also=(second,)).all_undone == [gone]
+
+
+@pytest.mark.parametrize(("network", "poolings"), [("tokens", "cls,mean,cls+mean"), ("tiny_file", "avg,max")])
+def test_a_head_on_one_of_several_poolings_predicts_by_the_graph_of_all_without_converting_anew(
+    network: str,
+    poolings: str,
+    make_folder: MakeFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+):
+    monkeypatch.setenv("ONEPASS_CACHE", str(tmp_path / "cache"))
+    folder, given = make_folder({"cats": 6, "dogs": 6}), str(request.getfixturevalue(network))
+    fed = {"preprocess": FED} if network == "tokens" else {}
+    done = run_extraction(folder, given, pooling=poolings, precision="float32", out=tmp_path / "all.h5", **fed)
+    Path(given).rename(tmp_path / "gone")  # nothing could convert it now
+    try:
+        for one in (done, *done.also):
+            head = train_head(one.path, head="logreg").head
+            with FeatureFile(one.path) as file:
+                images, spec = [folder / path for path in file.table.paths], file.spec
+            backbone = load_backbone_for(spec, source=Source(given, "imagenet"), needed_by="x.head")
+            np.testing.assert_array_equal(backbone.rows_of(images), rows_of(one.path))
+            assert backbone.converted
+            assert stem(backbone.converted.graph)  # still in float32, whatever the rest computes in
+            assert len(predict(head, images).answers) == 12
+    finally:
+        (tmp_path / "gone").rename(given)

@@ -2,6 +2,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.stats import beta, binom, binomtest, nct, norm, t
 from sklearn.metrics import accuracy_score
 
@@ -156,7 +159,7 @@ def test_the_corrected_t_is_that_of_nadeau_and_bengio(rng: np.random.Generator):
     assert found.p == pytest.approx(2 * t.sf(abs(values.mean()) / error, 9))
     assert found.interval == pytest.approx(t.interval(0.95, 9, values.mean(), error))
     assert found.difference == pytest.approx(values.mean())
-    assert corrected_interval(values, test_share=0.2) == pytest.approx(found.interval)
+    assert corrected_interval(values, test_share=0.2, most=None) == pytest.approx(found.interval)
 
 
 def test_folds_that_all_agree_leave_the_sign_test():
@@ -166,7 +169,7 @@ def test_folds_that_all_agree_leave_the_sign_test():
     )
     few = corrected_resampled_t(np.full(3, -0.1), test_share=0.2)
     assert few == Difference(pytest.approx(-0.1), (pytest.approx(-0.1), 0.0), 0.25)
-    assert corrected_interval(np.full(5, 0.9), test_share=0.2) == pytest.approx((0.9, 0.9))
+    assert corrected_interval(np.full(5, 0.9), test_share=0.2, most=None) == pytest.approx((0.9, 0.9))
 
 
 def test_impossible_folds_are_refused():
@@ -177,7 +180,38 @@ def test_impossible_folds_are_refused():
     with pytest.raises(
         TrainingError, match=r"^there are scores of 1 folds; needed: at least 2 to see how they vary\.$"
     ):
-        corrected_interval(np.zeros(1), test_share=0.2)
+        corrected_interval(np.zeros(1), test_share=0.2, most=None)
+
+
+@given(
+    scores=arrays(float, st.integers(2, 20), elements=st.floats(0, 1)),
+    most=st.floats(1, 1e5),
+)
+def test_the_interval_of_folds_stays_within_the_score_and_holds_its_mean(scores: np.ndarray, most: float):
+    low, high = corrected_interval(scores, test_share=0.2, most=most)
+    assert 0 <= low <= scores.mean() + 1e-12
+    assert scores.mean() - 1e-12 <= high <= 1
+
+
+def test_the_interval_of_folds_is_wilsons_of_as_many_images_as_make_a_share_that_sure(rng: np.random.Generator):
+    """The number solves p (1 - p) / n = error^2, with the quantile of the normal in place of that of t."""
+    scores = np.clip(rng.normal(0.95, 0.02, 10), 0, 1)
+    mean, error = scores.mean(), np.sqrt((1 / 10 + 0.25) * scores.var(ddof=1))
+    n = mean * (1 - mean) / (error * t.ppf(0.975, 9) / 1.96) ** 2
+    for most, size in ((1e9, n), (n / 2, n / 2)):
+        # Its ends solve (x - mean)^2 = z^2 x (1 - x) / n.
+        ends = np.sort(np.roots([1 + 1.96**2 / size, -2 * mean - 1.96**2 / size, mean**2]))
+        assert corrected_interval(scores, test_share=0.2, most=most) == pytest.approx(tuple(ends))
+
+
+def test_the_interval_of_folds_is_that_of_t_where_a_share_is_sure_and_far_from_the_ends():
+    scores = 0.5 + 0.001 * np.arange(-4, 5)
+    within = corrected_interval(scores, test_share=0.2, most=1e9)
+    assert within == pytest.approx(corrected_interval(scores, test_share=0.2, most=None), abs=1e-5)
+
+
+def test_folds_without_a_mistake_leave_the_doubt_of_so_many_images():
+    assert corrected_interval(np.ones(10), test_share=0.2, most=50) == wilson_interval(50, 50)
 
 
 def compare_constants(scores: list[float], p: dict[tuple[int, int], float], **options: bool):
