@@ -1,13 +1,17 @@
 """Networks of Hugging Face: folders that transformers wrote, and names of the hub, built by KerasHub without torch."""
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.proof import Transform
 from onepass.extract.backbones.provider import MAP_POOLINGS, BackboneFacts, Conversion
+from onepass.extract.backbones.text_towers import text_embeddings, tokens_of_folder
 from onepass.extract.backbones.transformers_folder import (
     CONFIG,
     INDEX,
@@ -16,6 +20,7 @@ from onepass.extract.backbones.transformers_folder import (
     PROCESSOR,
     README,
     SINGLE,
+    TOKENIZERS,
     TransformersFolder,
 )
 from onepass.extract.backbones.transformers_processor import processor_transform
@@ -26,7 +31,8 @@ from onepass.extract.backbones.vision_transformers import (
     functional,
     token_poolings,
 )
-from onepass.extract.frameworks import import_huggingface_hub, import_keras_hub, require_keras_hub
+from onepass.extract.backbones.weights import weights_hash
+from onepass.extract.frameworks import import_huggingface_hub, import_keras_hub, plain_keras, require_keras_hub
 from onepass.features.errors import BackboneError, OptionError, WeightsError, opt
 from onepass.features.preprocess import Preprocess
 
@@ -91,6 +97,17 @@ class HuggingFace(HubProvider):
     def poolings(self, name: BackboneName) -> tuple[str, ...]:
         return _poolings(folder_of(name), name)
 
+    def check_texts(self, name: BackboneName) -> None:
+        require_keras_hub(name.label)
+        _with_tokenizer(name).require_text_tower()
+
+    def text_rows(self, name: BackboneName, texts: Sequence[str], image_size: int) -> tuple[np.ndarray, str]:
+        folder = _with_tokenizer(name)
+        with plain_keras():
+            backbone = whole(folder, image_size, weights=True)
+            rows = text_embeddings(backbone, tokens_of_folder(folder, texts, backbone.text_encoder.max_sequence_length))
+            return rows, weights_hash(functional(backbone))
+
     def transform(self, wanted: Conversion) -> Transform | None:
         folder = folder_of(wanted.name)
         if wanted.preprocess != wanted.facts.preprocess or not (folder.path / PROCESSOR).is_file():
@@ -99,7 +116,12 @@ class HuggingFace(HubProvider):
 
 
 def built(folder: TransformersFolder, image_size: int, *, weights: bool) -> Any:
-    """The network of a folder as `vision_transformers.functional` gives it.
+    """The network of a folder as `vision_transformers.functional` gives it; arguments and errors as for `whole`."""
+    return functional(whole(folder, image_size, weights=weights))
+
+
+def whole(folder: TransformersFolder, image_size: int, *, weights: bool) -> Any:
+    """The network of a folder as KerasHub builds it, a text tower included.
 
     Args:
         folder: That transformers wrote.
@@ -123,7 +145,7 @@ def built(folder: TransformersFolder, image_size: int, *, weights: bool) -> Any:
             tensors = Tensors(folder, _changed(folder, image_size))
             converter.convert_weights(backbone, tensors, folder.config)
             tensors.require_all_used()
-        return functional(backbone)
+        return backbone
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BackboneError(
@@ -176,17 +198,27 @@ def folder_of(name: BackboneName) -> TransformersFolder:
     return TransformersFolder.read(Path(name.inner) if _is_folder(name) else downloaded(name.inner))
 
 
-def downloaded(repository: str) -> Path:
+def _with_tokenizer(name: BackboneName) -> TransformersFolder:
+    """The folder of a name; of the hub's, with the files of its tokenizer, which images do not need."""
+    return folder_of(name) if _is_folder(name) else TransformersFolder.read(downloaded(name.inner, tokenizer=True))
+
+
+def downloaded(repository: str, *, tokenizer: bool = False) -> Path:
     """Folder in the user's cache of huggingface_hub; what lies there is used without asking anybody.
+
+    Args:
+        repository: owner/name.
+        tokenizer: Whether the files of a tokenizer are needed.
 
     Raises:
         WeightsError: It is not there and cannot be downloaded.
     """
     hub = import_huggingface_hub()
-    wanted = [*_SMALL, "model*.safetensors"]
+    wanted = [*_SMALL, "model*.safetensors", *(TOKENIZERS if tokenizer else ())]
     try:
         kept = Path(hub.snapshot_download(repository, allow_patterns=wanted, local_files_only=True))
-        if (kept / CONFIG).is_file() and ((kept / SINGLE).is_file() or (kept / INDEX).is_file()):
+        there = not tokenizer or any((kept / one).is_file() for one in TOKENIZERS)
+        if there and (kept / CONFIG).is_file() and ((kept / SINGLE).is_file() or (kept / INDEX).is_file()):
             return kept
     except Exception:  # not there yet
         pass
