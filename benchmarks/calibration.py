@@ -20,6 +20,7 @@ from onepass.extract.machine import machine
 from onepass.features import FeatureFile
 from onepass.heads.classifiers.kinds import HEADS
 from onepass.heads.fitting.temperature import log_loss
+from onepass.heads.head_options import OF_TEXTS
 from onepass.heads.inference.network import Network
 from onepass.heads.stats.metrics import calibration_error
 from onepass.heads.training import make_head
@@ -32,7 +33,9 @@ def main(
     features: Annotated[Path, typer.Argument(help="Feature file with a test part.")],
     images: Annotated[str, typer.Option(help="Training images of each class, with commas; 0 for all.")] = "0",
     classes: Annotated[int, typer.Option(help="Only so many classes, the first; 0 for all.")] = 0,
-    heads: Annotated[str, typer.Option(help="Kinds, with commas; all by default.")] = ",".join(HEADS),
+    heads: Annotated[str, typer.Option(help="Kinds, with commas; all by default.")] = ",".join(
+        kind for kind in HEADS if kind not in OF_TEXTS
+    ),
     repeats: Annotated[int, typer.Option(help="Draws of the training images.")] = 1,
 ) -> None:
     found: list[dict[str, Any]] = []

@@ -25,6 +25,7 @@ from onepass.heads.fitting.row_chunks import FileRows
 from onepass.heads.head_options import head_options, require_known_classes, require_positive, require_two_classes
 from onepass.heads.inference.out_of_distribution import MOST_IMAGES, USUAL_ALPHA, OutOfDistribution
 from onepass.heads.saved_head import SavedHead, require_no_other_file, save_head
+from onepass.heads.zero_shot.prompts import check_prompts, class_rows
 
 if TYPE_CHECKING:
     from onepass.heads.audit.quick_look import Suggestion
@@ -136,7 +137,8 @@ def train_head(
         out: The head file; by default the feature file's name with `.<head>.head` for `.h5`, in the
             current folder.
         **options: Parameters of the head, such as C, hidden, tune, class_weight; None means the default.
-            `hidden` may be text ("256,128", "0" for none), `class_weight` is "balanced", class name -> weight,
+            `prompts` are needed by the heads text and text-logreg: templates such as "a photo of a {}", or files of
+            them; `hidden` may be text ("256,128", "0" for none), `class_weight` is "balanced", class name -> weight,
             or the same as text ("cats=2,dogs=1").
 
     Raises:
@@ -154,6 +156,8 @@ def train_head(
         rows, scored, measured_on = training_parts(file, parts)
         require_known_classes(given.get("class_weight"), file.class_names)
         require_two_classes(given.get("output"), len(file.class_names))
+        if "prompts" in given:
+            check_prompts(file)
         from onepass.heads.audit.quick_look import QuickLook
 
         estimator = make_head(head, **given)
@@ -209,6 +213,7 @@ def fit_on(
 
     Raises:
         TrainingError: The rows need more, and the head cannot be trained in pieces.
+        BackboneError, OptionError, SpecMismatchError: It is made from texts, and the network gives no rows of these.
     """
     from onepass.heads.classifiers.net_head import NetHead
 
@@ -220,7 +225,11 @@ def fit_on(
         if isinstance(estimator, NetHead) and needed > free:
             return estimator.fit_chunks(FileRows(file, rows, memory=free // 2))
         require_memory(estimator.kind, needed, free, len(rows))
-        return estimator.fit(file.read_views(rows)[0], labels, groups=file.group_ids()[rows], shared=shared)
+        prompts = getattr(estimator, "prompts", None)
+        texts = class_rows(file, prompts)[np.unique(labels)] if prompts else None
+        return estimator.fit(
+            file.read_views(rows)[0], labels, groups=file.group_ids()[rows], shared=shared, texts=texts
+        )
     finally:
         estimator.class_weight = named
 

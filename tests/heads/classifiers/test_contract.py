@@ -16,12 +16,13 @@ from onepass.features.errors import OptionError, TrainingError
 from onepass.heads import load_head, train_head
 from onepass.heads.classifiers.base import Head
 from onepass.heads.classifiers.kinds import HEADS
+from onepass.heads.head_options import OF_TEXTS
 from onepass.heads.training import make_head
 from support import FAST_NETS, blobs
 
 
 def heads() -> list[Head]:
-    return [make_head(kind, **FAST_NETS.get(kind, {})) for kind in HEADS]
+    return [make_head(kind, **FAST_NETS.get(kind, {})) for kind in HEADS if kind not in OF_TEXTS]
 
 
 every_head = pytest.mark.parametrize("head", heads(), ids=lambda head: head.kind)
@@ -217,6 +218,6 @@ def test_scikit_learns_own_checks(estimator: Head, check):
 
 
 @pytest.mark.slow
-@parametrize_with_checks(untuned([kind for kind in HEADS if kind not in EACH_OF_A_KIND]))
+@parametrize_with_checks(untuned([kind for kind in HEADS if kind not in (*EACH_OF_A_KIND, *OF_TEXTS)]))
 def test_scikit_learns_own_checks_of_the_other_heads(estimator: Head, check):
     check(estimator)

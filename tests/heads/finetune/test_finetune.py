@@ -30,6 +30,7 @@ from onepass.heads.finetune.plan import TuningStage, stages_to_train
 from onepass.heads.finetune.result import Epoch, FineTuned, class_changes, gain_of, history_figure, without_copies
 from onepass.heads.finetune.splits import Parts, start_head
 from onepass.heads.finetune.trainer import Trainer
+from onepass.heads.head_options import OF_TEXTS
 from onepass.heads.saved_head import SavedHead
 from onepass.heads.stats.decision import best_epoch, is_better
 from onepass.heads.stats.intervals import wilson_interval
@@ -83,7 +84,7 @@ def test_the_joined_model_is_the_cached_head(kind: str, features: Path, tmp_path
         assert (both.argmax(axis=1) == expected.argmax(axis=1)).all()
 
 
-@pytest.mark.parametrize("kind", sorted(set(HEADS) - set(FOLDABLE)))
+@pytest.mark.parametrize("kind", sorted(set(HEADS) - set(FOLDABLE) - set(OF_TEXTS)))
 def test_heads_that_are_no_layers_say_which_are(kind: str, features: Path, tmp_path: Path):
     head = train_head(features, head=kind, tune="none", out=tmp_path / "x.head").head
     with pytest.raises(OptionError, match="logreg, svm, ridge, lda, centroid, mlp or linear"):
