@@ -121,8 +121,8 @@ def compare_heads(
             require_known_classes(options["class_weight"], file.class_names)
         images = common_images(files)
         candidates = candidates_of(heads, _names(files), options)
-        for file in {one.file for one in candidates if "prompts" in one.options}:
-            check_prompts(files[file])
+        for place in {one.file for one in candidates if "prompts" in one.options}:
+            check_prompts(files[place])
         first = images.positions[0]
         rounds = repeated_folds(files[0], first, cv=cv) if cv else held_out_part(files[0], first, seeds=seeds)
         if learning_curve:
