@@ -139,6 +139,7 @@ Tune = Annotated[str | None, _search(help="Search for the best settings: none, f
 TimeLimit = Annotated[float | None, _search(help="Seconds after which the search ends with the best so far.")]
 ClassWeight = Annotated[str | None, Option(help="balanced, or weights by class: cats=2,dogs=1.", metavar="WEIGHTS")]
 Memory = Annotated[float | None, Option(help="GB that may be used; mlp and linear then read the file in pieces.")]
+Prompts = Annotated[list[str] | None, Option(help="text, text-logreg: such as a photo of a {}; repeatable; or a file.")]
 Csv = Annotated[Path | None, Option(help="Also write the result to this CSV file.", metavar="FILE")]
 
 
@@ -304,8 +305,10 @@ def choose_command(
 def train_head_command(
     features: Features = None,
     head: Annotated[
-        str | None, Option(help="logreg (default), svm, rbf-svm, ridge, lda, knn, centroid, mlp, linear")
+        str | None,
+        Option(help="logreg (default), svm, rbf-svm, ridge, lda, knn, centroid, mlp, linear, text, text-logreg"),
     ] = None,
+    prompts: Prompts = None,
     class_weight: ClassWeight = None,
     max_images: Annotated[int | None, Option(help="Train on at most so many images.")] = None,
     memory: Memory = None,
@@ -313,7 +316,7 @@ def train_head_command(
     out: Annotated[Path | None, Option(help="Head file; FEATURES.HEAD.head in this folder by default.")] = None,
     tune: Tune = None,
     time_limit: TimeLimit = None,
-    C: Annotated[float | None, _single("--C", help="logreg, svm, rbf-svm: inverse penalty.")] = None,  # noqa: N803
+    C: Annotated[float | None, _single("--C", help="Inverse penalty of logreg, svm, rbf-svm, text-logreg.")] = None,  # noqa: N803
     gamma: Annotated[float | None, _single(help="rbf-svm: width of the kernel.")] = None,
     alpha: Annotated[float | None, _single(help="ridge: penalty.")] = None,
     shrinkage: Annotated[float | None, _single(help="lda: shrinkage of the covariance, up to 1.")] = None,
@@ -359,6 +362,7 @@ def compare_heads_command(
     time_limit: TimeLimit = None,
     memory: Memory = None,
     class_weight: ClassWeight = None,
+    prompts: Prompts = None,
     learning_curve: Annotated[
         bool | None, Option("--learning-curve", help="Also train the best on fewer images, and forecast more.")
     ] = None,

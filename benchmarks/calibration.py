@@ -17,9 +17,9 @@ from common import versions, write_result
 from scipy.optimize import minimize_scalar
 
 from onepass.extract.machine import machine
-from onepass.features import FeatureFile
-from onepass.heads.classifiers.kinds import HEADS
+from onepass.features import CLASSES, FeatureFile
 from onepass.heads.fitting.temperature import log_loss
+from onepass.heads.head_options import HEADS_OF
 from onepass.heads.inference.network import Network
 from onepass.heads.stats.metrics import calibration_error
 from onepass.heads.training import make_head
@@ -32,7 +32,7 @@ def main(
     features: Annotated[Path, typer.Argument(help="Feature file with a test part.")],
     images: Annotated[str, typer.Option(help="Training images of each class, with commas; 0 for all.")] = "0",
     classes: Annotated[int, typer.Option(help="Only so many classes, the first; 0 for all.")] = 0,
-    heads: Annotated[str, typer.Option(help="Kinds, with commas; all by default.")] = ",".join(HEADS),
+    heads: Annotated[str, typer.Option(help="Kinds, with commas; all by default.")] = ",".join(HEADS_OF[CLASSES]),
     repeats: Annotated[int, typer.Option(help="Draws of the training images.")] = 1,
 ) -> None:
     found: list[dict[str, Any]] = []

@@ -26,7 +26,7 @@ FOLDS = ((5, 1), (5, 2), (5, 4), (10, 1))
 
 
 def main(runs: Annotated[int, typer.Option(help="Simulated sets of images per setting.")] = 1000) -> None:
-    settings = []
+    settings: list[dict[str, Any]] = []
     for images, width in SIZES:
         for gap in GAPS:
             for folds, repeats in FOLDS:

@@ -26,6 +26,8 @@ from .backbones.proof import Transform as Transform
 from .backbones.provider import BackboneFacts as BackboneFacts
 from .backbones.provider import GraphProvider as GraphProvider
 from .backbones.provider import KerasProvider as KerasProvider
+from .backbones.text_rows import check_text_tower as check_text_tower
+from .backbones.text_rows import text_rows as text_rows
 from .backbones.timm_models import stored_sources as stored_sources
 from .backbones.trainable import TRAINING_PRECISIONS as TRAINING_PRECISIONS
 from .backbones.trainable import TrainableBackbone as TrainableBackbone

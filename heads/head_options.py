@@ -9,6 +9,7 @@ from onepass.features import CLASSES, LABELS, NUMBER
 from onepass.features.errors import OptionError, Parameter, opt
 from onepass.heads.fitting.net_settings import OPTIMIZERS, require_name, require_share
 from onepass.heads.inference.network import ACTIVATIONS, OUTPUTS
+from onepass.heads.zero_shot.prompts import prompts_of
 
 TUNE = ("none", "fast", "thorough")
 
@@ -28,14 +29,19 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "centroid": ("shrink", *_EVERY),
     "mlp": ("hidden", "dropout", "activation", "output", *_NETS, *_EVERY),
     "linear": (*_NETS, *_EVERY),
+    "text": ("prompts", *_EVERY),
+    "text-logreg": ("prompts", "C", *_EVERY),
 }
 """Kind of a head -> its parameters."""
 
+OF_TEXTS = tuple(kind for kind, names in PARAMETERS.items() if "prompts" in names)
+"""Kinds that need prompts, and a network with a text tower."""
+
 HEADS_OF = {
-    CLASSES: tuple(kind for kind in PARAMETERS if kind != "kernel-ridge"),
+    CLASSES: tuple(kind for kind in PARAMETERS if kind not in ("kernel-ridge", *OF_TEXTS)),
     NUMBER: ("ridge", "kernel-ridge", "knn", "mlp", "linear"),
 }
-"""Task -> kinds of heads that learn it."""
+"""Task -> kinds of heads that learn it from rows alone."""
 
 USUAL_HEAD = {CLASSES: "logreg", NUMBER: "ridge"}
 
@@ -145,7 +151,7 @@ def head_options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
     {'hidden': (256, 128), 'class_weight': {'cats': 2.0, 'dogs': 1.0}}
 
     Raises:
-        OptionError: There is no such head, a parameter is of another head, or its value is wrong.
+        OptionError: There is no such head, a parameter is of another head or missing, or its value is wrong.
     """
     known = require_kind(kind)
     options = {name: value for name, value in given.items() if value is not None}
@@ -162,6 +168,14 @@ def head_options(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
         options["hidden"] = hidden_units(hidden)
     if isinstance(weights := options.get("class_weight"), str):
         options["class_weight"] = class_weights(weights)
+    if kind in OF_TEXTS:
+        if not options.get("prompts"):
+            raise OptionError(
+                f"{opt.head(kind)} is made from texts; `train-head` and `compare-heads` take them by "
+                f"{opt.prompts('a photo of a {}')}.",
+                head=kind,
+            )
+        options["prompts"] = prompts_of(options["prompts"])
     check_parameters(options)
     return options
 
@@ -183,7 +197,7 @@ def require_task(kind: str, given: Mapping[str, Any], task: str) -> None:
     Raises:
         OptionError: With the heads that are, or what to do instead.
     """
-    if kind not in HEADS_OF[task]:
+    if kind not in HEADS_OF[task] and not (task == CLASSES and kind in OF_TEXTS):
         raise OptionError(
             f"{opt.head(kind)} does not learn {LEARNED[task]}, which this feature file holds; needed: one of "
             f"{', '.join(HEADS_OF[task])}.",

@@ -27,6 +27,7 @@ from onepass.heads.inference.out_of_distribution import MOST_IMAGES, USUAL_ALPHA
 from onepass.heads.saved_head import SavedHead, require_no_other_file, save_head
 from onepass.heads.tasks.score import Score
 from onepass.heads.tasks.task import task_of
+from onepass.heads.zero_shot.prompts import check_prompts, class_rows
 
 if TYPE_CHECKING:
     from onepass.heads.audit.quick_look import Suggestion
@@ -142,7 +143,8 @@ def train_head(
         out: The head file; by default the feature file's name with `.<head>.head` for `.h5`, in the
             current folder.
         **options: Parameters of the head, such as C, hidden, tune, class_weight; None means the default.
-            `hidden` may be text ("256,128", "0" for none), `class_weight` is "balanced", class name -> weight,
+            `prompts` are needed by the heads text and text-logreg: templates such as "a photo of a {}", or files of
+            them; `hidden` may be text ("256,128", "0" for none), `class_weight` is "balanced", class name -> weight,
             or the same as text ("cats=2,dogs=1").
 
     Raises:
@@ -164,6 +166,8 @@ def train_head(
         given = head_options(head, options)
         task.require_options(head, given, file)
         rows, scored, measured_on = training_parts(file, parts)
+        if "prompts" in given:
+            check_prompts(file)
         from onepass.heads.audit.quick_look import QuickLook
 
         estimator = make_head(head, task=file.task, **given)
@@ -223,6 +227,7 @@ def fit_on(
 
     Raises:
         TrainingError: The rows need more, and the head cannot be trained in pieces.
+        BackboneError, OptionError, SpecMismatchError: It is made from texts, and the network gives no rows of these.
     """
     from onepass.heads.classifiers.net_head import NetHead
 
@@ -234,8 +239,10 @@ def fit_on(
         if isinstance(estimator, NetHead) and needed > free:
             return estimator.fit_chunks(FileRows(file, rows, memory=free // 2))
         require_memory(estimator.kind, needed, free, len(rows))
+        prompts = getattr(estimator, "prompts", None)
+        texts = class_rows(file, prompts)[np.unique(wanted)] if prompts else None
         x, groups = file.read_views(rows)[0], file.group_ids()[rows]
-        return estimator.fit(x, wanted, groups=groups, weights=file.weights(rows), shared=shared)
+        return estimator.fit(x, wanted, groups=groups, weights=file.weights(rows), shared=shared, texts=texts)
     finally:
         estimator.class_weight = named
 

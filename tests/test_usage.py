@@ -24,7 +24,7 @@ from support import GOLDEN, make_spec, make_table, plain, run_process, write_fol
 WORDS = {
     "SETTINGS": "classic, plain, or any of flip, rotate=, shift=, shear=, zoom=, brightness=, crop=, seed= with commas "
     "between them.",
-    "KINDS": "logreg, svm, rbf-svm, ridge, kernel-ridge, lda, knn, centroid, mlp, linear",
+    "KINDS": "logreg, svm, rbf-svm, ridge, kernel-ridge, lda, knn, centroid, mlp, linear, text, text-logreg",
     "PARTS": "auto, all, a number of layers up to 175, a layer's name, or a stage: conv1, conv2, conv3, conv4, conv5.",
     "POSITIVE": "needed: a finite number above 0.",
     "ACTIVATIONS": ", ".join(ACTIVATIONS),

@@ -2,14 +2,18 @@
 
 import contextlib
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.hub_files import hub_file, remote_file
 from onepass.extract.backbones.proof import Transform
 from onepass.extract.backbones.provider import MAP_POOLINGS, BackboneFacts, Conversion
+from onepass.extract.backbones.text_towers import text_embeddings, tokens_of_folder
 from onepass.extract.backbones.transformers_folder import (
     CONFIG,
     INDEX,
@@ -17,6 +21,7 @@ from onepass.extract.backbones.transformers_folder import (
     OURS,
     PROCESSOR,
     README,
+    TOKENIZERS,
     TransformersFolder,
     weight_files,
 )
@@ -28,11 +33,13 @@ from onepass.extract.backbones.vision_transformers import (
     functional,
     token_poolings,
 )
-from onepass.extract.frameworks import import_keras_hub, require_keras_hub
+from onepass.extract.backbones.weights import weights_hash
+from onepass.extract.frameworks import import_keras_hub, plain_keras, require_keras_hub
 from onepass.features.errors import BackboneError, OptionError, WeightsError, opt
 from onepass.features.preprocess import Preprocess
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
+_INSTEAD = f"Or put its {NEEDED} into a folder, and give the folder as {opt.backbone}."
 _SMALL = (PROCESSOR, OURS, README, INDEX)
 """What is asked for beside the configuration and the weights; not every repository has all."""
 
@@ -94,6 +101,17 @@ class HuggingFace(HubProvider):
     def poolings(self, name: BackboneName) -> tuple[str, ...]:
         return _poolings(folder_of(name), name)
 
+    def check_texts(self, name: BackboneName) -> None:
+        require_keras_hub(name.label)
+        _with_tokenizer(name).require_text_tower()
+
+    def text_rows(self, name: BackboneName, texts: Sequence[str], image_size: int) -> tuple[np.ndarray, str]:
+        folder = _with_tokenizer(name)
+        with plain_keras():
+            backbone = whole(folder, image_size, weights=True)
+            rows = text_embeddings(backbone, tokens_of_folder(folder, texts, backbone.text_encoder.max_sequence_length))
+            return rows, weights_hash(functional(backbone))
+
     def transform(self, wanted: Conversion) -> Transform | None:
         folder = folder_of(wanted.name)
         if wanted.preprocess != wanted.facts.preprocess or not (folder.path / PROCESSOR).is_file():
@@ -102,7 +120,12 @@ class HuggingFace(HubProvider):
 
 
 def built(folder: TransformersFolder, image_size: int, *, weights: bool) -> Any:
-    """The network of a folder as `vision_transformers.functional` gives it.
+    """The network of a folder as `vision_transformers.functional` gives it; arguments and errors as for `whole`."""
+    return functional(whole(folder, image_size, weights=weights))
+
+
+def whole(folder: TransformersFolder, image_size: int, *, weights: bool) -> Any:
+    """The network of a folder as KerasHub builds it, a text tower included.
 
     Args:
         folder: That transformers wrote.
@@ -126,7 +149,7 @@ def built(folder: TransformersFolder, image_size: int, *, weights: bool) -> Any:
             tensors = Tensors(folder, _changed(folder, image_size))
             converter.convert_weights(backbone, tensors, folder.config)
             tensors.require_all_used()
-        return functional(backbone)
+        return backbone
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BackboneError(
@@ -183,6 +206,15 @@ def folder_of(name: BackboneName, *, weights: bool = False) -> TransformersFolde
     return TransformersFolder.read(Path(name.inner)) if _is_folder(name) else hub_folder(name.inner, weights=weights)
 
 
+def _with_tokenizer(name: BackboneName) -> TransformersFolder:
+    """The folder of a name; of the hub's, with the files of its tokenizer, which images do not need."""
+    found = folder_of(name, weights=True)
+    if not _is_folder(name) and not any((found.path / file).is_file() for file in TOKENIZERS):
+        for file in TOKENIZERS:
+            hub_file(name.inner, file, commit=found.path.name, instead=_INSTEAD)
+    return found
+
+
 def hub_folder(repository: str, *, weights: bool) -> TransformersFolder:
     """A repository in the user's cache of huggingface_hub; what lies there is used without asking anybody.
 
@@ -190,19 +222,18 @@ def hub_folder(repository: str, *, weights: bool) -> TransformersFolder:
         BackboneError: It holds no safetensors, or is none that KerasHub reads.
         WeightsError: It is not there and cannot be downloaded.
     """
-    instead = f"Or put its {NEEDED} into a folder, and give the folder as {opt.backbone}."
-    config = hub_file(repository, CONFIG, instead=instead)
+    config = hub_file(repository, CONFIG, instead=_INSTEAD)
     if config is None:
         raise BackboneError(f"{repository} on the Hugging Face hub holds no {CONFIG}; needed: {NEEDED}.")
     folder, commit = config.parent, config.parent.name
     whole = all((folder / file).is_file() for file in weight_files(folder))
     with contextlib.suppress(WeightsError) if whole else contextlib.nullcontext():  # another program's download
         for file in _SMALL:
-            hub_file(repository, file, commit=commit, instead=instead)
+            hub_file(repository, file, commit=commit, instead=_INSTEAD)
     remote = {}
     for file in weight_files(folder):
         if weights:
-            hub_file(repository, file, commit=commit, instead=instead)
-        elif not (folder / file).is_file() and (told := remote_file(repository, file, commit=commit, instead=instead)):
+            hub_file(repository, file, commit=commit, instead=_INSTEAD)
+        elif not (folder / file).is_file() and (told := remote_file(repository, file, commit=commit, instead=_INSTEAD)):
             remote[file] = told
     return TransformersFolder.read(folder, remote)

@@ -7,15 +7,18 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import numpy as np
+
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.preprocess_files import read_preprocess
-from onepass.extract.backbones.provider import MAP_POOLINGS, BackboneFacts
+from onepass.extract.backbones.provider import MAP_POOLINGS, TEXT_TOWERS, BackboneFacts
 from onepass.extract.backbones.stages import did_you_mean
+from onepass.extract.backbones.text_towers import text_embeddings, tokens_of_preset
 from onepass.extract.backbones.transformers_folder import OURS, README, example, licence_in, read_json
 from onepass.extract.backbones.vision_transformers import (
     HubProvider,
@@ -23,14 +26,15 @@ from onepass.extract.backbones.vision_transformers import (
     functional,
     token_poolings,
 )
-from onepass.extract.backbones.weights import file_hash
-from onepass.extract.frameworks import import_keras, import_keras_hub, quiet_stderr, require_keras_hub
+from onepass.extract.backbones.weights import file_hash, weights_hash
+from onepass.extract.frameworks import import_keras, import_keras_hub, plain_keras, quiet_stderr, require_keras_hub
 from onepass.features.errors import BackboneError, OptionError, UnknownBackboneError, WeightsError, opt
 from onepass.features.limits import require_bounded, require_declared
 from onepass.features.preprocess import Preprocess
 from onepass.features.progress import phase
 
 CONFIG, CONVERTER, WEIGHTS, INDEX = "config.json", "image_converter.json", "model.weights.h5", "model.weights.json"
+TOKENIZER = "tokenizer.json"
 
 _FIXED = ("ViT", "DeiT", "SigLIP", "CLIP", "MetaCLIP2", "SwinTransformer")
 """Starts of the names of classes whose position embeddings are those of one size."""
@@ -82,9 +86,7 @@ class Preset:
         if "registered_name" not in config or not isinstance(config.get("config"), dict):
             what = "a folder of transformers; name it without keras-hub:" if "model_type" in config else "no preset"
             raise BackboneError(f"{path} is {what}.", path=path)
-        foreign = [one for one in _modules(config) if one.partition(".")[0] not in _PACKAGES]
-        if foreign:
-            raise BackboneError(f"{path / CONFIG} asks for code of {foreign[0]}, which is neither Keras nor KerasHub.")
+        _require_our_code(config, path / CONFIG)
         found = cls(path, config, release)
         if not (release or found.weight_files):
             raise BackboneError(f"{path} lacks {WEIGHTS}; needed: a folder that backbone.save_to_preset wrote.")
@@ -118,6 +120,26 @@ class Preset:
     @property
     def head(self) -> bool:
         return self.kind.startswith(("SigLIP", "CLIP", "MetaCLIP2"))
+
+    def require_text_tower(self) -> None:
+        """Refuses a preset that gives no rows of texts.
+
+        Raises:
+            BackboneError: It has no text tower, or no tokenizer.
+        """
+        own = self.config["config"]
+        if not self.head or not isinstance(own.get("text_encoder"), dict):
+            raise BackboneError(f"{self.path.name} has no text tower. Networks with one: {TEXT_TOWERS}.")
+        if self.release:
+            return
+        _require_our_code(
+            read_json(
+                self.path / TOKENIZER,
+                f"{self.path} has no tokenizer, which texts need; needed: what "
+                'keras_hub.models.Tokenizer.from_preset("NAME").save_to_preset("FOLDER") writes there.',
+            ),
+            self.path / TOKENIZER,
+        )
 
     @property
     def image_size(self) -> int | None:
@@ -222,6 +244,24 @@ class KerasHub(HubProvider):
 
     def poolings(self, name: BackboneName) -> tuple[str, ...]:
         return _poolings(preset_of(name), name)
+
+    def check_texts(self, name: BackboneName) -> None:
+        require_keras_hub(name.label)
+        if _is_folder(name):  # what a name stands for would have to be asked of KerasHub, which is heavy
+            preset_of(name).require_text_tower()
+
+    def text_rows(self, name: BackboneName, texts: Sequence[str], image_size: int) -> tuple[np.ndarray, str]:
+        preset = preset_of(name, weights=True)
+        preset.require_text_tower()
+        with plain_keras():
+            backbone = built(preset, image_size, weights=True)
+            # KerasHub fetches the tokenizer of a preset of its own by itself.
+            place, length = (
+                name.inner if preset.release else str(preset.path),
+                backbone.text_encoder.max_sequence_length,
+            )
+            rows = text_embeddings(backbone, tokens_of_preset(place, texts, length))
+            return rows, weights_hash(functional(backbone))
 
 
 def built(preset: Preset, image_size: int, *, weights: bool) -> Any:
@@ -376,6 +416,12 @@ def _modules(config: Any) -> Iterator[str]:
     elif isinstance(config, list):
         for value in config:
             yield from _modules(value)
+
+
+def _require_our_code(config: Any, path: Path) -> None:
+    foreign = [one for one in _modules(config) if one.partition(".")[0] not in _PACKAGES]
+    if foreign:
+        raise BackboneError(f"{path} asks for code of {foreign[0]}, which is neither Keras nor KerasHub.")
 
 
 def _is_folder(name: BackboneName) -> bool:

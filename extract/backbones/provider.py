@@ -1,9 +1,12 @@
 """What a provider of backbones answers; each one lives in a file of its own and is found by `providers`."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.proof import Reference, Transform
@@ -13,6 +16,12 @@ from onepass.features.preprocess import Preprocess
 
 MAP_POOLINGS = ("avg", "max", "flatten")
 """How a feature map, (b, h, w, c), becomes rows."""
+
+TEXT_TOWERS = (
+    "CLIP, SigLIP, SigLIP 2 and MetaCLIP 2 as keras-hub:PRESET, and MetaCLIP 2 as hf:owner/name or a folder of "
+    "transformers"
+)
+"""Networks that have a text tower."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +134,30 @@ class Provider(ABC):
     def resolved(self, name: BackboneName) -> BackboneName:
         """The name that finds the network from any folder."""
         return name
+
+    def check_texts(self, name: BackboneName) -> None:
+        """Refuses a network that gives no rows of texts; nothing heavy is imported. By default none does.
+
+        Raises:
+            BackboneError: It has no text tower, or what that needs is missing.
+        """
+        raise BackboneError(f"{name.label} has no text tower. Networks with one: {TEXT_TOWERS}.", backbone=name.label)
+
+    def text_rows(self, name: BackboneName, texts: Sequence[str], image_size: int) -> tuple[np.ndarray, str]:
+        """Rows of n texts in the space of the rows of images by the pooling `pooled`.
+
+        Args:
+            name: Of a network that passed `check_texts`, with an absolute path if it is one.
+            texts: Any length; what is longer than the network takes is cut.
+            image_size: Side of the images, pixels.
+
+        Returns:
+            (n, d) float32, and the hash of the weights of the network beside the text tower, as in a spec.
+
+        Raises:
+            BackboneError: They cannot be computed.
+        """
+        raise NotImplementedError
 
 
 class KerasProvider(Provider):

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from onepass.extract.backbones.hub_files import RemoteFile
 from onepass.extract.backbones.preprocess_files import read_preprocess
+from onepass.extract.backbones.provider import TEXT_TOWERS
 from onepass.extract.backbones.weights import file_hash
 from onepass.features.errors import BackboneError, OptionError, opt
 from onepass.features.limits import require_declared
@@ -20,6 +21,8 @@ from onepass.features.preprocess import Preprocess
 
 CONFIG, PROCESSOR, OURS, README = "config.json", "preprocessor_config.json", "preprocess.json", "README.md"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+TOKENIZERS = ("tokenizer.json", "sentencepiece.bpe.model")
+"""Files that hold a tokenizer; the first that is there counts."""
 
 NEEDED = f"{CONFIG}, {SINGLE} and {PROCESSOR}"
 
@@ -60,6 +63,9 @@ FAMILIES = {
     "metaclip_2": Family(same={"layer_norm_eps": 1e-5}, vision=True, own_vector=True),
 }
 """model_type -> what is known of it; KerasHub converts these."""
+
+_TEXT = {"layer_norm_eps": 1e-5, "eos_token_id": 2}
+"""What KerasHub takes for granted of a text tower; the row of a text lies where the second stands."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +238,28 @@ class TransformersFolder:
 
     def _size(self, file: Path) -> int:
         return self.remote[file.name].size if file.name in self.remote else file.stat().st_size
+
+    def require_text_tower(self) -> None:
+        """Refuses a folder whose texts KerasHub does not turn into the rows that transformers gives.
+
+        Raises:
+            BackboneError: It has no text tower, one that differs from what KerasHub computes, or no tokenizer.
+        """
+        name, text = self.path.name, self.config.get("text_config")
+        if not self.family.own_vector or not isinstance(text, dict):
+            raise BackboneError(f"{name} has no text tower. Networks with one: {TEXT_TOWERS}.", backbone=name)
+        told = {"layer_norm_eps": 1e-5, **text}  # of the two, transformers has this one as its default
+        for field_name, value in _TEXT.items():
+            if (found := told.get(field_name)) != value:
+                raise BackboneError(
+                    f"the texts of {name} have {field_name} {found!r}; KerasHub computes them with {value!r} alone, "
+                    "which would give other rows without a word. Take another network with a text tower."
+                )
+        if not any((self.path / one).is_file() for one in TOKENIZERS):
+            raise BackboneError(
+                f"{self.path} has no tokenizer, which texts need; copy {' or '.join(TOKENIZERS)} there, from where its "
+                "weights come."
+            )
 
     def _require_known(self) -> None:
         kind = self.config.get("model_type")

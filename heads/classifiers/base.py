@@ -42,6 +42,7 @@ class TrainingRows:
         thorough: Whether to try more settings.
         deadline: Value of `time.monotonic` at which tuning settles for what it has.
         shared: Where principal components are kept.
+        texts: (k, d), a row for the name of each class; None for heads that need none.
     """
 
     x: np.ndarray
@@ -54,6 +55,7 @@ class TrainingRows:
     thorough: bool = False
     deadline: float = float("inf")
     shared: SharedComponents = field(default_factory=SharedComponents)
+    texts: np.ndarray | None = None
 
     @property
     def components(self) -> PrincipalComponents:
@@ -149,6 +151,7 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         groups: np.ndarray | None = None,
         weights: np.ndarray | None = None,
         shared: SharedComponents | None = None,
+        texts: np.ndarray | None = None,
     ) -> Self:
         """Fits the head.
 
@@ -159,13 +162,15 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
             weights: (n,) how much each image counts, above 0; all alike by default.
             shared: Keeps the principal components for further heads on the same rows, which saves each of them
                 most of a second on 2,000 rows of 2,048.
+            texts: (k, d) of the names of the classes, in the order of the sorted labels; for heads from texts.
 
         Raises:
             TrainingError: Fewer than two classes, or numbers that are all equal; rows that are all equal, or that the
                 head cannot be fitted to.
             OptionError: A parameter is out of range.
         """
-        return self._fit_on(self._training_rows(x, y, groups, weights, shared))
+        rows = self._training_rows(x, y, groups, weights, shared)
+        return self._fit_on(rows if texts is None else replace(rows, texts=np.asarray(texts)))
 
     @one_blas_thread
     def _fit_on(self, rows: TrainingRows) -> Self:

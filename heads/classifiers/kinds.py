@@ -8,6 +8,7 @@ from onepass.heads.classifiers.linear import LogisticHead, SVMHead
 from onepass.heads.classifiers.mlp import MLPHead, SoftmaxHead
 from onepass.heads.classifiers.rbf_svm import RBFSVMHead
 from onepass.heads.classifiers.ridge import KernelRidgeHead, RidgeHead
+from onepass.heads.zero_shot.text_head import TextHead, TextLogisticHead
 
 HEADS: dict[str, type[Head]] = {
     head.kind: head
@@ -22,5 +23,7 @@ HEADS: dict[str, type[Head]] = {
         CentroidHead,
         MLPHead,
         SoftmaxHead,
+        TextHead,
+        TextLogisticHead,
     )
 }

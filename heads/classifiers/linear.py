@@ -6,7 +6,15 @@ import numpy as np
 
 from onepass.heads.classifiers.base import Fit, Head, TrainingRows
 from onepass.heads.classifiers.tuning import Criterion, best_trial
-from onepass.heads.fitting.linear_solver import LinearFit, Loss, Problems, fit_path, multinomial, squared_hinge
+from onepass.heads.fitting.linear_solver import (
+    LinearFit,
+    Loss,
+    Problems,
+    StartScores,
+    fit_path,
+    multinomial,
+    squared_hinge,
+)
 from onepass.heads.fitting.temperature import calibrated_loss, log_loss
 from onepass.heads.head_options import ClassWeight
 from onepass.heads.inference.network import DenseNetwork
@@ -97,12 +105,14 @@ class _LinearHead(Head):
         *,
         tolerance: float,
         start: LinearFit | None = None,
+        beside: StartScores | None = None,
     ) -> Iterator[list[LinearFit]]:
         """`fit_path` over (n v, r) rows, of (n, f) shares in f problems, with C as scikit-learn means it."""
         penalties = tuple(c * self._penalty_factor(rows) / rows.views for c in strengths)
         weighted = train * rows.importance[:, None]
         y, weighted = np.repeat(rows.y, rows.views), np.repeat(weighted, rows.views, axis=0)
-        return fit_path(Problems(x, y, weighted, type(self).loss), penalties, tolerance=tolerance, start=start)
+        problems = Problems(x, y, weighted, type(self).loss, beside)
+        return fit_path(problems, penalties, tolerance=tolerance, start=start)
 
     def _penalty_factor(self, rows: TrainingRows) -> float:  # noqa: ARG002
         """What C is multiplied with for the solver, so that it means what it means in scikit-learn."""

@@ -69,6 +69,7 @@ class NetHead(Head):
         groups: np.ndarray | None = None,
         weights: np.ndarray | None = None,
         shared: SharedComponents | None = None,
+        texts: np.ndarray | None = None,  # noqa: ARG002
         validation: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> Self:
         """Fits the head.
@@ -78,6 +79,7 @@ class NetHead(Head):
             y: (n,) labels of any kind, or numbers, one per image.
             groups: (n,) equal values for images that must be held out together (a patient, a video).
             weights, shared: As for every `Head`.
+            texts: Not looked at.
             validation: Rows and labels that say when to stop, if nothing is tuned; of views the plain one counts.
 
         Raises:

@@ -6,7 +6,7 @@ from typing import Any
 
 from onepass.features import CLASSES
 from onepass.features.errors import OptionError, opt
-from onepass.heads.head_options import HEADS_OF, USUAL_HIDDEN, head_options, require_kind
+from onepass.heads.head_options import HEADS_OF, OF_TEXTS, USUAL_HIDDEN, head_options, require_kind
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,28 @@ def candidates_of(
         heads: "all", or names such as logreg, svm, mlp:512, mlp:256x128 (units of hidden layers); a list
             of them or one string with commas.
         backbones: Names of the feature files' backbones.
-        options: Parameters that all heads get, such as tune and class_weight.
+        options: Parameters that all heads get, such as tune and class_weight; prompts are for those from texts, which
+            "all" names only where there are some.
         task: Of the feature files; "all" are those that learn it.
 
     Raises:
-        OptionError: A head is unknown, or named twice.
+        OptionError: A head is unknown or named twice, or prompts are missing, or given to none that takes them.
     """
-    named = list(HEADS_OF[task]) if heads == "all" else heads.split(",") if isinstance(heads, str) else list(heads)
-    found = [_parsed(name.strip()) for name in named]
-    for _, kind, own in found:
-        head_options(kind, {**options, **own})
+    shared = {name: value for name, value in options.items() if name != "prompts"}
+    prompts = {"prompts": options["prompts"]} if options.get("prompts") else {}
+    usual = [*HEADS_OF[task], *(OF_TEXTS if prompts else ())]
+    named = usual if heads == "all" else heads.split(",") if isinstance(heads, str) else list(heads)
+    found = []
+    for name, kind, own in map(_parsed, map(str.strip, named)):
+        checked = head_options(kind, {**shared, **own, **(prompts if kind in OF_TEXTS else {})})
+        found.append((name, kind, {**own, **({"prompts": checked["prompts"]} if kind in OF_TEXTS else {})}))
+    if prompts and not any(kind in OF_TEXTS for _, kind, _ in found):
+        raise OptionError(f"{opt.prompts} are for {' and '.join(OF_TEXTS)}; {opt.heads} names neither.", heads=heads)
     if doubled := {name for name, _, _ in found if [n for n, _, _ in found].count(name) > 1}:
         raise OptionError(f"{opt.heads} names {min(doubled)} twice; needed: each head once.", heads=heads)
     several = len(backbones) > 1
     return [
-        Candidate(f"{backbone}/{name}" if several else name, kind, {**options, **own}, file)
+        Candidate(f"{backbone}/{name}" if several else name, kind, {**shared, **own}, file)
         for file, backbone in enumerate(backbones)
         for name, kind, own in found
     ]

@@ -39,6 +39,7 @@ from onepass.heads.stats.multiple_comparison import Comparison, PairedTest, comp
 from onepass.heads.stats.paired_tests import paired_test
 from onepass.heads.tasks.task import require_classes, task_of
 from onepass.heads.training import train_head
+from onepass.heads.zero_shot.prompts import check_prompts
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def compare_heads(
     class_weight: str | Mapping[str, float] | None = None,
     time_limit: float | None = None,
     memory: int | None = None,
+    prompts: str | Path | Sequence[str | Path] | None = None,
     learning_curve: bool = False,
     save_best: bool = False,
     out: str | Path | None = None,
@@ -92,6 +94,7 @@ def compare_heads(
         class_weight: None, "balanced", class name -> weight, or the same as text: "cats=2,dogs=1".
         time_limit: Seconds that each head may tune for.
         memory: Bytes that each training may take; by default what is free. As in `train_head`.
+        prompts: For the heads text and text-logreg, which "all" names only where there are some; see `train_head`.
         learning_curve: Also trains the best heads on 10 to 100 % of the training images.
         save_best: Trains the cheapest head of the tie set on train and val, and saves it.
         out: The head file of `save_best`; by default as `train_head` names it.
@@ -107,6 +110,7 @@ def compare_heads(
     if out is not None and not save_best:
         raise OptionError(f"{opt.out} is where {opt.save_best(True)} saves the head; give both.", out=out)
     options: Record = {"tune": tune, "class_weight": class_weights(class_weight), "time_limit": time_limit}
+    options["prompts"] = prompts
     candidates_of(heads, [""], options)  # refused before any file is opened
     features = only_feature_file() if features is None else features
     paths = [features] if isinstance(features, str | Path) else list(features)
@@ -125,6 +129,8 @@ def compare_heads(
             for one in candidates:
                 task.require_options(one.head, {**one.options}, file)
         images = common_images(files)
+        for place in {one.file for one in candidates if "prompts" in one.options}:
+            check_prompts(files[place])
         first = images.positions[0]
         rounds = repeated_folds(files[0], first, cv=cv) if cv else held_out_part(files[0], first, seeds=seeds)
         if learning_curve:

@@ -10,7 +10,7 @@ import numpy as np
 
 from onepass.extract import KerasLayer, KerasModel, KerasVariable, TrainableBackbone, import_keras
 from onepass.features.errors import OptionError, TrainingError, opt
-from onepass.heads.head_options import LAYERED, require_kind
+from onepass.heads.head_options import LAYERED, OF_TEXTS, require_kind
 from onepass.heads.inference.keras_layers import head_layers
 from onepass.heads.inference.network import DenseNetwork, Network
 
@@ -170,7 +170,7 @@ def require_layered(kind: str) -> None:
     if kind not in LAYERED:
         raise OptionError(
             f"{opt.head(kind)} is no network of layers, so it cannot be trained with the backbone. Needed: one of "
-            f"{', '.join(LAYERED)}.",
+            f"{', '.join(one for one in LAYERED if one not in OF_TEXTS)}.",
             head=kind,
         )
 

@@ -14,7 +14,7 @@ from onepass.heads.fitting.temperature import best_inverse_temperature
 from onepass.heads.head_options import ClassWeight
 from onepass.heads.inference.network import DenseNetwork
 from onepass.heads.saved_head import SavedHead
-from onepass.heads.training import by_position, fit_on, make_head
+from onepass.heads.training import by_position, fit_on
 
 if TYPE_CHECKING:
     from onepass.heads.classifiers.base import Head
@@ -89,11 +89,13 @@ def start_head(saved: SavedHead, file: FeatureFile, parts: Parts) -> DenseNetwor
 
 
 def _same_head(saved: SavedHead) -> "Head":
-    head = make_head(saved.kind)
-    known = head.get_params()
+    from onepass.heads.classifiers.kinds import HEADS
+
+    kind = HEADS[saved.kind]
+    known = kind().get_params()
     values = {name: value for name, value in saved.parameters.items() if name in known}
     values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return type(head)(**{**values, "tune": "none"})
+    return kind(**{**values, "tune": "none"})
 
 
 def class_weights(given: ClassWeight, y: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:

@@ -99,6 +99,19 @@ squared_hinge = Loss(_hinge_slope, _hinge_curvature)
 
 
 @dataclass(frozen=True, eq=False)
+class StartScores:
+    """Scores that a classifier has before anything is fitted, in each of f problems.
+
+    Attributes:
+        scores: (n, k) float32.
+        factors: (f,) what they are multiplied with in each problem.
+    """
+
+    scores: np.ndarray
+    factors: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Problems:
     """f linear problems that share their rows.
 
@@ -107,12 +120,15 @@ class Problems:
         y: (n,) classes 0 to k - 1.
         train: (n, f) bool or float, how much each row counts in each problem.
         loss: `multinomial` or `squared_hinge`.
+        beside: Scores that those of the fit are added to, None for none. The bias is penalised beside them as weights
+            are: under a penalty without end nothing is added.
     """
 
     x: np.ndarray
     y: np.ndarray
     train: np.ndarray
     loss: Loss
+    beside: StartScores | None = None
 
 
 def fit_path(
@@ -137,7 +153,8 @@ def fit_path(
         rows = _Rows(problems, pool)
         for strength in strengths:
             penalty = np.full((r + 1, 1), 1 / strength)
-            penalty[r] = 0
+            if problems.beside is None:
+                penalty[r] = 0
             unit = 1 / np.sqrt(np.maximum(rows.curvature(point), _LEAST_CURVATURE * n) + penalty)
 
             def objective(
@@ -166,15 +183,17 @@ class _Rows:
     def __init__(self, problems: Problems, pool: Executor) -> None:
         x, train = problems.x, problems.train.astype(problems.x.dtype)
         starts = range(0, len(x), max(len(x) // _BLOCKS + 1, _FEWEST_ROWS))
-        self._blocks = list(zip(*(np.split(rows, starts[1:]) for rows in (x, problems.y, train)), strict=True))
-        self._loss, self._pool = problems.loss, pool
+        beside = problems.beside or StartScores(np.zeros((len(x), 0), x.dtype), np.zeros(train.shape[1]))
+        shared = (x, problems.y, train, beside.scores.astype(x.dtype))
+        self._blocks = list(zip(*(np.split(rows, starts[1:]) for rows in shared), strict=True))
+        self._loss, self._pool, self._factors = problems.loss, pool, beside.factors.astype(x.dtype)
 
     def slope(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         """(r + 1, f k) weights and biases -> value and (r + 1, f k) derivative."""
 
-        def part(block: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[float, np.ndarray]:
-            x, y, train = block
-            losses, slope = self._loss.slope(_scores(x, point, train), y)
+        def part(block: tuple[np.ndarray, ...]) -> tuple[float, np.ndarray]:
+            x, y, train, beside = block
+            losses, slope = self._loss.slope(self._scores(x, point, train, beside), y)
             value = float((losses * train).sum(dtype=np.float64))
             return value, _by_weight(x, slope * train[:, :, None])
 
@@ -184,11 +203,17 @@ class _Rows:
     def curvature(self, point: np.ndarray) -> np.ndarray:
         """(r + 1, f k) second derivatives by each weight and bias."""
 
-        def part(block: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-            x, y, train = block
-            return _by_weight(x * x, self._loss.curvature(_scores(x, point, train), y) * train[:, :, None])
+        def part(block: tuple[np.ndarray, ...]) -> np.ndarray:
+            x, y, train, beside = block
+            scores = self._scores(x, point, train, beside)
+            return _by_weight(x * x, self._loss.curvature(scores, y) * train[:, :, None])
 
         return np.asarray(np.sum(list(self._pool.map(part, self._blocks)), axis=0, dtype=np.float64))
+
+    def _scores(self, x: np.ndarray, point: np.ndarray, train: np.ndarray, beside: np.ndarray) -> np.ndarray:
+        """`_scores`, and those that stand beside them: (b, k) in each problem by its factor."""
+        scores = _scores(x, point, train)
+        return scores + beside[:, None] * self._factors[:, None] if beside.shape[1] else scores
 
 
 def _scores(x: np.ndarray, point: np.ndarray, train: np.ndarray) -> np.ndarray:

@@ -175,8 +175,8 @@ class NumberTask(Task):
     def require_images(self, file: FeatureFile, rows: np.ndarray) -> None:
         if len(rows) < LEAST:
             raise TrainingError(
-                f"{file.path} holds {len(rows)} training images with a number; needed: {LEAST} or more. Give more images "
-                "a number and extract again.",
+                f"{file.path} holds {len(rows)} training images with a number; needed: {LEAST} or more. Give more "
+                "images a number and extract again.",
                 path=file.path,
                 images=len(rows),
             )

@@ -79,10 +79,13 @@ def test_rows_of_another_spec_are_refused_by_both_specs(head_file: Path, tmp_pat
 @pytest.mark.parametrize(("options", "message"), [
     (
         {"head": "forest"},
-        "unknown head 'forest'; there are logreg, svm, rbf-svm, ridge, kernel-ridge, lda, knn, centroid, mlp, linear.",
+        (
+            "unknown head 'forest'; there are logreg, svm, rbf-svm, ridge, kernel-ridge, lda, knn, centroid, mlp, "
+            "linear, text, text-logreg."
+        ),
     ),
     ({"head": "svm", "hidden": (3,)}, "hidden does not go with head='svm'; it belongs to mlp."),
-    ({"head": "mlp", "C": 1.0}, "C does not go with head='mlp'; it belongs to logreg, svm, rbf-svm."),
+    ({"head": "mlp", "C": 1.0}, "C does not go with head='mlp'; it belongs to logreg, svm, rbf-svm, text-logreg."),
     (
         {"head": "svm", "trees": 1},
         "trees does not go with head='svm'; svm takes C, class_weight, tune, time_limit, seed.",
