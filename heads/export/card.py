@@ -76,12 +76,13 @@ def _purpose(head: SavedHead) -> str:
 def _model(head: SavedHead, certificate: Certificate) -> list[str]:
     settings = ", ".join(f"{name} {value}" for name, value in head.parameters.items() if value not in (None, [], {}))
     takes = f"{certificate.takes}, one image at a time" if certificate.one_by_one else certificate.takes
+    gives = "numbers" if head.task == NUMBER else "probabilities"
     return [
         f"- Head: {head.kind}; {settings}",
         f"- Backbone: {head.spec}; weights {head.spec.weights_hash[:16]}…",
         f"- Licence of its weights: {head.spec.licence or 'unknown; ask where they come from'}",
         *([f"- Preprocessing: {head.spec.preprocess}"] if head.spec.preprocess else []),
-        f"- Format: {certificate.to}, {certificate.precision}; takes {takes}, gives {'numbers' if head.task == NUMBER else 'probabilities'}",
+        f"- Format: {certificate.to}, {certificate.precision}; takes {takes}, gives {gives}",
         f"- Written by onepass {certificate.versions['onepass']}",
     ]
 

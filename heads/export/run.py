@@ -317,8 +317,9 @@ class _Candidate:
         before = f"{proof.before:.3f}" if proof.before is not None else str(proof.score_before)
         return (
             f"{path} was not written: {count} of {len(held_out)} held-out images "
-            f"{'gets' if count == 1 else 'get'} another {judged.what} than by the cached way; {self.may_flip or 'none'} "
-            f"may. {quality[:1].upper()}{quality[1:]}, {before} from cached rows. Most of all differs {held_out.paths[worst]}, {was} before and {now} now, {told}. "
+            f"{'gets' if count == 1 else 'get'} another {judged.what} than by the cached way; "
+            f"{self.may_flip or 'none'} may. {quality[:1].upper()}{quality[1:]}, {before} from cached rows. Most of all "
+            f"differs {held_out.paths[worst]}, {was} before and {now} now, {told}. "
             f"Allow it with {opt.max_flips(count)}, or choose another format or precision."
         )
 

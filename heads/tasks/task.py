@@ -177,8 +177,8 @@ class LabelsTask(Task):
         counts = file.wanted(rows).sum(axis=0)
         if missing := [name for name, count in zip(file.class_names, counts, strict=True) if count == 0]:
             raise TrainingError(
-                f"{file.path} holds no training image with the label {', '.join(missing)}. Every label needs some in the "
-                "train part; add images and extract again.",
+                f"{file.path} holds no training image with the label {', '.join(missing)}. Every label needs some in "
+                "the train part; add images and extract again.",
                 path=file.path,
                 classes=tuple(missing),
             )

@@ -1,6 +1,5 @@
 """Several labels or none per image: fitted, calibrated, scored, kept and compared."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from sklearn.multiclass import OneVsRestClassifier
 from onepass import compare_heads, evaluate, inspect, load_head, train_head
 from onepass.features import FeatureFile
 from onepass.features.errors import HeadFileError, OptionError, TrainingError
-from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import LogisticHead, RidgeHead
 from onepass.heads.head_options import HEADS_OF
 from onepass.heads.inference.network import sigmoid
@@ -20,30 +18,10 @@ from onepass.heads.stats.metrics import metric
 from onepass.heads.tasks.label_evaluation import score_labels
 from onepass.heads.tasks.labels import best_thresholds, calibrated
 from onepass.heads.training import make_head
-from support import FAST_NETS, make_spec, make_table, plain
+from support import FAST_NETS
+from task_files import NAMES, labelled, write_labels
 
-NAMES = ("blue", "red", "round")
 every_head = pytest.mark.parametrize("kind", HEADS_OF["labels"])
-
-
-def labelled(rng: np.random.Generator, n: int = 240, d: int = 10, k: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """(n, d) rows and (n, k) labels of 0 and 1 that hang on them, the later ones rarer."""
-    x = rng.normal(size=(n, d)).astype(np.float32)
-    weights = np.random.default_rng(5).normal(size=(d, k))
-    return x, ((x @ weights + rng.normal(size=(n, k))) > 1.5 * np.arange(k)).astype(float)
-
-
-def write_labels(path: Path, x: np.ndarray, y: np.ndarray, **changes: object) -> Path:
-    n, d = x.shape
-    labels = np.where(np.isnan(y).any(axis=1), -1, 0).astype(np.int32)
-    table = dataclasses.replace(make_table(n), class_names=NAMES, labels=labels, task="labels", targets=y)
-    facts = {"data": "photos", "backbone": "resnet50", "weights": "imagenet"}
-    write_feature_file(
-        path, make_spec(width=d), dataclasses.replace(table, **changes), facts, np.ones((1, 2, d), np.float32)
-    )
-    with RowWriter(path) as writer:
-        writer.commit(plain(range(n)), x)
-    return path
 
 
 @pytest.fixture
@@ -188,7 +166,7 @@ def test_images_without_labels_known_count_nowhere(tmp_path: Path, rng: np.rando
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"head": "lda"}, "head='lda' does not learn several labels per image, which this feature file holds; needed: "),
-    ({"class_weight": "balanced"}, "class_weight is for classes, and this feature file holds several labels per image."),
+    ({"class_weight": "balanced"}, "class_weight is for classes, and this feature file holds several labels per "),
 ])  # fmt: skip
 def test_what_is_for_classes_is_refused(options: dict, message: str, file_of_labels: Path, tmp_path: Path):
     with pytest.raises(OptionError) as caught:
