@@ -17,6 +17,7 @@ from .heads import CentroidHead as CentroidHead
 from .heads import Evaluation as Evaluation
 from .heads import KernelRidgeHead as KernelRidgeHead
 from .heads import KNNHead as KNNHead
+from .heads import LabelsEvaluation as LabelsEvaluation
 from .heads import LDAHead as LDAHead
 from .heads import LogisticHead as LogisticHead
 from .heads import MLPHead as MLPHead

@@ -22,12 +22,14 @@ from .predict.classify import predict_images as predict_images
 from .predict.classify import predict_stream as predict_stream
 from .predict.evaluate import evaluate as evaluate
 from .predict.nearest import nearest as nearest
+from .predict.told import LabelsPrediction as LabelsPrediction
 from .predict.told import NumberPrediction as NumberPrediction
 from .predict.told import Prediction as Prediction
 from .predict.writers import write_predictions as write_predictions
 from .saved_head import SavedHead as SavedHead
 from .saved_head import load_head as load_head
 from .stats.intervals import wilson_interval as wilson_interval
+from .tasks.label_evaluation import LabelsEvaluation as LabelsEvaluation
 from .tasks.number_evaluation import NumberEvaluation as NumberEvaluation
 from .training import TrainedHead as TrainedHead
 from .training import train_head as train_head

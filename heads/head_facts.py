@@ -8,20 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from onepass.features import CLASSES, NUMBER
+from onepass.features import CLASSES, LABELS, NUMBER
 from onepass.features.header import wrong_provenance
 from onepass.features.tables import Record
 from onepass.heads.evaluation import ClassScore, Evaluation, LeakFree
 from onepass.heads.inference.out_of_distribution import Abstention
 from onepass.heads.schema import require_kinds
 from onepass.heads.tasks.conformal import Coverage
+from onepass.heads.tasks.label_evaluation import SCORED, LabelScore, LabelsEvaluation, LabelsLeakFree
 from onepass.heads.tasks.number_evaluation import NumberEvaluation, NumberLeakFree
 from onepass.heads.tasks.score import Score
 
 _KIND = re.compile("[a-z][a-z0-9_-]*")
 _HASH = re.compile("[0-9a-f]{64}")
 _ROUNDING = 1e-6
-OUTPUT_OF = {CLASSES: ("softmax", "sigmoid"), NUMBER: ("linear",)}
+OUTPUT_OF = {CLASSES: ("softmax", "sigmoid"), LABELS: ("sigmoids",), NUMBER: ("linear",)}
 """Task -> outputs that a network may have."""
 
 
@@ -65,7 +66,11 @@ def class_names(found: object, task: str = CLASSES) -> tuple[str, ...]:
     """
     if task == NUMBER and isinstance(found, list) and len(found) == 1 and isinstance(found[0], str):
         return tuple(found)
-    if not isinstance(found, list) or len(found) < 2 or not all(isinstance(name, str) and name for name in found):
+    if (
+        not isinstance(found, list)
+        or len(found) < (1 if task == LABELS else 2)
+        or not all(isinstance(name, str) and name for name in found)
+    ):
         raise ValueError(f"the class names are {str(found)[:60]}; needed: two or more texts")
     if len(set(found)) < len(found):
         raise ValueError(f"the class name {next(n for n in found if found.count(n) > 1)!r} is there twice")
@@ -91,7 +96,44 @@ def parameters(found: object) -> Record:
 
 def score(found: Mapping[str, Any], classes: tuple[str, ...], task: str) -> Score:
     """A score of any task whose numbers go together; arguments and errors as `evaluation`."""
-    return number_evaluation(found, classes) if task == NUMBER else evaluation(found, classes)
+    read = {CLASSES: evaluation, LABELS: labels_evaluation, NUMBER: number_evaluation}[task]
+    return read(found, classes)
+
+
+def labels_evaluation(found: Mapping[str, Any], names: tuple[str, ...]) -> LabelsEvaluation:
+    """A score of labels; arguments and errors as `evaluation`."""
+    values = dict(found)
+    values["intervals"] = {name: _pair(ends) for name, ends in values["intervals"].items()}
+    values["per_label"] = {name: LabelScore(**one) for name, one in values["per_label"].items()}
+    if rest := values.get("leak_free"):
+        values["leak_free"] = LabelsLeakFree(**rest)
+    scored = LabelsEvaluation(**values)
+    require_kinds(scored)
+    if not scored.measured_on or scored.n < 1 or tuple(scored.per_label) != names or scored.log_loss < 0:
+        raise ValueError(f"{len(scored.per_label)} labels were scored on {scored.n} images of {scored.measured_on!r}")
+    if set(scored.scores) != set(SCORED) or set(scored.intervals) != set(SCORED):
+        raise ValueError(f"the scores {str(list(scored.scores))[:60]}; needed: {', '.join(SCORED)}")
+    _require_shares(**scored.scores, calibration_error=scored.calibration_error)
+    for name, one in scored.per_label.items():
+        if not 0 <= one.n <= scored.n:
+            raise ValueError(f"{one.n} of {scored.n} images have {name!r}")
+        shares = {part: getattr(one, part) for part in ("precision", "recall", "f1", "average_precision")}
+        _require_shares(**shares)
+    if (rest := scored.leak_free) and (rest.leaked < 0 or rest.n < 0 or rest.leaked + rest.n != scored.n):
+        raise ValueError(f"{rest.leaked} copies and {rest.n} others are not the {scored.n} images scored")
+    return scored
+
+
+def thresholds(arrays: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
+    """(k,) float32, from which probability on each label is named.
+
+    Raises:
+        ValueError, LookupError: They are not.
+    """
+    found = arrays["decision.thresholds"]
+    if found.dtype != np.float32 or found.shape != (len(names),) or not ((found > 0) & (found < 1)).all():
+        raise ValueError(f"thresholds of shape {found.shape}, {found.dtype}")
+    return found
 
 
 def number_evaluation(found: Mapping[str, Any], names: tuple[str, ...]) -> NumberEvaluation:

@@ -39,14 +39,15 @@ OF_TEXTS = tuple(kind for kind, names in PARAMETERS.items() if "prompts" in name
 
 HEADS_OF = {
     CLASSES: tuple(kind for kind in PARAMETERS if kind not in ("kernel-ridge", *OF_TEXTS)),
+    LABELS: ("logreg", "svm", "ridge", "kernel-ridge", "knn", "mlp", "linear"),
     NUMBER: ("ridge", "kernel-ridge", "knn", "mlp", "linear"),
 }
 """Task -> kinds of heads that learn it from rows alone."""
 
-USUAL_HEAD = {CLASSES: "logreg", NUMBER: "ridge"}
+USUAL_HEAD = {CLASSES: "logreg", LABELS: "logreg", NUMBER: "ridge"}
 
-_OF_CLASSES = ("class_weight", "label_smoothing", "output")
-"""Parameters that numbers have no use for."""
+_OF_CLASSES = {CLASSES: (), LABELS: ("class_weight", "output"), NUMBER: ("class_weight", "label_smoothing", "output")}
+"""Task -> parameters that it has no use for."""
 
 LAYERED = tuple(kind for kind in PARAMETERS if kind not in ("rbf-svm", "kernel-ridge", "knn"))
 """Kinds that Keras layers can compute."""
@@ -204,7 +205,7 @@ def require_task(kind: str, given: Mapping[str, Any], task: str) -> None:
             head=kind,
             task=task,
         )
-    wrong = [name for name in _OF_CLASSES if given.get(name) is not None] if task == NUMBER else []
+    wrong = [name for name in _OF_CLASSES[task] if given.get(name) is not None]
     if wrong:
         remedy = "give images weights of their own in the table they come from" if wrong[0] == "class_weight" else ""
         raise OptionError(

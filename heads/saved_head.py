@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from onepass.features import CLASSES, NUMBER, FeatureFile, Spec
+from onepass.features import CLASSES, LABELS, NUMBER, FeatureFile, Spec
 from onepass.features.atomic import replacing
 from onepass.features.contents import seen_before
 from onepass.features.drift import Drift, measure_drift, require_no_drift
@@ -61,6 +61,7 @@ class SavedHead:
             what the number is.
         residuals: Of a head of numbers: errors of held-out training images, by which intervals are given; None if
             training held none out.
+        thresholds: Of a head of labels: (k,) float32, the probability from which on each is named; None for all else.
         coverage: What such intervals do on the images that `evaluation` is about.
     """
 
@@ -80,6 +81,7 @@ class SavedHead:
     task: str = CLASSES
     residuals: Residuals | None = None
     coverage: Coverage | None = None
+    thresholds: np.ndarray | None = None
 
     @property
     def unknown_of(self) -> tuple[str, ...]:
@@ -116,7 +118,7 @@ class SavedHead:
         return unknown
 
     def outputs(self, x: np.ndarray | Sequence[str | Path | np.ndarray]) -> np.ndarray:
-        """Probabilities of the classes, (n, k); of a head of numbers the numbers, (n, 1).
+        """Probabilities of the classes or labels, (n, k); of a head of numbers the numbers, (n, 1).
 
         Args:
             x: (n, d) float rows of its spec, or (n, v, d) to be averaged over v views, by numpy alone; or n
@@ -141,8 +143,10 @@ class SavedHead:
         return self.outputs(x)
 
     def predict(self, x: np.ndarray | Sequence[str | Path | np.ndarray]) -> np.ndarray:
-        """Rows or images as for `outputs` -> (n,) positions in `class_names`, or numbers."""
+        """Rows or images as for `outputs` -> (n,) positions in `class_names`, or numbers; of labels (n, k) 0 and 1."""
         outputs = self.outputs(x)
+        if self.thresholds is not None:
+            return np.asarray((outputs >= self.thresholds).astype(np.int64))
         return np.asarray(outputs[:, 0] if self.task == NUMBER else outputs.argmax(axis=1))
 
     def predict_interval(
@@ -255,8 +259,10 @@ class SavedHead:
 def head_bytes(head: SavedHead) -> bytes:
     """The content of a head file."""
     unknown = head.out_of_distribution.arrays() if head.out_of_distribution else {}
-    residuals = head.residuals.arrays() if head.residuals else {}
-    arrays = {**head.network.arrays(), **unknown, **residuals, "golden": head.golden, "seen": head.seen}
+    further = head.residuals.arrays() if head.residuals else {}
+    if head.thresholds is not None:
+        further["decision.thresholds"] = head.thresholds
+    arrays = {**head.network.arrays(), **unknown, **further, "golden": head.golden, "seen": head.seen}
     facts = {
         "format": FORMAT,
         "version": VERSION if head.task == CLASSES else OF_OTHER_TASKS,
@@ -372,6 +378,7 @@ def _parsed(path: Path, found: TensorFile, facts: Record) -> SavedHead:
         abstention=head_facts.abstention(facts["abstention"], class_names if task == CLASSES else ("",)),
         guarded=found.guarded,
         task=task,
+        thresholds=head_facts.thresholds(beside, class_names) if task == LABELS else None,
         residuals=Residuals.restore(beside) if "interval.sizes" in beside else None,
         coverage=head_facts.coverage(facts.get("coverage")) if task != CLASSES else None,
     )

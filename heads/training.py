@@ -275,6 +275,7 @@ def as_saved(estimator: "Head", file: FeatureFile, rows: np.ndarray, evaluation:
         seen=np.ascontiguousarray(file.table.content_hashes[rows, :8]),
         path=path,
         task=file.task,
+        thresholds=estimator.thresholds_,
         **task_of(file).kept(estimator.held_out_, file.wanted(rows), file.weights(rows)),
     )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.features import SPLITS, FeatureFile, find_duplicates, only_feature_file
+from onepass.features import CLASSES, SPLITS, FeatureFile, ImageTable, find_duplicates, only_feature_file
 from onepass.features.copies import near_duplicates, threshold_for
 from onepass.features.errors import FeatureFileError, TrainingError
 from onepass.features.groups import Groups
@@ -42,7 +42,7 @@ def inspect(
         with FeatureFile(only_feature_file() if features is None else features) as file:
             return inspect(file, labels=labels, threshold=threshold)
     file, table = features, features.table
-    positions = np.flatnonzero(file.committed)
+    positions, texts = np.flatnonzero(file.committed), table.label_texts()
     if len(positions) == 0:
         raise FeatureFileError(
             f"{file.path} holds no rows yet. Run the same extract command again to fill it.", path=file.path
@@ -53,21 +53,25 @@ def inspect(
         pairs = near_duplicates(
             x, file.thumbnails[positions], threshold=least, contents=table.content_hashes[positions]
         )
-    images = [
-        InspectedImage(table.paths[i], SPLITS[table.splits[i]], table.class_names[table.labels[i]]) for i in positions
-    ]
+    images = [InspectedImage(table.paths[i], SPLITS[table.splits[i]], texts[i]) for i in positions]
     errors, labels_by = None, "labels were not asked for"
-    if labels:
+    if labels and file.task != CLASSES:
+        labels_by = f"wrong labels are looked for where images have one class each, and this file holds {table.what()}"
+    elif labels:
         groups = Groups(len(positions))
         groups.join(*pairs.positions.T)
         groups.join_equal(table.group_ids()[positions])
         with phase("looking for wrong labels"):
-            errors, labels_by = _label_errors(x, y, groups.of, images, file.class_names)
+            known = np.flatnonzero(table.labelled[positions])
+            some = [images[i] for i in known]
+            errors, labels_by = _label_errors(x[known], y[known], groups.of[known], some, file.class_names)
     with phase("looking for outliers"):
         far = find_outliers(x, table.splits[positions] == SPLITS.index("train"))
     return Inspection(
         path=file.path,
-        counts=_counts(images, file.class_names),
+        counts=_counts(table, positions),
+        examined=len(positions),
+        what=table.what(),
         pending=len(file.pending()),
         equal_rows=len(x) > 1 and all_equal([x]),
         unreadable=file.skipped,
@@ -112,8 +116,8 @@ def _label_errors(
     return errors, "confident learning"
 
 
-def _counts(images: list[InspectedImage], class_names: Sequence[str]) -> dict[str, dict[str, int]]:
-    counts = {split: dict.fromkeys(class_names, 0) for split in SPLITS if any(p.split == split for p in images)}
-    for image in images:
-        counts[image.split][image.label] += 1
-    return counts
+def _counts(table: ImageTable, positions: np.ndarray) -> dict[str, dict[str, int]]:
+    """Split -> class or label -> images; of numbers, and of no labels, how many images there are."""
+    parts = {split: positions[table.splits[positions] == i] for i, split in enumerate(SPLITS)}
+    found = {split: (table.taken(part), len(part)) for split, part in parts.items() if len(part)}
+    return {split: some.counts() or {"images": count} for split, (some, count) in found.items()}

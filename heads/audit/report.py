@@ -132,6 +132,8 @@ class Inspection:
         labels_by: What decided on labels, "confident learning", or why they were not checked.
         outliers: Images far from all others.
         equal_rows: True if all images have one and the same row, so that nothing can be learnt from them.
+        examined: Images with a row; by default as many as `counts` says.
+        what: The images are labelled with, in a few words; by default so many classes.
     """
 
     path: Path
@@ -145,11 +147,13 @@ class Inspection:
     labels_by: str
     outliers: list[Outlier]
     equal_rows: bool = False
+    examined: int = 0
+    what: str = ""
 
     @property
     def images(self) -> int:
-        """Images that have a row."""
-        return sum(sum(counts.values()) for counts in self.counts.values())
+        """How many were examined; with several labels per image `counts` says nothing of that."""
+        return self.examined or sum(sum(counts.values()) for counts in self.counts.values())
 
     @property
     def imbalance(self) -> float:
@@ -222,8 +226,8 @@ def _columns(image: InspectedImage) -> tuple[str, str, str]:
 
 def _counts(found: Inspection) -> Iterator[str]:
     classes = list(next(iter(found.counts.values())))
-    largest = f"the largest {found.imbalance:.1f} times the smallest"
-    yield f"{shown(found.path)}: {found.images} images, {len(classes)} classes, {largest}"
+    largest = f", the largest {found.imbalance:.1f} times the smallest" if len(classes) > 1 else ""
+    yield f"{shown(found.path)}: {found.images} images, {found.what or f'{len(classes)} classes'}{largest}"
     if found.pending:
         one = found.pending == 1
         yield (

@@ -15,7 +15,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from onepass.features import CLASSES, NUMBER
+from onepass.features import CLASSES, LABELS, NUMBER
 from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.features.moments import all_equal
 from onepass.heads.fitting.blas import one_blas_thread
@@ -23,6 +23,7 @@ from onepass.heads.fitting.folds import assign_folds, fold_masks
 from onepass.heads.fitting.pca import PrincipalComponents, SharedComponents
 from onepass.heads.head_options import ClassWeight, check_parameters
 from onepass.heads.inference.network import Network
+from onepass.heads.tasks.labels import Labels, best_thresholds
 from onepass.heads.tasks.numbers import Numbers
 from onepass.heads.tasks.objectives import Classes, Objective
 
@@ -125,11 +126,12 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         time_limit: Seconds after which tuning ends with the best setting so far.
         seed: Seed of the folds, the initial weights and the order of the rows.
 
-    Most heads take `task` as well: "classes", one per image; or "number", a number per image.
+    Most heads take `task` as well: "classes", one per image; "labels", several or none; or "number", one per image.
 
     Attributes after `fit`:
         classes_: (k,) the labels seen, sorted; of numbers there are none.
         network_: The fitted arrays; every prediction comes from them.
+        thresholds_: (k,) float32, the probability from which on each of several labels is named; else None.
         chosen_: Parameters that were tuned or came out of training, by name.
         held_out_: (n, k) what fits that did not see a training image say of it: calibrated probabilities, or numbers.
             NaN where no fold could hold it out. None with tune="none", where no temperature is fitted either, and
@@ -157,7 +159,7 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
 
         Args:
             x: (n, d) rows, or (n, v, d): v views of each image, the plain one first; any float.
-            y: (n,) labels of any kind, or numbers, one per image.
+            y: (n,) labels of any kind, or numbers, one per image; or (n, k) of 0 and 1 for several labels.
             groups: (n,) equal values for images that must be held out together (a patient, a video).
             weights: (n,) how much each image counts, above 0; all alike by default.
             shared: Keeps the principal components for further heads on the same rows, which saves each of them
@@ -192,7 +194,15 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
             )
         self.chosen_ = fit.chosen
         self.network_, self.held_out_ = _finished(fit, rows)
+        self.thresholds_ = self._thresholds(rows)
         return self
+
+    def _thresholds(self, rows: TrainingRows) -> np.ndarray | None:
+        if self.task != LABELS:
+            return None
+        if self.held_out_ is None:
+            return np.full(rows.outputs, 0.5, np.float32)
+        return best_thresholds(self.held_out_, rows.y, rows.importance)
 
     @abstractmethod
     def _fit(self, rows: TrainingRows) -> Fit:
@@ -210,8 +220,10 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         return self.network_.outputs(self._with_views(x))
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """(n, d) or (n, v, d) rows -> (n,) the most probable label of each, or its number."""
+        """(n, d) or (n, v, d) rows -> (n,) the most probable label of each, or its number; of several (n, k)."""
         outputs = self.outputs(x)
+        if self.task == LABELS:
+            return np.asarray((outputs >= self.thresholds_).astype(np.int64))
         if self.task == NUMBER:
             return np.asarray(outputs[:, 0])
         return np.asarray(self.classes_[outputs.argmax(axis=1)])
@@ -231,7 +243,8 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         if self.task == NUMBER:
             tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
         else:
-            tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+            tags.estimator_type = "classifier"
+            tags.classifier_tags = ClassifierTags(multi_label=self.task == LABELS)
         return tags
 
     def _training_rows(
@@ -244,7 +257,9 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
     ) -> TrainingRows:
         self._check()
         plain = x[:, 0] if _has_views(x) else x
-        _, y = validate_data(self, plain, y, dtype=np.float32, y_numeric=self.task == NUMBER)
+        _, y = validate_data(
+            self, plain, y, dtype=np.float32, y_numeric=self.task == NUMBER, multi_output=self.task == LABELS
+        )
         rows = self._labelled_rows(self._with_views(x), y, groups, weights)
         return replace(rows, shared=shared) if shared else rows
 
@@ -284,6 +299,12 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         if self.task == NUMBER:
             numbers = Numbers.of(y)
             return numbers, numbers.encoded(y), np.ones(1)
+        if self.task == LABELS:
+            y = np.asarray(y, np.float64)
+            if y.ndim != 2 or not np.isin(y, (0, 1)).all():
+                raise TrainingError(f"labels are of shape {y.shape}; needed: (images, labels) of 0 and 1.")
+            self.classes_ = np.arange(y.shape[1])
+            return Labels(y.shape[1]), y, np.ones(y.shape[1])
         try:
             # Three times, or it takes classes of one or two images for numbers and warns.
             check_classification_targets(np.concatenate([y] * 3))

@@ -4,18 +4,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from onepass.features import LABELS
 from onepass.heads.classifiers.base import Fit, Head, TrainingRows
-from onepass.heads.classifiers.tuning import Criterion, best_trial
+from onepass.heads.classifiers.tuning import best_trial
 from onepass.heads.fitting.linear_solver import (
     LinearFit,
     Loss,
     Problems,
     StartScores,
     fit_path,
+    logistic,
     multinomial,
     squared_hinge,
 )
-from onepass.heads.fitting.temperature import calibrated_loss, log_loss
 from onepass.heads.head_options import ClassWeight
 from onepass.heads.inference.network import DenseNetwork
 
@@ -29,8 +30,10 @@ class _LinearHead(Head):
     """
 
     loss: Loss
-    criterion: Criterion = staticmethod(calibrated_loss)
-    """What C is chosen by: held-out scores, classes and weights -> a number, the lower the better."""
+    of_labels: Loss
+    """The same of several labels per image."""
+    logarithmic = False
+    """Whether scores are log probabilities as they stand; a temperature would hide that a weak penalty overfits."""
     default: float
     """C where nothing is tuned."""
     decades: tuple[float, float]
@@ -67,7 +70,7 @@ class _LinearHead(Head):
             best = best_trial(
                 rows,
                 self._trials(components.rotated, rows, strengths),
-                criterion=type(self).criterion,
+                criterion=rows.objective.own_loss if self.logarithmic else None,
                 patience=2,
             )
         strength, start = best.setting if best else (self.C or self.default, None)
@@ -110,9 +113,9 @@ class _LinearHead(Head):
         """`fit_path` over (n v, r) rows, of (n, f) shares in f problems, with C as scikit-learn means it."""
         penalties = tuple(c * self._penalty_factor(rows) / rows.views for c in strengths)
         weighted = train * rows.importance[:, None]
-        y, weighted = np.repeat(rows.y, rows.views), np.repeat(weighted, rows.views, axis=0)
-        problems = Problems(x, y, weighted, type(self).loss, beside)
-        return fit_path(problems, penalties, tolerance=tolerance, start=start)
+        y, weighted = np.repeat(rows.y, rows.views, axis=0), np.repeat(weighted, rows.views, axis=0)
+        loss = type(self).of_labels if rows.objective.task == LABELS else type(self).loss
+        return fit_path(Problems(x, y, weighted, loss, beside), penalties, tolerance=tolerance, start=start)
 
     def _penalty_factor(self, rows: TrainingRows) -> float:  # noqa: ARG002
         """What C is multiplied with for the solver, so that it means what it means in scikit-learn."""
@@ -133,15 +136,14 @@ class LogisticHead(_LinearHead):
     """
 
     kind = "logreg"
-    loss = multinomial
-    # Its scores are log probabilities as they stand; a temperature would hide that a weak penalty overfits.
-    criterion = staticmethod(log_loss)
+    loss, of_labels = multinomial, logistic
+    logarithmic = True
     default = 1e-2
     decades = (-4, 2)
 
     def _penalty_factor(self, rows: TrainingRows) -> float:
         # For two classes scikit-learn penalises one column w; the softmax has -w/2 and w/2, half its square.
-        return 0.5 if rows.outputs == 2 else 1.0
+        return 0.5 if rows.outputs == 2 and rows.objective.task != LABELS else 1.0
 
 
 class SVMHead(_LinearHead):
@@ -157,6 +159,6 @@ class SVMHead(_LinearHead):
     """
 
     kind = "svm"
-    loss = squared_hinge
+    loss = of_labels = squared_hinge
     default = 1e-3
     decades = (-5, 0.5)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.features import CLASSES, NUMBER, FeatureFile, only_feature_file
+from onepass.features import CLASSES, LABELS, NUMBER, FeatureFile, only_feature_file
 from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.features.places import require_place
 from onepass.features.progress import log, phase
@@ -88,7 +88,8 @@ def compare_heads(
         cv: FOLDSxREPEATS, such as 5x2, over all images outside the test part; None: train on the training
             part, score on the test part.
         split: Says the latter in words, which nothing changes but that `cv` is refused.
-        metric: accuracy (default), balanced, macro-f1, log-loss or auroc; of numbers mae (default), rmse or r2.
+        metric: accuracy (default), balanced, macro-f1, log-loss or auroc; of
+            labels map (default), micro-f1, macro-f1, subset or log-loss; of numbers mae (default), rmse or r2.
         seeds: Trainings per head with other folds and initial weights; scores are averaged. Not with `cv`.
         tune: none, fast or thorough.
         class_weight: None, "balanced", class name -> weight, or the same as text: "cats=2,dogs=1".
@@ -260,15 +261,19 @@ class _Judge:
 
     def _further(self, entry: _Entry) -> Record:
         """What else is said of all rounds together: by the names of `HeadScore`."""
-        y, outputs = np.concatenate(self.y), np.concatenate([result.outputs for result in entry.results])
+        y = np.concatenate(self.y)
         weights = None if self.weights[0] is None else np.concatenate([w for w in self.weights if w is not None])
         if self.task == CLASSES:
+            outputs = np.concatenate([result.outputs for result in entry.results])
             return {
                 "log_loss": _metric("log-loss", outputs, y, weights),
                 "calibration_error": calibration_error(outputs, y, weights=weights),
             }
         others = (name for name in METRICS_OF[self.task] if name != self.metric)
-        found = {name: _metric(name, outputs, y, weights) for name in others}
+        found = {
+            name: _metric(name, np.concatenate([self._outputs(one, name) for one in entry.results]), y, weights)
+            for name in others
+        }
         return {
             "log_loss": None,
             "calibration_error": None,
@@ -279,12 +284,23 @@ class _Judge:
         score = float(self._per_round(entry, clean).mean())
         return score if np.isfinite(score) else None
 
+    def _outputs(self, result: FitResult, name: str) -> np.ndarray:
+        """(n, k) as a metric takes them: where it counts the labels that are named, each begins at 0.5."""
+        if self.task == LABELS and name not in ("map", "log-loss"):
+            return np.asarray(result.outputs - result.thresholds + 0.5)
+        return result.outputs
+
     def _per_round(self, entry: _Entry, some: np.ndarray | None = None) -> np.ndarray:
         kept = slice(None) if some is None else some
         rounds = zip(entry.results, self.y, self.weights, strict=True)
         return np.array(
             [
-                _metric(self.metric, result.outputs[kept], y[kept], None if weights is None else weights[kept])
+                _metric(
+                    self.metric,
+                    self._outputs(result, self.metric)[kept],
+                    y[kept],
+                    None if weights is None else weights[kept],
+                )
                 for result, y, weights in rounds
             ]
         )
@@ -295,7 +311,7 @@ class _Judge:
         if len(entry.results) == 1:
             return bootstrap_interval(
                 self.metric,
-                entry.results[0].outputs,
+                self._outputs(entry.results[0], self.metric),
                 self.y[0],
                 groups=self.groups,
                 sample_weights=self.weights[0],
@@ -325,7 +341,7 @@ class _Judge:
         if len(entries[0].results) == 1:
             kept = slice(None) if some is None else some
             groups = None if self.groups is None else self.groups[kept]
-            outputs = [entry.results[0].outputs[kept] for entry in entries]
+            outputs = [self._outputs(entry.results[0], self.metric)[kept] for entry in entries]
             weights = None if self.weights[0] is None else self.weights[0][kept]
             return paired_test(self.metric, outputs, self.y[0][kept], groups=groups, sample_weights=weights)
         return paired_bootstrap_test(
@@ -340,7 +356,7 @@ class _Judge:
         each = [
             resample(
                 self.metric,
-                result.outputs[kept],
+                self._outputs(result, self.metric)[kept],
                 self.y[0][kept],
                 resamples=resamples,
                 groups=groups,

@@ -176,7 +176,7 @@ class HeadsComparison:
         for score in self.scores:
             without = [self._plain(score.leak_free) if score.leak_free is not None else "-"] * leaky
             measured = [score.log_loss, score.calibration_error] if of_classes else list(score.further.values())
-            digits = ".3f" if of_classes else ".4g"
+            digits = ".4g" if self.metric in (*_NUMBERS, "r2") else ".3f"
             lines.append(
                 [
                     *without,

@@ -33,6 +33,7 @@ class FitResult:
 
     Attributes:
         outputs: (n, k) float32 probabilities, or (n, 1) float64 numbers, of the scored images.
+        thresholds: (k,) float32, the probability from which on each of several labels is named; else of no length.
         fit_seconds: Tuning included.
         predict_microseconds: Per image, rows at hand, in batches.
         head_bytes: Size of the head file, without what tells unknown images, which is the same for all heads.
@@ -40,6 +41,7 @@ class FitResult:
     """
 
     outputs: np.ndarray
+    thresholds: np.ndarray
     fit_seconds: float
     predict_microseconds: float
     head_bytes: int
@@ -114,15 +116,15 @@ class RunCache:
 
     def _read(self, request: FitRequest) -> FitResult:
         found = read_tensors(self._path(request))
-        result = FitResult(found.arrays["outputs"], **(found.facts or {}))
+        result = FitResult(found.arrays["outputs"], found.arrays["thresholds"], **(found.facts or {}))
         expected = (len(request.scored), len(self.file.class_names))
         if not found.guarded or result.outputs.shape != expected or not np.isfinite(result.outputs).all():
             raise ValueError(f"outputs of the shape {result.outputs.shape}; needed: {expected}, finite")
         return result
 
     def put(self, request: FitRequest, result: FitResult) -> None:
-        facts = {name: value for name, value in vars(result).items() if name != "outputs"}
-        data = tensor_bytes(facts, {"outputs": result.outputs})
+        facts = {name: value for name, value in vars(result).items() if name not in ("outputs", "thresholds")}
+        data = tensor_bytes(facts, {"outputs": result.outputs, "thresholds": result.thresholds})
         path = self._path(request)
         try:
             self.folder.mkdir(exist_ok=True)
@@ -173,4 +175,5 @@ def fit_and_score(
     microseconds = 1e6 * (time.perf_counter() - started) / max(len(timed), 1)
     evaluation = evaluate_rows(estimator, file, rows=request.scored)
     saved = as_saved(estimator, file, request.trained, evaluation, path=Path("size.head"))
-    return FitResult(outputs, seconds, microseconds, len(head_bytes(saved)), saved.parameters)
+    thresholds = np.zeros(0, np.float32) if estimator.thresholds_ is None else estimator.thresholds_
+    return FitResult(outputs, thresholds, seconds, microseconds, len(head_bytes(saved)), saved.parameters)

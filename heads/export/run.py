@@ -132,6 +132,8 @@ def export(
     _check_options(to, **given)
     check_running(workers=workers, data=data, weights=weights)
     head = model if isinstance(model, SavedHead) else _opened(model)
+    if head.task not in JUDGED:
+        raise OptionError(f"{head.path} names several labels, and such heads are not exported yet; predict with it.")
     source = Source.of(head.trained_on, weights)
     if not head.is_whole:
         _require_format(head, to, source)

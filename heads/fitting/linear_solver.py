@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
+from onepass.heads.inference.network import sigmoid
+
 _LEAST_CURVATURE = 1e-6
 """Of a score, on average over the rows: what less of it is taken for, so that no step is endless."""
 
@@ -85,11 +87,27 @@ def _hinge_curvature(scores: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _target(scores: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(n, 1, k): 1 for the true class, else -1."""
+    """(n, 1, k): 1 for the true class, or the labels that a row has, else -1."""
+    if y.ndim == 2:
+        return (2 * y[:, None] - 1).astype(scores.dtype)
     target = np.full((len(y), 1, scores.shape[2]), -1, scores.dtype)
     target[np.arange(len(y)), 0, y] = 1
     return target
 
+
+def _logistic_slope(scores: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    target = _target(scores, y)
+    margin = target * scores
+    return np.logaddexp(0, -margin).sum(axis=2), -target * sigmoid(-margin)
+
+
+def _logistic_curvature(scores: np.ndarray, y: np.ndarray) -> np.ndarray:  # noqa: ARG001
+    p = sigmoid(scores)
+    return np.asarray(p * (1 - p))
+
+
+logistic = Loss(_logistic_slope, _logistic_curvature)
+"""Sum over labels of the negative log probability of having it or not, each under a sigmoid of its own."""
 
 multinomial = Loss(_softmax_slope, _softmax_curvature)
 """Negative log probability of the true class under a softmax."""
@@ -117,9 +135,9 @@ class Problems:
 
     Attributes:
         x: (n, r) rows along their principal axes, float32 or float64: the precision of the computation.
-        y: (n,) classes 0 to k - 1.
+        y: (n,) classes 0 to k - 1; or (n, k) labels of 0 and 1.
         train: (n, f) bool or float, how much each row counts in each problem.
-        loss: `multinomial` or `squared_hinge`.
+        loss: `multinomial` or `squared_hinge`; of labels `logistic` or `squared_hinge`.
         beside: Scores that those of the fit are added to, None for none. The bias is penalised beside them as weights
             are: under a penalty without end nothing is added.
     """
@@ -146,7 +164,7 @@ def fit_path(
         For each strength, f fits.
     """
     n, r = problems.x.shape
-    f, k = problems.train.shape[1], int(problems.y.max()) + 1
+    f, k = problems.train.shape[1], problems.y.shape[1] if problems.y.ndim == 2 else int(problems.y.max()) + 1
     begin = start or LinearFit(np.zeros((r, k)), np.zeros(k))
     point = np.tile(np.concatenate([begin.weights, begin.bias[None]]), (1, f))
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -18,6 +18,7 @@ from onepass.heads.file_kinds import FileKind, classifier_file, file_kind
 from onepass.heads.head_options import LEARNED
 from onepass.heads.predict.classify import BackboneOptions, load_classifier
 from onepass.heads.saved_head import SavedHead, load_head
+from onepass.heads.tasks.label_evaluation import LabelsEvaluation
 from onepass.heads.tasks.number_evaluation import NumberEvaluation
 from onepass.heads.tasks.score import Score
 from onepass.heads.tasks.task import TASKS, evaluate_rows, task_of
@@ -71,7 +72,16 @@ class NumberReport(_Report, NumberEvaluation):
     """An evaluation of numbers, with the images that it is about."""
 
 
-_REPORTS: dict[type[Score], type[_Report]] = {Evaluation: EvaluationReport, NumberEvaluation: NumberReport}
+@dataclass(frozen=True, kw_only=True)
+class LabelsReport(_Report, LabelsEvaluation):
+    """An evaluation of several labels per image, with the images that it is about."""
+
+
+_REPORTS: dict[type[Score], type[_Report]] = {
+    Evaluation: EvaluationReport,
+    LabelsEvaluation: LabelsReport,
+    NumberEvaluation: NumberReport,
+}
 
 
 def _report(scored: Score, **facts: Any) -> Score:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onepass.features import CLASSES, NUMBER
+from onepass.features import CLASSES, LABELS, NUMBER
 from onepass.features.names import shown
 from onepass.features.tables import Record
 from onepass.heads.saved_head import SavedHead
@@ -104,6 +104,34 @@ class NumberPrediction(Told):
         return {"number": self.number, **ends}
 
 
+@dataclass(frozen=True)
+class LabelsPrediction(Told):
+    """The labels of one image.
+
+    Attributes:
+        path: The image as it was named.
+        labels: Those it has, the most probable first; maybe none.
+        probabilities: Label -> its probability, of all labels.
+        unknown: Whether the image is unlike those of the training; None if that was not asked.
+    """
+
+    path: str
+    labels: list[str]
+    probabilities: dict[str, float]
+    unknown: bool | None = None
+
+    def words(self) -> str:
+        named = "  ".join(f"{shown(name)} {self.probabilities[name]:.3f}" for name in self.labels)
+        return named or "no label"
+
+    def facts(self) -> Record:
+        return {"labels": self.labels, "probabilities": self.probabilities}
+
+    def cells(self) -> Record:
+        each = {f"probability_{shown(name)}": value for name, value in self.probabilities.items()}
+        return {"labels": ", ".join(map(shown, self.labels)), **each}
+
+
 def teller(head: SavedHead, *, top: int) -> Callable[[str, np.ndarray, bool | None], Told]:
     """What makes answers of (k,) outputs of a head.
 
@@ -125,6 +153,17 @@ def teller(head: SavedHead, *, top: int) -> Callable[[str, np.ndarray, bool | No
 
         return number
 
+    if head.task == LABELS:
+        thresholds = np.full(len(head.class_names), 0.5) if head.thresholds is None else head.thresholds
+
+        def several(path: str, outputs: np.ndarray, unknown: bool | None) -> Told:
+            order = np.argsort(-outputs, kind="stable")
+            named = [head.class_names[i] for i in order if outputs[i] >= thresholds[i]]
+            each = dict(zip(head.class_names, outputs.tolist(), strict=True))
+            return LabelsPrediction(path, named, each, unknown)
+
+        return several
+
     def ranked(path: str, outputs: np.ndarray, unknown: bool | None) -> Told:
         order = np.argsort(-outputs, kind="stable")[:top]
         return Prediction(path, [(head.class_names[i], float(outputs[i])) for i in order], unknown)
@@ -136,13 +175,17 @@ def columns(head: SavedHead, *, top: int, unknown: bool) -> list[str]:
     """Names of a table's columns, of which path comes first and skipped last.
 
     Args:
-        head: Of classes: class, probability, and those of further ranks. Of numbers: number, low, high.
+        head: Of classes: class, probability, and those of further ranks. Of labels: labels, and the probability of
+            each. Of numbers: number, low, high.
         top: Classes to name per image.
         unknown: Whether it is said of each image.
     """
     if head.task == CLASSES:
         return ranked_columns(min(top, len(head.class_names)), unknown=unknown)
-    return ["path", "number", "low", "high", *(["unknown"] if unknown else []), "skipped"]
+    own = ["number", "low", "high"]
+    if head.task == LABELS:
+        own = ["labels", *(f"probability_{shown(name)}" for name in head.class_names)]
+    return ["path", *own, *(["unknown"] if unknown else []), "skipped"]
 
 
 def ranked_columns(ranks: int, *, unknown: bool) -> list[str]:

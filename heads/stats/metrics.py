@@ -10,7 +10,7 @@ from typing import overload
 
 import numpy as np
 
-from onepass.features import CLASSES, NUMBER
+from onepass.features import CLASSES, LABELS, NUMBER
 from onepass.features.errors import OptionError, TrainingError
 
 Scorer = Callable[[np.ndarray], np.ndarray]
@@ -22,16 +22,23 @@ HIGHER_IS_BETTER = {
     "macro-f1": True,
     "log-loss": False,
     "auroc": True,
+    "map": True,
+    "micro-f1": True,
+    "subset": True,
     "mae": False,
     "rmse": False,
     "r2": True,
 }
-METRICS_OF = {CLASSES: ("accuracy", "balanced", "macro-f1", "log-loss", "auroc"), NUMBER: ("mae", "rmse", "r2")}
+METRICS_OF = {
+    CLASSES: ("accuracy", "balanced", "macro-f1", "log-loss", "auroc"),
+    LABELS: ("map", "micro-f1", "macro-f1", "subset", "log-loss"),
+    NUMBER: ("mae", "rmse", "r2"),
+}
 """Task -> metrics of a comparison, the usual one first."""
 
 METRICS = METRICS_OF[CLASSES]
 
-SHARES = ("accuracy", "balanced", "macro-f1", "auroc")
+SHARES = ("accuracy", "balanced", "macro-f1", "auroc", "map", "micro-f1", "subset")
 """Those that are shares of images or the like, 0 to 1, of which differences are told in points."""
 
 UNBOUNDED = ("log-loss", "mae", "rmse")
@@ -60,6 +67,13 @@ def metric(
     by mistake still cost their own class. auroc also leaves out a class to which all images belong,
     and is NaN if no class remains.
 
+    Of labels, of which one is named from a probability of 0.5 on:
+
+    - map: mean over labels of the average precision; labels that no image has are left out.
+    - micro-f1, macro-f1: F1 of all labels together, and its mean over the labels that images have.
+    - subset: share of the images of which all labels are right.
+    - log-loss: mean over images and labels.
+
     Of numbers:
 
     - mae, rmse: mean absolute error, and root of the mean squared error.
@@ -67,8 +81,8 @@ def metric(
 
     Args:
         name: One of `METRICS_OF`.
-        probabilities: (n, k), each row sums to 1; or (n, 1) numbers.
-        y: (n,) true classes, 0 to k - 1; or (n, 1) true numbers.
+        probabilities: (n, k), each row sums to 1; or of each label; or (n, 1) numbers.
+        y: (n,) true classes, 0 to k - 1; or (n, k) of 0 and 1; or (n, 1) true numbers.
         weights: (b, n) how often each image counts, >= 0 and not all 0 in a row; every image once by default.
 
     Returns:
@@ -88,12 +102,13 @@ def metric(
 
 def scorer(name: str, probabilities: np.ndarray, y: np.ndarray) -> Scorer:
     """The part of `metric` that does not depend on the weights; arguments and errors as there."""
-    known = METRICS_OF[CLASSES if y.ndim == 1 else NUMBER]
+    known = METRICS_OF[CLASSES] if y.ndim == 1 else (*METRICS_OF[NUMBER], *METRICS_OF[LABELS])
     if name not in known:
         raise OptionError(f"unknown metric {name!r}; there are {', '.join(known)}.", metric=name)
     if len(y) == 0:
         raise TrainingError(f"there are no images to compute {name} on; needed: at least 1.", metric=name)
-    return _SCORERS[name](np.asarray(probabilities, np.float64), np.asarray(y, np.int64 if y.ndim == 1 else np.float64))
+    scorers = _SCORERS if y.ndim == 1 or name in METRICS_OF[NUMBER] else _LABEL_SCORERS
+    return scorers[name](np.asarray(probabilities, np.float64), np.asarray(y, np.int64 if y.ndim == 1 else np.float64))
 
 
 def calibration_error(
@@ -219,6 +234,68 @@ def _r2(told: np.ndarray, y: np.ndarray) -> Scorer:
         return np.where(variance > smallest, 1 - share, np.nan)
 
     return score
+
+
+def _map(p: np.ndarray, y: np.ndarray) -> Scorer:
+    parts = [_average_precision(told, has == 1) for told, has in zip(p.T, y.T, strict=True) if (has == 1).any()]
+
+    def score(weights: np.ndarray) -> np.ndarray:
+        columns = np.ascontiguousarray(weights.T, np.float64)
+        found = np.stack([part(columns) for part in parts] or [np.full(len(weights), np.nan)], axis=1)
+        return _mean_over_classes(np.nan_to_num(found), np.isfinite(found))
+
+    return score
+
+
+def _average_precision(scores: np.ndarray, positive: np.ndarray) -> Scorer:
+    """(n,) scores, (n,) bool -> function of (n, b) weights: the mean precision at the images that have the label."""
+    order = np.argsort(-scores, kind="stable")
+    ordered, has = scores[order], positive[order]
+    # Images of equal scores are called together: the precision is that behind the last of them.
+    ends = np.searchsorted(-ordered, -ordered[has], "right") - 1
+
+    def area(weights: np.ndarray) -> np.ndarray:
+        drawn = weights[order]
+        called, hits = np.cumsum(drawn, axis=0)[ends], np.cumsum(drawn * has[:, None], axis=0)[ends]
+        total = drawn[has].sum(axis=0)
+        found = (drawn[has] * hits / np.maximum(called, 1e-300)).sum(axis=0)
+        return np.where(total > 0, found / np.maximum(total, 1e-300), np.nan)
+
+    return area
+
+
+def _micro_f1(p: np.ndarray, y: np.ndarray) -> Scorer:
+    named = p >= 0.5
+    hits, both = (named * y).sum(axis=1), named.sum(axis=1) + y.sum(axis=1)
+    return lambda weights: 2 * (weights @ hits) / np.maximum(weights @ both, 1e-300)
+
+
+def _label_macro_f1(p: np.ndarray, y: np.ndarray) -> Scorer:
+    named = p >= 0.5
+    hits, both = named * y, named + y
+    return lambda weights: _mean_over_classes(
+        2 * (weights @ hits) / np.maximum(weights @ both, 1e-300), weights @ y > 0
+    )
+
+
+def _subset(p: np.ndarray, y: np.ndarray) -> Scorer:
+    right = ((p >= 0.5) == (y == 1)).all(axis=1).astype(np.float64)
+    return lambda weights: np.asarray(weights @ right / weights.sum(axis=1))
+
+
+def _label_log_loss(p: np.ndarray, y: np.ndarray) -> Scorer:
+    smallest = np.finfo(np.float64).eps
+    losses = -np.log(np.clip(np.where(y == 1, p, 1 - p), smallest, 1 - smallest)).mean(axis=1)
+    return lambda weights: np.asarray(weights @ losses / weights.sum(axis=1))
+
+
+_LABEL_SCORERS: dict[str, Callable[[np.ndarray, np.ndarray], Scorer]] = {
+    "map": _map,
+    "micro-f1": _micro_f1,
+    "macro-f1": _label_macro_f1,
+    "subset": _subset,
+    "log-loss": _label_log_loss,
+}
 
 
 def _mean_over_classes(values: np.ndarray, counted: np.ndarray) -> np.ndarray:

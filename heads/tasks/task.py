@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from onepass.features import CLASSES, NONE, NUMBER, FeatureFile
+from onepass.features import CLASSES, LABELS, NONE, NUMBER, FeatureFile
 from onepass.features.errors import TrainingError
 from onepass.features.tables import command_line
 from onepass.heads.evaluation import Answers, Classifier, match_labels, score
@@ -14,6 +14,7 @@ from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.head_options import USUAL_HEAD, require_known_classes, require_task, require_two_classes
 from onepass.heads.stats.metrics import METRICS_OF
 from onepass.heads.tasks.conformal import Residuals
+from onepass.heads.tasks.label_evaluation import score_labels
 from onepass.heads.tasks.number_evaluation import score_numbers
 from onepass.heads.tasks.score import Score
 
@@ -164,6 +165,40 @@ class ClassesTask(Task):
         return match_labels(y, names, head_names)
 
 
+class LabelsTask(Task):
+    """Several labels or none per image."""
+
+    name, named = LABELS, np.int64
+
+    def answers(self, outputs: np.ndarray, thresholds: np.ndarray | None = None) -> Answers:
+        return Answers((outputs >= (0.5 if thresholds is None else thresholds)).astype(np.int64), outputs)
+
+    def require_images(self, file: FeatureFile, rows: np.ndarray) -> None:
+        counts = file.wanted(rows).sum(axis=0)
+        if missing := [name for name, count in zip(file.class_names, counts, strict=True) if count == 0]:
+            raise TrainingError(
+                f"{file.path} holds no training image with the label {', '.join(missing)}. Every label needs some in "
+                "the train part; add images and extract again.",
+                path=file.path,
+                classes=tuple(missing),
+            )
+
+    def score(
+        self,
+        answers: Answers,
+        y: np.ndarray,
+        names: tuple[str, ...],
+        *,
+        measured_on: str = "the rows given",
+        copies: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+    ) -> Score:
+        told = answers.named if answers.probabilities is None else answers.probabilities
+        return score_labels(
+            answers.named, told.astype(float), y, names, measured_on=measured_on, copies=copies, weights=weights
+        )
+
+
 class NumberTask(Task):
     """A number per image."""
 
@@ -202,7 +237,7 @@ class NumberTask(Task):
         return {"coverage": residuals.measured(answers.named, y)} if residuals else {}
 
 
-TASKS: dict[str, Task] = {task.name: task for task in (ClassesTask(), NumberTask())}
+TASKS: dict[str, Task] = {task.name: task for task in (ClassesTask(), LabelsTask(), NumberTask())}
 """By the name in the feature file."""
 
 

@@ -19,6 +19,7 @@ from onepass.heads import compare_heads, load_head, train_head
 from onepass.heads.compare import run_cache
 from onepass.heads.compare.report import HeadsComparison
 from onepass.heads.saved_head import head_bytes
+from onepass.heads.stats.metrics import HIGHER_IS_BETTER
 from support import GOLDEN, blobs, make_spec, make_table, plain, run_program
 
 QUICK = "logreg,ridge,centroid,knn"
@@ -251,7 +252,7 @@ def test_copies_of_training_images_are_scored_apart(tmp_path: Path, rng: np.rand
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    ({"metric": "f2"}, "unknown metric 'f2'; there are accuracy, balanced, macro-f1, log-loss, auroc, mae, rmse, r2."),
+    ({"metric": "f2"}, f"unknown metric 'f2'; there are {', '.join(HIGHER_IS_BETTER)}."),
     ({"cv": "5"}, "cv is '5'; needed: folds x repeats, such as 5x2 for five folds, twice."),
     ({"cv": "1x2"}, "cv is '1x2'; needed: folds x repeats, such as 5x2 for five folds, twice."),
     ({"seeds": 0}, "seeds is 0; needed: at least 1."),

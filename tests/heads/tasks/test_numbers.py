@@ -1,6 +1,5 @@
 """Numbers per image: fitted, scored, kept, predicted and compared."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from sklearn.neighbors import KNeighborsRegressor
 from onepass import compare_heads, evaluate, info, load_head, train_head
 from onepass.features import FeatureFile
 from onepass.features.errors import HeadFileError, OptionError, TrainingError
-from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import KernelRidgeHead, KNNHead, RidgeHead
 from onepass.heads.evaluation import Answers
 from onepass.heads.head_options import HEADS_OF
@@ -21,31 +19,13 @@ from onepass.heads.stats.metrics import metric
 from onepass.heads.tasks.conformal import Residuals
 from onepass.heads.tasks.number_evaluation import score_numbers
 from onepass.heads.training import make_head
-from support import FAST_NETS, make_spec, make_table, plain, run_program
+from support import FAST_NETS, run_program
+from task_files import numbers, write_numbers
 
 KINDS = HEADS_OF["number"]
 ALL = "ridge, kernel-ridge, knn, mlp, linear"
 OWN_WEIGHTS = "Leave it out, or give images weights of their own in the table they come from."
 every_head = pytest.mark.parametrize("kind", KINDS)
-
-
-def numbers(rng: np.random.Generator, n: int = 240, d: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """(n, d) rows and (n,) numbers around 500 that hang on them."""
-    x = rng.normal(size=(n, d)).astype(np.float32)
-    return x, 500 + 40 * (x @ np.linspace(-1, 1, d)) + 8 * rng.normal(size=n)
-
-
-def write_numbers(path: Path, x: np.ndarray, y: np.ndarray, **changes: object) -> Path:
-    """A complete feature file of (n, d) rows and (n,) numbers, NaN for images without."""
-    n, d = x.shape
-    labels = np.where(np.isnan(y), -1, 0).astype(np.int32)
-    table = dataclasses.replace(make_table(n), class_names=("age",), labels=labels, task="number", targets=y[:, None])
-    table = dataclasses.replace(table, **changes)
-    facts = {"data": "photos", "backbone": "resnet50", "weights": "imagenet"}
-    write_feature_file(path, make_spec(width=d), table, facts, np.ones((1, 2, d), np.float32))
-    with RowWriter(path) as writer:
-        writer.commit(plain(range(n)), x)
-    return path
 
 
 @pytest.fixture

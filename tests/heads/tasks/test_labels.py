@@ -1,0 +1,219 @@
+"""Several labels or none per image: fitted, calibrated, scored, kept and compared."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
+
+from onepass import compare_heads, evaluate, inspect, load_head, train_head
+from onepass.features import FeatureFile
+from onepass.features.errors import HeadFileError, OptionError, TrainingError
+from onepass.heads import LogisticHead, RidgeHead
+from onepass.heads.head_options import HEADS_OF
+from onepass.heads.inference.network import sigmoid
+from onepass.heads.stats.metrics import metric
+from onepass.heads.tasks.label_evaluation import score_labels
+from onepass.heads.tasks.labels import best_thresholds, calibrated
+from onepass.heads.training import make_head
+from support import FAST_NETS
+from task_files import NAMES, labelled, write_labels
+
+every_head = pytest.mark.parametrize("kind", HEADS_OF["labels"])
+
+
+@pytest.fixture
+def file_of_labels(tmp_path: Path, rng: np.random.Generator) -> Path:
+    return write_labels(tmp_path / "many.h5", *labelled(rng))
+
+
+@every_head
+def test_a_head_learns_labels(kind: str, rng: np.random.Generator):
+    x, y = labelled(rng, 300)
+    head = make_head(kind, task="labels", **FAST_NETS.get(kind, {})).fit(x[:220], y[:220])
+    p, named = head.predict_proba(x[220:]), head.predict(x[220:])
+    assert p.shape == named.shape == (80, 3)
+    assert sk.average_precision_score(y[220:], p, average="macro") > 0.7
+    np.testing.assert_array_equal(named, p >= head.thresholds_)
+    assert head.score(x, y) == sk.accuracy_score(y, head.predict(x))
+    assert np.abs(p.mean(axis=0) - y[220:].mean(axis=0)).max() < 0.12
+
+
+@every_head
+def test_a_label_does_not_hang_on_its_place(kind: str, rng: np.random.Generator):
+    x, y = labelled(rng, 120)
+    options = FAST_NETS.get(kind, {}) | {"tune": "none"}
+    one, other = (make_head(kind, task="labels", **options).fit(x, z).predict_proba(x) for z in (y, y[:, ::-1]))
+    np.testing.assert_allclose(one, other[:, ::-1], atol=0.25 if kind in ("mlp", "linear") else 1e-3)
+
+
+def standard(x: np.ndarray, head: RidgeHead) -> np.ndarray:
+    return ((x - head.network_.mean) / head.network_.scale).astype(np.float64)
+
+
+@pytest.mark.parametrize("strength", [0.05, 2.0])
+def test_logistic_regression_is_scikit_learns_one_against_the_rest(strength: float, rng: np.random.Generator):
+    x, y = labelled(rng, 150)
+    head = LogisticHead(task="labels", C=strength, tune="none").fit(x, y)
+    reference = OneVsRestClassifier(LogisticRegression(C=strength, max_iter=1000, tol=1e-8)).fit(standard(x, head), y)
+    np.testing.assert_allclose(head.predict_proba(x), reference.predict_proba(standard(x, head)), atol=2e-4)
+
+
+def test_ridge_is_scikit_learns_on_all_labels_at_once(rng: np.random.Generator):
+    x, y = labelled(rng, 100)
+    w = rng.uniform(0.5, 2, 100)
+    head = RidgeHead(task="labels", alpha=3.0, tune="none").fit(x, y, weights=w)
+    reference = Ridge(alpha=3.0).fit(standard(x, head), 2 * y - 1, sample_weight=w)
+    np.testing.assert_allclose(head.network_.scores(x), reference.predict(standard(x, head)), atol=1e-5)
+
+
+def test_calibration_is_platts_by_an_independent_fit(rng: np.random.Generator):
+    """His smoothed targets are a logistic regression on rows of both labels, weighted by the targets."""
+    scores, w = 5 * rng.normal(size=(80, 2)) + 3, rng.uniform(0.5, 2, 80)
+    y = (rng.random((80, 2)) < sigmoid(0.4 * scores - 1)).astype(float)
+    slopes, shifts = calibrated(scores, y, w)
+    count = w.sum() ** 2 / np.square(w).sum()
+    for label in range(2):
+        having = count * (w @ y[:, label]) / w.sum()
+        t = np.where(y[:, label] == 1, (having + 1) / (having + 2), 1 / (count - having + 2))
+        both = np.concatenate([scores[:, [label]]] * 2)
+        found = LogisticRegression(C=np.inf, tol=1e-10, max_iter=5000).fit(
+            both, np.repeat([1, 0], 80), sample_weight=np.concatenate([w * t, w * (1 - t)])
+        )
+        assert slopes[label] == pytest.approx(found.coef_[0, 0], rel=1e-2)
+        assert shifts[label] == pytest.approx(found.intercept_[0], rel=2e-2, abs=1e-2)
+
+
+def test_a_label_that_scores_say_nothing_of_keeps_its_share_and_its_order(rng: np.random.Generator):
+    y = np.zeros((40, 2))
+    y[:10, 0] = 1
+    slopes, shifts = calibrated(np.where(y == 1, -1.0, 1.0) + 0.01 * rng.normal(size=(40, 2)), y, np.ones(40))
+    assert (slopes > 0).all()
+    p = sigmoid(slopes * 0 + shifts)
+    assert p[0] == pytest.approx(0.25, abs=0.05)
+    assert p[1] < 0.03
+
+
+def test_thresholds_have_the_best_f1_of_all(rng: np.random.Generator):
+    y = (rng.random((60, 3)) < 0.3).astype(float)
+    p = np.clip(0.3 * y + 0.6 * rng.random((60, 3)), 0, 1)
+    p[:5] = np.nan
+    found = best_thresholds(p, y, np.ones(60))
+    for label in range(3):
+        told, true = p[5:, label], y[5:, label]
+        best = max(sk.f1_score(true, told >= t) for t in told)
+        assert sk.f1_score(true, told >= found[label]) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("name", ["map", "micro-f1", "macro-f1", "subset", "log-loss"])
+def test_metrics_equal_scikit_learns(name: str, rng: np.random.Generator):
+    y = (rng.random((50, 4)) < 0.4).astype(float)
+    p = np.round(rng.random((50, 4)), 1)  # with ties
+    w = rng.integers(1, 4, 50).astype(float)
+    named = p >= 0.5
+    expected = {
+        "map": lambda: sk.average_precision_score(y, p, average="macro", sample_weight=w),
+        "micro-f1": lambda: sk.f1_score(y, named, average="micro", sample_weight=w),
+        "macro-f1": lambda: sk.f1_score(y, named, average="macro", sample_weight=w),
+        "subset": lambda: sk.accuracy_score(y, named, sample_weight=w),
+        "log-loss": lambda: np.mean(
+            [sk.log_loss(y[:, i], np.clip(p[:, i], 2.2e-16, 1 - 2.2e-16), sample_weight=w) for i in range(4)]
+        ),
+    }[name]()
+    assert metric(name, p, y, weights=w[None])[0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_scores_equal_scikit_learns(rng: np.random.Generator):
+    y = (rng.random((50, 3)) < 0.4).astype(float)
+    p = rng.random((50, 3))
+    named = (p >= 0.4).astype(int)
+    found = score_labels(named, p, y, NAMES, measured_on="test", copies=np.arange(50) < 10)
+    columns = sk.precision_recall_fscore_support(y, named)
+    for i, one in enumerate(found.per_label.values()):
+        np.testing.assert_allclose((one.precision, one.recall, one.f1, one.n), [column[i] for column in columns])
+    assert found.leak_free.n == 40
+    assert found.leak_free.value == pytest.approx(sk.average_precision_score(y[10:], p[10:], average="macro"))
+    for name, value in found.scores.items():
+        assert found.intervals[name][0] < value < found.intervals[name][1]
+    with pytest.raises(TrainingError, match="no images to score in val"):
+        score_labels(named[:0], p[:0], y[:0], NAMES, measured_on="val")
+
+
+@every_head
+def test_from_a_feature_file_to_a_head_file_and_back(kind: str, file_of_labels: Path, tmp_path: Path):
+    trained = train_head(file_of_labels, head=kind, out=tmp_path / "x.head", **FAST_NETS.get(kind, {}))
+    loaded = load_head(tmp_path / "x.head")
+    assert (loaded.task, loaded.class_names, loaded.evaluation) == ("labels", NAMES, trained.head.evaluation)
+    with FeatureFile(file_of_labels) as file:
+        x, _ = file.read(np.arange(40))
+    np.testing.assert_array_equal(loaded.predict(x), trained.head.predict(x))
+    np.testing.assert_array_equal(loaded.predict(x), loaded.predict_proba(x) >= loaded.thresholds)
+    again = evaluate(tmp_path / "x.head", file_of_labels, split="test")
+    assert again.scores == loaded.evaluation.scores
+    assert "mean average precision" in str(again)
+
+
+def test_images_without_labels_known_count_nowhere(tmp_path: Path, rng: np.random.Generator):
+    x, y = labelled(rng, 150)
+    y[::3] = np.nan
+    trained = train_head(write_labels(tmp_path / "some.h5", x, y), out=tmp_path / "x.head")
+    known = np.flatnonzero(np.isfinite(y).all(axis=1))
+    assert trained.head.trained_on["rows"] == (known % 5 != 4).sum()
+    assert trained.head.evaluation.n == (known % 5 == 4).sum()
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"head": "lda"}, "head='lda' does not learn several labels per image, which this feature file holds; needed: "),
+    ({"class_weight": "balanced"}, "class_weight is for classes, and this feature file holds several labels per "),
+])  # fmt: skip
+def test_what_is_for_classes_is_refused(options: dict, message: str, file_of_labels: Path, tmp_path: Path):
+    with pytest.raises(OptionError) as caught:
+        train_head(file_of_labels, out=tmp_path / "x.head", **options)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_label_without_a_training_image_is_named(tmp_path: Path, rng: np.random.Generator):
+    x, y = labelled(rng, 60)
+    y[:, 1] = 0
+    with pytest.raises(TrainingError, match="holds no training image with the label red. Every label needs some"):
+        train_head(write_labels(tmp_path / "x.h5", x, y), out=tmp_path / "x.head")
+
+
+def test_heads_are_compared_by_average_precision_and_by_f1(file_of_labels: Path, tmp_path: Path):
+    found = compare_heads(file_of_labels, heads="logreg,ridge,knn")
+    assert found.metric == "map"
+    by_name = {score.name: score for score in found.scores}
+    trained = train_head(file_of_labels, head="ridge", out=tmp_path / "x.head").head.evaluation
+    assert by_name["ridge"].score == pytest.approx(trained.scores["map"], abs=1e-5)
+    assert by_name["ridge"].further["subset"] == pytest.approx(trained.scores["subset"])
+    again = compare_heads(file_of_labels, heads="logreg,ridge,knn", metric="micro-f1")
+    by_name = {score.name: score for score in again.scores}
+    assert by_name["ridge"].score == pytest.approx(trained.scores["micro-f1"], abs=1e-6)
+    assert " points" in again.answer() or "cannot be told apart" in again.answer()
+
+
+def test_inspection_looks_at_all_but_labels(file_of_labels: Path):
+    found = inspect(file_of_labels)
+    assert found.label_errors is None
+    assert "wrong labels are looked for where images have one class each" in str(found)
+    assert str(found).startswith(f"{file_of_labels}: 240 images, 3 labels")
+
+
+@pytest.mark.parametrize("change", ["thresholds", "settings", "scores"])
+def test_a_head_file_that_makes_no_sense_is_refused(change: str, file_of_labels: Path, tmp_path: Path):
+    from onepass.heads.tensor_file import read_tensors, tensor_bytes
+
+    train_head(file_of_labels, out=tmp_path / "x.head")
+    found = read_tensors(tmp_path / "x.head")
+    facts, arrays = dict(found.facts), dict(found.arrays)
+    if change == "thresholds":
+        arrays["decision.thresholds"] = np.array([0.5, 2.0, 0.5], np.float32)
+    elif change == "settings":
+        facts["settings"] = facts["settings"] | {"output": "softmax"}
+    else:
+        facts["evaluation"] = facts["evaluation"] | {"scores": {"map": 1.5}}
+    (tmp_path / "x.head").write_bytes(tensor_bytes(facts, arrays))
+    with pytest.raises(HeadFileError):
+        load_head(tmp_path / "x.head")
