@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.hub_files import hub_file, remote_file
 from onepass.extract.backbones.proof import Transform
-from onepass.extract.backbones.provider import MAP_POOLINGS, BackboneFacts, Conversion
+from onepass.extract.backbones.provider import MAP_POOLINGS, Asked, BackboneFacts, Conversion
 from onepass.extract.backbones.transformers_folder import (
     CONFIG,
     INDEX,
@@ -30,7 +30,6 @@ from onepass.extract.backbones.vision_transformers import (
 )
 from onepass.extract.frameworks import import_keras_hub, require_keras_hub
 from onepass.features.errors import BackboneError, OptionError, WeightsError, opt
-from onepass.features.preprocess import Preprocess
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 _SMALL = (PROCESSOR, OURS, README, INDEX)
@@ -58,20 +57,14 @@ class HuggingFace(HubProvider):
     def resolved(self, name: BackboneName) -> BackboneName:
         return BackboneName(str(Path(name.inner).resolve()), name.layer) if _is_folder(name) else name
 
-    def describe(
-        self,
-        name: BackboneName,
-        *,
-        weights: str,  # noqa: ARG002
-        image_size: int | None,
-        preprocess: Preprocess | None,
-    ) -> BackboneFacts:
+    def describe(self, asked: Asked) -> BackboneFacts:
+        name, given = asked.name, asked.preprocess
         folder = folder_of(name)
-        own = folder.preprocess(preprocess)
+        own = folder.preprocess(given)
         if not folder.family.any_size:
             folder.require_size(own.size)
-        elif image_size:
-            folder.require_size(image_size)
+        elif asked.image_size:
+            folder.require_size(asked.image_size)
         family, pooled = folder.family, _poolings(folder, name)
         widths = {"cls+mean": 2 * folder.width, "cls": folder.width, "mean": folder.width, "avg": folder.width}
         return BackboneFacts(

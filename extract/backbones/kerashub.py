@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.preprocess_files import read_preprocess
-from onepass.extract.backbones.provider import MAP_POOLINGS, BackboneFacts
+from onepass.extract.backbones.provider import MAP_POOLINGS, Asked, BackboneFacts
 from onepass.extract.backbones.stages import did_you_mean
 from onepass.extract.backbones.transformers_folder import OURS, README, example, licence_in, read_json
 from onepass.extract.backbones.vision_transformers import (
@@ -189,16 +189,10 @@ class KerasHub(HubProvider):
     def resolved(self, name: BackboneName) -> BackboneName:
         return BackboneName(f"{self.name}:{Path(name.inner).resolve()}", name.layer) if _is_folder(name) else name
 
-    def describe(
-        self,
-        name: BackboneName,
-        *,
-        weights: str,  # noqa: ARG002
-        image_size: int | None,  # noqa: ARG002
-        preprocess: Preprocess | None,
-    ) -> BackboneFacts:
+    def describe(self, asked: Asked) -> BackboneFacts:
+        name, given = asked.name, asked.preprocess
         preset = preset_of(name)
-        own = preset.preprocess(preprocess)
+        own = preset.preprocess(given)
         fixed = preset.kind.startswith(_FIXED)
         if fixed and preset.image_size not in (None, own.size):
             raise OptionError(
