@@ -11,7 +11,7 @@ import numpy as np
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.keras_applications import unloaded_network
 from onepass.extract.backbones.proof import Reference
-from onepass.extract.backbones.provider import Conversion, KerasProvider
+from onepass.extract.backbones.provider import Asked, Conversion, KerasProvider
 from onepass.extract.backbones.providers import provider_of
 from onepass.extract.backbones.stages import did_you_mean, trunk_of
 from onepass.extract.backbones.weights import weights_hash
@@ -142,7 +142,7 @@ def bare_network(name: str, image_size: int | None = None) -> Any:
     """
     parsed = BackboneName.parse(name)
     provider = keras_provider(parsed)
-    facts = provider.describe(parsed, weights="imagenet", image_size=image_size, preprocess=None)
+    facts = provider.describe(Asked(parsed, image_size=image_size))
     with plain_keras(), quiet_stderr():
         network = provider.bare(parsed, facts.preprocess.size)
         return _cut(network, parsed) if parsed.layer else network

@@ -12,7 +12,7 @@ from onepass.extract.backbones.load import load_backbone_for, require_same_backb
 from onepass.extract.backbones.onnx_file import read_network
 from onepass.extract.backbones.onnx_network import OnnxNetwork
 from onepass.extract.backbones.options import Source
-from onepass.extract.backbones.provider import Conversion, GraphProvider
+from onepass.extract.backbones.provider import Asked, Conversion, GraphProvider
 from onepass.extract.backbones.providers import provider_of
 from onepass.extract.frameworks import import_openvino
 from onepass.extract.pixels.decode import pixel_dtype
@@ -67,9 +67,7 @@ class GraphBackbone:
         provider, spec = provider_of(name), self.spec
         assert isinstance(provider, GraphProvider)
         assert spec.preprocess is not None
-        facts = provider.describe(
-            name, weights=self.source.weights, image_size=spec.image_size, preprocess=spec.preprocess
-        )
+        facts = provider.describe(Asked(name, self.source.weights, spec.image_size, spec.preprocess))
         made = facts.preprocess_for(spec.resize, spec.image_size)
         wanted = Conversion(name, self.source.weights, facts, made, spec.pooling, pixel_dtype(spec.resize))
         found = provider.onnx(wanted)

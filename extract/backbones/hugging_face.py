@@ -12,7 +12,7 @@ import numpy as np
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.hub_files import hub_file, remote_file
 from onepass.extract.backbones.proof import Transform
-from onepass.extract.backbones.provider import MAP_POOLINGS, BackboneFacts, Conversion
+from onepass.extract.backbones.provider import MAP_POOLINGS, Asked, BackboneFacts, Conversion
 from onepass.extract.backbones.text_towers import text_embeddings, tokens_of_folder
 from onepass.extract.backbones.transformers_folder import (
     CONFIG,
@@ -36,7 +36,6 @@ from onepass.extract.backbones.vision_transformers import (
 from onepass.extract.backbones.weights import weights_hash
 from onepass.extract.frameworks import import_keras_hub, plain_keras, require_keras_hub
 from onepass.features.errors import BackboneError, OptionError, WeightsError, opt
-from onepass.features.preprocess import Preprocess
 
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 _INSTEAD = f"Or put its {NEEDED} into a folder, and give the folder as {opt.backbone}."
@@ -65,20 +64,14 @@ class HuggingFace(HubProvider):
     def resolved(self, name: BackboneName) -> BackboneName:
         return BackboneName(str(Path(name.inner).resolve()), name.layer) if _is_folder(name) else name
 
-    def describe(
-        self,
-        name: BackboneName,
-        *,
-        weights: str,  # noqa: ARG002
-        image_size: int | None,
-        preprocess: Preprocess | None,
-    ) -> BackboneFacts:
+    def describe(self, asked: Asked) -> BackboneFacts:
+        name, given = asked.name, asked.preprocess
         folder = folder_of(name)
-        own = folder.preprocess(preprocess)
+        own = folder.preprocess(given)
         if not folder.family.any_size:
             folder.require_size(own.size)
-        elif image_size:
-            folder.require_size(image_size)
+        elif asked.image_size:
+            folder.require_size(asked.image_size)
         family, pooled = folder.family, _poolings(folder, name)
         widths = {"cls+mean": 2 * folder.width, "cls": folder.width, "mean": folder.width, "avg": folder.width}
         return BackboneFacts(

@@ -17,7 +17,7 @@ from onepass.extract.backbones.efficientnet_lite import (
     require_lite_package,
 )
 from onepass.extract.backbones.proof import Transform
-from onepass.extract.backbones.provider import BackboneFacts, Conversion, KerasProvider
+from onepass.extract.backbones.provider import Asked, BackboneFacts, Conversion, KerasProvider
 from onepass.extract.backbones.weights import file_hash, load_weights_file, weights_hash
 from onepass.extract.frameworks import import_keras
 from onepass.features.errors import BackboneError, OptionError, WeightsError, opt
@@ -34,24 +34,23 @@ class KerasApplications(KerasProvider):
         if entry.lite and weights == "imagenet":
             require_lite_package(entry.name)
 
-    def describe(
-        self, name: BackboneName, *, weights: str, image_size: int | None, preprocess: Preprocess | None
-    ) -> BackboneFacts:
+    def describe(self, asked: Asked) -> BackboneFacts:
+        name, given = asked.name, asked.preprocess
         entry = find_entry(name.network)
-        own = arithmetic(entry, image_size or entry.image_size)
-        if preprocess is not None and preprocess.resized(own.resize, own.size) != own:
+        own = arithmetic(entry, asked.image_size or entry.image_size)
+        if given is not None and given.resized(own.resize, own.size) != own:
             raise OptionError(
                 f"{entry.name} was trained on {own.channels}, {own.arithmetic}; {opt.preprocess} says "
-                f"{preprocess.channels}, {preprocess.arithmetic}. Leave it out."
+                f"{given.channels}, {given.arithmetic}. Leave it out."
             )
         return BackboneFacts(
             provider=self.name,
             label=name.label,
-            weights="imagenet" if weights == "imagenet" else Path(weights).name,
-            origin=_origin(entry, weights),
+            weights="imagenet" if asked.weights == "imagenet" else Path(asked.weights).name,
+            origin=_origin(entry, asked.weights),
             preprocess=own,
             width=None if name.layer else entry.width,
-            licence=entry.licence if weights == "imagenet" else "",
+            licence=entry.licence if asked.weights == "imagenet" else "",
         )
 
     def transform(self, wanted: Conversion) -> Transform:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from onepass.extract.backbones.bounded_model import load_bounded_model
 from onepass.extract.backbones.catalogue import BackboneName
-from onepass.extract.backbones.provider import BackboneFacts, KerasProvider, absolute, require_file
+from onepass.extract.backbones.provider import Asked, BackboneFacts, KerasProvider, absolute, require_file
 from onepass.extract.backbones.weights import file_hash, set_layer_weights
 from onepass.extract.frameworks import import_keras
 from onepass.features.errors import BackboneError, OptionError, opt
@@ -25,20 +25,14 @@ class KerasFile(KerasProvider):
     def resolved(self, name: BackboneName) -> BackboneName:
         return absolute(name)
 
-    def describe(
-        self,
-        name: BackboneName,
-        *,
-        weights: str,  # noqa: ARG002
-        image_size: int | None,
-        preprocess: Preprocess | None,
-    ) -> BackboneFacts:
+    def describe(self, asked: Asked) -> BackboneFacts:
+        name, given = asked.name, asked.preprocess
         path = Path(name.network)
-        own = Preprocess(resize="squash", size=image_size or keras_file_size(path) or 224)
-        if preprocess is not None and preprocess.resized(own.resize, own.size) != own:
+        own = Preprocess(resize="squash", size=asked.image_size or keras_file_size(path) or 224)
+        if given is not None and given.resized(own.resize, own.size) != own:
             raise OptionError(
                 f"{path.name} takes values of 0 to 255 and holds its own arithmetic; {opt.preprocess} says "
-                f"{preprocess.channels}, {preprocess.arithmetic}. Put it into the model, as a Rescaling or "
+                f"{given.channels}, {given.arithmetic}. Put it into the model, as a Rescaling or "
                 "Normalization layer."
             )
         return BackboneFacts(provider="keras", label=name.label, weights="own", origin=file_hash(path), preprocess=own)

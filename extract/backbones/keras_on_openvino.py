@@ -12,18 +12,10 @@ formats of weights files are not proven anew: they go through the same code, and
 TensorFlow. What is not proven is left to TensorFlow, and so are `.keras` files, which may hold any layer.
 """
 
-import contextlib
-import json
-import os
-import signal
-import subprocess
 import sys
-import threading
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -40,21 +32,12 @@ from onepass.extract.backbones.reference_rows import (
     reference_rows,
     seeded_backbone,
 )
+from onepass.extract.backbones.worker import TaskFailedError, Worker
 from onepass.extract.frameworks import choose_keras_backend, import_openvino, plain_keras, quiet_stderr
-from onepass.features import errors
-from onepass.features.errors import UserError
 from onepass.features.progress import log, phase
 
-_START = (
-    "import json, sys; job = json.loads(sys.stdin.readline()); sys.path[:] = job['path']; "
-    f"from {__name__} import work; work(job['task'], job['arguments'])"
-)
 _NOT_NEEDED = ("matplotlib", "sklearn")
 """What Keras imports where it is installed, and uses for nothing that happens here."""
-
-
-class _NotConvertedError(Exception):
-    """Why a network is not converted here; nothing that the user can put right."""
 
 
 def store_without_tensorflow(key: str, wanted: Conversion) -> CompiledBackbone | None:
@@ -78,13 +61,13 @@ def store_without_tensorflow(key: str, wanted: Conversion) -> CompiledBackbone |
     def write(graph: Path) -> CompiledBackbone:
         settings: dict[str, Any] = {"image_size": size, "pooling": pooling, "pixels": pixels}
         with (
-            _Worker("convert", graph=str(graph), name=str(name), weights=wanted.weights, **settings) as converter,
-            _Worker("prove", quiet=True, folder=str(graph.parent), network=name.network) as prover,
+            Worker(convert, graph=str(graph), name=str(name), weights=wanted.weights, **settings) as converter,
+            Worker(prove, quiet=True, folder=str(graph.parent), network=name.network) as prover,
         ):
             weights_hash, widths = converter.answer()
             cosine, difference = prover.answer()
         if not difference <= TOLERANCE:
-            raise _NotConvertedError(f"rows differ from TensorFlow's by {difference:.1e} (cosine {cosine:.6f})")
+            raise TaskFailedError(f"rows differ from TensorFlow's by {difference:.1e} (cosine {cosine:.6f})")
         log.info("rows of the reference images differ from TensorFlow's by %.1e of the largest number", difference)
         return CompiledBackbone(
             Path(),
@@ -101,105 +84,25 @@ def store_without_tensorflow(key: str, wanted: Conversion) -> CompiledBackbone |
     with phase(f"converting {name.label} without TensorFlow"):
         try:
             return compiled.store(key, write)
-        except _NotConvertedError as reason:
+        except TaskFailedError as reason:
             log.info("%s is left to TensorFlow: %s", name.label, reason)
             return None
 
 
-class _Worker:
-    """A process that does one task of `_TASKS`; it ends with its block, and with this process however that ends."""
-
-    def __init__(self, task: str, *, quiet: bool = False, **arguments: Any) -> None:
-        # Without -P the folder that the user is in would come first when modules are looked for.
-        command = [sys.executable, "-P", "-c", _START]
-        try:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL if quiet else None
-            )
-        except OSError as error:
-            raise _NotConvertedError(f"no process could be started ({error.strerror})") from None
-        assert self._process.stdin
-        job = json.dumps({"path": sys.path, "task": task, "arguments": arguments})
-        with contextlib.suppress(OSError):  # it has ended already, and `answer` says so
-            self._process.stdin.write(job.encode() + b"\n")
-            self._process.stdin.flush()
-
-    def answer(self) -> Any:
-        """What the task returns.
-
-        Raises:
-            UserError: As the task raised it.
-            _NotConvertedError: The task or the process failed.
-        """
-        assert self._process.stdout
-        text = self._process.stdout.read()
-        code = self._process.wait()
-        try:
-            reply = json.loads(text)
-        except ValueError:
-            raise _NotConvertedError(f"the process that built it ended with code {code}") from None
-        for message in reply["warnings"]:
-            warnings.warn(message, UserWarning, stacklevel=2)
-        if "error" in reply:
-            raise getattr(errors, reply["error"])(reply["message"], **reply["facts"])
-        if "failure" in reply:
-            raise _NotConvertedError(reply["failure"])
-        return reply["answer"]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                with contextlib.suppress(OSError):  # of a job that the process did not take
-                    pipe.close()
-
-
-def work(task: str, arguments: dict[str, Any]) -> None:
-    """What a worker does: a task, and its outcome as one line of JSON on stdout."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches both, and the other one ends this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.modules.update(dict.fromkeys(_NOT_NEEDED))  # type: ignore[arg-type]
-    choose_keras_backend("openvino")
-    with os.fdopen(os.dup(1), "w") as out, warnings.catch_warnings(record=True) as caught:
-        os.dup2(2, 1)
-        reply = _done(_TASKS[task], arguments)
-        told = [str(one.message) for one in caught if issubclass(one.category, UserWarning)]
-        json.dump(reply | {"warnings": told}, out, default=str)
-
-
-def _end_with_parent() -> None:
-    """Nobody writes to stdin any more; it ends when the other process does."""
-    sys.stdin.read()
-    os._exit(1)
-
-
-def _done(task: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return {"answer": task(**arguments)}
-    except UserError as error:
-        return {"error": type(error).__name__, "message": error.message, "facts": error.facts}
-    except Exception as error:
-        return {"failure": f"{type(error).__name__}: {error}"}
-
-
-def _convert(
+def convert(
     graph: str, name: str, weights: str, image_size: int, pooling: str, pixels: str
 ) -> tuple[str, tuple[int, ...]]:
     """Writes the graph of a backbone; returns the hash of its weights and the width of the rows of each pooling."""
-    import_openvino()
+    _without_tensorflow()
     built = build_backbone(name, weights=weights, image_size=image_size, pooling=pooling, pixels=pixels)
     _write_graph(built.model, Path(graph))
     compiled.keep_stem_precise(Path(graph))
     return built.weights_hash, built.widths
 
 
-def _prove(folder: str, network: str) -> tuple[float, float]:
+def prove(folder: str, network: str) -> tuple[float, float]:
     """Converts a network with made-up weights; returns how far its rows lie from TensorFlow's, as `deviation` does."""
-    ov = import_openvino()
+    ov = _without_tensorflow()
     with TemporaryDirectory(dir=folder) as place:
         graph = Path(place) / "seeded.xml"
         with plain_keras():
@@ -208,6 +111,13 @@ def _prove(folder: str, network: str) -> tuple[float, float]:
         model.reshape([1, REFERENCE_SIZE, REFERENCE_SIZE, 3])
         run = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return deviation(network, np.concatenate([run(image[None])[0] for image in reference_images()]))
+
+
+def _without_tensorflow() -> Any:
+    """OpenVINO, for the rest of this process as Keras's backend as well."""
+    sys.modules.update(dict.fromkeys(_NOT_NEEDED))  # type: ignore[arg-type]
+    choose_keras_backend("openvino")
+    return import_openvino()
 
 
 def _write_graph(model: Any, graph: Path) -> None:
@@ -225,6 +135,3 @@ def _write_graph(model: Any, graph: Path) -> None:
         FrontEndManager().load_by_framework("tf").normalize(converted)
         apply_moc_transformations(converted, False, False)
         ov.save_model(converted, graph, compress_to_fp16=False)
-
-
-_TASKS: dict[str, Callable[..., Any]] = {"convert": _convert, "prove": _prove}

@@ -16,7 +16,7 @@ import numpy as np
 
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.preprocess_files import read_preprocess
-from onepass.extract.backbones.provider import MAP_POOLINGS, TEXT_TOWERS, BackboneFacts
+from onepass.extract.backbones.provider import MAP_POOLINGS, TEXT_TOWERS, Asked, BackboneFacts
 from onepass.extract.backbones.stages import did_you_mean
 from onepass.extract.backbones.text_towers import text_embeddings, tokens_of_preset
 from onepass.extract.backbones.transformers_folder import OURS, README, example, licence_in, read_json
@@ -211,16 +211,10 @@ class KerasHub(HubProvider):
     def resolved(self, name: BackboneName) -> BackboneName:
         return BackboneName(f"{self.name}:{Path(name.inner).resolve()}", name.layer) if _is_folder(name) else name
 
-    def describe(
-        self,
-        name: BackboneName,
-        *,
-        weights: str,  # noqa: ARG002
-        image_size: int | None,  # noqa: ARG002
-        preprocess: Preprocess | None,
-    ) -> BackboneFacts:
+    def describe(self, asked: Asked) -> BackboneFacts:
+        name, given = asked.name, asked.preprocess
         preset = preset_of(name)
-        own = preset.preprocess(preprocess)
+        own = preset.preprocess(given)
         fixed = preset.kind.startswith(_FIXED)
         if fixed and preset.image_size not in (None, own.size):
             raise OptionError(

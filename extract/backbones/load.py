@@ -20,8 +20,8 @@ from onepass.extract.backbones.keras_on_openvino import store_without_tensorflow
 from onepass.extract.backbones.openvino_cache import CompiledBackbone
 from onepass.extract.backbones.options import Source, check_choices, check_running
 from onepass.extract.backbones.preprocess_files import read_preprocess
-from onepass.extract.backbones.proof import Reference, prove, require_proof
-from onepass.extract.backbones.provider import MAP_POOLINGS, Conversion, GraphProvider
+from onepass.extract.backbones.proof import Proof, prove, require_proof
+from onepass.extract.backbones.provider import MAP_POOLINGS, Asked, Conversion, GraphProvider
 from onepass.extract.backbones.providers import provider_of
 from onepass.extract.machine import cache_folder
 from onepass.extract.pixels.decode import checked_depth, decode_rule, depth_of, pixel_dtype
@@ -153,7 +153,7 @@ def conversion_of(
     provider = provider_of(parsed)
     parsed, own = provider.resolved(parsed), _resolved(weights)
     given = read_preprocess(Path(preprocess)) if isinstance(preprocess, str | Path) else preprocess
-    facts = provider.describe(parsed, weights=own, image_size=image_size, preprocess=given)
+    facts = provider.describe(Asked(parsed, own, image_size, given))
     made = facts.preprocess_for(resize, image_size)
     return Conversion(parsed, own, facts, made, facts.pooling_for(pooling), pixel_dtype(made.resize))
 
@@ -331,11 +331,7 @@ def _converted(wanted: Conversion) -> CompiledBackbone:
     if stored := store_without_tensorflow(key, wanted):
         return stored
 
-    def kept(digest: str, widths: tuple[int, ...], graph: Path, reference: Reference | None) -> CompiledBackbone:
-        proof = None
-        if reference:
-            with phase(f"comparing {facts.label} with {reference.name}"):
-                proof = require_proof(prove(graph, wanted.preprocess, reference), facts.label)
+    def kept(digest: str, widths: tuple[int, ...], proof: Proof | None) -> CompiledBackbone:
         return CompiledBackbone(
             Path(),
             facts.label,
@@ -345,15 +341,17 @@ def _converted(wanted: Conversion) -> CompiledBackbone:
             sum(widths),
             pixels,
             arithmetic=arithmetic,
-            proof=proof,
+            proof=require_proof(proof, facts.label) if proof else None,
             widths=widths if len(widths) > 1 else (),
         )
 
-    provider = provider_of(wanted.name)
+    provider, comparing = provider_of(wanted.name), phase(f"comparing {facts.label} with its own framework")
     if isinstance(provider, GraphProvider):
 
         def write(graph: Path) -> CompiledBackbone:
-            return kept(*provider.convert(wanted, graph), graph, provider.reference(wanted))
+            found = provider.convert(wanted, graph)
+            with comparing:
+                return kept(*found, provider.proof(wanted, graph))
 
         with phase(f"converting {facts.label}"):
             return compiled.store(key, write)
@@ -370,7 +368,10 @@ def _converted(wanted: Conversion) -> CompiledBackbone:
     def export(graph: Path) -> CompiledBackbone:
         compiled.export_keras(built.model, graph)
         compiled.keep_stem_precise(graph)
-        return kept(built.weights_hash, built.widths, graph, keras_reference(built, wanted))
+        with comparing:
+            return kept(
+                built.weights_hash, built.widths, prove(graph, wanted.preprocess, keras_reference(built, wanted))
+            )
 
     with phase(f"converting {facts.label}"):
         return compiled.store(key, export)

@@ -15,6 +15,7 @@ from onepass.extract.backbones.onnx_network import OnnxNetwork
 from onepass.extract.backbones.preprocess_files import preprocess_of, read_preprocess
 from onepass.extract.backbones.proof import Reference
 from onepass.extract.backbones.provider import (
+    Asked,
     BackboneFacts,
     Conversion,
     GraphProvider,
@@ -41,21 +42,15 @@ class OnnxFile(GraphProvider):
     def resolved(self, name: BackboneName) -> BackboneName:
         return absolute(name)
 
-    def describe(
-        self,
-        name: BackboneName,
-        *,
-        weights: str,  # noqa: ARG002
-        image_size: int | None,
-        preprocess: Preprocess | None,
-    ) -> BackboneFacts:
+    def describe(self, asked: Asked) -> BackboneFacts:
+        name, given = asked.name, asked.preprocess
         path = Path(name.network)
         origin = onnx_digest(path)
         network = read_network(name)
-        own = preprocess or found_beside(path)
+        own = given or found_beside(path)
         side = network.side
         if side and own.size != side:
-            if image_size == own.size or preprocess is None or own.rule.method == "shortest":
+            if asked.image_size == own.size or given is None or own.rule.method == "shortest":
                 raise OptionError(
                     f"{path.name} takes images of {side} px, and its preprocessing makes {own.size} px. Correct the "
                     f"one that is wrong; {opt.preprocess} names another file."

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from onepass.extract.backbones.catalogue import BackboneName
-from onepass.extract.backbones.proof import Reference, Transform
+from onepass.extract.backbones.proof import Proof, Reference, Transform, prove
 from onepass.extract.frameworks import import_keras
 from onepass.features.errors import BackboneError, OptionError, opt
 from onepass.features.preprocess import Preprocess
@@ -89,6 +89,23 @@ class BackboneFacts:
         return pooling or self.poolings[0]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is known of a network that is to be described.
+
+    Attributes:
+        name: With an absolute path, if it is one.
+        weights: "imagenet" for its own, or a file.
+        image_size: As the user gave it; saves looking for the network's own.
+        preprocess: As the user gave it, or as a spec remembers it.
+    """
+
+    name: BackboneName
+    weights: str = "imagenet"
+    image_size: int | None = None
+    preprocess: Preprocess | None = None
+
+
 class Provider(ABC):
     """Where backbones come from.
 
@@ -111,16 +128,8 @@ class Provider(ABC):
         """
 
     @abstractmethod
-    def describe(
-        self, name: BackboneName, *, weights: str, image_size: int | None, preprocess: Preprocess | None
-    ) -> BackboneFacts:
-        """Facts of a network that passed `check`.
-
-        Args:
-            name: With an absolute path, if it is one.
-            weights: "imagenet" for its own, or a file.
-            image_size: As the user gave it; saves looking for the network's own.
-            preprocess: As the user gave it, or as a spec remembers it.
+    def describe(self, asked: Asked) -> BackboneFacts:
+        """Facts of a network that passed `check`; its weights need not be read for them.
 
         Raises:
             BackboneError: There is none, or it cannot be used.
@@ -271,6 +280,11 @@ class GraphProvider(Provider):
     def reference(self, wanted: Conversion) -> Reference | None:  # noqa: ARG002
         """The network as its own framework runs it, where that is installed."""
         return None
+
+    def proof(self, wanted: Conversion, graph: Path) -> Proof | None:
+        """How far a graph lies from what `reference` computes; None where that is not at hand."""
+        reference = self.reference(wanted)
+        return prove(graph, wanted.preprocess, reference) if reference else None
 
     def onnx(self, wanted: Conversion) -> OnnxSource:
         """Where the network lies as an ONNX file; only asked of providers that say `gives_onnx`.

@@ -34,23 +34,20 @@ def require_timm() -> None:
 
     Raises:
         OptionError: It, or what it converts with, is not installed.
-        BackboneError: TensorFlow is loaded.
     """
     if lacking := lacking_packages():
         raise OptionError(
             f"a network of timm is converted once, which needs {', '.join(lacking)}; not installed here. Run: pip "
             'install "onepass[torch]".'
         )
-    if tensorflow_came_first():
-        raise BackboneError(
-            "TensorFlow is loaded in this process, and PyTorch's torchvision, which timm needs, would end it (a "
-            "segmentation fault; seen with TensorFlow 2.21 and torchvision 0.29). Extract from the shell, or restart "
-            "the notebook and extract before anything else; converted once, the network needs PyTorch no more."
-        )
 
 
 def tensorflow_came_first() -> bool:
-    """Whether importing timm would end this process."""
+    """Whether importing timm would end this process.
+
+    PyTorch's torchvision, which timm needs, does so after TensorFlow: a segmentation fault, seen with TensorFlow 2.21
+    and torchvision 0.29.
+    """
     return "tensorflow" in sys.modules and "torchvision" not in sys.modules
 
 

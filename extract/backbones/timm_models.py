@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,8 +20,8 @@ from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.graphs import write_graph
 from onepass.extract.backbones.onnx_file import read_rows
 from onepass.extract.backbones.preprocess_files import preprocess_of
-from onepass.extract.backbones.proof import Reference, Transform
-from onepass.extract.backbones.provider import BackboneFacts, Conversion, GraphProvider, OnnxSource
+from onepass.extract.backbones.proof import Proof, Reference, Transform, prove
+from onepass.extract.backbones.provider import Asked, BackboneFacts, Conversion, GraphProvider, OnnxSource
 from onepass.extract.backbones.safetensors_file import safetensors_digest
 from onepass.extract.backbones.timm_conversion import (
     CONFIG,
@@ -38,6 +39,7 @@ from onepass.extract.backbones.timm_conversion import (
     torch_and_timm,
     write_onnx,
 )
+from onepass.extract.backbones.worker import TaskFailedError, Worker
 from onepass.extract.machine import cache_folder
 from onepass.features.atomic import folder_beside, move
 from onepass.features.errors import BackboneError, OptionError, opt, reason_of
@@ -78,21 +80,18 @@ class TimmModels(GraphProvider):
         folder = _folder(name)
         return BackboneName(f"{self.name}:{folder.resolve()}") if folder else name
 
-    def describe(
-        self,
-        name: BackboneName,
-        *,
-        weights: str,
-        image_size: int | None,  # noqa: ARG002
-        preprocess: Preprocess | None,
-    ) -> BackboneFacts:
-        file = _file_of(name, weights)
-        facts = _kept(name, file) or _described(name, file)
+    def describe(self, asked: Asked) -> BackboneFacts:
+        name, given = asked.name, asked.preprocess
+        file = _file_of(name, asked.weights)
+        facts = _kept(name, file)
+        if facts is None:
+            where = str(file.resolve()) if file else None
+            facts = _facts(_by_torch(describe_here, name.label, name=str(name), file=where))
         own = facts.preprocess
-        if preprocess is not None and preprocess.resized(own.resize, own.size) != own:
+        if given is not None and given.resized(own.resize, own.size) != own:
             raise OptionError(
                 f"{name.label} was trained on {own.channels}, {own.arithmetic}; {opt.preprocess} says "
-                f"{preprocess.channels}, {preprocess.arithmetic}. Leave it out."
+                f"{given.channels}, {given.arithmetic}. Leave it out."
             )
         return facts
 
@@ -117,8 +116,18 @@ class TimmModels(GraphProvider):
         return network.digest, widths
 
     def onnx(self, wanted: Conversion) -> OnnxSource:
-        stored = _stored(wanted) or _converted(wanted)
+        if (stored := _stored(wanted)) is None:
+            _by_torch(convert_here, wanted.facts.label, **_plain(wanted))
+            stored = _stored(wanted)
+        if stored is None:
+            raise BackboneError(f"the converted network of {wanted.facts.label} cannot be read back. Is the disk full?")
         return OnnxSource(stored.path, wanted.pooling, stored.digest, pooled=True)
+
+    def proof(self, wanted: Conversion, graph: Path) -> Proof | None:
+        if lacking_packages():
+            return None
+        found = _by_torch(prove_here, wanted.facts.label, graph=str(graph), **_plain(wanted))
+        return Proof(**found) if found else None
 
     def reference(self, wanted: Conversion) -> Reference | None:
         if lacking_packages() or tensorflow_came_first():
@@ -210,9 +219,7 @@ def _kept(name: BackboneName, file: Path | None) -> BackboneFacts | None:
     """What an earlier conversion wrote down of a network, so that timm is not needed again."""
     try:
         found, _ = unsealed(json.loads((_entry(name, _origin(name, file)) / _FACTS).read_bytes()))
-        facts = found["facts"]
-        facts["preprocess"] = Preprocess.from_facts(facts["preprocess"])
-        return BackboneFacts(**{**facts, "poolings": tuple(facts["poolings"])})
+        return _facts(found["facts"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -237,6 +244,55 @@ def _keep(folder: Path, facts: dict[str, Any], network: Path | None = None) -> N
             f"cannot keep the converted network in {folder.parent}: {reason_of(error)}. Set ONEPASS_CACHE to a folder "
             "that can be written."
         ) from None
+
+
+def _facts(plain: dict[str, Any]) -> BackboneFacts:
+    """Facts from plain values."""
+    made = {"preprocess": Preprocess.from_facts(plain["preprocess"]), "poolings": tuple(plain["poolings"])}
+    return BackboneFacts(**{**plain, **made})
+
+
+def _plain(wanted: Conversion) -> dict[str, Any]:
+    return {**dataclasses.asdict(wanted), "name": str(wanted.name)}
+
+
+def _wanted(plain: dict[str, Any]) -> Conversion:
+    made = {"name": BackboneName.parse(plain["name"]), "facts": _facts(plain["facts"])}
+    return Conversion(**{**plain, **made, "preprocess": Preprocess.from_facts(plain["preprocess"])})
+
+
+def _by_torch(task: Callable[..., Any], label: str, **plain: Any) -> Any:
+    """Does a task with PyTorch: here, or in a process of its own where TensorFlow is loaded here.
+
+    Raises:
+        BackboneError: That process failed.
+    """
+    if not tensorflow_came_first():
+        return task(**plain)
+    try:
+        with Worker(task, **plain) as process:
+            return process.answer()
+    except TaskFailedError as error:
+        raise BackboneError(
+            f"{label} of timm cannot be converted beside TensorFlow, in a process of its own: {error}"
+        ) from None
+
+
+def describe_here(name: str, file: str | None) -> dict[str, Any]:
+    """Facts of a network as plain values."""
+    return dataclasses.asdict(_described(BackboneName.parse(name), Path(file) if file else None))
+
+
+def convert_here(**plain: Any) -> None:
+    """Converts a network and keeps it in the cache."""
+    _convert(_wanted(plain))
+
+
+def prove_here(graph: str, **plain: Any) -> dict[str, Any] | None:
+    """How far a graph lies from timm's own network, as plain values."""
+    wanted = _wanted(plain)
+    reference = TimmModels().reference(wanted)
+    return dataclasses.asdict(prove(Path(graph), wanted.preprocess, reference)) if reference else None
 
 
 def _described(name: BackboneName, file: Path | None) -> BackboneFacts:
@@ -286,7 +342,7 @@ def _stored(wanted: Conversion) -> _Stored | None:
         return None
 
 
-def _converted(wanted: Conversion) -> _Stored:
+def _convert(wanted: Conversion) -> None:
     """Converts a network by torch.export, and keeps it and its facts.
 
     Raises:
@@ -318,7 +374,3 @@ def _converted(wanted: Conversion) -> _Stored:
             raise BackboneError(f"{label} of timm cannot be converted for images of {size} px: {reason}") from None
     described = {"label": label, "what": "description", "facts": dataclasses.asdict(wanted.facts)}
     _keep(_entry(name, wanted.facts.origin), described)
-    stored = _stored(wanted)
-    if stored is None:
-        raise BackboneError(f"the converted network in {folder} cannot be read back. Is the disk full?")
-    return stored

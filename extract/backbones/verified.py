@@ -6,7 +6,7 @@ from typing import Any
 
 from onepass.extract.backbones.build import build_backbone, keras_reference
 from onepass.extract.backbones.load import conversion_of, load_backbone
-from onepass.extract.backbones.proof import Proof, Reference, prove
+from onepass.extract.backbones.proof import Proof, prove
 from onepass.extract.backbones.provider import Conversion, GraphProvider
 from onepass.extract.backbones.providers import provider_of
 from onepass.features.names import shown
@@ -96,15 +96,14 @@ def verify_backbone(
     wanted = conversion_of(name, **given)
     assert backbone.converted is not None  # OpenVINO runs it
     with phase(f"comparing {wanted.facts.label} with its framework"):
-        reference = _reference(wanted)
-        proof = prove(backbone.converted.graph, wanted.preprocess, reference) if reference else None
+        proof = _proof(wanted, backbone.converted.graph)
     return VerifiedBackbone(name, backbone.spec, wanted.facts.parameters, proof)
 
 
-def _reference(wanted: Conversion) -> Reference | None:
+def _proof(wanted: Conversion, graph: Path) -> Proof | None:
     provider = provider_of(wanted.name)
     if isinstance(provider, GraphProvider):
-        return provider.reference(wanted)
+        return provider.proof(wanted, graph)
     built = build_backbone(
         str(wanted.name),
         weights=wanted.weights,
@@ -113,4 +112,4 @@ def _reference(wanted: Conversion) -> Reference | None:
         pixels=wanted.pixels,
         preprocess=wanted.preprocess,
     )
-    return keras_reference(built, wanted)
+    return prove(graph, wanted.preprocess, keras_reference(built, wanted))

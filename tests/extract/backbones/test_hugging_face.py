@@ -33,6 +33,7 @@ from onepass.extract.backbones.golden import golden_images
 from onepass.extract.backbones.hugging_face import HuggingFace
 from onepass.extract.backbones.preprocess_files import preprocess_of
 from onepass.extract.backbones.proof import MOST_LEVELS
+from onepass.extract.backbones.provider import Asked
 from onepass.extract.backbones.transformers_folder import TransformersFolder
 from onepass.extract.backbones.transformers_processor import processor_transform
 from onepass.extract.backbones.transformers_tensors import resampled_positions
@@ -58,8 +59,7 @@ def change(folder: Path, name: str, **values: object) -> None:
 
 
 def described(folder: Path, **options):
-    settings = {"weights": "imagenet", "image_size": None, "preprocess": None} | options
-    return HuggingFace().describe(BackboneName.parse(str(folder)), **settings)
+    return HuggingFace().describe(Asked(BackboneName.parse(str(folder)), **options))
 
 
 @pytest.fixture(scope="module")

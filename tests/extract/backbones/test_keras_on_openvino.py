@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from onepass.extract import load_backbone
-from onepass.extract.backbones import keras_on_openvino
+from onepass.extract.backbones import keras_on_openvino, worker
 from onepass.extract.backbones.build import build_backbone
 from onepass.extract.backbones.catalogue import CATALOGUE
 from onepass.extract.backbones.openvino_cache import stem
@@ -18,6 +18,7 @@ from onepass.extract.backbones.reference_rows import (
     reference_rows,
     seeded_backbone,
 )
+from onepass.extract.backbones.worker import TaskFailedError, Worker
 from onepass.extract.frameworks import import_keras, plain_keras
 from onepass.features.atomic import leftovers, remove_leftovers
 from onepass.features.drift import cosines
@@ -152,8 +153,8 @@ def test_tensorflow_gives_the_reference_rows(name: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_network_is_proven_without_tensorflow(name: str, tmp_path: Path):
-    with keras_on_openvino._Worker("prove", folder=str(tmp_path), network=name) as worker:
-        cosine, difference = worker.answer()
+    with Worker(keras_on_openvino.prove, folder=str(tmp_path), network=name) as process:
+        cosine, difference = process.answer()
     assert cosine > 0.9999999
     assert difference <= TOLERANCE
     assert list(tmp_path.iterdir()) == []
@@ -215,14 +216,14 @@ def test_a_network_whose_rows_are_not_those_of_tensorflow_is_left_to_tensorflow(
 
 
 @pytest.mark.parametrize(("start", "reason"), [
-    ("import os; os.kill(os.getpid(), 9)", "the process that built it ended with code -9"),
-    ("import keras_is_not_here", "the process that built it ended with code 1"),
+    ("import os; os.kill(os.getpid(), 9)", "its process ended with code -9"),
+    ("import keras_is_not_here", "its process ended with code 1"),
 ])  # fmt: skip
 def test_a_worker_that_ends_leaves_the_network_to_tensorflow_and_nothing_behind(
     start: str, reason: str, cache: Path, weights: Path, told: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator,
 ):  # fmt: skip
-    monkeypatch.setattr(keras_on_openvino, "_START", start)
+    monkeypatch.setattr(worker, "_START", start)
     require_equal("mobilenet_0.25", rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8), weights=weights)
     assert f"mobilenet_0.25 is left to TensorFlow: {reason}" in told.messages
     assert [entry.name.startswith(".") for entry in cache.iterdir()] == [False]
@@ -244,10 +245,10 @@ def test_a_keras_file_is_left_to_tensorflow(cache: Path, tiny_file: Path, told: 
 
 def test_a_failed_task_is_told_by_its_kind_and_reason(tmp_path: Path):
     with (
-        keras_on_openvino._Worker("prove", folder=str(tmp_path / "gone"), network="mobilenet_0.25") as worker,
-        pytest.raises(keras_on_openvino._NotConvertedError, match=r"^FileNotFoundError: \[Errno 2\] No such file"),
+        Worker(keras_on_openvino.prove, folder=str(tmp_path / "gone"), network="mobilenet_0.25") as process,
+        pytest.raises(TaskFailedError, match=r"^FileNotFoundError: \[Errno 2\] No such file"),
     ):
-        worker.answer()
+        process.answer()
 
 
 def test_keras_already_loaded_on_tensorflow_does_not_matter(cache: Path, weights: Path):

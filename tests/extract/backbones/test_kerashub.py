@@ -11,6 +11,7 @@ from hub_networks import PRESETS, hub_rows, lowest_cosine, write_preset
 from onepass.extract import load_backbone
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.kerashub import KerasHub, converter_arithmetic, converter_rule
+from onepass.extract.backbones.provider import Asked
 from onepass.features.errors import BackboneError, OptionError, UnknownBackboneError
 from onepass.features.preprocess import Preprocess
 from support import picture
@@ -50,8 +51,7 @@ def change(preset: Path, **values: object) -> None:
 
 
 def described(preset: Path, **options):
-    settings = {"weights": "imagenet", "image_size": None, "preprocess": None} | options
-    return KerasHub().describe(BackboneName.parse(f"keras-hub:{preset}"), **settings)
+    return KerasHub().describe(Asked(BackboneName.parse(f"keras-hub:{preset}"), **options))
 
 
 def test_an_image_converter_is_read_as_rule_and_arithmetic(preset: Path):

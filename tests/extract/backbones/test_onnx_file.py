@@ -12,7 +12,7 @@ from onepass.extract import Source, find_images, load_backbone, load_backbone_fo
 from onepass.extract.backbones.build import build_backbone
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.onnx_file import OnnxFile
-from onepass.extract.backbones.provider import Conversion
+from onepass.extract.backbones.provider import Asked, Conversion
 from onepass.features import FeatureFile
 from onepass.features.errors import BackboneError, OptionError
 from onepass.heads import fine_tune
@@ -52,7 +52,7 @@ def test_rows_are_those_of_onnxruntime(layout: str, side: int | None, rank: int,
     assert lowest_cosine(found, wanted) >= 0.99999
     np.testing.assert_allclose(found, wanted, atol=1e-4)
     name, provider = BackboneName.parse(str(path)), OnnxFile()
-    facts = provider.describe(name, weights="imagenet", image_size=None, preprocess=None)
+    facts = provider.describe(Asked(name))
     reference = provider.reference(Conversion(name, "imagenet", facts, facts.preprocess, pooling, "uint8"))
     np.testing.assert_allclose(reference.rows(facts.preprocess.normalised(pixels)), wanted, atol=1e-5)
 

@@ -30,9 +30,9 @@ class Means(GraphProvider):
     def check(self, name, weights):
         pass
 
-    def describe(self, name, *, weights, image_size, preprocess):
+    def describe(self, asked):
         return BackboneFacts(
-            provider="means", label=name.label, weights="own", origin="1", native=True, licence="CC0-1.0",
+            provider="means", label=asked.name.label, weights="own", origin="1", native=True, licence="CC0-1.0",
             preprocess=Preprocess(resize="shortest40-bicubic", size=32, rescale=1 / 255), parameters=0,
         )
 

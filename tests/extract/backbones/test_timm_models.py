@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -13,8 +15,9 @@ import numpy as np
 import pytest
 
 from onepass.extract import Source, load_backbone, load_backbone_for, run_extraction
+from onepass.extract.backbones import timm_models, worker
 from onepass.extract.backbones.catalogue import BackboneName
-from onepass.extract.backbones.provider import Conversion
+from onepass.extract.backbones.provider import Asked, Conversion
 from onepass.extract.backbones.timm_models import TimmModels, stored_sources
 from onepass.features.errors import BackboneError, OptionError, UnknownBackboneError, WeightsError
 from onepass.heads import fine_tune, train_head
@@ -28,21 +31,6 @@ if not LACKING:
     import timm  # noqa: F401 (before another test loads TensorFlow, after which it ends the process)
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-
-
-def test_tensorflow_in_the_process_is_told_before_it_ends(monkeypatch: pytest.MonkeyPatch):
-    from onepass.extract.backbones import timm_conversion
-
-    monkeypatch.setattr(timm_conversion, "lacking_packages", list)
-    monkeypatch.setitem(sys.modules, "tensorflow", object())
-    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
-    with pytest.raises(BackboneError) as caught:
-        timm_conversion.require_timm()
-    assert str(caught.value) == (
-        "TensorFlow is loaded in this process, and PyTorch's torchvision, which timm needs, would end it (a "
-        "segmentation fault; seen with TensorFlow 2.21 and torchvision 0.29). Extract from the shell, or restart "
-        "the notebook and extract before anything else; converted once, the network needs PyTorch no more."
-    )
 
 
 FAMILIES = {"test_vit": 160, "test_convnext": 160}
@@ -114,6 +102,57 @@ def test_rows_are_those_of_timm(name: str, pooling: str, random_network, rng):
     assert lowest_cosine(found, wanted) >= 0.99999
 
 
+BESIDE_TENSORFLOW = """
+import sys
+import numpy as np
+import tensorflow  # after which torchvision ends a process
+from onepass import verify_backbone
+from onepass.extract import load_backbone
+backbone = load_backbone(sys.argv[1], weights=sys.argv[2], pooling="cls,mean", precision="float32")
+rows = backbone.rows(np.load(sys.argv[3]))
+again = verify_backbone(sys.argv[1], weights=sys.argv[2])
+np.savez(sys.argv[4], rows=rows, proven=backbone.converted.proof.holds and again.proof.holds)
+assert "torch" not in sys.modules
+"""
+
+
+@with_timm
+@pytest.mark.slow
+def test_a_network_is_described_converted_and_proven_where_tensorflow_is_loaded(random_network, rng, tmp_path: Path):
+    model, weights = random_network("test_vit")
+    pixels = rng.integers(0, 256, (2, 160, 160, 3), dtype=np.uint8)
+    np.save(tmp_path / "pixels.npy", pixels)
+    arguments = ["timm:test_vit", weights, tmp_path / "pixels.npy", tmp_path / "found.npz"]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", BESIDE_TENSORFLOW, *map(str, arguments)],
+        env={**os.environ, "ONEPASS_CACHE": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = np.load(tmp_path / "found.npz")
+    seen = load_backbone("timm:test_vit", weights=weights).spec.preprocess.normalised(pixels)
+    wanted = np.concatenate([by_timm(model, pooling, seen) for pooling in ("cls", "mean")], axis=1)
+    assert lowest_cosine(found["rows"], wanted) >= 0.99999
+    assert found["proven"]
+
+
+@with_timm
+def test_a_process_that_fails_beside_tensorflow_is_told(
+    random_network, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    _, weights = random_network("test_vit")
+    monkeypatch.setenv("ONEPASS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(timm_models, "tensorflow_came_first", lambda: True)
+    monkeypatch.setattr(worker, "_START", "import os; os.kill(os.getpid(), 9)")
+    told = (
+        "test_vit of timm cannot be converted beside TensorFlow, in a process of its own: its process "
+        "ended with code -9"
+    )
+    with pytest.raises(BackboneError, match=f"^{re.escape(told)}$"):
+        load_backbone("timm:test_vit", weights=weights)
+
+
 @with_timm
 def test_last4_is_the_class_tokens_of_the_last_four_blocks_after_the_norm(random_network, rng):
     import torch
@@ -156,7 +195,7 @@ def test_the_reference_is_timms_own_way_from_files_to_rows(random_network, make_
     backbone = load_backbone("timm:test_vit", weights=weights, precision="float32")
     files = sorted(make_folder({"ant": 2, "bee": 2}).rglob("*.png"))
     name, provider = BackboneName.parse("timm:test_vit"), TimmModels()
-    facts = provider.describe(name, weights=str(weights), image_size=None, preprocess=None)
+    facts = provider.describe(Asked(name, str(weights)))
     wanted = Conversion(name, str(weights), facts, facts.preprocess, "pooled", "uint8")
     reference, known = provider.reference(wanted), facts.preprocess
     assert reference.transform is not None
