@@ -4,6 +4,7 @@ from pathlib import Path
 
 from onepass.extract.data.archive_source import archive_source, archive_store, are_archives
 from onepass.extract.data.folders import Folders, folder_source, image_folders
+from onepass.extract.data.remote import address_of, remote_source, remote_store
 from onepass.extract.data.source import Source
 from onepass.extract.data.stores import FolderStore, Store
 from onepass.features import FeatureFile
@@ -28,12 +29,14 @@ def open_source(data: Data, *, least_classes: int = 2) -> Source:
     named = _named(data)
     if are_archives(named):
         return archive_source(named, least_classes=least_classes)
+    if addresses := _addresses(named):
+        return remote_source(addresses, least_classes=least_classes)
     return folder_source(data, least_classes=least_classes)
 
 
 def is_source(data: str | Path) -> bool:
     """True if what is no folder holds images that can be opened as a source."""
-    return Path(data).exists() and are_archives([Path(data)])
+    return address_of(data) is not None or (Path(data).exists() and are_archives([Path(data)]))
 
 
 def source_of(file: FeatureFile, data: Folders | None = None) -> Source:
@@ -62,12 +65,19 @@ def store_of(file: FeatureFile, data: Folders | None = None) -> Store:
     named = _named(data)
     if are_archives(named or _recorded(file)):
         return archive_store(named or _recorded(file))
+    if addresses := _addresses(named or _recorded(file)):
+        return remote_store(addresses[0])
     if named:
         return FolderStore(image_folders(named)[1])
     root = Path(str(file.provenance.get("data")))
     if not root.is_dir():
         raise DataError(f"the images of {file.path} are not in {root} any more. Say where with {opt.data}.")
     return FolderStore(root)
+
+
+def _addresses(named: list[Path]) -> list[str]:
+    """What a user named, if these are addresses."""
+    return [address for path in named if (address := address_of(path))]
 
 
 def _recorded(file: FeatureFile) -> list[Path]:
