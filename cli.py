@@ -709,7 +709,9 @@ def doctor_command(
 @_command("cache", "Example: onepass cache --clear networks --older 30")
 def cache_command(
     folder: Annotated[Path | None, Argument(help="Folder of feature files; this one by default.")] = None,
-    clear: Annotated[str | None, Option(help="networks, int8, boundaries, comparisons, trials; all.")] = None,
+    clear: Annotated[
+        str | None, Option(help="networks, int8, boundaries, comparisons, trials, downloads; all.")
+    ] = None,
     older: Annotated[float | None, Option(help="Remove only what is older than so many days.", metavar="DAYS")] = None,
     as_json: Json = False,
 ) -> None:

@@ -36,6 +36,7 @@ from .backbones.trainable import require_trainable as require_trainable
 from .backbones.trainable import trainable_within as trainable_within
 from .backbones.verified import VerifiedBackbone as VerifiedBackbone
 from .backbones.verified import verify_backbone as verify_backbone
+from .data.downloads import downloads_folder as downloads_folder
 from .data.listed import listed_names as listed_names
 from .data.named import named_images as named_images
 from .data.sample import FolderSample as FolderSample

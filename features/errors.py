@@ -132,6 +132,10 @@ class UnreadableImageError(UserError):
     """A file is no image that can be used; the message is the reason in a few words."""
 
 
+class UnreachableImageError(UnreadableImageError):
+    """An image cannot be had now, and may be another time."""
+
+
 class FeatureFileError(UserError):
     """A feature file is missing, damaged, of another format, or cannot be written."""
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import psutil
 
-from onepass.extract import TRIALS, cache_folder, stored_networks, stored_sources
+from onepass.extract import TRIALS, cache_folder, downloads_folder, stored_networks, stored_sources
 from onepass.features.errors import DataError, OptionError, opt
 from onepass.features.tables import Record, command_line, fitted_table, html_table
 
-KINDS = ("networks", "int8", "boundaries", "comparisons", "trials")
+KINDS = ("networks", "int8", "boundaries", "comparisons", "trials", "downloads")
 """networks are made again when they are needed; int8 ones only from the images that they were calibrated on."""
 
 _DEPTH = 3
@@ -113,8 +113,8 @@ def cache(folder: str | Path = ".", *, clear: str | None = None, older: float | 
     Args:
         folder: Where the other kinds are looked for, three folders deep; they lie beside feature files and fine-tuned
             models, or where `choose` was called.
-        clear: What to remove: networks, int8, boundaries, comparisons, trials or all. Heads and feature files of int8
-            rows need the int8 networks, which only the images they were calibrated on can give again.
+        clear: What to remove: networks, int8, boundaries, comparisons, trials, downloads or all. Heads and feature
+            files of int8 rows need the int8 networks, which only the images they were calibrated on can give again.
         older: Remove only what is older than so many days.
 
     Raises:
@@ -137,7 +137,13 @@ def cache(folder: str | Path = ".", *, clear: str | None = None, older: float | 
     open_now = _open_elsewhere()
     found = [
         replace(one, in_use=any(_within(file, place) for place in (one.path, *places) for file in open_now))
-        for one, *places in (*_networks(), *_boundaries(folders), *_comparisons(folders), *_trials(folders))
+        for one, *places in (
+            *_networks(),
+            *_boundaries(folders),
+            *_comparisons(folders),
+            *_trials(folders),
+            *_downloads(),
+        )
     ]
     gone = [one for one in found if clear in (one.kind, "all") and one.days >= (older or 0) and not one.in_use]
     cleared = [one for one in gone if _removed(one.path)]
@@ -175,6 +181,12 @@ def _trials(folders: list[Path]) -> Iterator[tuple[Cached, *tuple[Path, ...]]]:
         files = sorted(folder.glob("*.h5")) if folder.suffix == TRIALS else []
         if files or (folder.suffix == TRIALS and any(folder.glob("*.json"))):
             yield (_cached("trials", folder, f"rows of {len(files)} backbones", folder.stem),)
+
+
+def _downloads() -> Iterator[tuple[Cached, *tuple[Path, ...]]]:
+    if (folder := downloads_folder()).is_dir():
+        count = sum(path.is_file() for path in folder.glob("*/*"))
+        yield (_cached("downloads", folder, f"{count} files", "buckets and the web"),)
 
 
 def _cached(kind: str, path: Path, what: str, made_for: str) -> Cached:

@@ -10,6 +10,8 @@ from typing import Any
 from onepass.extract.data.archives import Archive, Member, bare_name, is_archive_name, is_tar_name, open_archive
 from onepass.extract.data.class_folders import SPLIT_FOLDERS
 from onepass.extract.data.folders import class_folders
+from onepass.extract.data.listing import Listing
+from onepass.extract.data.remote import address_of, fetched_file, public
 from onepass.extract.data.shards import are_shards, expanded, shard_source
 from onepass.extract.data.source import Source
 from onepass.extract.data.stores import Stamp, Store, require_inside
@@ -31,7 +33,7 @@ class Archives:
 
     @property
     def origin(self) -> str:
-        return str(self.root.resolve())
+        return address_of(self.root) or str(self.root.resolve())
 
     def __str__(self) -> str:
         return str(self.root)
@@ -57,45 +59,13 @@ class Archives:
         raise DataError(f"{name} lies in none of the archives {', '.join(self.parts)}. Name all that were extracted.")
 
 
-class _Inside:
-    """Folders in archives, each archive as if it were a folder."""
-
-    def __init__(self, archives: Mapping[Path, Archive]) -> None:
-        self._archives = archives
-
-    def children(self, folder: Path) -> list[tuple[str, bool]]:
-        archive, inner = self._place(folder)
-        return list(archive.tree[inner].items())
-
-    def files(self, folder: Path) -> Iterator[Path]:
-        archive, inner = self._place(folder)
-        below = [folder]
-        while below:
-            here = below.pop()
-            within = archive.tree["" if here == folder and not inner else _inner(here, folder, inner)]
-            yield from (here / name for name, is_folder in within.items() if not is_folder)
-            below += [here / name for name, is_folder in within.items() if is_folder]
-
-    def _place(self, folder: Path) -> tuple[Archive, str]:
-        for root, archive in self._archives.items():
-            if folder.is_relative_to(root):
-                inner = folder.relative_to(root).as_posix()
-                return archive, "" if inner == "." else inner
-        raise KeyError(folder)
-
-
-def _inner(here: Path, folder: Path, inner: str) -> str:
-    below = here.relative_to(folder).as_posix()
-    return "/".join(part for part in (inner, "" if below == "." else below) if part)
-
-
 def are_archives(named: Sequence[Path]) -> bool:
     """True if what a user named are archives.
 
     Raises:
         DataError: Some are, and others are not.
     """
-    archives = [path for path in named if is_archive_name(path) and not path.is_dir()]
+    archives = [path for path in named if is_archive_name(public(str(path))) and not path.is_dir()]
     if archives and len(archives) < len(named):
         other = next(path for path in named if path not in archives)
         raise DataError(f"{archives[0]} is an archive and {other} is none. Name either archives or folders.")
@@ -125,10 +95,7 @@ def archive_source(named: Sequence[Path], *, least_classes: int = 2) -> Source:
         DataError: An archive is not there, damaged or declares too much, or as `class_folders`.
     """
     store, archives = _opened(named)
-    record: dict[str, Any] = {
-        "data": store.origin,
-        "folders": [str(archive.path.resolve()) for archive in archives.values()],
-    }
+    record: dict[str, Any] = {"data": store.origin, "folders": [archive.origin for archive in archives.values()]}
     stem = "+".join(map(bare_name, archives))
     if all(map(is_tar_name, archives)) and are_shards(archives.values()):
         source = shard_source(archives, store, record=record, least_classes=least_classes)
@@ -139,7 +106,7 @@ def archive_source(named: Sequence[Path], *, least_classes: int = 2) -> Source:
         source = class_folders(
             tops,
             store,
-            _Inside(archives),
+            Listing({path: archive.tree for path, archive in archives.items()}),
             root=root,
             stem=stem,
             record=record,
@@ -154,17 +121,31 @@ def archive_source(named: Sequence[Path], *, least_classes: int = 2) -> Source:
     return replace(source, other={**source.other, **left_out}, notes=(*notes, *source.notes))
 
 
+def named_archive(path: Path) -> Archive:
+    """An archive that a user named by its path or its address; of an address the file is fetched.
+
+    Raises:
+        DataError: It is not there, or cannot be read.
+    """
+    if address := address_of(path):
+        return open_archive(fetched_file(address), label=public(address), origin=public(address))
+    return open_archive(path)
+
+
 def _opened(named: Sequence[Path]) -> tuple[Archive | Archives, dict[Path, Archive]]:
-    """The store, and path -> archive."""
+    """The store, and path -> archive; an address counts as a path."""
     paths = list(itertools.chain.from_iterable(map(expanded, named)))
     if len(paths) == 1:
-        archive = open_archive(paths[0])
-        return archive, {paths[0]: archive}
-    paths = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 (a link's own name may be that of a split)
+        archive = named_archive(paths[0])
+        return archive, {Path(public(str(paths[0]))): archive}
+    # A link's own name may be that of a split.
+    paths = [path if address_of(path) else Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100
     if twice := next((path for i, path in enumerate(paths) if path in paths[:i]), None):
         raise DataError(f"{twice} is named twice, so its images would count twice. Name it once.")
-    root = Path(os.path.commonpath([path.parent for path in paths]))
-    archives = {path: open_archive(path) for path in paths}
+    if len({path.is_absolute() for path in paths}) > 1:
+        raise DataError(f"{' and '.join(map(str, named[:2]))}: some lie here and others do not. Name one kind of them.")
+    archives = {Path(public(str(path))): named_archive(path) for path in paths}
+    root = Path(os.path.commonpath([path.parent for path in archives]))
     return Archives(root, {path.relative_to(root).as_posix(): one for path, one in archives.items()}), archives
 
 

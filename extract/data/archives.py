@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
+from onepass.extract.data.listing import FolderTree, folder_tree, is_visible
 from onepass.extract.data.stores import Stamp, require_inside
-from onepass.extract.data.watch import hidden
 from onepass.features.errors import DataError, UnreadableImageError, cannot_write, reason_of
 from onepass.features.limits import RATIO, require_declared, told
 
@@ -94,6 +94,7 @@ class Archive:
     Attributes:
         path: The file.
         label: How the user calls it.
+        origin: What opens it again.
         entries: Name -> visible member that is a file, or a link to one; in order.
         folders: Names of folders that the archive says itself.
         left_out: Name -> reason, of members whose names cannot be meant.
@@ -102,14 +103,11 @@ class Archive:
 
     path: Path
     label: str
+    origin: str
     entries: dict[str, _Entry] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     left_out: dict[str, str] = field(default_factory=dict)
     note: str = ""
-
-    @property
-    def origin(self) -> str:
-        return str(self.path.resolve())
 
     def __str__(self) -> str:
         return self.label
@@ -140,23 +138,9 @@ class Archive:
         return data
 
     @functools.cached_property
-    def tree(self) -> dict[str, dict[str, bool]]:
-        """Folder -> the names in it, in order, and whether they are folders themselves; "" is the top."""
-        found: dict[str, dict[str, bool]] = {"": {}}
-        for name in self.entries:
-            folder, _, last = name.rpartition("/")
-            self._add_folder(found, folder)
-            found[folder].setdefault(last, False)
-        for folder in self.folders:
-            self._add_folder(found, folder)
-        return {folder: dict(sorted(inside.items())) for folder, inside in found.items()}
-
-    def _add_folder(self, found: dict[str, dict[str, bool]], folder: str) -> None:
-        while folder not in found:
-            found[folder] = {}
-            folder, _, last = folder.rpartition("/")
-            self._add_folder(found, folder)
-            found[folder][last] = True
+    def tree(self) -> FolderTree:
+        """Its folders."""
+        return folder_tree(self.entries, self.folders)
 
     def _entry(self, name: str) -> _Entry:
         if (entry := self.entries.get(name)) is None:
@@ -170,8 +154,13 @@ _opened: "weakref.WeakValueDictionary[tuple[str, int, int], Archive]" = weakref.
 _opening = threading.Lock()
 
 
-def open_archive(path: Path) -> Archive:
+def open_archive(path: Path, *, label: str = "", origin: str = "") -> Archive:
     """An archive with the list of its members; one that is open already is not looked through again.
+
+    Args:
+        path: The file.
+        label: How messages call it, if not by its path.
+        origin: What opens it again, if not its path.
 
     Raises:
         DataError: It is not there, damaged, or declares more than it may.
@@ -183,14 +172,16 @@ def open_archive(path: Path) -> Archive:
         key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
         with _opening:
             if (archive := _opened.get(key)) is None:
-                archive = _opened[key] = _listed(Archive(path.resolve(), str(path)), status)
+                archive = _opened[key] = _listed(
+                    Archive(path.resolve(), label or str(path), origin or str(path.resolve())), status
+                )
         return archive
     except FileNotFoundError:
         raise DataError(f"{path} is not there; needed: an archive of images.") from None
     except (*_DAMAGES, RecursionError) as error:
         raise DataError(
-            f"{path} cannot be read as an archive: {reason_of(error)}. Copy or download it again, or unpack it and "
-            "name the folder."
+            f"{label or path} cannot be read as an archive: {reason_of(error)}. Copy or download it again, or "
+            "unpack it and name the folder."
         ) from None
 
 
@@ -221,14 +212,14 @@ def _add(archive: Archive, name: str, entry: _Entry) -> None:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         archive.left_out[name] = "its name leads out of the archive"
-    elif not any(map(hidden, path.parts)) and path.parts:
+    elif is_visible(name) and path.parts:
         plain = str(path)
         archive.entries[plain] = entry._replace(problem=_TWICE) if plain in archive.entries else entry
 
 
 def _add_folder(archive: Archive, name: str) -> None:
     path = PurePosixPath(name)
-    if path.parts and not (path.is_absolute() or ".." in path.parts or any(map(hidden, path.parts))):
+    if path.parts and not (path.is_absolute() or ".." in path.parts) and is_visible(name):
         archive.folders.add(str(path))
 
 

@@ -12,7 +12,7 @@ from onepass.extract.data.stores import Stamp, Store
 from onepass.extract.pixels.formats import why_no_image_name
 from onepass.extract.pixels.image_bytes import content_of, reason_of_os
 from onepass.features import ImageTable
-from onepass.features.errors import UnreadableImageError
+from onepass.features.errors import UnreachableImageError, UnreadableImageError
 
 
 class Hashes(NamedTuple):
@@ -62,7 +62,7 @@ def hash_images(
                 return
             hashes[position] = np.frombuffer(content_of(store.file(name)), np.uint8)
         except (OSError, UnreadableImageError) as error:
-            lost = isinstance(error, OSError)
+            lost = isinstance(error, OSError | UnreachableImageError)
             if lost and known and before is not None and not rehash and known.content_hashes[before].any():
                 # It could be read once; a disk that hiccups is no reason to lose its row.
                 hashes[position] = known.content_hashes[before]
@@ -70,12 +70,15 @@ def hash_images(
                 return
             unread[name] = reason_of_os(error) if isinstance(error, OSError) else str(error)
 
+    readers = getattr(store, "readers", None)
+    at_once = 1 if readers else 100
+
     def fill_some(start: int) -> None:
-        for position in range(start, min(start + 100, len(names))):
+        for position in range(start, min(start + at_once, len(names))):
             fill(position)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill_some, range(0, len(names), 100)):
+    with ThreadPoolExecutor(readers or os.cpu_count()) as pool:
+        for _ in pool.map(fill_some, range(0, len(names), at_once)):
             pass
     return Hashes(hashes, sizes, changed, unread)
 

@@ -1,10 +1,11 @@
-"""Images as somebody names them: by their files, by folders, or by archives of them."""
+"""Images as somebody names them: by their files, by folders, archives and addresses."""
 
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from onepass.extract.data.archives import is_archive_name, open_archive
+from onepass.extract.data.archive_source import are_archives, named_archive
+from onepass.extract.data.remote import RemoteFile, address_of, public, remote_store
 from onepass.extract.data.stores import FolderStore, Store
 from onepass.extract.pixels.formats import is_image_name, why_no_image_name
 from onepass.extract.pixels.image_bytes import ImageFile
@@ -20,6 +21,9 @@ def named_images(paths: Iterable[Path]) -> Iterator[ImageFile | SkippedImage]:
         reason.
     """
     for path in paths:
+        if (address := address_of(path)) and Path(public(address)).suffix and not are_archives([path]):
+            yield RemoteFile(address)
+            continue
         try:
             store = _store(path)
         except DataError as error:
@@ -35,7 +39,10 @@ def _store(path: Path) -> Store | None:
     """What a path holds images in; None if it is to be one."""
     if os.path.isdir(path):  # noqa: PTH112 (which never raises)
         return FolderStore(path)
-    return open_archive(path) if is_archive_name(path) else None
+    if are_archives([path]):
+        return named_archive(path)
+    address = address_of(path)
+    return remote_store(address) if address else None
 
 
 def _within(store: Store) -> Iterator[ImageFile | SkippedImage]:

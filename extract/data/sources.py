@@ -9,6 +9,7 @@ from onepass.extract.data.columns import SourceOptions
 from onepass.extract.data.folders import Folders, folder_source, image_folders, unlabelled_folders
 from onepass.extract.data.parquet_store import ParquetStore
 from onepass.extract.data.records import is_table, read_records
+from onepass.extract.data.remote import address_of, remote_source, remote_store
 from onepass.extract.data.source import Source
 from onepass.extract.data.stores import FolderStore, Store
 from onepass.extract.data.table_source import table_source
@@ -39,7 +40,9 @@ def open_source(data: Data, options: SourceOptions | None = None, *, least_class
     given = options.given()
     if are_archives(named) and not given:
         return archive_source(named, least_classes=least_classes)
-    if given.pop("unlabelled", False) and not given:
+    if (addresses := _addresses(named)) and not given:
+        return remote_source(addresses, least_classes=least_classes)
+    if given.pop("unlabelled", False) and not given and not (addresses or are_archives(named)):
         return unlabelled_folders(data)
     if given:
         name = next(iter(given))
@@ -59,12 +62,15 @@ def open_store(named: list[Path]) -> Store:
     Raises:
         DataError: It is not there.
     """
-    return archive_store(named) if are_archives(named) else FolderStore(image_folders(named)[1])
+    if are_archives(named):
+        return archive_store(named)
+    addresses = _addresses(named)
+    return remote_store(addresses[0]) if addresses else FolderStore(image_folders(named)[1])
 
 
 def is_source(data: str | Path) -> bool:
     """True if what is no folder holds images that can be opened as a source."""
-    return Path(data).exists() and are_archives([Path(data)])
+    return address_of(data) is not None or (Path(data).exists() and are_archives([Path(data)]))
 
 
 def source_of(file: FeatureFile, data: Folders | None = None) -> Source:
@@ -79,10 +85,11 @@ def source_of(file: FeatureFile, data: Folders | None = None) -> Source:
     """
     known = _options(file.provenance)
     named = _named(data)
-    if known and named:  # the table is where it was, the images are not
+    recorded = _recorded(file)
+    if known and named and is_table(recorded[0]) and not is_table(named[0]):  # the images moved, the table did not
         known = SourceOptions.of({**known.given(), "images": str(named[0])})
         named = []
-    return open_source(named or _recorded(file), known)
+    return open_source(named or recorded, known)
 
 
 def store_of(file: FeatureFile, data: Folders | None = None) -> Store:
@@ -98,14 +105,21 @@ def store_of(file: FeatureFile, data: Folders | None = None) -> Store:
     named = _named(data)
     if not named and are_archives(_recorded(file)):
         return archive_store(_recorded(file))
+    if not named and (addresses := _addresses(_recorded(file))):
+        return remote_store(addresses[0])
     place = Path(str(file.provenance.get("data")))
-    if not named and not place.exists():
+    if not named and not place.exists() and address_of(place) is None:
         raise DataError(f"the images of {file.path} are not in {place} any more. Say where with {opt.data}.")
     one = named[0] if len(named) == 1 else place
     if one.suffix.lower() == ".parquet" and not one.is_dir():
         options = _options(file.provenance)
         return ParquetStore.of(one, read_records(one).images, options.path if options else None)
     return open_store(named or [place])
+
+
+def _addresses(named: list[Path]) -> list[str]:
+    """What a user named, if these are addresses."""
+    return [address for path in named if (address := address_of(path))]
 
 
 def _recorded(file: FeatureFile) -> list[Path]:

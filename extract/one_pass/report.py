@@ -11,6 +11,7 @@ from onepass.extract.one_pass.compute import Computed
 from onepass.extract.one_pass.resolve import Job
 from onepass.extract.pixels.decode import depth_of
 from onepass.extract.pixels.deep import describe_depth
+from onepass.extract.pixels.image_bytes import UNREACHED
 from onepass.features import FeatureFile, OverlappingGroup, SkippedImage, find_overlapping_groups
 from onepass.features.drift import Drift
 from onepass.features.duplicates import DuplicateGroup, describe_duplicates, describe_equal_rows, find_duplicates
@@ -164,7 +165,8 @@ class Extraction:
         if self.computed and self.preprocess:
             lines.append(f"fed as {self.preprocess}; licence of the weights: {self.licence or 'unknown'}")
         if self.undone:
-            gone = "changed or vanished while the pass ran; run the same command again"
+            fetched = any(one.reason.startswith(UNREACHED) for one in self.undone)
+            gone = f"{UNREACHED}, or " * fetched + "changed or vanished while the pass ran; run the same command again"
             lines.append(f"NOT DONE: {len(self.undone)} of the images {gone}")
         if self.dropped:
             lines.append(f"rows dropped, because their images are no longer in the folder: {self.dropped}")
@@ -241,7 +243,7 @@ def report(job: Job, done: Computed, drift: Drift | None, *, seconds: float) -> 
         computed_rows=done.rows,
         reused=images - done.computed,
         skipped=skipped,
-        undone=done.left,
+        undone=list(dict.fromkeys([*done.left, *(one for one in skipped if one.reason.startswith(UNREACHED))])),
         duplicates=duplicates,
         near_copies=near,
         thumbnails=done.thumbnails,

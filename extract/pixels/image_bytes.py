@@ -7,6 +7,9 @@ from typing import Protocol, runtime_checkable
 
 from onepass.features.errors import UnreadableImageError
 
+UNREACHED = "could not be fetched"
+"""How the reason begins for an image that may be had another time."""
+
 
 @runtime_checkable
 class Stored(Protocol):
