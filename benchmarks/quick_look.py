@@ -24,9 +24,15 @@ from onepass.extract.machine import machine
 from onepass.features import FeatureFile
 from onepass.heads import LogisticHead
 from onepass.heads.audit.quick_look import ALPHA, LEAST_GAIN, QuickLook
-from onepass.heads.training import make_head, train_head
+from onepass.heads.evaluation import Evaluation
+from onepass.heads.training import TrainedHead, make_head, train_head
 
 LABELS = ("real", "linear", "shuffled")
+
+
+def accuracy_of(trained: TrainedHead) -> float:
+    assert isinstance(trained.head.evaluation, Evaluation)
+    return trained.head.evaluation.accuracy
 
 
 def main(
@@ -117,16 +123,16 @@ def own_split(path: Path, kind: str) -> dict[str, Any]:
         trained = train_head(path, head=kind, out=Path(folder) / "first.head")
         found: dict[str, Any] = {
             "head": kind,
-            "accuracy": round(trained.head.evaluation.accuracy, 4),
+            "accuracy": round(accuracy_of(trained), 4),
             "suggested": None,
         }
         if suggestion := trained.suggestion:
-            better = train_head(path, head=suggestion.head, out=Path(folder) / "second.head").head.evaluation
+            better = train_head(path, head=suggestion.head, out=Path(folder) / "second.head")
             found |= {
                 "suggested": suggestion.head,
                 "p": float(f"{suggestion.p:.2g}"),
                 "held_out": [round(suggestion.accuracy_now, 4), round(suggestion.accuracy, 4)],
-                "accuracy_of_suggested": round(better.accuracy, 4),
+                "accuracy_of_suggested": round(accuracy_of(better), 4),
             }
     return found
 
