@@ -3,6 +3,7 @@
 import csv
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def test_every_example_prints_what_it_shows(tmp_path: Path, tiny_file: Path):
     ):
         with open(tmp_path / name, "w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *lines])
+    shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path, "photos")
     cells = [{"bytes": (photos / name).read_bytes(), "path": name} for name in names]
     pq.write_table(pa.table({"image": cells, "breed": [name[:4] for name in names]}), tmp_path / "photos.parquet")
 
