@@ -318,8 +318,8 @@ class _Candidate:
         return (
             f"{path} was not written: {count} of {len(held_out)} held-out images "
             f"{'gets' if count == 1 else 'get'} another {judged.what} than by the cached way; "
-            f"{self.may_flip or 'none'} may. {quality[:1].upper()}{quality[1:]}, {before} from cached rows. Most of all "
-            f"differs {held_out.paths[worst]}, {was} before and {now} now, {told}. "
+            f"{self.may_flip or 'none'} may. {quality[:1].upper()}{quality[1:]}, {before} from cached rows. Most of "
+            f"all differs {held_out.paths[worst]}, {was} before and {now} now, {told}. "
             f"Allow it with {opt.max_flips(count)}, or choose another format or precision."
         )
 
