@@ -19,6 +19,7 @@ from onepass.features.errors import FileKindError, OptionError, opt
 from onepass.features.names import Lines, shown
 from onepass.features.overlapping_groups import describe_overlapping_groups
 from onepass.features.tables import Record, command_line, facts_table, html_table, plain
+from onepass.features.tasks import NONE
 from onepass.heads.export.certificate import ENDING, Certificate, beside
 from onepass.heads.file_kinds import WHOLE, FileKind, file_kind
 from onepass.heads.finetune.model_file import read_facts, tuned_model
@@ -52,6 +53,8 @@ class Info:
     def next_command(self) -> str:
         """What to do next, as it is typed: train a head on a feature file, predict with a head or a model."""
         path = Path(str(self.facts["file"]))
+        if self.facts.get("task") == NONE:
+            return command_line("onepass", "label", path, "LABELS.csv")
         if "committed" in self.facts:
             return command_line("train-head", path)
         return command_line("onepass", "predict", path, "IMAGES")
