@@ -2,6 +2,7 @@
 
 import contextlib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +15,15 @@ from onepass.features.errors import DataError, OptionError, opt
 from onepass.features.integrity import Integrity
 from onepass.features.layout import entry_checksums, entry_columns, fixed_width, table_arrays
 from onepass.features.table import ARRAYS
+from onepass.features.tasks import CLASSES
 
 
 def repaired_table(file: FeatureFile, integrity: Integrity, scan: Scan) -> ImageTable:
     """The file's table with damaged entries, and class names, as the image folders have them.
 
     A damaged entry is told by its path or, if that is what was hit, by its content; one that neither
-    tells, or whose group nothing tells, leaves the table. All other entries stay as they are.
+    tells, or whose group nothing tells, leaves the table. So does one whose label came from `onepass label`, which the
+    source does not know, unless its own checksum tells the label. All other entries stay as they are.
 
     Raises:
         DataError: The folders are not those of the file.
@@ -39,18 +42,21 @@ def repaired_table(file: FeatureFile, integrity: Integrity, scan: Scan) -> Image
     taken = {table.paths[i] for i in intact}
     free = {path: i for path, i in there.items() if path not in taken}
     by_content = {scan.table.content_hashes[i].tobytes(): i for i in free.values()}
-    repaired = {}
+    relabelled, repaired = bool(file.provenance.get("relabelled")), {}
     for i in bad:
         found = free.get(table.paths[i], by_content.get(table.content_hashes[i].tobytes()))
-        if found is not None and scan.table.class_names[scan.table.labels[found]] in names:
+        if found is not None and (relabelled or _label(names, scan, found) is not None):
             repaired[i] = found
+    kept = ("labels", "targets", "weights") if relabelled else ()
     columns: dict[str, Any] = {name: getattr(table, name).copy() for name in ARRAYS}
     paths = list(table.paths)
     for i, found in repaired.items():
         paths[i] = scan.table.paths[found]
         for name in ARRAYS:
-            columns[name][i] = getattr(scan.table, name)[found]
-        columns["labels"][i] = names.index(scan.table.class_names[scan.table.labels[found]])
+            if name not in kept:
+                columns[name][i] = getattr(scan.table, name)[found]
+        if not relabelled:
+            columns["labels"][i] = _label(names, scan, found)
     whole = replace(table, class_names=tuple(names), paths=tuple(paths), **columns)
     whole, told = _with_groups(file, whole, scan, intact, repaired)
     return whole.taken(np.array([i for i in range(len(table)) if i not in bad or i in told]))
@@ -71,7 +77,9 @@ def _with_groups(
         intact: Positions of entries that were not damaged.
         repaired: Position in the table -> position in the scan.
     """
-    groups, splits = list(table.groups), table.splits.copy()
+    groups, splits, labels = list(table.groups), table.splits.copy(), table.labels.copy()
+    relabelled = bool(file.provenance.get("relabelled"))
+    possible = range(-1, len(table.class_names)) if relabelled and table.task == CLASSES else ()
     by_rule, stood = _by_rule(file, scan), file.stored("splits")
     side = {groups[i]: splits[i] for i in intact if groups[i]}
     known = dict.fromkeys(["", *(groups[i] for i in intact)])
@@ -79,8 +87,11 @@ def _with_groups(
     for i, found in repaired.items():
         ruled = by_rule.get(scan.table.paths[found], None if side else "")
         candidates = dict.fromkeys([groups[i] if ruled is None else ruled, groups[i], *known])
-        if proven := _told_by_checksum(file, table, i, list(candidates)):
-            groups[i], splits[i] = proven
+        proven = _told_by_checksum(file, table, i, list(candidates), [int(labels[i])])
+        if proven := proven or _told_by_checksum(file, table, i, list(candidates)[:2], possible):
+            groups[i], splits[i], labels[i] = proven
+        elif relabelled:
+            continue
         elif ruled is not None:
             groups[i] = ruled
             if scan.drawn and stood[i] < len(SPLITS):
@@ -88,7 +99,7 @@ def _with_groups(
         else:
             continue
         told.add(i)
-    return replace(table, groups=tuple(groups), splits=splits), told
+    return replace(table, groups=tuple(groups), splits=splits, labels=labels), told
 
 
 def _by_rule(file: FeatureFile, scan: Scan) -> dict[str, str]:
@@ -100,19 +111,31 @@ def _by_rule(file: FeatureFile, scan: Scan) -> dict[str, str]:
     return {}
 
 
-def _told_by_checksum(file: FeatureFile, table: ImageTable, i: int, groups: list[str]) -> tuple[str, int] | None:
-    """The group and the split with which an entry has the checksum that the file says, up to one bit of that itself."""
+def _label(names: list[str], scan: Scan, found: int) -> int | None:
+    """The label of an image of the source, as a position in the file's names; -1 without one, None if there is none."""
+    label = int(scan.table.labels[found])
+    if label < 0:
+        return -1
+    name = scan.table.class_names[label]
+    return names.index(name) if name in names else None
+
+
+def _told_by_checksum(
+    file: FeatureFile, table: ImageTable, i: int, groups: list[str], labels: Sequence[int]
+) -> tuple[str, int, int] | None:
+    """Group, split and label with which an entry has the checksum that the file says, up to one bit of that itself."""
     width = file.stored("groups").dtype
     possible = [group for group in groups if fixed_width((group,)).itemsize <= width.itemsize]
-    pairs = [(group, split) for group in possible for split in range(len(SPLITS))]
+    triples = [(group, split, label) for group in possible for split in range(len(SPLITS)) for label in labels]
     entry = {"weights": table.weights[[i]]} if "weights" in file.extents else {}
     entry |= table_arrays(table.taken(np.array([i])), file.golden_rows)
-    columns = {name: np.repeat(entry[name], len(pairs), axis=0) for name in entry_columns(entry)}
+    columns = {name: np.repeat(entry[name], len(triples), axis=0) for name in entry_columns(entry)}
     columns["paths"] = columns["paths"].astype(file.stored("paths").dtype)
-    columns["splits"] = np.array([split for _, split in pairs], np.uint8)
-    columns["groups"] = fixed_width([group for group, _ in pairs]).astype(width)
+    columns["splits"] = np.array([split for _, split, _ in triples], np.uint8)
+    columns["labels"] = np.array([label for _, _, label in triples], "<i4")
+    columns["groups"] = fixed_width([group for group, _, _ in triples]).astype(width)
     matching = np.flatnonzero(np.bitwise_count(entry_checksums(columns) ^ file.stored("entry_checksums")[i]) <= 1)
-    return pairs[matching[0]] if len(matching) else None
+    return triples[matching[0]] if len(matching) else None
 
 
 def _class_names(table: ImageTable, intact: list[int], scan: Scan, there: dict[str, int]) -> list[str]:
@@ -123,7 +146,7 @@ def _class_names(table: ImageTable, intact: list[int], scan: Scan, there: dict[s
     """
     votes: list[Counter[str]] = [Counter() for _ in table.class_names]
     for i in intact:
-        if table.paths[i] in there:
+        if table.paths[i] in there and min(table.labels[i], scan.table.labels[there[table.paths[i]]]) >= 0:
             votes[table.labels[i]][scan.table.class_names[scan.table.labels[there[table.paths[i]]]]] += 1
     for name, found in zip(table.class_names, votes, strict=True):
         if not found:

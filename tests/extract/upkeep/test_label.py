@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onepass.extract import Backbone, run_extraction, verify
+from onepass.extract import Backbone, repair, run_extraction, verify
 from onepass.extract.upkeep.label import label
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError
-from support import MakeFolder, write_folder
+from support import MakeFolder, flip_bit, write_folder
 
 NAMES = [f"{name}/{i}.png" for name in ("cats", "dogs") for i in range(10)]
 
@@ -149,3 +149,27 @@ def test_one_table_is_needed(bare: Path):
     for tables in ({}, {"table": "a.csv", "relabel": "b.csv"}):
         with pytest.raises(OptionError, match="needed: a table of labels, or one of corrections with relabel"):
             label(bare, **tables)
+
+
+@pytest.mark.parametrize("name", ["labels", "paths", "splits", "content_hashes"])
+def test_a_damaged_entry_gets_the_label_it_was_given_and_not_that_of_its_folder(
+    photos: Path, tiny_backbone: Backbone, tiny_file: Path, name: str
+):
+    path = run_extraction(photos, tiny_backbone, out="f.h5").path
+    label(path, relabel=table([("path", "class"), ("cats/3.png", "dogs")]))
+    before = values(path)
+    with FeatureFile(path) as file:
+        width = file.stored(name)[:1].nbytes
+    flip_bit(path, name, byte=3 * width)
+    assert repair(path, weights=str(tiny_file)).dropped == 0
+    assert values(path) == before
+
+
+def test_a_damaged_number_that_came_from_a_table_leaves_the_file(bare: Path, tiny_file: Path):
+    """Nothing tells it, and it is not guessed; the image gets its row again, without a number."""
+    label(bare, table([("file", "age"), *((n, int(n[5]) / 2) for n in NAMES)]), target="age")
+    flip_bit(bare, "targets", byte=8 * 4)
+    done = repair(bare, weights=str(tiny_file))
+    assert done.dropped == 1
+    assert NAMES[4] not in values(bare)
+    assert verify(bare, golden=False).integrity.damage == []
