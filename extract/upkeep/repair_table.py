@@ -88,7 +88,9 @@ def _with_groups(
         ruled = by_rule.get(scan.table.paths[found], None if side else "")
         candidates = dict.fromkeys([groups[i] if ruled is None else ruled, groups[i], *known])
         proven = _told_by_checksum(file, table, i, list(candidates), [int(labels[i])])
-        if proven := proven or _told_by_checksum(file, table, i, list(candidates)[:2], possible):
+        if possible and not proven:
+            proven = _told_by_checksum(file, table, i, list(candidates)[:2], possible)
+        if proven:
             groups[i], splits[i], labels[i] = proven
         elif relabelled:
             continue
