@@ -42,10 +42,10 @@ class Colours(GraphProvider):
     def check(self, name, weights):
         pass
 
-    def describe(self, name, *, weights, image_size, preprocess):
+    def describe(self, asked):
         return BackboneFacts(
             provider="colours",
-            label=name.label,
+            label=asked.name.label,
             weights="own",
             origin="1",
             native=True,
