@@ -119,7 +119,7 @@ class TextLogisticHead(LogisticHead):
         best = None
         if rows.scored.any():
             trials = self._added(components.rotated, rows, strengths, train, start)
-            best = best_trial(rows, trials, criterion=type(self).criterion, patience=2)
+            best = best_trial(rows, trials, criterion=rows.objective.own_loss, patience=2)
         strength, fit = best.setting if best else (self.default if self.C is None else float(self.C), None)
         kernel *= start.factors[-1]
         if strength == 0:
