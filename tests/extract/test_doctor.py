@@ -34,7 +34,19 @@ def test_everything_that_matters_is_looked_at(asked: list):
     diagnosis = doctor()
     names = [one.name for one in diagnosis.findings if one.name != "GPU"]
     assert names[: len(NAMES)] == NAMES
-    optional = ("heic", "int8", "intel", "kerashub", "lite", "onnx", "parquet", "tensorboard", "tflite", "torch")
+    optional = (
+        "heic",
+        "int8",
+        "intel",
+        "kerashub",
+        "lite",
+        "onnx",
+        "parquet",
+        "remote",
+        "tensorboard",
+        "tflite",
+        "torch",
+    )
     extras = [f"extra {name}" for name in optional]
     assert names[len(NAMES) :] == [PACKAGES[0], "Python", *PACKAGES[1:], *extras, "weights"]
     assert found(diagnosis)["processor"].value.startswith(machine()["processor"])
