@@ -131,12 +131,12 @@ def test_a_result_kept_by_compare_heads(feature_file: Path):
     with FeatureFile(feature_file) as file:
         cache, part = RunCache(file), np.arange(20)
         request = FitRequest("ridge", {"alpha": 1.0}, part, part + 20)
-        cache.put(request, FitResult(np.full((20, 2), 0.5, np.float32), 1.0, 2.0, 3, {"alpha": 1.0}))
+        cache.put(request, FitResult(np.full((20, 2), 0.5, np.float32), np.zeros(0), 1.0, 2.0, 3, {"alpha": 1.0}))
         (path,) = cache.folder.iterdir()
 
         def answer() -> object:
             found = RunCache(file).get(request)
-            return found and (found.probabilities.tobytes(), found.fit_seconds, found.parameters)
+            return found and (found.outputs.tobytes(), found.fit_seconds, found.parameters)
 
         assert silent_changes(path, answer, UserError) == []
 

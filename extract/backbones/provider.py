@@ -150,9 +150,14 @@ class Provider(ABC):
         Raises:
             BackboneError: It has no text tower, or what that needs is missing.
         """
-        raise BackboneError(f"{name.label} has no text tower. Networks with one: {TEXT_TOWERS}.", backbone=name.label)
+        raise _no_text_tower(name)
 
-    def text_rows(self, name: BackboneName, texts: Sequence[str], image_size: int) -> tuple[np.ndarray, str]:
+    def text_rows(
+        self,
+        name: BackboneName,
+        texts: Sequence[str],  # noqa: ARG002
+        image_size: int,  # noqa: ARG002
+    ) -> tuple[np.ndarray, str]:
         """Rows of n texts in the space of the rows of images by the pooling `pooled`.
 
         Args:
@@ -166,7 +171,11 @@ class Provider(ABC):
         Raises:
             BackboneError: They cannot be computed.
         """
-        raise NotImplementedError
+        raise _no_text_tower(name)
+
+
+def _no_text_tower(name: BackboneName) -> BackboneError:
+    return BackboneError(f"{name.label} has no text tower. Networks with one: {TEXT_TOWERS}.", backbone=name.label)
 
 
 class KerasProvider(Provider):
