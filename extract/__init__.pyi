@@ -18,7 +18,7 @@ from .backbones.onnx_network import onnx_at as onnx_at
 from .backbones.openvino_cache import export_keras as export_keras
 from .backbones.openvino_cache import has_attention as has_attention
 from .backbones.openvino_cache import stored_networks as stored_networks
-from .backbones.options import Source as Source
+from .backbones.options import BackboneOrigin as BackboneOrigin
 from .backbones.options import check_choices as check_choices
 from .backbones.options import check_running as check_running
 from .backbones.proof import Reference as Reference

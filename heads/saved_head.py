@@ -187,9 +187,9 @@ class SavedHead:
             BackboneError, SpecMismatchError, WeightsError: It cannot be had.
             DriftError: It computes other rows here, and that is not accepted.
         """
-        from onepass.extract import Source, load_backbone_for
+        from onepass.extract import BackboneOrigin, load_backbone_for
 
-        source = Source.of(self.trained_on, weights)
+        source = BackboneOrigin.of(self.trained_on, weights)
         backbone = load_backbone_for(self.spec, source=source, engine=engine, needed_by=str(self.path))
         self.check_rows_of(backbone, accept_drift=accept_drift)
         return backbone

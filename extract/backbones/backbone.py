@@ -19,7 +19,7 @@ from onepass.extract.backbones.engines import (
 )
 from onepass.extract.backbones.golden import environment, golden_images
 from onepass.extract.backbones.openvino_cache import CompiledBackbone, Quantisation
-from onepass.extract.backbones.options import Source
+from onepass.extract.backbones.options import BackboneOrigin
 from onepass.extract.pixels.decode import (
     Decoded,
     decode,
@@ -55,7 +55,7 @@ class Backbone:
     def __init__(
         self,
         spec: Spec,
-        source: Source,
+        source: BackboneOrigin,
         make_engine: Callable[[], Engine],
         *,
         engine_name: str,

@@ -11,7 +11,7 @@ from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.load import load_backbone_for, require_same_backbone
 from onepass.extract.backbones.onnx_file import read_network
 from onepass.extract.backbones.onnx_network import OnnxNetwork
-from onepass.extract.backbones.options import Source
+from onepass.extract.backbones.options import BackboneOrigin
 from onepass.extract.backbones.provider import Asked, Conversion, GraphProvider
 from onepass.extract.backbones.providers import provider_of
 from onepass.extract.frameworks import import_openvino
@@ -30,7 +30,7 @@ class GraphBackbone:
     """
 
     spec: Spec
-    source: Source
+    source: BackboneOrigin
     needed_by: str
 
     @cached_property
@@ -77,7 +77,7 @@ class GraphBackbone:
         return OnnxNetwork.read(found.path, network, preprocess=made, pooling=pooling, label=facts.label)
 
 
-def graph_formats(source: Source) -> tuple[str, ...]:
+def graph_formats(source: BackboneOrigin) -> tuple[str, ...]:
     """Formats that a head on a backbone can be exported to where that is a graph; none where it is a Keras network."""
     provider = provider_of(BackboneName.parse(source.name))
     if not isinstance(provider, GraphProvider):

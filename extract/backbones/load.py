@@ -18,7 +18,7 @@ from onepass.extract.backbones.engines import (
 )
 from onepass.extract.backbones.keras_on_openvino import store_without_tensorflow
 from onepass.extract.backbones.openvino_cache import CompiledBackbone
-from onepass.extract.backbones.options import Source, check_choices, check_running
+from onepass.extract.backbones.options import BackboneOrigin, check_choices, check_running
 from onepass.extract.backbones.preprocess_files import read_preprocess
 from onepass.extract.backbones.proof import Proof, prove, require_proof
 from onepass.extract.backbones.provider import MAP_POOLINGS, Asked, Conversion, GraphProvider
@@ -94,7 +94,7 @@ def load_backbone(
         name, weights=weights, image_size=image_size, resize=resize, pooling=pooling, preprocess=preprocess
     )
     facts, made = wanted.facts, wanted.preprocess
-    source = Source(str(wanted.name), wanted.weights)
+    source = BackboneOrigin(str(wanted.name), wanted.weights)
     depth = checked_depth(depth, made.resize)
     engine = _engine_for(wanted.name, engine, precision)
     precision = choose_precision(precision, engine)
@@ -222,7 +222,7 @@ def _check_poolings(pooling: str | None, precision: str) -> None:
         )
 
 
-def load_backbone_for(spec: Spec, *, source: Source, engine: str = "auto", needed_by: str) -> Backbone:
+def load_backbone_for(spec: Spec, *, source: BackboneOrigin, engine: str = "auto", needed_by: str) -> Backbone:
     """The backbone that computes rows of a given spec, for images that come later.
 
     Args:
@@ -285,7 +285,9 @@ def require_same_backbone(found: Spec, needed: Spec, needed_by: str) -> None:
     )
 
 
-def on_openvino(spec: Spec, source: Source, converted: CompiledBackbone, *, widths: tuple[int, ...] = ()) -> Backbone:
+def on_openvino(
+    spec: Spec, source: BackboneOrigin, converted: CompiledBackbone, *, widths: tuple[int, ...] = ()
+) -> Backbone:
     """The backbone of a converted graph; an int8 one only gives rows if the graph is calibrated."""
 
     def make() -> Engine:

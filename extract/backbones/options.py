@@ -14,7 +14,7 @@ from onepass.features.preprocess import Preprocess
 
 
 @dataclass(frozen=True)
-class Source:
+class BackboneOrigin:
     """Where a backbone comes from, so that it can be found again.
 
     Attributes:

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from onepass.extract.backbones.catalogue import BackboneName
-from onepass.extract.backbones.options import Source
+from onepass.extract.backbones.options import BackboneOrigin
 from onepass.extract.backbones.provider import TEXT_TOWERS
 from onepass.extract.backbones.providers import provider_of
 from onepass.features.errors import BackboneError, OptionError, SpecMismatchError, opt
@@ -16,7 +16,7 @@ POOLING = "pooled"
 """The network's own vector of an image, which alone is compared with texts."""
 
 
-def check_text_tower(spec: Spec, source: Source) -> None:
+def check_text_tower(spec: Spec, source: BackboneOrigin) -> None:
     """Refuses rows that no text can be compared with; nothing heavy is imported.
 
     Args:
@@ -38,7 +38,7 @@ def check_text_tower(spec: Spec, source: Source) -> None:
 
 
 @functools.lru_cache(maxsize=4)  # a comparison asks for the same rows in each of its trainings
-def text_rows(spec: Spec, source: Source, texts: tuple[str, ...]) -> np.ndarray:
+def text_rows(spec: Spec, source: BackboneOrigin, texts: tuple[str, ...]) -> np.ndarray:
     """Rows of texts, (n, d) float32, in the space of rows of this spec; read only.
 
     Args:

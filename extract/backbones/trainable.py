@@ -9,7 +9,7 @@ from onepass.extract.backbones.build import bare_network, build_backbone, keras_
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.engines import choose_precision, choose_strategy
 from onepass.extract.backbones.load import load_backbone, require_decode_rule, require_same_backbone
-from onepass.extract.backbones.options import Source, check_choices
+from onepass.extract.backbones.options import BackboneOrigin, check_choices
 from onepass.extract.backbones.stages import Stage, boundary_before, first_unfrozen, output_of, stages_of, top_of
 from onepass.extract.backbones.vision_transformers import keep_positions
 from onepass.extract.frameworks import import_keras
@@ -39,7 +39,7 @@ class TrainableBackbone:
     """
 
     spec: Spec
-    source: Source
+    source: BackboneOrigin
     network: Any
     model: Any
     random: int | None
@@ -137,7 +137,7 @@ class TrainableBackbone:
         return import_keras().Model(part.inputs[0], rows, name="top")
 
 
-def require_trainable(source: Source) -> None:
+def require_trainable(source: BackboneOrigin) -> None:
     """Refuses a backbone that Keras does not build, before anything is read of it.
 
     Raises:
@@ -147,7 +147,7 @@ def require_trainable(source: Source) -> None:
 
 
 def load_trainable(
-    spec: Spec, *, source: Source, needed_by: str, random: int | None = None, precision: str = "auto"
+    spec: Spec, *, source: BackboneOrigin, needed_by: str, random: int | None = None, precision: str = "auto"
 ) -> TrainableBackbone:
     """The Keras network that computes rows of a given spec, in float32 whatever the spec's precision is.
 
@@ -193,7 +193,7 @@ def load_trainable(
     )
 
 
-def trainable_within(model: Any, *, spec: Spec, source: Source) -> TrainableBackbone:
+def trainable_within(model: Any, *, spec: Spec, source: BackboneOrigin) -> TrainableBackbone:
     """The backbone in a model that was fine-tuned, with the weights it has there.
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any
 
 from onepass.extract.backbones.backbone import Backbone
 from onepass.extract.backbones.load import load_backbone_for
-from onepass.extract.backbones.options import Source
+from onepass.extract.backbones.options import BackboneOrigin
 from onepass.extract.one_pass.golden_check import check_golden
 from onepass.features import FeatureFile
 from onepass.features.drift import Drift
@@ -122,5 +122,5 @@ def backbone_of_file(file: FeatureFile, *, weights: str | None = None, engine: s
         BackboneError: It cannot be built or run here.
         SpecMismatchError: What is found here is another backbone.
     """
-    source = Source.of(file.provenance, weights)
+    source = BackboneOrigin.of(file.provenance, weights)
     return load_backbone_for(file.spec, source=source, engine=engine, needed_by=str(file.path))

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from onepass.extract import (
+    BackboneOrigin,
     GraphBackbone,
     ImageFiles,
     KerasLayer,
     KerasModel,
     LabelledPixels,
-    Source,
     Tensor,
     TrainableBackbone,
     graph_formats,
@@ -80,7 +80,7 @@ class ExportInputs:
         Raises:
             DataError: The image folder is gone.
         """
-        spec, source = head.spec, Source.of(head.trained_on, weights)
+        spec, source = head.spec, BackboneOrigin.of(head.trained_on, weights)
 
         def backbone(part: KerasModel | None = None) -> TrainableBackbone:
             if part is not None:

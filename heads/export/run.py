@@ -16,7 +16,7 @@ import numpy as np
 from onepass.extract import (
     FULL_DEPTH,
     BackboneName,
-    Source,
+    BackboneOrigin,
     check_running,
     depth_of,
     graph_formats,
@@ -134,7 +134,7 @@ def export(
     head = model if isinstance(model, SavedHead) else _opened(model)
     if head.task not in JUDGED:
         raise OptionError(f"{head.path} names several labels, and such heads are not exported yet; predict with it.")
-    source = Source.of(head.trained_on, weights)
+    source = BackboneOrigin.of(head.trained_on, weights)
     if not head.is_whole:
         _require_format(head, to, source)
     _checked_place(head, to, options.get("out"))
@@ -157,7 +157,7 @@ def _opened(model: str | Path) -> SavedHead:
     return tuned_model(path)
 
 
-def _require_format(head: SavedHead, to: str, source: Source) -> None:
+def _require_format(head: SavedHead, to: str, source: BackboneOrigin) -> None:
     """Refuses a format that cannot hold the backbone.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Unpack
 
 from onepass.extract import (
     TRAINING_PRECISIONS,
-    Source,
+    BackboneOrigin,
     check_choices,
     check_running,
     plain_keras,
@@ -118,7 +118,7 @@ def fine_tune(
     features, saved = _start(target)
     path = _place(features, out, to)
     with FeatureFile(features) as file:
-        require_trainable(Source.of(file.provenance, weights))
+        require_trainable(BackboneOrigin.of(file.provenance, weights))
         file.require_complete()
         _check_against(file, plan, option="unfreeze" if stages is None else "stages")
         if saved is None:

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from onepass.extract import (
+    BackboneOrigin,
     KerasModel,
     LabelledPixels,
-    Source,
     TrainableBackbone,
     load_trainable,
     random_layers,
@@ -81,7 +81,7 @@ class Sources:
             backbone=partial(
                 load_trainable,
                 head.spec,
-                source=Source.of(head.trained_on, origin.weights),
+                source=BackboneOrigin.of(head.trained_on, origin.weights),
                 needed_by=str(head.path),
                 random=plan.seed if origin.from_scratch else None,
                 precision=origin.precision,

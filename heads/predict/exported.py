@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.special import log_softmax
 
-from onepass.extract import Augmentation, Backbone, Decoded, Source, decode_whole, depth_of, plain_keras
+from onepass.extract import Augmentation, Backbone, BackboneOrigin, Decoded, decode_whole, depth_of, plain_keras
 from onepass.features import CLASSES, NUMBER, Spec
 from onepass.features.errors import CertificateError, OptionError, UnreadableImageError, opt
 from onepass.heads import head_facts
@@ -122,7 +122,7 @@ def runtime_backbone(spec: Spec, run: Runtime, *, takes: str = "pixels", task: s
     """A loaded model as a backbone; see `Format.takes`."""
     makers = {"pixels": Backbone, "images": WholeImages, "bytes": EncodedImages}
     engine = (WholePixels if takes == "pixels" else RuntimeEngine)(run, _SCORES[task])
-    return makers[takes](spec, Source(spec.backbone, spec.weights), lambda: engine, engine_name=engine.name)
+    return makers[takes](spec, BackboneOrigin(spec.backbone, spec.weights), lambda: engine, engine_name=engine.name)
 
 
 def certificate_of(model: Path) -> Certificate:

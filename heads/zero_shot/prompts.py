@@ -68,9 +68,9 @@ def check_prompts(file: FeatureFile) -> None:
         BackboneError, OptionError: As for `check_text_tower`.
         TrainingError: Two classes have the same name in a text.
     """
-    from onepass.extract import Source, check_text_tower
+    from onepass.extract import BackboneOrigin, check_text_tower
 
-    check_text_tower(file.spec, Source.of(file.provenance))
+    check_text_tower(file.spec, BackboneOrigin.of(file.provenance))
     first: dict[str, str] = {}
     for name in file.class_names:
         if (other := first.setdefault(words_of(name), name)) != name:
@@ -94,11 +94,11 @@ def class_rows(file: FeatureFile, prompts: Sequence[str]) -> np.ndarray:
     Raises:
         BackboneError, OptionError, SpecMismatchError, TrainingError: As for `check_prompts` and `text_rows`.
     """
-    from onepass.extract import Source, text_rows
+    from onepass.extract import BackboneOrigin, text_rows
 
     check_prompts(file)
     texts = tuple(prompt.replace(PLACE, words_of(name)) for name in file.class_names for prompt in prompts)
-    rows = text_rows(file.spec, Source.of(file.provenance), texts)
+    rows = text_rows(file.spec, BackboneOrigin.of(file.provenance), texts)
     each = _of_length_1(rows.astype(np.float64)).reshape(len(file.class_names), len(prompts), -1)
     return _of_length_1(each.mean(axis=1))
 

@@ -15,7 +15,7 @@ from onepass.extract import load_backbone, read_image
 from onepass.extract.backbones import engines
 from onepass.extract.backbones.load import load_backbone_for
 from onepass.extract.backbones.openvino_cache import cache_folder
-from onepass.extract.backbones.options import Source
+from onepass.extract.backbones.options import BackboneOrigin
 from onepass.extract.frameworks import import_keras, import_openvino
 from onepass.features.errors import BackboneError, OnepassWarning, OptionError, SpecMismatchError
 from onepass.heads import LogisticHead, wilson_interval
@@ -175,7 +175,7 @@ def test_graphs_for_rounded_and_float_pixels_are_kept_apart(tiny_backbone, tiny_
         "resize": ("keras", "squash"),
         "decode": ("keras-rgb-bilinear-1", "rgb-exif-white-hamming-2"),
     }
-    gone = Source("moved_away.keras", "imagenet")
+    gone = BackboneOrigin("moved_away.keras", "imagenet")
     for backbone, images in ((exact, pixels), (tiny_backbone, pixels.round().astype(np.uint8))):
         found = load_backbone_for(backbone.spec, source=gone, needed_by="x.head")
         assert found.spec == backbone.spec
@@ -233,7 +233,7 @@ def test_wrong_settings_end_in_one_message(options: dict, message: str, tmp_path
 
 
 def test_the_right_backbone_is_found_again_by_spec(tiny_backbone, tiny_file: Path):
-    gone = Source("moved_away.keras", "imagenet")
+    gone = BackboneOrigin("moved_away.keras", "imagenet")
     found = load_backbone_for(tiny_backbone.spec, source=gone, needed_by="x.head")
     assert found.spec == tiny_backbone.spec
 
@@ -244,7 +244,7 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path: Path):
     mobilenet(seed=2).save_weights(tmp_path / "w.weights.h5")
     for entry in cache_folder().glob("*"):
         (entry / "backbone.json").unlink(missing_ok=True)
-    source = Source("mobilenet_0.25", str(tmp_path / "w.weights.h5"))
+    source = BackboneOrigin("mobilenet_0.25", str(tmp_path / "w.weights.h5"))
     with pytest.raises(SpecMismatchError, match=r"x.head needs mobilenet_0.25.*\n[^$]*weights_hash[^$]*weights\.$"):
         load_backbone_for(wanted, source=source, needed_by="x.head")
 

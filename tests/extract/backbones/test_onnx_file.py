@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onepass.extract import Source, find_images, load_backbone, load_backbone_for, run_extraction, verify_backbone
+from onepass.extract import (
+    BackboneOrigin,
+    find_images,
+    load_backbone,
+    load_backbone_for,
+    run_extraction,
+    verify_backbone,
+)
 from onepass.extract.backbones.build import build_backbone
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.onnx_file import OnnxFile
@@ -298,7 +305,7 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path: Path, make_fold
     path, features = Tiny().write(tmp_path / "tiny.onnx"), tmp_path / "f.h5"
     run_extraction(make_folder({"ant": 4, "bee": 4}), load_backbone(str(path)), out=features)
     with FeatureFile(features) as file:
-        spec, source = file.spec, Source.of(file.provenance)
+        spec, source = file.spec, BackboneOrigin.of(file.provenance)
     assert load_backbone_for(spec, source=source, needed_by="f.h5").spec == spec
     Tiny(seed=1).write(path)
     assert load_backbone(str(path)).spec.weights_hash != spec.weights_hash

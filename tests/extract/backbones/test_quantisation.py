@@ -9,7 +9,7 @@ from onepass.extract import load_backbone
 from onepass.extract.backbones.backbone import Backbone
 from onepass.extract.backbones.engines import choose_engine
 from onepass.extract.backbones.load import load_backbone_for
-from onepass.extract.backbones.options import Source
+from onepass.extract.backbones.options import BackboneOrigin
 from onepass.extract.backbones.quantisation import CALIBRATION_IMAGES, COMPARED_IMAGES, calibrated
 from onepass.extract.frameworks import import_keras
 from onepass.extract.pixels.decode import read_image
@@ -195,7 +195,7 @@ def test_a_processor_without_int8_is_told(quantised, monkeypatch: pytest.MonkeyP
 
 
 def test_a_head_finds_its_calibrated_graph_again(quantised, files: Files):
-    found = load_backbone_for(quantised.spec, source=Source("moved_away", "gone.h5"), needed_by="x.head")
+    found = load_backbone_for(quantised.spec, source=BackboneOrigin("moved_away", "gone.h5"), needed_by="x.head")
     assert found.spec == quantised.spec
     assert found.quantisation == quantised.quantisation
     np.testing.assert_array_equal(found.rows(pixels(files[:2])), quantised.rows(pixels(files[:2])))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hub_networks import lowest_cosine
-from onepass.extract import Source, check_text_tower, text_rows
+from onepass.extract import BackboneOrigin, check_text_tower, text_rows
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.providers import provider_of
 from onepass.extract.backbones.text_towers import tokens_of_folder, tokens_of_preset
@@ -78,7 +78,7 @@ def test_both_files_of_a_folder_s_tokenizer_give_the_same(tmp_path: Path):
 def test_a_network_with_other_weights_than_those_of_the_rows_is_refused(tmp_path: Path):
     name, _ = backbone_of("clip", tmp_path)
     with pytest.raises(SpecMismatchError) as caught:
-        text_rows(make_spec(pooling="pooled", width=24), Source(name, "imagenet"), ("a cat",))
+        text_rows(make_spec(pooling="pooled", width=24), BackboneOrigin(name, "imagenet"), ("a cat",))
     assert str(caught.value).endswith("Put those back, or extract again.")
     assert set(caught.value.differences) == {"weights_hash"}
 
@@ -102,7 +102,7 @@ def preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def check(backbone: str, pooling: str = "pooled") -> None:
-    check_text_tower(make_spec(pooling=pooling), Source(backbone, "imagenet"))
+    check_text_tower(make_spec(pooling=pooling), BackboneOrigin(backbone, "imagenet"))
 
 
 def test_what_can_be_told_without_a_network_is_refused_at_once(preset: Path):

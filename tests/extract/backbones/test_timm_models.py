@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onepass.extract import Source, load_backbone, load_backbone_for, run_extraction
+from onepass.extract import BackboneOrigin, load_backbone, load_backbone_for, run_extraction
 from onepass.extract.backbones import timm_models, worker
 from onepass.extract.backbones.catalogue import BackboneName
 from onepass.extract.backbones.provider import Asked, Conversion
@@ -418,15 +418,15 @@ def test_a_folder_without_safetensors_is_refused(tmp_path: Path):
 
 def test_a_folder_that_moved_is_found_by_its_weights(tmp_path: Path):
     known = {"backbone": "timm:/before/beetles", "weights": "imagenet"}
-    assert Source.of(known) == Source("timm:/before/beetles", "imagenet")
-    moved = Source.of(known, str(tmp_path / "beetles" / "model.safetensors"))
-    assert moved == Source(f"timm:{tmp_path / 'beetles'}", "imagenet")
+    assert BackboneOrigin.of(known) == BackboneOrigin("timm:/before/beetles", "imagenet")
+    moved = BackboneOrigin.of(known, str(tmp_path / "beetles" / "model.safetensors"))
+    assert moved == BackboneOrigin(f"timm:{tmp_path / 'beetles'}", "imagenet")
     named = {"backbone": "timm:test_vit", "weights": "/before/w.safetensors"}
-    assert Source.of(named, "w.safetensors") == Source("timm:test_vit", "w.safetensors")
+    assert BackboneOrigin.of(named, "w.safetensors") == BackboneOrigin("timm:test_vit", "w.safetensors")
 
 
 def test_networks_of_timm_are_not_cut(tmp_path: Path):
     told = "networks of timm are not cut; leave @blocks.3 out of timm:test_vit@blocks.3."
     with pytest.raises(OptionError, match=f"^{re.escape(told)}$"):
         load_backbone("timm:test_vit@blocks.3")
-    assert Source("timm:test_vit", "imagenet").name == "timm:test_vit"
+    assert BackboneOrigin("timm:test_vit", "imagenet").name == "timm:test_vit"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onepass.extract import (
-    Source,
+    BackboneOrigin,
     extract_features,
     load_backbone,
     load_backbone_for,
@@ -119,7 +119,7 @@ def test_the_trunk_is_a_backbone_whose_rows_the_top_takes(lite0, tuned: Trainabl
     assert trunk.spec == replace(
         lite0.spec, backbone="efficientnet_lite0@_blocks.10.add", pooling="flatten", width=4 * 4 * 112
     )
-    assert trunk.source == Source("efficientnet_lite0@_blocks.10.add", "imagenet")
+    assert trunk.source == BackboneOrigin("efficientnet_lite0@_blocks.10.add", "imagenet")
     assert top.input_shape == (None, 4, 4, 112)
     rows = trunk.rows(images).reshape(-1, 4, 4, 112)
     np.testing.assert_allclose(top(rows), lite0.rows(images), atol=1e-3)
@@ -185,8 +185,8 @@ def test_a_cut_network_is_a_backbone_for_users_too(lite0, images: np.ndarray, fr
     own = load_backbone(f"{free_file}@block2_add", **settings)
     assert (own.spec.backbone, own.spec.width, own.spec.weights) == ("free@block2_add", 4, "own")
     moved = free_file.rename(tmp_path / "moved.keras")
-    source = Source.of({"backbone": own.source.name, "weights": "imagenet"}, str(moved))
-    assert source == Source(f"{moved}@block2_add", "imagenet")
+    source = BackboneOrigin.of({"backbone": own.source.name, "weights": "imagenet"}, str(moved))
+    assert source == BackboneOrigin(f"{moved}@block2_add", "imagenet")
 
 
 def test_a_cut_network_can_be_trained_and_cut_again(images: np.ndarray):
@@ -272,7 +272,7 @@ def test_preprocessing_is_saved_with_the_model_and_needs_no_code(name: str, tmp_
 @pytest.mark.parametrize("name", ["convnexttiny", "densenet121", "efficientnetb0", "inceptionresnetv2", "resnet50"])
 def test_whole_models_are_saved_and_loaded_without_code(name: str, tmp_path: Path, rng: np.random.Generator):
     backbone = replace(load_backbone("efficientnet_lite0", image_size=96).spec, backbone=name)
-    found = load_trainable(backbone, source=Source(name, "imagenet"), needed_by="x", random=0)
+    found = load_trainable(backbone, source=BackboneOrigin(name, "imagenet"), needed_by="x", random=0)
     found.top(found.stages[-1].boundary or "")
     found.model.save(tmp_path / "model.keras")
     loaded = import_keras().models.load_model(tmp_path / "model.keras", safe_mode=True)

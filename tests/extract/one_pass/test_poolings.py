@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onepass import compare_heads, predict, run_extraction, train_head
-from onepass.extract import Source, load_backbone_for
+from onepass.extract import BackboneOrigin, load_backbone_for
 from onepass.extract.backbones.engines import OpenVINOEngine
 from onepass.extract.backbones.openvino_cache import stem
 from onepass.features import FeatureFile, OptionError, Preprocess, SkippedImage
@@ -195,7 +195,7 @@ def test_a_head_on_one_of_several_poolings_predicts_by_the_graph_of_all_without_
             head = train_head(one.path, head="logreg").head
             with FeatureFile(one.path) as file:
                 images, spec = [folder / path for path in file.table.paths], file.spec
-            backbone = load_backbone_for(spec, source=Source(given, "imagenet"), needed_by="x.head")
+            backbone = load_backbone_for(spec, source=BackboneOrigin(given, "imagenet"), needed_by="x.head")
             np.testing.assert_array_equal(backbone.rows_of(images), rows_of(one.path))
             assert backbone.converted
             assert stem(backbone.converted.graph)  # still in float32, whatever the rest computes in

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from onepass.extract import (
+    BackboneOrigin,
     ImageFiles,
     LabelledPixels,
-    Source,
     load_backbone,
     load_trainable,
     run_extraction,
@@ -196,7 +196,7 @@ def test_a_saved_model_holds_every_weight_once(features: Path, head_of, tmp_path
     weights = tf.train.list_variables(str(tmp_path / "model" / "variables" / "variables"))
     held = sum(int(np.prod(shape)) for name, shape in weights if "VARIABLE_VALUE" in name)
     with plain_keras():
-        network = load_trainable(head.spec, source=Source.of(head.trained_on), needed_by="the test").network
+        network = load_trainable(head.spec, source=BackboneOrigin.of(head.trained_on), needed_by="the test").network
     in_the_head = sum(array.size for array in (*head.network.kernels, *head.network.biases))
     assert held == network.count_params() + in_the_head
 
@@ -248,7 +248,7 @@ def test_wrong_preprocessing_is_caught(features: Path, head_of, tmp_path: Path):
 
     def shifted(part=None):
         """The backbone with the pixels of another scale, as other Keras networks take them."""
-        backbone = load_trainable(head.spec, source=Source.of(head.trained_on), needed_by="the test")
+        backbone = load_trainable(head.spec, source=BackboneOrigin.of(head.trained_on), needed_by="the test")
         keras = import_keras()
         pixels = keras.Input(backbone.model.input_shape[1:], dtype="uint8")
         wrong = keras.Model(pixels, backbone.model(keras.ops.cast(pixels, "float32") / 127.5 - 1))
@@ -307,7 +307,7 @@ def nearly(sign: int) -> Callable[[Any], Any]:
 
 def between_two_classes(file: FeatureFile, head: SavedHead) -> tuple[SavedHead, int, int]:
     """The head, moved until a level decides the label of some test image; which image, and the level's sign."""
-    backbone = load_trainable(head.spec, source=Source.of(head.trained_on), needed_by="the test").model
+    backbone = load_trainable(head.spec, source=BackboneOrigin.of(head.trained_on), needed_by="the test").model
     test = file.rows_of("test")
     rows, images = file.read(test)[0], LabelledPixels(file)
     for some, position in enumerate(test.tolist()):

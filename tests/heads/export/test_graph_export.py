@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onepass.extract import GraphBackbone, Source, load_backbone, run_extraction, verify
+from onepass.extract import BackboneOrigin, GraphBackbone, load_backbone, run_extraction, verify
 from onepass.features import FeatureFile
 from onepass.features.errors import OptionError, SpecMismatchError
 from onepass.heads import train_head
@@ -183,7 +183,7 @@ def test_everything_that_takes_a_head_takes_one_on_a_graph(photos: Path, tmp_pat
 
 def test_a_graph_takes_any_number_of_images_where_its_network_does(heads):
     head = heads["map"]
-    graph = GraphBackbone(head.spec, Source.of(head.trained_on), str(head.path))
+    graph = GraphBackbone(head.spec, BackboneOrigin.of(head.trained_on), str(head.path))
     image = np.asarray(Image.new("RGB", (32, 32), (90, 30, 200)))[None]
     assert graph.rows(image).shape == (1, head.spec.width)
     assert graph.onnx().many

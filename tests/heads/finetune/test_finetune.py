@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.utils.class_weight import compute_sample_weight
 
 from onepass import predict
-from onepass.extract import LabelledPixels, Source, load_trainable, random_layers, run_extraction
+from onepass.extract import BackboneOrigin, LabelledPixels, load_trainable, random_layers, run_extraction
 from onepass.extract.frameworks import plain_keras
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, FeatureFileError, OnepassWarning, OptionError, TrainingError
@@ -73,7 +73,9 @@ def weights_of(path: Path) -> list[np.ndarray]:
 def test_the_joined_model_is_the_cached_head(kind: str, features: Path, tmp_path: Path):
     head = train_head(features, head=kind, out=tmp_path / "x.head").head
     with FeatureFile(features) as file, plain_keras():
-        joined = Joined.of(load_trainable(file.spec, source=Source.of(file.provenance), needed_by="x"), head.network)
+        joined = Joined.of(
+            load_trainable(file.spec, source=BackboneOrigin.of(file.provenance), needed_by="x"), head.network
+        )
         test = file.rows_of("test")
         pixels = LabelledPixels(file).read(test)
         expected = head.network.scores(file.read(test)[0])
@@ -96,7 +98,9 @@ def test_a_sigmoid_head_becomes_a_softmax_of_two(tmp_path: Path, tiny_backbone):
     head = train_head(tmp_path / "photos.h5", head="mlp", hidden=(4,), output="sigmoid", tune="none", epochs=4,
                       out=tmp_path / "x.head").head  # fmt: skip
     with FeatureFile(tmp_path / "photos.h5") as file, plain_keras():
-        joined = Joined.of(load_trainable(file.spec, source=Source.of(file.provenance), needed_by="x"), head.network)
+        joined = Joined.of(
+            load_trainable(file.spec, source=BackboneOrigin.of(file.provenance), needed_by="x"), head.network
+        )
         every = np.arange(len(file))
         found = joined.probabilities().predict(LabelledPixels(file).read(every), verbose=0)
         np.testing.assert_allclose(found, head.predict_proba(file.read(every)[0]), atol=1e-5)
@@ -167,7 +171,7 @@ def write_shades(folder: Path, shades: dict[str, int], *, count: int, seed: int)
 
 def test_batchnorm_stays_as_it_is_unless_it_is_told_to_learn(features: Path, logreg: SavedHead):
     with FeatureFile(features) as file, plain_keras() as keras:
-        network = load_trainable(file.spec, source=Source.of(file.provenance), needed_by="x")
+        network = load_trainable(file.spec, source=BackboneOrigin.of(file.provenance), needed_by="x")
         joined = Joined.of(network, logreg.network)
         pixels, y = LabelledPixels(file).read(file.rows_of("train")), file.read(file.rows_of("train"))[1]
         (norm,) = [one for one in network.network.layers if isinstance(one, keras.layers.BatchNormalization)]

@@ -12,7 +12,7 @@ pytestmark = [
 ]
 
 from hub_networks import write_preset  # noqa: E402
-from onepass.extract import Source, load_backbone, load_trainable, run_extraction  # noqa: E402
+from onepass.extract import BackboneOrigin, load_backbone, load_trainable, run_extraction  # noqa: E402
 from onepass.extract.backbones.trainable import list_stages  # noqa: E402
 from onepass.extract.frameworks import plain_keras  # noqa: E402
 from onepass.features import FeatureFile  # noqa: E402
@@ -54,7 +54,7 @@ def test_stages_are_blocks_and_each_can_be_cut_before(preset: str):
 @pytest.mark.parametrize("unfreeze", ["block4", "3", "all"])
 def test_what_is_unfrozen_is_blocks_with_their_norms(preset: str, features: Path, head, unfreeze: str):
     with FeatureFile(features) as file, plain_keras():
-        backbone = load_trainable(file.spec, source=Source.of(file.provenance), needed_by="test")
+        backbone = load_trainable(file.spec, source=BackboneOrigin.of(file.provenance), needed_by="test")
         joined = Joined.of(backbone, head.network)
         first = backbone.first_unfrozen(unfreeze)
         joined.unfreeze(first)
@@ -70,7 +70,7 @@ def test_the_trunk_and_the_top_are_the_whole_network(kind: str, tmp_path: Path):
     name = f"keras-hub:{write_preset(kind, tmp_path / kind)}"
     spec = load_backbone(name, precision="float32").spec
     with plain_keras():
-        backbone = load_trainable(spec, source=Source(name, "imagenet"), needed_by="test")
+        backbone = load_trainable(spec, source=BackboneOrigin(name, "imagenet"), needed_by="test")
         boundary = backbone.boundary_before(backbone.first_unfrozen("block3"))
         assert boundary == "block2"
         trunk = backbone.trunk(boundary)
