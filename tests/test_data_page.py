@@ -1,6 +1,7 @@
 """docs/data.md: every example runs, in its order, and prints what it shows."""
 
 import csv
+import json
 import re
 import shlex
 import shutil
@@ -34,6 +35,13 @@ def test_every_example_prints_what_it_shows(tmp_path: Path, tiny_file: Path):
     ):
         with open(tmp_path / name, "w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([header, *lines])
+    boxes = [(name, category, [4 * category, 3, 20, 15]) for name in names[::2] for category in (0, 1)]
+    coco = {
+        "images": [{"id": name, "file_name": name} for name in names],
+        "categories": [{"id": 0, "name": "animal"}, {"id": 1, "name": "ball"}],
+        "annotations": [{"image_id": name, "category_id": category, "bbox": box} for name, category, box in boxes],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
     shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path, "photos")
     cells = [{"bytes": (photos / name).read_bytes(), "path": name} for name in names]
     pq.write_table(pa.table({"image": cells, "breed": [name[:4] for name in names]}), tmp_path / "photos.parquet")

@@ -110,8 +110,9 @@ def meaning_of(records: Records, options: SourceOptions, there: Callable[[str], 
         DataError: A column is not there, or one has to be said and is not.
     """
     guessed: list[str] = []
-    path = options.path or ("" if records.images else _guessed_path(records, there))
-    if not options.path and path:
+    usual = options.path or records.usual.get("path")
+    path = usual or ("" if records.images else _guessed_path(records, there))
+    if not usual and path:
         guessed.append(f"{path} names the images")
     names = _names(records, path) if path else []
     split = options.split.partition("=")[0] if options.split else None
@@ -124,6 +125,8 @@ def meaning_of(records: Records, options: SourceOptions, there: Callable[[str], 
         _require_column(records, target, "target")
     for column in (label or "").split(",") if label and label not in records.columns else ():
         _require_column(records, column.strip(), "label")
+    if not (label or target or options.unlabelled):
+        label = records.usual.get("label")
     if not (label or target or options.unlabelled):
         label = _guessed_label(records, used)
         guessed.append(f"{label} is their label")

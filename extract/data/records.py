@@ -1,18 +1,19 @@
-"""Reads tables that say something of images: CSV and its kin, JSON lines, Parquet; columns of plain values."""
+"""Reads plain tables that say something of images: CSV and its kin, JSON lines, Parquet; columns of plain values."""
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from onepass.extract.data.listed import decoded_text
+from onepass.extract.pixels.crops import Box
 from onepass.features.errors import DataError
 from onepass.features.names import from_windows
 
-ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet")
+ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".xml")
 """Of the files that are read as tables."""
 
 _ROWS_A_BYTE = 64
@@ -30,6 +31,10 @@ class Records:
         places: What to call each row in a message: `line 3`.
         images: Names of the columns that hold the bytes of images.
         comma: True if numbers may have a decimal comma.
+        boxes: For each row the part of the image that is meant; empty if all rows mean whole images.
+        usual: Option of `SourceOptions` -> the column that is meant if the user says none, where its kind says so.
+        notes: What to tell of how it was read.
+        spell: Other names by which an image may be there.
     """
 
     path: Path
@@ -37,6 +42,10 @@ class Records:
     places: Sequence[str]
     images: tuple[str, ...] = ()
     comma: bool = False
+    boxes: tuple[Box, ...] = ()
+    usual: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    spell: Callable[[str], Iterable[str]] = tuple
 
     def __len__(self) -> int:
         return len(self.places)

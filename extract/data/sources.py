@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from onepass.extract.data.archive_source import archive_source, archive_store, are_archives
+from onepass.extract.data.boxes import BoxStore
 from onepass.extract.data.columns import SourceOptions
 from onepass.extract.data.folders import Folders, folder_source, image_folders, unlabelled_folders
 from onepass.extract.data.parquet_store import ParquetStore
@@ -102,7 +103,11 @@ def store_of(file: FeatureFile, data: Folders | None = None) -> Store:
     Raises:
         DataError: It is gone.
     """
-    named = _named(data)
+    store = _store_of(file, _named(data))
+    return BoxStore(store) if file.provenance.get("boxes") else store
+
+
+def _store_of(file: FeatureFile, named: list[Path]) -> Store:
     if not named and are_archives(_recorded(file)):
         return archive_store(_recorded(file))
     if not named and (addresses := _addresses(_recorded(file))):

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
 from onepass.extract.data.watch import walk_files
+from onepass.extract.pixels.crops import BoxOfImage
 from onepass.extract.pixels.image_bytes import ImageFile
 from onepass.features.errors import DataError, UnreadableImageError
 
@@ -110,4 +111,5 @@ def relative(path: Path, root: Path) -> str:
 
 def is_there(file: ImageFile) -> bool:
     """True if an image has its file, or lies in something that has."""
+    file = file.whole if isinstance(file, BoxOfImage) else file
     return file.is_file() if isinstance(file, Path) else True

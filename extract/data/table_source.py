@@ -1,5 +1,6 @@
 """A table as a source of images: it names them, or holds them, and says what they are."""
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,12 +9,14 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from onepass.extract.data.boxes import BoxStore, box_name, whole_name
 from onepass.extract.data.class_folders import SPLIT_FOLDERS, names_alike
 from onepass.extract.data.columns import Meaning, SourceOptions, described, meaning_of
 from onepass.extract.data.parquet_store import ParquetStore
-from onepass.extract.data.records import Records, read_records, texts
+from onepass.extract.data.records import Records, texts
 from onepass.extract.data.source import Source
 from onepass.extract.data.stores import Store
+from onepass.extract.data.tables import read_table
 from onepass.extract.pixels.formats import is_image_name
 from onepass.features import SPLITS, ImageTable
 from onepass.features.errors import DataError, opt
@@ -33,7 +36,7 @@ def table_source(
     named stands in the notes of the source.
 
     Args:
-        path: The table, see `read_records`.
+        path: The table, see `read_table`.
         options: What its columns mean.
         open_images: Opens the store that the table names images of.
         least_classes: How many classes there must be.
@@ -41,12 +44,12 @@ def table_source(
     Raises:
         DataError: The table does not say what is needed, or says two things of one image.
     """
-    records = read_records(path)
+    records = read_table(path)
     if not len(records):
         raise DataError(f"{path} has no rows below its first line.")
     held = ParquetStore.of(path, records.images, options.path) if records.images and not options.images else None
     store: Store = held or open_images(Path(options.images) if options.images else path.absolute().parent)
-    there = ListedNames(store.names(), store.origin)
+    there = ListedNames(store.names(), store.origin, records.spell)
     meaning = meaning_of(records, options, there.__contains__)
     reader = TableReader(records, meaning, options)
     if held:
@@ -64,26 +67,29 @@ def table_source(
         np.zeros((len(names), 32), np.uint8),
         np.zeros(len(names), np.int64),
         np.zeros(len(names), np.int64),
-        tuple(reader.one_each("group", meaning.group, names, places)) if meaning.group else (),
+        reader.groups(names, places),
         task=task,
         targets=targets,
         weights=reader.weights(names, places),
     )
-    missing = [] if held else [(name, row) for name, row in zip(names, rows, strict=True) if name not in there]
-    unnamed = [] if held else [name for name in there if name not in places and is_image_name(name)]
+    wholes = [whole_name(name) for name in names] if records.boxes else names
+    missing = [] if held else [(name, row) for name, row in zip(wholes, rows, strict=True) if name not in there]
+    named = set(wholes)
+    unnamed = [] if held else [name for name in there if name not in named and is_image_name(name)]
     return Source(
         name=str(path),
         stem=path.stem,
-        store=store,
+        store=BoxStore(store) if records.boxes else store,
         table=table,
         are_images=np.array([is_image_name(name) for name in names], bool),
         record={
             "data": store.origin,
             "folders": [str(path.resolve())],
             "source": {**options.given(), **({} if held else {"images": store.origin})},
+            **({"boxes": True} if records.boxes else {}),
         },
         said=bool(meaning.split) and bool((table.splits != SPLITS.index("train")).any()),
-        grouped=bool(meaning.group),
+        grouped=bool(table.groups),
         other=dict.fromkeys(unnamed, f"no row of {path.name} names it"),
         notes=tuple(_notes(records, meaning, store, missing, unnamed, len(names))),
     )
@@ -92,7 +98,7 @@ def table_source(
 def _notes(
     records: Records, meaning: Meaning, store: Store, missing: list[tuple[str, int]], unnamed: list[str], names: int
 ) -> list[str]:
-    notes = []
+    notes = list(records.notes)
     if meaning.guessed:
         notes.append(f"of the columns of {records.path}, {' and '.join(meaning.guessed)}.")
     if missing:
@@ -117,8 +123,8 @@ def _notes(
 class ListedNames:
     """The names of the images that there are, and how a table may spell them."""
 
-    def __init__(self, names: Iterable[str], root: str) -> None:
-        self._names = dict.fromkeys(names)
+    def __init__(self, names: Iterable[str], root: str, spell: Callable[[str], Iterable[str]] = tuple) -> None:
+        self._names, self._spell = dict.fromkeys(names), spell
         self._root = root.rstrip("/") + "/"
         tops = {name.partition("/")[0] for name in self._names}
         self._top = f"{tops.pop()}/" if len(tops) == 1 else ""  # the one folder that an archive often has
@@ -133,7 +139,7 @@ class ListedNames:
         """The name of the image that is meant, or the name itself if none is there."""
         if name in self._names:
             return name
-        for spelled in spellings(name):
+        for spelled in itertools.chain(spellings(name), self._spell(name)):
             plain = PurePosixPath(spelled.removeprefix(self._root)).as_posix()
             for one in (plain, self._top + plain):
                 if one in self._names:
@@ -162,7 +168,7 @@ class TableReader:
             plain = there.found(name)
             if plain not in there and _leads_out(plain):
                 raise self.complaint(row, self.meaning.path, name, "needed: a name below the folder of the images")
-            places[plain].append(row)
+            places[box_name(plain, self.records.boxes[row]) if self.records.boxes else plain].append(row)
         return list(places), places
 
     def one_each(self, what: str, column: str, names: Sequence[str], places: dict[str, list[int]]) -> list[str]:
@@ -176,6 +182,12 @@ class TableReader:
                     raise self._two(what, column, name, rows[0], row)
             found.append(values[rows[0]])
         return found
+
+    def groups(self, names: Sequence[str], places: dict[str, list[int]]) -> tuple[str, ...]:
+        """One each as the table says; boxes of one image belong together. None if nobody says."""
+        if self.meaning.group:
+            return tuple(self.one_each("group", self.meaning.group, names, places))
+        return tuple(map(whole_name, names)) if self.records.boxes else ()
 
     def _two(self, what: str, column: str, name: str, first: int, second: int) -> DataError:
         one, other = texts(self.records.columns[column][row] for row in (first, second))

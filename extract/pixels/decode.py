@@ -10,6 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from onepass.extract.pixels import keras_pixels
+from onepass.extract.pixels.crops import cut, parted
 from onepass.extract.pixels.deep import FULL_DEPTH, deep_values, highest_of_upper_bytes, is_deep, to_bytes
 from onepass.extract.pixels.formats import opened
 from onepass.extract.pixels.image_bytes import ImageFile, read_bytes
@@ -178,13 +179,15 @@ def decode(
         )
 
     content = hashlib.sha256(data).digest() if augmentation else b""
+    box, data = parted(data)
     with _opened(data, resize) as image:
         if resize == "keras":
-            plain = keras_pixels.keras_pixels(image, data, image_size)
+            plain = keras_pixels.keras_pixels(image, data, image_size, box)
             return Decoded([plain], _thumbnail(Image.fromarray(plain.round().astype(np.uint8))))
-        if image.format in ("JPEG", "MPO") and not rule.filter:
+        if image.format in ("JPEG", "MPO") and not (rule.filter or box):
             image.draft(None, (2 * image_size, 2 * image_size))
         rgb, highest = _upright_rgb(image, data, depth)
+        rgb = cut(rgb, box)
         return Decoded([pixels(rgb, view) for view in views], _thumbnail(rgb), highest)
 
 
@@ -202,10 +205,11 @@ def decode_whole(data: bytes, *, resize: str, depth: int = FULL_DEPTH) -> np.nda
     Raises:
         UnreadableImageError: With the reason.
     """
+    box, data = parted(data)
     with _opened(data, resize) as image:
         if resize == "keras":
-            return keras_pixels.decoded_pixels(image, data)
-        return np.asarray(_upright_rgb(image, data, depth)[0])
+            return keras_pixels.decoded_pixels(image, data, box)
+        return np.asarray(cut(_upright_rgb(image, data, depth)[0], box))
 
 
 def _opened(data: bytes, resize: str) -> contextlib.AbstractContextManager[Image.Image]:

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageFile
 
+from onepass.extract.pixels.crops import parted
 from onepass.extract.pixels.formats import opened
 from onepass.features.errors import UnreadableImageError
 
@@ -76,6 +77,7 @@ def highest_value(data: bytes) -> int | None:
         UnreadableImageError: With the reason.
     """
     with opened(data) as image:
+        data = parted(data)[1]
         values = deep_values(image, data, always=True) if is_deep(image) else None
         return None if values is None else int(values.max())
 

@@ -24,6 +24,7 @@ from PIL import (
     features,
 )
 
+from onepass.extract.pixels.crops import parted
 from onepass.extract.pixels.image_bytes import ImageFile
 from onepass.features.errors import UnreadableImageError
 
@@ -96,13 +97,15 @@ def opened(data: bytes | Path, only: tuple[str, ...] = (), *, why_only: str = ""
     """An image that is not decoded yet; what goes wrong within the block becomes a reason.
 
     Args:
-        data: Of the file, or its path.
+        data: Of the file, or its path; of a box, the whole image is opened.
         only: Formats by Pillow's names, if not all that are read here.
         why_only: What to say of these behind their names.
 
     Raises:
         UnreadableImageError: With the reason.
     """
+    if isinstance(data, bytes):
+        data = parted(data)[1]
     if isinstance(data, bytes) and not data:
         raise UnreadableImageError("empty file")
     try:

@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 from PIL import GifImagePlugin, Image, JpegImagePlugin
 
+from onepass.extract.pixels.crops import Box, area
 from onepass.features.errors import UnreadableImageError
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF")
@@ -18,7 +19,7 @@ _BLOCK = 32  # target rows at once: arrays this small stay in the processor's ca
 _Source = Callable[[np.ndarray, np.ndarray], Iterable[np.ndarray]]
 
 
-def keras_pixels(image: Image.Image, data: bytes, image_size: int) -> np.ndarray:
+def keras_pixels(image: Image.Image, data: bytes, image_size: int, box: Box | None = None) -> np.ndarray:
     """One image as `tf.image.decode_image` and `tf.image.resize` (bilinear, no antialias) make it.
 
     Each output pixel mixes four source pixels; colours are only computed for these.
@@ -27,6 +28,7 @@ def keras_pixels(image: Image.Image, data: bytes, image_size: int) -> np.ndarray
         image: Opened with Pillow, not loaded yet; one of `FORMATS`.
         data: The file's bytes.
         image_size: s, pixels.
+        box: Part of it that counts as the image; by default all. EXIF turns neither.
 
     Returns:
         (s, s, 3) float32 RGB in 0..255, not rounded.
@@ -35,9 +37,10 @@ def keras_pixels(image: Image.Image, data: bytes, image_size: int) -> np.ndarray
         UnreadableImageError: TensorFlow refuses the image or leaves its pixels undefined; with the reason.
     """
     source = _source(image, data)
-    width, height = image.size
-    rows, down = _neighbours(height, image_size)
-    columns, right = _neighbours(width, image_size)
+    left, top, end, lower = area(image.size, box)
+    rows, down = _neighbours(lower - top, image_size)
+    columns, right = _neighbours(end - left, image_size)
+    rows, columns = rows + top, columns + left
     resized = np.empty((image_size, image_size, 3), np.float32)
     for start in range(0, image_size, _BLOCK):
         block = slice(start, start + _BLOCK)
@@ -49,10 +52,10 @@ def keras_pixels(image: Image.Image, data: bytes, image_size: int) -> np.ndarray
     return resized
 
 
-def decoded_pixels(image: Image.Image, data: bytes) -> np.ndarray:
+def decoded_pixels(image: Image.Image, data: bytes, box: Box | None = None) -> np.ndarray:
     """One image as `tf.image.decode_image` makes it, (h, w, 3) uint8 RGB; see `keras_pixels`."""
-    width, height = image.size
-    colours = _source(image, data)(np.arange(height), np.arange(width))
+    left, top, right, lower = area(image.size, box)
+    colours = _source(image, data)(np.arange(top, lower), np.arange(left, right))
     return np.stack([np.asarray(colour, np.uint8) for colour in colours], axis=-1)
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from onepass.extract.data.boxes import whole_name
 from onepass.extract.data.columns import SourceOptions, meaning_of
 from onepass.extract.data.kept_labels import merged
-from onepass.extract.data.records import Records, read_records, texts
+from onepass.extract.data.records import Records, texts
 from onepass.extract.data.splits import draw_splits
 from onepass.extract.data.table_source import ListedNames, TableReader
+from onepass.extract.data.tables import read_table
 from onepass.features import SPLITS, FeatureFile, ImageTable, only_feature_file
 from onepass.features.errors import DataError, OptionError, opt
 from onepass.features.lock import writer_lock
@@ -117,7 +119,7 @@ def label(
         group=group,
         weight=weight,
     )
-    records = read_records(Path(table if relabel is None else relabel))  # type: ignore[arg-type]
+    records = read_table(Path(table if relabel is None else relabel))  # type: ignore[arg-type]
     FeatureFile(features).close()  # a missing file ends here
     with writer_lock(features), FeatureFile(features) as file:
         if relabel is not None:
@@ -147,14 +149,15 @@ def _corrections(records: Records, options: SourceOptions, table: ImageTable) ->
 
 def _put(file: FeatureFile, records: Records, options: SourceOptions, *, keep_others: bool) -> Labelling:
     table = file.table
-    known = ListedNames(table.paths, str(file.provenance.get("data") or ""))
+    paths, origin = set(table.paths), str(file.provenance.get("data") or "")
+    known = ListedNames(map(whole_name, paths) if records.boxes else table.paths, origin, records.spell)
     if not (len(records) or keep_others):
         raise DataError(f"{records.path} has no rows below its first line.")
     meaning = meaning_of(records, options, known.__contains__)
     reader = TableReader(records, meaning, options)
     names, places = reader.named(known)
-    unknown = tuple(name for name in names if name not in known)
-    names = [name for name in names if name in known]
+    unknown = tuple(name for name in names if name not in paths)
+    names = [name for name in names if name in paths]
     if not names and len(records):
         raise DataError(
             f"none of the {len(unknown)} images that {records.path} names is in {file.path}, {unknown[0]} for one. Say "
