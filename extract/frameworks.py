@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, TextIO, TypeAlias
 
 from onepass.extract.machine import cache_folder
-from onepass.features.errors import BackboneError, UserError, opt
+from onepass.features.errors import BackboneError, DataError, UserError, opt
 
 # onnxruntime from 1.29 on leaves a device id and queued events in the user's home as soon as it is imported,
 # by whatever package; so this is set before any of them is.
@@ -200,6 +200,38 @@ def import_huggingface_hub() -> Any:
     constants: Any = importlib.import_module("huggingface_hub.constants")
     constants.HF_HUB_DISABLE_TELEMETRY = True
     return hub
+
+
+def import_datasets() -> Any:
+    """The library of data sets of Hugging Face, without usage statistics.
+
+    Raises:
+        DataError: It is not installed.
+    """
+    with _extra("datasets", "data sets of Hugging Face need the library datasets"):
+        import_huggingface_hub()
+        return importlib.import_module("datasets")
+
+
+def import_tensorflow_datasets() -> Any:
+    """TensorFlow Datasets, and TensorFlow without its start-up lines.
+
+    Raises:
+        DataError: It is not installed.
+    """
+    with _extra("tfds", "data sets of TensorFlow need the library tensorflow-datasets"):
+        library = importlib.import_module("tensorflow_datasets")
+    import_keras()
+    return library
+
+
+@contextlib.contextmanager
+def _extra(extra: str, needs: str) -> Iterator[None]:
+    """Says which extra to install where the import in its block fails."""
+    try:
+        yield
+    except (ModuleNotFoundError, BackboneError):
+        raise DataError(f'{needs}, which is not installed. Run: pip install "onepass[{extra}]".') from None
 
 
 def import_openvino() -> ModuleType:

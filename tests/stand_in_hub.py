@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 COMMIT = "5" * 40
-LARGE = (".safetensors", ".h5")
+LARGE = (".safetensors", ".h5", ".parquet")
 """Endings of files that the hub keeps apart, named by the hash of their bytes."""
 
 
@@ -20,7 +20,8 @@ class StandInHub:
     """Serves `repositories` from a port of its own between `with` and the end of its block.
 
     Attributes:
-        repositories: Name -> folder: owner/name of the hub, owner/model/variation of Kaggle, whatever the version.
+        repositories: Name -> folder: owner/name of a network or data set of the hub, owner/model/variation of Kaggle,
+            whatever the version.
         refused: Name -> status and the error's code: (403, "GatedRepo"), (401, "GatedRepo").
         cut: Names of files whose bytes break off half-way through what was asked for.
         asked: Of every request for a file: its method and the file's name, in order.
@@ -62,7 +63,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_POST(self) -> None:
-        """Kaggle's way to ask for a file."""
+        """Kaggle's way to ask for a file, and the hub's to ask what some are."""
+        if found := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/paths-info/.*", unquote(urlsplit(self.path).path)):
+            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            names = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body)["paths"]
+            if folder := self._folder(found[1]):
+                self._send_json([_entry(folder / one, one) for one in names if (folder / one).exists()])
+            return
         wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         name = "/".join(str(wanted[key]) for key in ("ownerSlug", "modelSlug", "instanceSlug"))
         folder = self._folder(name)
@@ -76,19 +83,25 @@ class _Handler(BaseHTTPRequestHandler):
         if path.startswith("/kaggle/"):
             name, _, file = path.removeprefix("/kaggle/").rpartition("/")
             self._send_file(self.hub.repositories[name] / file, {})
-        elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/(?:revision|tree)/.*", path):
+        elif found := re.fullmatch(r"/api/(?:models|datasets)/([^/]+/[^/]+)(?:/(revision|tree)/[^/]+(/.*)?)?", path):
             if folder := self._folder(found[1]):
-                files = sorted(one for one in folder.iterdir() if one.is_file())
-                about = {"id": found[1], "sha": COMMIT, "siblings": [{"rfilename": one.name} for one in files]}
-                self._send_json([_entry(one) for one in files] if "/tree/" in path else about)
-        elif (found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path)) and (folder := self._folder(found[1])):
-            if not (folder / found[2]).is_file():
+                inside = folder / (found[3] or "").strip("/")
+                files = sorted(one for one in inside.rglob("*") if one.is_file() or found[2] == "tree")
+                names = [one.relative_to(folder).as_posix() for one in files]
+                about = {"id": found[1], "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
+                entries = [_entry(one, name) for one, name in zip(files, names, strict=True)]
+                self._send_json(entries if found[2] == "tree" else about)
+        elif found := re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+            folder = self._folder(found[1])
+            if folder and not (folder / found[2]).is_file():
                 self._send_json({}, 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
-            else:
-                entry = _entry(folder / found[2])
+            elif folder:
+                entry = _entry(folder / found[2], found[2])
                 digest = entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]
                 linked = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(entry["size"])}
                 self._send_file(folder / found[2], {"X-Repo-Commit": COMMIT, "ETag": f'"{digest}"', **linked})
+        else:
+            self._send_json({"error": "nothing here"}, 404)
 
     def _folder(self, name: str) -> Path | None:
         """The folder of a repository; or an answer is sent that refuses it."""
@@ -136,11 +149,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing is printed."""
 
 
-def _entry(file: Path) -> dict:
+def _entry(file: Path, name: str) -> dict:
     """A file as the hub lists it: with the hash that git gives it, or of a large one with that of its bytes."""
+    if file.is_dir():
+        return {"type": "directory", "path": name, "size": 0, "oid": hashlib.sha1(name.encode()).hexdigest()}
     data = file.read_bytes()
     git = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
-    entry = {"type": "file", "path": file.name, "size": len(data), "oid": git}
+    entry = {"type": "file", "path": name, "size": len(data), "oid": git}
     if file.suffix in LARGE:
         entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
     return entry

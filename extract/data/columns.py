@@ -115,7 +115,7 @@ def meaning_of(records: Records, options: SourceOptions, there: Callable[[str], 
     if not usual and path:
         guessed.append(f"{path} names the images")
     names = _names(records, path) if path else []
-    split = options.split.partition("=")[0] if options.split else None
+    split = options.split.partition("=")[0] if options.split else records.usual.get("split")
     used = {*_columns_in(records, path), *filter(None, (split, options.group, options.weight))}
     for name, column in (("split", split), ("group", options.group), ("weight", options.weight)):
         if column:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from onepass.extract.data.archive_source import are_archives, named_archive
+from onepass.extract.data.data_sets import data_set_of
 from onepass.extract.data.remote import RemoteFile, address_of, public, remote_store
 from onepass.extract.data.stores import FolderStore, Store
 from onepass.extract.pixels.formats import is_image_name, why_no_image_name
@@ -37,6 +38,8 @@ def named_images(paths: Iterable[Path]) -> Iterator[ImageFile | SkippedImage]:
 
 def _store(path: Path) -> Store | None:
     """What a path holds images in; None if it is to be one."""
+    if data_set := data_set_of(path):
+        return data_set.opened()[2]
     if os.path.isdir(path):  # noqa: PTH112 (which never raises)
         return FolderStore(path)
     if are_archives([path]):

@@ -24,10 +24,12 @@ class ParquetStore:
     Attributes:
         path: The file.
         column: That holds the images.
+        known_as: How it is called and opened again, if it is a copy of something else.
     """
 
     path: Path
     column: str
+    known_as: str = ""
     _file: Any = field(repr=False, default=None)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _groups: OrderedDict[int, list[Any]] = field(default_factory=OrderedDict, repr=False)
@@ -48,7 +50,7 @@ class ParquetStore:
             raise DataError(f"{opt.path} is {wanted}, which holds no images in {path}; {', '.join(images)} does.")
         if wanted is None and len(images) > 1:
             raise DataError(f"{path} holds images in {', '.join(images)}. Say by {opt.path} which are meant.")
-        return cls(path, wanted or images[0], open_parquet(path))
+        return cls(path, wanted or images[0], _file=open_parquet(path))
 
     def __post_init__(self) -> None:
         if self._file is None:
@@ -60,10 +62,10 @@ class ParquetStore:
 
     @property
     def origin(self) -> str:
-        return str(self.path.resolve())
+        return self.known_as or str(self.path.resolve())
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self.known_as or str(self.path)
 
     def names(self) -> Iterator[str]:
         return iter(self._rows)

@@ -83,7 +83,7 @@ def read_records(path: Path, *, needed: str = "") -> Records:
     """
     ending, needed = path.suffix.lower(), f" Needed: {needed}." if needed else ""
     if ending == ".parquet":
-        return _parquet(path)
+        return parquet_records(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -167,7 +167,12 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _parquet(path: Path) -> Records:
+def parquet_records(path: Path) -> Records:
+    """Reads a Parquet file, whatever its name; the bytes of images in it stay where they are.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     file = open_parquet(path)
     import pyarrow as pa
 

@@ -7,13 +7,14 @@ from typing import Any
 from onepass.extract.data.archive_source import archive_source, archive_store, are_archives
 from onepass.extract.data.boxes import BoxStore
 from onepass.extract.data.columns import SourceOptions
+from onepass.extract.data.data_sets import DataSet, data_set_of
 from onepass.extract.data.folders import Folders, folder_source, image_folders, unlabelled_folders
 from onepass.extract.data.parquet_store import ParquetStore
 from onepass.extract.data.records import is_table, read_records
 from onepass.extract.data.remote import address_of, remote_source, remote_store
 from onepass.extract.data.source import Source
 from onepass.extract.data.stores import FolderStore, Store
-from onepass.extract.data.table_source import table_source
+from onepass.extract.data.table_source import source_of_records, table_source
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError, opt
 
@@ -36,6 +37,8 @@ def open_source(data: Data, options: SourceOptions | None = None, *, least_class
     if isinstance(data, Source):
         return data
     options, named = options or SourceOptions(), _named(data)
+    if len(named) == 1 and (data_set := data_set_of(named[0])):
+        return _from_data_set(data_set, options, least_classes)
     if len(named) == 1 and is_table(named[0]) and not named[0].is_dir():
         return table_source(named[0], options, lambda images: open_store([images]), least_classes=least_classes)
     given = options.given()
@@ -54,6 +57,16 @@ def open_source(data: Data, options: SourceOptions | None = None, *, least_class
     return folder_source(data, least_classes=least_classes)
 
 
+def _from_data_set(data_set: DataSet, options: SourceOptions, least_classes: int) -> Source:
+    if options.images:
+        raise OptionError(f"{data_set} holds its images itself; leave {opt.images} out.")
+    opened, records, store = data_set.opened(options.path)
+    record = {"data": str(opened), "folders": [str(opened)], "source": options.given()}
+    return source_of_records(
+        records, options, store, held=True, stem=data_set.stem, record=record, least_classes=least_classes
+    )
+
+
 def open_store(named: list[Path]) -> Store:
     """Where images lie, without a look at their labels.
 
@@ -63,6 +76,8 @@ def open_store(named: list[Path]) -> Store:
     Raises:
         DataError: It is not there.
     """
+    if len(named) == 1 and (data_set := data_set_of(named[0])):
+        return data_set.opened()[2]
     if are_archives(named):
         return archive_store(named)
     addresses = _addresses(named)
@@ -71,7 +86,11 @@ def open_store(named: list[Path]) -> Store:
 
 def is_source(data: str | Path) -> bool:
     """True if what is no folder holds images that can be opened as a source."""
-    return address_of(data) is not None or (Path(data).exists() and are_archives([Path(data)]))
+    return (
+        address_of(data) is not None
+        or data_set_of(data) is not None
+        or (Path(data).exists() and are_archives([Path(data)]))
+    )
 
 
 def source_of(file: FeatureFile, data: Folders | None = None) -> Source:
@@ -108,6 +127,9 @@ def store_of(file: FeatureFile, data: Folders | None = None) -> Store:
 
 
 def _store_of(file: FeatureFile, named: list[Path]) -> Store:
+    if data_set := data_set_of(named[0] if len(named) == 1 else file.provenance.get("data")):
+        options = _options(file.provenance)
+        return data_set.opened(options.path if options else None)[2]
     if not named and are_archives(_recorded(file)):
         return archive_store(_recorded(file))
     if not named and (addresses := _addresses(_recorded(file))):

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -32,9 +33,6 @@ def table_source(
 ) -> Source:
     """Images and labels as a table says them.
 
-    Every message names row and column. What is guessed, what is named and not there, and what is there and not
-    named stands in the notes of the source.
-
     Args:
         path: The table, see `read_table`.
         options: What its columns mean.
@@ -42,13 +40,50 @@ def table_source(
         least_classes: How many classes there must be.
 
     Raises:
-        DataError: The table does not say what is needed, or says two things of one image.
+        DataError: As `source_of_records`.
     """
     records = read_table(path)
-    if not len(records):
-        raise DataError(f"{path} has no rows below its first line.")
     held = ParquetStore.of(path, records.images, options.path) if records.images and not options.images else None
     store: Store = held or open_images(Path(options.images) if options.images else path.absolute().parent)
+    record = {
+        "data": store.origin,
+        "folders": [str(path.resolve())],
+        "source": {**options.given(), **({} if held else {"images": store.origin})},
+        **({"boxes": True} if records.boxes else {}),
+    }
+    return source_of_records(
+        records, options, store, held=bool(held), stem=path.stem, record=record, least_classes=least_classes
+    )
+
+
+def source_of_records(
+    records: Records,
+    options: SourceOptions,
+    store: Store,
+    *,
+    held: bool,
+    stem: str,
+    record: dict[str, Any],
+    least_classes: int = 2,
+) -> Source:
+    """Images with the labels that a table has for them.
+
+    Every message names row and column. What is guessed, what is named and not there, and what is there and not
+    named stands in the notes of the source.
+
+    Args:
+        records: The table.
+        options: What its columns mean.
+        store: Where the images lie.
+        held: True if the table holds the images itself: row by row those of the store.
+        stem, record: As for `Source`.
+        least_classes: How many classes there must be.
+
+    Raises:
+        DataError: The table does not say what is needed, or says two things of one image.
+    """
+    if not len(records):
+        raise DataError(f"{records.path} has no rows below its first line.")
     there = ListedNames(store.names(), store.origin, records.spell)
     meaning = meaning_of(records, options, there.__contains__)
     reader = TableReader(records, meaning, options)
@@ -77,20 +112,15 @@ def table_source(
     named = set(wholes)
     unnamed = [] if held else [name for name in there if name not in named and is_image_name(name)]
     return Source(
-        name=str(path),
-        stem=path.stem,
+        name=str(records.path),
+        stem=stem,
         store=BoxStore(store) if records.boxes else store,
         table=table,
-        are_images=np.array([is_image_name(name) for name in names], bool),
-        record={
-            "data": store.origin,
-            "folders": [str(path.resolve())],
-            "source": {**options.given(), **({} if held else {"images": store.origin})},
-            **({"boxes": True} if records.boxes else {}),
-        },
+        are_images=np.array([held or is_image_name(name) for name in names], bool),
+        record=record,
         said=bool(meaning.split) and bool((table.splits != SPLITS.index("train")).any()),
         grouped=bool(table.groups),
-        other=dict.fromkeys(unnamed, f"no row of {path.name} names it"),
+        other=dict.fromkeys(unnamed, f"no row of {records.path.name} names it"),
         notes=tuple(_notes(records, meaning, store, missing, unnamed, len(names))),
     )
 

@@ -35,6 +35,8 @@ def test_everything_that_matters_is_looked_at(asked: list):
     names = [one.name for one in diagnosis.findings if one.name != "GPU"]
     assert names[: len(NAMES)] == NAMES
     optional = (
+        "datasets",
+        "dicom",
         "heic",
         "int8",
         "intel",
@@ -44,8 +46,10 @@ def test_everything_that_matters_is_looked_at(asked: list):
         "parquet",
         "remote",
         "tensorboard",
+        "tfds",
         "tflite",
         "torch",
+        "video",
     )
     extras = [f"extra {name}" for name in optional]
     assert names[len(NAMES) :] == [PACKAGES[0], "Python", *PACKAGES[1:], *extras, "weights"]
