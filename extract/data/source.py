@@ -9,6 +9,7 @@ import numpy as np
 from onepass.extract.data.groups import GroupRule, Groups, keep_groups
 from onepass.extract.data.hashing import hash_images
 from onepass.extract.data.kept_labels import keep_labels
+from onepass.extract.data.patients import patient_groups
 from onepass.extract.data.splits import draw_splits
 from onepass.extract.data.stores import Store
 from onepass.extract.pixels.formats import why_unreadable
@@ -114,7 +115,8 @@ def scan_source(
         known: Table of an earlier scan; an image of the same name, size and time is not read again.
         known_drawn: True if the split of `known` was drawn; its images then keep their side.
         rehash: Read every image, whatever its size and time say.
-        groups: What gives the images their groups; by default the source, else they keep those of `known`.
+        groups: What gives the images their groups; by default the source, or the patients of DICOM images, else they
+            keep those of `known`.
         labelled: Table whose labels count for the images that it knows, whatever the source says.
 
     Raises:
@@ -123,6 +125,8 @@ def scan_source(
     """
     table, names = source.table, _groups(source, groups)
     hashes = hash_images(source.store, table.paths, source.are_images, known, rehash=rehash)
+    if names is None:
+        names = patient_groups(source.store, table.paths, source.are_images, hashes.contents, known)
     if names is None:
         names = keep_groups(known, table.paths, hashes.contents, source.are_images.tolist()) if known else ()
     table = replace(

@@ -101,13 +101,13 @@ def read_image(file: ImageFile, *, image_size: int, resize: str, depth: int = FU
     the same photos in sRGB; a JPEG of quality 85 has 0.994 (benchmarks/colour_profiles.py). Converting them would take
     a pass over all pixels, and make rows differ from those of files whose profile was stripped on the way.
 
-    squash, crop and pad read JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF and JPEG 2000, and HEIC with an extra (see
-    `formats`). EXIF orientation is applied; transparency is laid over white; grey, palette and CMYK become RGB.
-    16-bit values keep their upper 8 bits; see `deep.to_bytes` for those that use fewer bits than 16. Values of 32 bits
-    and floating point ones are refused: nothing says which of them are black and white. Large JPEGs are decoded at
-    1/2, 1/4 or 1/8 as long as both sides stay at least twice the target; then Pillow makes them `image_size` square,
-    with antialiasing and rounded to uint8: by its Hamming filter where the image is reduced along both axes, by its
-    bicubic one where it is enlarged along one.
+    squash, crop and pad read JPEG, PNG, BMP, GIF, WebP, TIFF, AVIF and JPEG 2000, and HEIC and DICOM with extras
+    (see `formats`). EXIF orientation is applied; transparency is laid over white; grey, palette and CMYK become
+    RGB. DICOM is seen through its window. Other 16-bit values keep their upper 8 bits; see `deep.to_bytes` for
+    those that use fewer bits than 16. Values of 32 bits and floating point ones are refused: nothing says which of
+    them are black and white. Large JPEGs are decoded at 1/2, 1/4 or 1/8 as long as both sides stay at least twice
+    the target; then Pillow makes them `image_size` square, with antialiasing and rounded to uint8: by its Hamming
+    filter where the image is reduced along both axes, by its bicubic one where it is enlarged along one.
 
     keras gives what `keras.utils.image_dataset_from_directory(..., image_size=(s, s))` gives, bit for bit:
     the aspect ratio is given up, by TensorFlow's bilinear filter of four neighbours with half-pixel

@@ -24,6 +24,7 @@ from PIL import (
     features,
 )
 
+from onepass.extract.pixels import dicom
 from onepass.extract.pixels.crops import parted
 from onepass.extract.pixels.image_bytes import ImageFile
 from onepass.features.errors import UnreadableImageError
@@ -46,11 +47,13 @@ _KNOWN = (
     _Format("AVIF", AvifImagePlugin.AvifImageFile.format, (".avif",)),
     _Format("JPEG 2000", Jpeg2KImagePlugin.Jpeg2KImageFile.format, (".jp2", ".j2k", ".jpx", ".jpf")),
 )
+DICOM_ENDINGS = (".dcm", ".dicom")
 _HEIC = _Format("HEIC", "HEIF", (".heic", ".heif"))
+_DICOM = _Format("DICOM", "DICOM", DICOM_ENDINGS)
 _BUILT_IN = {"AVIF": "avif", "JPEG 2000": "jpg_2000", "WebP": "webp"}
 """Formats that Pillow may have been built without -> its name for them."""
 
-_NEEDS_EXTRA = "HEIC; install onepass[heic] to read it"
+_NEEDS_EXTRA = {one.name: f"{one.name}; install onepass[{one.name.lower()}] to read it" for one in (_HEIC, _DICOM)}
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -58,12 +61,17 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 def _formats() -> tuple[_Format, ...]:
     """Those that are read here."""
     built = tuple(one for one in _KNOWN if one.name not in _BUILT_IN or features.check(_BUILT_IN[one.name]))
-    return (*built, _HEIC) if _reads_heic() else built
+    return (*built, *((_HEIC,) if _reads_heic() else ()), *((_DICOM,) if _reads_dicom() else ()))
 
 
 @cache
 def _reads_heic() -> bool:
     return importlib.util.find_spec("pillow_heif") is not None
+
+
+@cache
+def _reads_dicom() -> bool:
+    return importlib.util.find_spec("pydicom") is not None
 
 
 @cache
@@ -87,8 +95,9 @@ def is_image_name(path: str | Path) -> bool:
 
 def why_no_image_name(path: Path) -> str:
     """The reason why a file is not read, whose name `is_image_name` is false for."""
-    if path.suffix.lower() in _HEIC.endings:
-        return _NEEDS_EXTRA
+    for one in (_HEIC, _DICOM):
+        if path.suffix.lower() in one.endings:
+            return _NEEDS_EXTRA[one.name]
     return f"not an image by its name ({path.suffix})"
 
 
@@ -111,6 +120,9 @@ def opened(data: bytes | Path, only: tuple[str, ...] = (), *, why_only: str = ""
     try:
         if _reads_heic() and not only and _is_heic(data):
             _register_heic()
+        if _reads_dicom() and not only and dicom.is_dicom(data):
+            dicom.register()
+            data = data.read_bytes() if isinstance(data, Path) else data  # Pillow would leave the file open
         wanted = only or [one.opens for one in _formats() if one.opens in Image.OPEN]
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=wanted) as image:
             yield image
@@ -118,7 +130,9 @@ def opened(data: bytes | Path, only: tuple[str, ...] = (), *, why_only: str = ""
         raise
     except UnidentifiedImageError:
         if _is_heic(data) and not _reads_heic():
-            raise UnreadableImageError(_NEEDS_EXTRA) from None
+            raise UnreadableImageError(_NEEDS_EXTRA["HEIC"]) from None
+        if dicom.is_dicom(data) and not _reads_dicom():
+            raise UnreadableImageError(_NEEDS_EXTRA["DICOM"]) from None
         read = f"{', '.join(only)} {why_only}" if only else f"{format_names('and')} are read"
         raise UnreadableImageError(f"not an image ({read})") from None
     except Image.DecompressionBombError:

@@ -26,6 +26,7 @@ NEEDS_EXTRA = "HEIC; install onepass[heic] to read it"
 def heic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     formats._formats.cache_clear()
     monkeypatch.setattr(formats, "_reads_heic", lambda: request.param)
+    monkeypatch.setattr(formats, "_reads_dicom", lambda: False)
     yield request.param
     formats._formats.cache_clear()
 
