@@ -1,7 +1,7 @@
 """Which columns of a table mean what: as the user says it, or guessed where there is one candidate."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self, TypedDict
 
@@ -71,6 +71,21 @@ class SourceOptions:
         """Those of some settings that have a value."""
         names = [field.name for field in fields(cls)]
         return cls(**{name: settings[name] for name in names if settings.get(name) not in (None, False)})
+
+    def fitting(self, columns: Collection[str]) -> Self:
+        """Those that name columns of a table that has these; where its images lie is another matter."""
+
+        def fits(name: str, value: Any) -> bool:
+            if name == "path":
+                return value in columns or ("{" in value and set(re.findall(_FIELD, value)) <= set(columns))
+            if name == "label":
+                return value in columns or {part.strip() for part in value.split(",")} <= set(columns)
+            return name not in ("split", "target", "group", "weight") or value.partition("=")[0] in columns
+
+        kept = {name: value for name, value in self.given().items() if name != "images" and fits(name, value)}
+        if "label" not in kept:
+            kept.pop("label_separator", None)
+        return type(self).of(kept)
 
     def given(self) -> dict[str, Any]:
         """Those that say something, as plain values."""

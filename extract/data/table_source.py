@@ -44,8 +44,8 @@ def table_source(
     records = read_records(path)
     if not len(records):
         raise DataError(f"{path} has no rows below its first line.")
-    held = ParquetStore.of(path, records.images, options.path) if records.images and not options.images else None
-    store: Store = held or open_images(Path(options.images) if options.images else path.absolute().parent)
+    store = _store_of(records, options, open_images)
+    held = isinstance(store, ParquetStore)
     there = ListedNames(store.names(), store.origin)
     meaning = meaning_of(records, options, there.__contains__)
     reader = TableReader(records, meaning, options)
@@ -87,6 +87,17 @@ def table_source(
         other=dict.fromkeys(unnamed, f"no row of {path.name} names it"),
         notes=tuple(_notes(records, meaning, store, missing, unnamed, len(names))),
     )
+
+
+def open_table_store(path: Path, options: SourceOptions, open_images: Callable[[Path], Store]) -> Store:
+    """Where the images lie that a table names, or holds; parameters and errors as `table_source`."""
+    return _store_of(read_records(path), options, open_images)
+
+
+def _store_of(records: Records, options: SourceOptions, open_images: Callable[[Path], Store]) -> Store:
+    if records.images and not options.images:
+        return ParquetStore.of(records.path, records.images, options.path)
+    return open_images(Path(options.images) if options.images else records.path.absolute().parent)
 
 
 def _notes(

@@ -177,8 +177,12 @@ def test_what_cannot_be_listed_says_what_to_do(memory, monkeypatch: pytest.Monke
     )
     with pytest.raises(DataError, match=r"^https://host/photos is on the web, where no folder is listed\. Name an arc"):
         open_source("https://host/photos")
-    with pytest.raises(DataError, match=r"^memory://a and memory://b are two addresses; needed: one of what holds the"):
-        open_source(["memory://a", "memory://b"])
+    with pytest.raises(DataError, match=r"^memory://a/b lies in memory://a, so its images would count twice\. Name onl"):
+        open_source(["memory://a", "memory://a/b"])
+    with pytest.raises(DataError, match=r"^memory://a and s3://b are addresses of different kinds\. Name those of one "):
+        open_source(["memory://a", "s3://b"])
+    with pytest.raises(DataError, match=r"^memory://a is an address and photos is none\. Name either addresses or fold"):
+        open_source(["memory://a", "photos"])
 
 
 def test_classes_that_cannot_be_meant_are_told_by_their_address(memory, make_folder: MakeFolder):
