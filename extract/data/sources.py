@@ -71,9 +71,9 @@ def open_store(named: list[Path]) -> Store:
 
 
 def is_source(data: str | Path) -> bool:
-    """True if what is no folder holds or names images, and can be opened as a source."""
+    """True if what is no folder is by its name what holds or names images; opening it tells whether it is there."""
     path = Path(data)
-    return address_of(data) is not None or is_table_file(path) or (path.exists() and are_archives([path]))
+    return address_of(data) is not None or is_table_file(path) or are_archives([path])
 
 
 def open_like(data: Path, provenance: Mapping[str, Any], options: SourceOptions) -> Source:

@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 import numpy as np
 
 from onepass.extract.data.named import named_images
+from onepass.extract.data.records import is_table_file
 from onepass.extract.data.sources import is_source, store_of
 from onepass.extract.pixels.decode import decode, decode_whole, depth_of, pixel_dtype, require_views
 from onepass.extract.pixels.deep import FULL_DEPTH
@@ -71,6 +72,8 @@ class ImageFiles:
         for folder in data:
             if not (folder.is_dir() or is_source(folder)):
                 raise DataError(f"there is no folder {folder}. Name the folder of the images by {opt.data}.")
+            if is_table_file(folder) and folder.suffix.lower() != ".parquet":
+                raise DataError(f"{folder} names images and holds none. Name the folder of the images by {opt.data}.")
         wanted = {content.tobytes(): i for i, content in enumerate(content_hashes)}
         found: dict[int, ImageFile] = {}
         for file in named_images(data):
