@@ -15,7 +15,7 @@ from onepass.extract.data.class_folders import SPLIT_FOLDERS
 from packing import pack, pack_members
 from stand_in_gcs import GoogleStandIn, google_stand_in
 
-google: GoogleStandIn
+_google: list[GoogleStandIn] = []
 """The server for gs:// while `bucket_servers` runs."""
 
 WAYS = ("folder", "csv", "parquet", "zip", "tar.gz", "shards", "memory", "s3", "gs")
@@ -146,10 +146,10 @@ def _in_s3(folder: Path, to: Path) -> Laid:
 
 
 def _in_google(folder: Path, to: Path) -> Laid:
-    prefix = _prefix(to)
-    for name in [name for name in google.objects if name.startswith(prefix)]:
-        del google.objects[name]
-    google.objects.update({f"{prefix}/{name}": data for name, _, _, data in _files(folder)})
+    prefix, objects = _prefix(to), _google[-1].objects
+    for name in [name for name in objects if name.startswith(prefix)]:
+        del objects[name]
+    objects.update({f"{prefix}/{name}": data for name, _, _, data in _files(folder)})
     return Laid((f"gs://{prefix}",))
 
 
@@ -173,7 +173,8 @@ def bucket_servers() -> Iterator[None]:
         server = stack.enter_context(google_stand_in())
         patched.setenv("STORAGE_EMULATOR_HOST", server.address)
         patched.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # or gcsfs asks for the kind of bucket by gRPC
-        patched.setitem(globals(), "google", server)
+        _google.append(server)
+        stack.callback(_google.pop)
         if all(importlib.util.find_spec(package) for package in NEEDED["s3"]):
             from moto.server import ThreadedMotoServer
 

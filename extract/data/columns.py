@@ -6,11 +6,13 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self, TypedDict
 
 from onepass.extract.data.records import Records, texts
-from onepass.features.errors import DataError, OptionError, opt
+from onepass.features.errors import DataError, OptionError, Parameter, opt
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".webp")
 """That are tried behind names without one."""
 _FIELD = r"{([^{}]+)}"
+_LABELS = ("label", "class")
+"""Names of a column that say, in small letters, what it is."""
 _TRIED = 50
 """Rows that a guess is made by."""
 
@@ -63,6 +65,9 @@ class SourceOptions:
             raise OptionError(f"{one} and {other} were both given; needed: one of them.")
         if self.label_separator is not None and not self.label_separator:
             raise OptionError(f"{opt.label_separator} is empty; needed: what stands between two labels.")
+        for name in ("images", "path", "label", "target", "split", "group", "weight"):
+            if getattr(self, name) == "":
+                raise OptionError(f"{Parameter(name)} is empty; needed: a name.")
         if self.label_separator is not None and (self.target or self.unlabelled):
             raise OptionError(f"{opt.label_separator} was given without {opt.label}; needed: the column of the labels.")
 
@@ -196,8 +201,10 @@ def _guessed_path(records: Records, there: Callable[[str], bool]) -> str:
 
 def _guessed_label(records: Records, used: set[str]) -> str:
     free = [name for name in records.columns if name not in used and name and not name.endswith(".path")]
-    if len(free) == 1:
-        return free[0]
+    plain = [name for name in free if name.casefold() in _LABELS]
+    for found in (free, plain):
+        if len(found) == 1:
+            return found[0]
     which = f"one of {', '.join(free)[:200]}" if free else "but no column is left"
     raise DataError(
         f"nobody says what the labels in {records.path} are: {which}. Name the column by {opt.label}, or by "

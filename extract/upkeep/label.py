@@ -20,7 +20,6 @@ from onepass.features.tables import command_line
 from onepass.features.tasks import CLASSES, NONE
 from onepass.features.writer import RowWriter, write_feature_file
 
-
 _NOTED = 100
 """Tables that a feature file notes as where its labels came from; of more, none can be read again."""
 

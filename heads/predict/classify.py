@@ -11,6 +11,7 @@ import numpy as np
 from onepass.extract import (
     Backbone,
     ImageFile,
+    SourceOptions,
     check_running,
     format_names,
     load_backbone,
@@ -189,11 +190,16 @@ def images_named(images: Iterable[str | Path], options: PredictOptions) -> Itera
 def ready(head: str | Path | SavedHead, options: PredictOptions) -> tuple[SavedHead, Backbone, "Settings"]:
     """The options of `predict`, checked, then the head with its backbone, which takes long; errors as `predict`."""
     given: Record = dict(options)
-    for name in NamingOptions.__annotations__:
-        given.pop(name, None)
+    naming = {name: given.pop(name, None) for name in NamingOptions.__annotations__}
+    SourceOptions(path=naming["path"])  # refuses what cannot be a column
     of_backbone: Record = {name: given.pop(name) for name in BackboneOptions.__annotations__ if name in given}
     settings = Settings(**given)
-    check_running(engine=of_backbone.get("engine"), workers=settings.workers, weights=of_backbone.get("weights"))
+    check_running(
+        engine=of_backbone.get("engine"),
+        workers=settings.workers,
+        data=naming["images_in"],
+        weights=of_backbone.get("weights"),
+    )
     with phase("preparing the backbone"):
         return *load_classifier(head, **of_backbone), settings
 
