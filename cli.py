@@ -20,7 +20,7 @@ from typer.core import TyperCommand, TyperGroup
 
 _SETTINGS: dict[str, Any] = {"rich_markup_mode": "rich", "pretty_exceptions_enable": False}
 _EXIT_CODES = {"whole": 0, "damaged": 3, "incomplete": 4, "drifted": 5, "unproven": 6}
-_FLAGS = {"takes_bytes": "bytes", "candidates": "try"}
+_FLAGS = {"takes_bytes": "bytes", "candidates": "try", "images_in": "images", "target_column": "target"}
 """Parameters of the library that are spelled otherwise here."""
 
 _SHOWN = 20
@@ -122,12 +122,13 @@ Groups = Annotated[
     Path | None, Option(help="CSV file, path,group: a group (a patient) shares a split.", metavar="FILE")
 ]
 GroupPattern = Annotated[str | None, Option(help="Or a pattern with the group in parentheses.", metavar="REGEX")]
+TableImages = Annotated[str | None, _table("--images", help="Where the images of the table lie.", metavar="FOLDER")]
 PathColumn = Annotated[
     str | None, _table(help="Column that names the images, or a pattern: {id}.jpg", metavar="COLUMN")
 ]
 LabelColumn = Annotated[str | None, _table(help="Column of classes, or 0/1 columns with commas.", metavar="COLUMN")]
 LabelSeparator = Annotated[str | None, _table(help="What stands between several labels of an image.")]
-TargetColumn = Annotated[str | None, _table(help="Column of a number to predict.", metavar="COLUMN")]
+TargetColumn = Annotated[str | None, _table("--target", help="Column of a number to predict.", metavar="COLUMN")]
 SplitColumn = Annotated[str | None, _table(help="Column of train, val, test; or COLUMN=TEST.", metavar="COLUMN")]
 GroupColumn = Annotated[str | None, _table(help="Column of what shares a split: a patient.", metavar="COLUMN")]
 WeightColumn = Annotated[str | None, _table(help="Column of how much each image counts.", metavar="COLUMN")]
@@ -234,7 +235,7 @@ def extract_command(
     engine: Engine = None,
     views: Annotated[int | None, Option(help="Views per image: the plain image and seeded variants.")] = None,
     augment: Augment = None,
-    images: Annotated[str | None, _table(help="Where the images lie that the table names.", metavar="FOLDER")] = None,
+    images: TableImages = None,
     path: PathColumn = None,
     label: LabelColumn = None,
     label_separator: LabelSeparator = None,
@@ -465,7 +466,7 @@ def inspect_command(
 @_command("predict", "Example: onepass predict photos.resnet50.mlp.head new.jpg more/ --out new.csv")
 def predict_command(
     head: HeadFile,
-    images: Annotated[list[Path] | None, Argument(help="Image files and folders; - reads names from stdin.")] = None,
+    images: Annotated[list[Path] | None, Argument(help="Images, folders, tables; - reads names from stdin.")] = None,
     out: Annotated[
         str | None, Option(help="File that ends in .csv, .json, .jsonl or .parquet; or csv, json, jsonl for stdout.")
     ] = None,
@@ -477,6 +478,8 @@ def predict_command(
         Option(help="Call images unknown that fit no class, at most this fraction of each class.", metavar="ALPHA"),
     ] = None,
     watch: Annotated[Path | None, Option(help="Go on with images that appear in this folder, until Ctrl-C.")] = None,
+    images_in: TableImages = None,
+    path: PathColumn = None,
     strict: Annotated[bool, Option("--strict", help="Exit with 1 if any image could not be read.")] = False,
     accept_drift: AcceptDrift = None,
     weights: Moved = None,
@@ -491,8 +494,6 @@ def predict_command(
     from onepass.features import OptionError, opt
 
     options = _given(locals(), "strict", "images", "OptionError", "opt")
-    if not images and not watch:
-        raise OptionError(f"no images are named; give files, folders, - for names on stdin, or {opt.watch('FOLDER')}.")
     if as_json and out:
         raise OptionError(f"{opt.json} prints and {opt.out} writes; leave one of them out.")
     if as_json:
@@ -503,7 +504,7 @@ def predict_command(
     to_file = out is not None and bool(Path(out).suffix)
     silent = watch or (not to_file and sys.stdout.isatty())
     with contextlib.nullcontext() if silent else _progress("predicting") as report:
-        done = write_predictions(**options, images=_named(images or []), progress=report)
+        done = write_predictions(**options, images=_named(images) if images else (), progress=report)
     if to_file:
         print(done)
     if not as_json:
@@ -540,8 +541,13 @@ def nearest_command(
 @_command("evaluate", "Example: onepass evaluate photos.resnet50.mlp.head new_photos/")
 def evaluate_command(
     head: HeadFile,
-    target: Annotated[Path | None, Argument(help="Feature file (by default the one here) or image folder.")] = None,
+    target: Annotated[Path | None, Argument(help="Feature file (by default the one here), folder or table.")] = None,
     split: Annotated[str | None, Option(help="train, val, test, all, unseen, or auto (default): held out.")] = None,
+    images: TableImages = None,
+    path: PathColumn = None,
+    label: LabelColumn = None,
+    label_separator: LabelSeparator = None,
+    target_column: TargetColumn = None,
     accept_drift: AcceptDrift = None,
     weights: Moved = None,
     engine: Engine = None,

@@ -36,12 +36,15 @@ from .backbones.trainable import require_trainable as require_trainable
 from .backbones.trainable import trainable_within as trainable_within
 from .backbones.verified import VerifiedBackbone as VerifiedBackbone
 from .backbones.verified import verify_backbone as verify_backbone
+from .data.columns import SourceOptions as SourceOptions
 from .data.downloads import downloads_folder as downloads_folder
 from .data.listed import listed_names as listed_names
 from .data.named import named_images as named_images
 from .data.sample import FolderSample as FolderSample
 from .data.sample import draw_sample as draw_sample
+from .data.source import Source as Source
 from .data.sources import is_source as is_source
+from .data.sources import open_like as open_like
 from .data.sources import source_of as source_of
 from .data.watch import find_images as find_images
 from .data.watch import watch_folder as watch_folder
@@ -64,8 +67,8 @@ from .machine import free_memory as free_memory
 from .machine import machine as machine
 from .one_pass.estimate import Estimate as Estimate
 from .one_pass.estimate import plan as plan
-from .one_pass.folder_rows import rows_of_folder as rows_of_folder
 from .one_pass.folder_rows import rows_of_images as rows_of_images
+from .one_pass.folder_rows import rows_of_source as rows_of_source
 from .one_pass.report import Extraction as Extraction
 from .one_pass.run import extract_features as extract_features
 from .one_pass.run import run_extraction as run_extraction

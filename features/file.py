@@ -21,7 +21,6 @@ from onepass.features.layout import Extent
 from onepass.features.splits import SPLITS, content_split, rows_to_score
 from onepass.features.table import ImageTable
 from onepass.features.tables import html_table
-from onepass.features.tasks import LABELS, NUMBER
 from onepass.features.thumbnails import RULE, SIDE
 
 if TYPE_CHECKING:
@@ -146,17 +145,12 @@ class FeatureFile:
         return self.table.labels.astype(np.int64)
 
     def wanted(self, positions: np.ndarray) -> np.ndarray:
-        """What heads learn of images at (m,) positions: (m,) int64 classes, (m, k) float64 labels of 0 and 1, or (m,)
-        float64 numbers."""
-        targets = self.table.targets[positions]
-        if self.task == NUMBER:
-            return np.asarray(targets[:, 0])
-        return np.asarray(targets if self.task == LABELS else self.table.labels[positions].astype(np.int64))
+        """As `ImageTable.wanted`."""
+        return self.table.wanted(positions)
 
     def weights(self, positions: np.ndarray) -> np.ndarray:
-        """(m,) float64: how much images at (m,) positions count, 1 on average."""
-        found = self.table.weights[positions]
-        return np.asarray(found / (found.mean() if len(found) else 1))
+        """As `ImageTable.relative_weights`."""
+        return self.table.relative_weights(positions)
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -185,13 +185,17 @@ def seeded_numbers(ids: np.ndarray, keys: list[str | bytes], seed: int) -> np.nd
     return np.array([int.from_bytes(digest, "little") / 2**64 for digest in digests])
 
 
+PARTS = ("auto", "all", "unseen", *SPLITS)
+"""What names images to score."""
+
+
 def require_part_name(part: str) -> None:
     """Refuses what names no images to score.
 
     Raises:
         OptionError: With what does.
     """
-    if part not in ("auto", "all", "unseen", *SPLITS):
+    if part not in PARTS:
         raise OptionError(
             f"{opt.split} is {part!r}; needed: auto, all, unseen or one of {', '.join(SPLITS)}.", split=part
         )

@@ -85,6 +85,19 @@ class ImageTable:
         """True if images count differently."""
         return bool((self.weights != 1).any())
 
+    def wanted(self, positions: np.ndarray) -> np.ndarray:
+        """What heads learn of images at (m,) positions: (m,) int64 classes, (m, k) float64 labels of 0 and 1, or (m,)
+        float64 numbers."""
+        targets = self.targets[positions]
+        if self.task == NUMBER:
+            return np.asarray(targets[:, 0])
+        return np.asarray(targets if self.task == LABELS else self.labels[positions].astype(np.int64))
+
+    def relative_weights(self, positions: np.ndarray) -> np.ndarray:
+        """(m,) float64: how much images at (m,) positions count, 1 on average."""
+        found = self.weights[positions]
+        return np.asarray(found / (found.mean() if len(found) else 1))
+
     def label_values(self) -> list[Any]:
         """What each image is labelled with: a class name, a tuple of label names, or a number; None if nothing."""
         if self.task == LABELS:

@@ -2,61 +2,21 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onepass.extract.data.archives import Archive, Member, bare_name, is_archive_name, is_tar_name, open_archive
+from onepass.extract.data.archives import Archive, bare_name, is_archive_name, is_tar_name, open_archive
 from onepass.extract.data.class_folders import SPLIT_FOLDERS
-from onepass.extract.data.folders import class_folders
+from onepass.extract.data.folders import class_folders, unlabelled_images
 from onepass.extract.data.listing import Listing
 from onepass.extract.data.remote import address_of, fetched_file, public
 from onepass.extract.data.shards import are_shards, expanded, shard_source
 from onepass.extract.data.source import Source
-from onepass.extract.data.stores import Stamp, Store, require_inside
+from onepass.extract.data.stores import JoinedStore, Store
 from onepass.extract.pixels.formats import is_image_name
 from onepass.features.errors import DataError
-
-
-@dataclass(frozen=True, eq=False)
-class Archives:
-    """Several archives as one store: the members of each are called by its name, `/`, and their own.
-
-    Attributes:
-        root: The folder that all lie below.
-        parts: Name below it -> archive.
-    """
-
-    root: Path
-    parts: Mapping[str, Archive]
-
-    @property
-    def origin(self) -> str:
-        return address_of(self.root) or str(self.root.resolve())
-
-    def __str__(self) -> str:
-        return str(self.root)
-
-    def names(self) -> Iterator[str]:
-        return (f"{part}/{name}" for part, archive in self.parts.items() for name in archive.names())
-
-    def file(self, name: str) -> Member:
-        archive, inner = self._part(name)
-        return archive.file(inner)
-
-    def stamp(self, name: str) -> Stamp:
-        archive, inner = self._part(name)
-        return archive.stamp(inner)
-
-    def _part(self, name: str) -> tuple[Archive, str]:
-        require_inside(name, self)
-        at = name.find("/")
-        while at >= 0:
-            if archive := self.parts.get(name[:at]):
-                return archive, name[at + 1 :]
-            at = name.find("/", at + 1)
-        raise DataError(f"{name} lies in none of the archives {', '.join(self.parts)}. Name all that were extracted.")
 
 
 def are_archives(named: Sequence[Path]) -> bool:
@@ -81,7 +41,7 @@ def archive_store(named: Sequence[Path]) -> Store:
     return _opened(named)[0]
 
 
-def archive_source(named: Sequence[Path], *, least_classes: int = 2) -> Source:
+def archive_source(named: Sequence[Path], *, least_classes: int = 2, unlabelled: bool = False) -> Source:
     """Images in archives: in class folders, also below train, val and test; or in shards of key.jpg with key.cls.
 
     Several archives are put together, class by class; then an archive whose own name is that of a split is that split.
@@ -90,6 +50,7 @@ def archive_source(named: Sequence[Path], *, least_classes: int = 2) -> Source:
     Args:
         named: The archives; shards may be named as in train-{000..009}.tar.
         least_classes: How many classes there must be.
+        unlabelled: Take all images, whatever the archives say of them.
 
     Raises:
         DataError: An archive is not there, damaged or declares too much, or as `class_folders`.
@@ -97,10 +58,13 @@ def archive_source(named: Sequence[Path], *, least_classes: int = 2) -> Source:
     store, archives = _opened(named)
     record: dict[str, Any] = {"data": store.origin, "folders": [archive.origin for archive in archives.values()]}
     stem = "+".join(map(bare_name, archives))
-    if all(map(is_tar_name, archives)) and are_shards(archives.values()):
+    if unlabelled:
+        name = " and ".join(str(archive) for archive in archives.values())
+        source = unlabelled_images(store, sorted(store.names()), name=name, stem=stem, record=record)
+    elif all(map(is_tar_name, archives)) and are_shards(archives.values()):
         source = shard_source(archives, store, record=record, least_classes=least_classes)
     else:
-        root = store.root if isinstance(store, Archives) else next(iter(archives))
+        root = _root(archives)
         splits = [SPLIT_FOLDERS.get(bare_name(path).lower()) if len(archives) > 1 else None for path in archives]
         tops = [_top(path, archive) for path, archive in archives.items()]
         source = class_folders(
@@ -113,7 +77,8 @@ def archive_source(named: Sequence[Path], *, least_classes: int = 2) -> Source:
             splits=splits,
             least_classes=least_classes,
         )
-    parts = store.parts.items() if isinstance(store, Archives) else [("", store)]
+    root = _root(archives)
+    parts = [(path.relative_to(root).as_posix() if path != root else "", one) for path, one in archives.items()]
     left_out = {
         f"{part}/{name}".lstrip("/"): reason for part, archive in parts for name, reason in archive.left_out.items()
     }
@@ -132,7 +97,13 @@ def named_archive(path: Path) -> Archive:
     return open_archive(path)
 
 
-def _opened(named: Sequence[Path]) -> tuple[Archive | Archives, dict[Path, Archive]]:
+def _root(archives: Iterable[Path]) -> Path:
+    """What the paths of images begin below: the one archive, or the folder that all have in common."""
+    paths = list(archives)
+    return paths[0] if len(paths) == 1 else Path(os.path.commonpath([path.parent for path in paths]))
+
+
+def _opened(named: Sequence[Path]) -> tuple[Store, dict[Path, Archive]]:
     """The store, and path -> archive; an address counts as a path."""
     paths = list(itertools.chain.from_iterable(map(expanded, named)))
     if len(paths) == 1:
@@ -145,8 +116,9 @@ def _opened(named: Sequence[Path]) -> tuple[Archive | Archives, dict[Path, Archi
     if len({path.is_absolute() for path in paths}) > 1:
         raise DataError(f"{' and '.join(map(str, named[:2]))}: some lie here and others do not. Name one kind of them.")
     archives = {Path(public(str(path))): named_archive(path) for path in paths}
-    root = Path(os.path.commonpath([path.parent for path in archives]))
-    return Archives(root, {path.relative_to(root).as_posix(): one for path, one in archives.items()}), archives
+    root = _root(archives)
+    origin = address_of(root) or str(root.resolve())
+    return JoinedStore(origin, {path.relative_to(root).as_posix(): one for path, one in archives.items()}), archives
 
 
 def _top(path: Path, archive: Archive) -> Path:

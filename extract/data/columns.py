@@ -1,16 +1,18 @@
 """Which columns of a table mean what: as the user says it, or guessed where there is one candidate."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self, TypedDict
 
 from onepass.extract.data.records import Records, texts
-from onepass.features.errors import DataError, OptionError, opt
+from onepass.features.errors import DataError, OptionError, Parameter, opt
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".webp")
 """That are tried behind names without one."""
 _FIELD = r"{([^{}]+)}"
+_LABELS = ("label", "class")
+"""Names of a column that say, in small letters, what it is."""
 _TRIED = 50
 """Rows that a guess is made by."""
 
@@ -63,6 +65,9 @@ class SourceOptions:
             raise OptionError(f"{one} and {other} were both given; needed: one of them.")
         if self.label_separator is not None and not self.label_separator:
             raise OptionError(f"{opt.label_separator} is empty; needed: what stands between two labels.")
+        for name in ("images", "path", "label", "target", "split", "group", "weight"):
+            if getattr(self, name) == "":
+                raise OptionError(f"{Parameter(name)} is empty; needed: a name.")
         if self.label_separator is not None and (self.target or self.unlabelled):
             raise OptionError(f"{opt.label_separator} was given without {opt.label}; needed: the column of the labels.")
 
@@ -71,6 +76,21 @@ class SourceOptions:
         """Those of some settings that have a value."""
         names = [field.name for field in fields(cls)]
         return cls(**{name: settings[name] for name in names if settings.get(name) not in (None, False)})
+
+    def fitting(self, columns: Collection[str]) -> Self:
+        """Those that name columns of a table that has these; where its images lie is another matter."""
+
+        def fits(name: str, value: Any) -> bool:
+            if name == "path":
+                return value in columns or ("{" in value and set(re.findall(_FIELD, value)) <= set(columns))
+            if name == "label":
+                return value in columns or {part.strip() for part in value.split(",")} <= set(columns)
+            return name not in ("split", "target", "group", "weight") or value.partition("=")[0] in columns
+
+        kept = {name: value for name, value in self.given().items() if name != "images" and fits(name, value)}
+        if "label" not in kept:
+            kept.pop("label_separator", None)
+        return type(self).of(kept)
 
     def given(self) -> dict[str, Any]:
         """Those that say something, as plain values."""
@@ -184,8 +204,10 @@ def _guessed_path(records: Records, there: Callable[[str], bool]) -> str:
 
 def _guessed_label(records: Records, used: set[str]) -> str:
     free = [name for name in records.columns if name not in used and name and not name.endswith(".path")]
-    if len(free) == 1:
-        return free[0]
+    plain = [name for name in free if name.casefold() in _LABELS]
+    for found in (free, plain):
+        if len(found) == 1:
+            return found[0]
     which = f"one of {', '.join(free)[:200]}" if free else "but no column is left"
     raise DataError(
         f"nobody says what the labels in {records.path} are: {which}. Name the column by {opt.label}, or by "

@@ -238,9 +238,29 @@ def unlabelled_folders(data: Folders) -> Source:
         DataError: No such folder, or no images.
     """
     folders, root = image_folders(data)
-    names = sorted(relative(file, root) for folder in folders for file in walk_files(folder))
-    images = [name for name in names if is_image_name(name)]
-    name = " and ".join(map(str, folders))
+    return unlabelled_images(
+        FolderStore(root),
+        sorted(relative(file, root) for folder in folders for file in walk_files(folder)),
+        name=" and ".join(map(str, folders)),
+        stem="+".join(folder.resolve().name or "images" for folder in folders),
+        record={"data": str(root.resolve()), "folders": [str(folder.resolve()) for folder in folders]},
+    )
+
+
+def unlabelled_images(store: Store, names: Sequence[str], *, name: str, stem: str, record: dict[str, Any]) -> Source:
+    """Images of a store that have no labels, or none that count.
+
+    Args:
+        store: Where they lie.
+        names: Of the files in it, in order.
+        name: As for `Source`.
+        stem: As for `Source`.
+        record: As for `Source`, without what says that there are no labels.
+
+    Raises:
+        DataError: None of the files is an image by its name.
+    """
+    images = [file for file in names if is_image_name(file)]
     if not images:
         raise DataError(f"{name} holds no images.")
     n = len(images)
@@ -256,15 +276,11 @@ def unlabelled_folders(data: Folders) -> Source:
     )
     return Source(
         name=name,
-        stem="+".join(folder.resolve().name or "images" for folder in folders),
-        store=FolderStore(root),
+        stem=stem,
+        store=store,
         table=table,
         are_images=np.ones(n, bool),
-        record={
-            "data": str(root.resolve()),
-            "folders": [str(folder.resolve()) for folder in folders],
-            "source": {"unlabelled": True},
-        },
+        record={**record, "source": {"unlabelled": True}},
         said=True,
-        other={name: why_no_image_name(Path(name)) for name in names if not is_image_name(name)},
+        other={file: why_no_image_name(Path(file)) for file in names if not is_image_name(file)},
     )

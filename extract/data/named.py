@@ -1,39 +1,63 @@
 """Images as somebody names them: by their files, by folders, archives and addresses."""
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from onepass.extract.data.archive_source import are_archives, named_archive
+from onepass.extract.data.columns import SourceOptions
 from onepass.extract.data.data_sets import data_set_of
+from onepass.extract.data.records import is_table_file
 from onepass.extract.data.remote import RemoteFile, address_of, public, remote_store
+from onepass.extract.data.source import Source
+from onepass.extract.data.sources import open_source
 from onepass.extract.data.stores import FolderStore, Store
 from onepass.extract.pixels.formats import is_image_name, why_no_image_name
 from onepass.extract.pixels.image_bytes import ImageFile
 from onepass.features import SkippedImage
-from onepass.features.errors import DataError
+from onepass.features.errors import DataError, OnepassWarning
 
 
-def named_images(paths: Iterable[Path]) -> Iterator[ImageFile | SkippedImage]:
-    """Every image that is named, or lies in a folder or archive that is; nothing is passed over in silence.
+def named_images(
+    paths: Iterable[Path], *, images: str | None = None, path: str | None = None
+) -> Iterator[ImageFile | SkippedImage]:
+    """Every image that is named, or lies in a folder or archive, or in a table; nothing is passed over in silence.
+
+    Args:
+        paths: Of images, folders, archives and tables, or addresses.
+        images: Where the images lie that tables name; by default beside these.
+        path: Column of tables that names them, or a pattern.
 
     Yields:
         What images are read from; what is none by its name, or a folder without any, as a `SkippedImage` with the
         reason.
     """
-    for path in paths:
-        if (address := address_of(path)) and Path(public(address)).suffix and not are_archives([path]):
+    options = SourceOptions(images=images, path=path, unlabelled=True)
+    for named in paths:
+        if (address := address_of(named)) and Path(public(address)).suffix and not are_archives([named]):
             yield RemoteFile(address)
             continue
         try:
-            store = _store(path)
+            source = open_source(named, options, least_classes=0) if is_table_file(named) else None
+            store = None if source else _store(named)
         except DataError as error:
-            yield SkippedImage(str(path), str(error))
+            yield SkippedImage(str(named), str(error))
             continue
-        if store is None:
-            yield path
+        if source:
+            yield from _in_table(source)
+        elif store is None:
+            yield named
         else:
             yield from _within(store)
+
+
+def _in_table(source: Source) -> Iterator[ImageFile | SkippedImage]:
+    for note in source.notes:
+        warnings.warn(note, OnepassWarning, stacklevel=2)
+    for name, is_image in zip(source.table.paths, source.are_images.tolist(), strict=True):
+        file = source.store.file(name)
+        yield file if is_image else SkippedImage(str(file), why_no_image_name(Path(name)))
 
 
 def _store(path: Path) -> Store | None:

@@ -69,6 +69,11 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS
 
 
+def is_table_file(path: Path) -> bool:
+    """True if a file, by its name a table, is there; or nothing is, which whoever opens it will say."""
+    return is_table(path) and not path.is_dir()
+
+
 def read_records(path: Path, *, needed: str = "") -> Records:
     """Reads a table by the ending of its name.
 

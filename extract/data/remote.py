@@ -1,18 +1,20 @@
 """Images in buckets and on the web, by the libraries of fsspec; each is downloaded once."""
 
 import hashlib
+import itertools
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from onepass.extract.data.downloads import Downloads
-from onepass.extract.data.folders import class_folders
+from onepass.extract.data.folders import class_folders, unlabelled_images
 from onepass.extract.data.listing import Listing, folder_tree, is_visible
 from onepass.extract.data.source import Source
-from onepass.extract.data.stores import Stamp, require_inside
+from onepass.extract.data.stores import JoinedStore, Stamp, Store, require_inside
 from onepass.extract.pixels.image_bytes import UNREACHED
 from onepass.features.errors import DataError, UnreachableImageError, UnreadableImageError, reason_of
 
@@ -174,29 +176,70 @@ def remote_store(address: str) -> RemoteStore:
     return RemoteStore(address, files, stamps, places)
 
 
-def remote_source(addresses: Sequence[str], *, least_classes: int = 2) -> Source:
-    """Images in class folders below an address.
+def remote_stores(addresses: Sequence[str]) -> Store:
+    """What lies below one address or several.
 
     Raises:
-        DataError: As `remote_store` and `class_folders`; or several addresses are given.
+        DataError: As `remote_store`; or one lies below another, or they are of different kinds.
     """
-    if len(addresses) > 1:
-        raise DataError(f"{' and '.join(addresses)} are two addresses; needed: one of what holds the class folders.")
-    (address,) = addresses
-    store = remote_store(address)
-    root = Path(address)
+    if len(addresses) == 1:
+        return remote_store(addresses[0])
+    for one, other in itertools.permutations(addresses, 2):
+        if f"{one}/".startswith(f"{other}/"):
+            raise DataError(f"{one} lies in {other}, so its images would count twice. Name only one of them.")
+    kinds = {address.partition(":")[0] for address in addresses}
+    if len(kinds) > 1:
+        raise DataError(f"{' and '.join(addresses)} are addresses of different kinds. Name those of one kind together.")
+    root = _common(addresses)
+    return JoinedStore(root, {address.removeprefix(root).lstrip("/"): remote_store(address) for address in addresses})
+
+
+def _common(addresses: Sequence[str]) -> str:
+    """What several addresses of one kind have in common, down to a slash; at least s3://."""
+    common = os.path.commonpath([Path(address).parent for address in addresses])
+    return address_of(common) or f"{common}//"
+
+
+def remote_source(addresses: Sequence[str], *, least_classes: int = 2, unlabelled: bool = False) -> Source:
+    """Images in class folders below an address, or below several that are put together as folders are.
+
+    Args:
+        addresses: Of what holds class folders, or split folders with these inside.
+        least_classes: How many classes there must be.
+        unlabelled: Take all images, whatever folders they lie in.
+
+    Raises:
+        DataError: As `remote_stores` and `class_folders`.
+    """
+    store = remote_stores(addresses)
+    record: dict[str, Any] = {"data": store.origin, "folders": list(addresses)}
+    stem = "+".join(Path(address).name for address in addresses)
+    if unlabelled:
+        name = " and ".join(addresses)
+        return unlabelled_images(store, sorted(store.names()), name=name, stem=stem, record=record)
+    parts = list(store.parts.values()) if isinstance(store, JoinedStore) else [store]
+    roots = [Path(address) for address in addresses]
     try:
-        return class_folders(
-            [root],
+        source = class_folders(
+            roots,
             store,
-            Listing({root: folder_tree(store.names())}),
-            root=root,
-            stem=root.name,
-            record={"data": address, "folders": [address]},
+            Listing({root: folder_tree(part.names()) for root, part in zip(roots, parts, strict=True)}),
+            root=Path(store.origin),
+            stem=stem,
+            record=record,
             least_classes=least_classes,
         )
-    except DataError as error:  # a path has only one slash left
-        raise DataError(error.message.replace(str(root), address), **error.facts) from None
+    except DataError as error:
+        raise DataError(_spelled(error.message, addresses), **error.facts) from None
+    notes = tuple(_spelled(note, addresses) for note in source.notes)
+    return replace(source, name=_spelled(source.name, addresses), notes=notes)
+
+
+def _spelled(text: str, addresses: Sequence[str]) -> str:
+    """A message with the addresses that it names; a path has only one slash left of them."""
+    for address in addresses:
+        text = text.replace(str(Path(address)), address)
+    return text
 
 
 def fetched_file(address: str) -> Path:

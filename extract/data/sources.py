@@ -9,17 +9,21 @@ from onepass.extract.data.boxes import BoxStore
 from onepass.extract.data.columns import SourceOptions
 from onepass.extract.data.data_sets import DataSet, data_set_of
 from onepass.extract.data.folders import Folders, folder_source, image_folders, unlabelled_folders
-from onepass.extract.data.parquet_store import ParquetStore
-from onepass.extract.data.records import is_table, read_records
-from onepass.extract.data.remote import address_of, remote_source, remote_store
+from onepass.extract.data.records import is_table, is_table_file
+from onepass.extract.data.remote import address_of, remote_source, remote_stores
 from onepass.extract.data.source import Source
 from onepass.extract.data.stores import FolderStore, Store
-from onepass.extract.data.table_source import source_of_records, table_source
+from onepass.extract.data.table_source import open_table_store, source_of_records, table_source
+from onepass.extract.data.tables import read_table
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError, opt
 
 Data = Folders | Source
 """An image folder, or several that are put together; archives of them; a table; or a source that is open already."""
+
+
+_LABELLING = ("label", "label_separator", "target", "unlabelled")
+"""Options that say what an image is labelled with; a user who gives one of them means none of the others."""
 
 
 def open_source(data: Data, options: SourceOptions | None = None, *, least_classes: int = 2) -> Source:
@@ -39,22 +43,21 @@ def open_source(data: Data, options: SourceOptions | None = None, *, least_class
     options, named = options or SourceOptions(), _named(data)
     if len(named) == 1 and (data_set := data_set_of(named[0])):
         return _from_data_set(data_set, options, least_classes)
-    if len(named) == 1 and is_table(named[0]) and not named[0].is_dir():
+    if len(named) == 1 and is_table_file(named[0]):
         return table_source(named[0], options, lambda images: open_store([images]), least_classes=least_classes)
     given = options.given()
-    if are_archives(named) and not given:
-        return archive_source(named, least_classes=least_classes)
-    if (addresses := _addresses(named)) and not given:
-        return remote_source(addresses, least_classes=least_classes)
-    if given.pop("unlabelled", False) and not given and not (addresses or are_archives(named)):
-        return unlabelled_folders(data)
+    unlabelled = bool(given.pop("unlabelled", False))
     if given:
         name = next(iter(given))
         raise OptionError(
             f"{getattr(opt, name)} belongs to a table, and {' '.join(map(str, named))} is none. Name the table, and "
             f"the images by {opt.images}."
         )
-    return folder_source(data, least_classes=least_classes)
+    if are_archives(named):
+        return archive_source(named, least_classes=least_classes, unlabelled=unlabelled)
+    if addresses := _addresses(named):
+        return remote_source(addresses, least_classes=least_classes, unlabelled=unlabelled)
+    return unlabelled_folders(data) if unlabelled else folder_source(data, least_classes=least_classes)
 
 
 def _from_data_set(data_set: DataSet, options: SourceOptions, least_classes: int) -> Source:
@@ -81,16 +84,39 @@ def open_store(named: list[Path]) -> Store:
     if are_archives(named):
         return archive_store(named)
     addresses = _addresses(named)
-    return remote_store(addresses[0]) if addresses else FolderStore(image_folders(named)[1])
+    return remote_stores(addresses) if addresses else FolderStore(image_folders(named)[1])
 
 
 def is_source(data: str | Path) -> bool:
-    """True if what is no folder holds images that can be opened as a source."""
-    return (
-        address_of(data) is not None
-        or data_set_of(data) is not None
-        or (Path(data).exists() and are_archives([Path(data)]))
-    )
+    """True if what is no folder is by its name what holds or names images; opening it tells whether it is there."""
+    path = Path(data)
+    return address_of(data) is not None or data_set_of(data) is not None or is_table_file(path) or are_archives([path])
+
+
+def open_like(data: Path, provenance: Mapping[str, Any], options: SourceOptions) -> Source:
+    """Images to score a head on; one class is enough.
+
+    What nobody says of the columns of a table is what was said of those of the same names for the training.
+
+    Args:
+        data: What the user named.
+        provenance: Of the feature file that the head was trained on.
+        options: What of a table means what.
+
+    Raises:
+        DataError: It is not there, or cannot be meant.
+        OptionError: The options do not belong to it.
+    """
+    known = _options(provenance)
+    if known and is_table_file(data):
+        records = read_table(data)
+        said, fitting = options.given(), known.fitting([*records.columns, *records.images]).given()
+        if known.images and str(data.resolve()) in (provenance.get("folders") or []):
+            fitting["images"] = known.images
+        if {"label", "target"} & said.keys():
+            fitting = {name: value for name, value in fitting.items() if name not in _LABELLING}
+        options = SourceOptions.of({**fitting, **said})
+    return open_source(data, options, least_classes=1)
 
 
 def source_of(file: FeatureFile, data: Folders | None = None) -> Source:
@@ -127,26 +153,34 @@ def store_of(file: FeatureFile, data: Folders | None = None) -> Store:
 
 
 def _store_of(file: FeatureFile, named: list[Path]) -> Store:
+    known = _options(file.provenance) or SourceOptions()
     if data_set := data_set_of(named[0] if len(named) == 1 else file.provenance.get("data")):
-        options = _options(file.provenance)
-        return data_set.opened(options.path if options else None)[2]
-    if not named and are_archives(_recorded(file)):
-        return archive_store(_recorded(file))
-    if not named and (addresses := _addresses(_recorded(file))):
-        return remote_store(addresses[0])
-    place = Path(str(file.provenance.get("data")))
-    if not named and not place.exists() and address_of(place) is None:
-        raise DataError(f"the images of {file.path} are not in {place} any more. Say where with {opt.data}.")
-    one = named[0] if len(named) == 1 else place
-    if one.suffix.lower() == ".parquet" and not one.is_dir():
-        options = _options(file.provenance)
-        return ParquetStore.of(one, read_records(one).images, options.path if options else None)
-    return open_store(named or [place])
+        return data_set.opened(known.path)[2]
+    if not named:
+        recorded = _recorded(file)
+        if are_archives(recorded):
+            return archive_store(recorded)
+        if addresses := _addresses(recorded):
+            return remote_stores(addresses)
+        named = [Path(str(file.provenance.get("data")))]
+        if not (named[0].exists() or address_of(named[0])):
+            raise DataError(f"the images of {file.path} are not in {named[0]} any more. Say where with {opt.data}.")
+    if len(named) == 1 and is_table_file(named[0]):
+        return open_table_store(named[0], known, lambda images: open_store([images]))
+    return open_store(named)
 
 
 def _addresses(named: list[Path]) -> list[str]:
-    """What a user named, if these are addresses."""
-    return [address for path in named if (address := address_of(path))]
+    """What a user named, if these are addresses.
+
+    Raises:
+        DataError: Some are, and others are not.
+    """
+    found = [address for path in named if (address := address_of(path))]
+    if found and len(found) < len(named):
+        other = next(path for path in named if not address_of(path))
+        raise DataError(f"{found[0]} is an address and {other} is none. Name either addresses or folders.")
+    return found
 
 
 def _recorded(file: FeatureFile) -> list[Path]:

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
@@ -87,6 +87,47 @@ class FolderStore:
         if not stat.S_ISREG(status.st_mode):
             raise UnreadableImageError("not a regular file")
         return Stamp(status.st_size, status.st_mtime_ns)
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedStore:
+    """Several stores as one: the images of each are called by its name, `/`, and their own.
+
+    Attributes:
+        origin: What all lie below.
+        parts: Name below it -> store.
+    """
+
+    origin: str
+    parts: Mapping[str, Store]
+
+    def __str__(self) -> str:
+        return self.origin
+
+    @property
+    def readers(self) -> int | None:
+        """How many images may be read at once, if that does not depend on the processor."""
+        return max((getattr(store, "readers", None) or 0 for store in self.parts.values()), default=0) or None
+
+    def names(self) -> Iterator[str]:
+        return (f"{part}/{name}" for part, store in self.parts.items() for name in store.names())
+
+    def file(self, name: str) -> ImageFile:
+        store, inner = self._part(name)
+        return store.file(inner)
+
+    def stamp(self, name: str) -> Stamp:
+        store, inner = self._part(name)
+        return store.stamp(inner)
+
+    def _part(self, name: str) -> tuple[Store, str]:
+        require_inside(name, self)
+        at = name.find("/")
+        while at >= 0:
+            if store := self.parts.get(name[:at]):
+                return store, name[at + 1 :]
+            at = name.find("/", at + 1)
+        raise DataError(f"{name} lies in none of {', '.join(self.parts)}. Name all that were extracted.")
 
 
 def require_inside(name: str, store: Store) -> None:

@@ -43,8 +43,8 @@ def table_source(
         DataError: As `source_of_records`.
     """
     records = read_table(path)
-    held = ParquetStore.of(path, records.images, options.path) if records.images and not options.images else None
-    store: Store = held or open_images(Path(options.images) if options.images else path.absolute().parent)
+    store = _store_of(records, options, open_images)
+    held = isinstance(store, ParquetStore)
     record = {
         "data": store.origin,
         "folders": [str(path.resolve())],
@@ -52,7 +52,7 @@ def table_source(
         **({"boxes": True} if records.boxes else {}),
     }
     return source_of_records(
-        records, options, store, held=bool(held), stem=path.stem, record=record, least_classes=least_classes
+        records, options, store, held=held, stem=path.stem, record=record, least_classes=least_classes
     )
 
 
@@ -123,6 +123,17 @@ def source_of_records(
         other=dict.fromkeys(unnamed, f"no row of {records.path.name} names it"),
         notes=tuple(_notes(records, meaning, store, missing, unnamed, len(names))),
     )
+
+
+def open_table_store(path: Path, options: SourceOptions, open_images: Callable[[Path], Store]) -> Store:
+    """Where the images lie that a table names, or holds; parameters and errors as `table_source`."""
+    return _store_of(read_table(path), options, open_images)
+
+
+def _store_of(records: Records, options: SourceOptions, open_images: Callable[[Path], Store]) -> Store:
+    if records.images and not options.images:
+        return ParquetStore.of(records.path, records.images, options.path)
+    return open_images(Path(options.images) if options.images else records.path.absolute().parent)
 
 
 def _notes(

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from onepass.extract.backbones.backbone import Backbone
-from onepass.extract.data.source import scan_source
-from onepass.extract.data.sources import open_source, store_of
+from onepass.extract.data.source import Source, scan_source
+from onepass.extract.data.sources import store_of
 from onepass.extract.data.stores import Store
 from onepass.features import FeatureFile, ImageTable, SkippedImage, rows_to_score
-from onepass.features.errors import DataError
 
 Progress = Callable[[int, int], None]
 
@@ -22,26 +21,23 @@ class FolderRows:
 
     Attributes:
         x: (m, d) float32.
-        y: (m,) int64, positions in `class_names`.
-        class_names: k names.
-        part: Which of the folder's images these are: train, val, test or all.
+        table: What is known of the m images.
+        part: Which of the source's images these are: train, val, test or all.
         skipped: Images of that part that could not be read.
     """
 
     x: np.ndarray
-    y: np.ndarray
-    class_names: tuple[str, ...]
+    table: ImageTable
     part: str
     skipped: list[SkippedImage]
 
 
-def rows_of_folder(
-    data: Path,
+def rows_of_source(
+    source: Source,
     backbone: Backbone,
     *,
     part: str = "auto",
     seen: np.ndarray,
-    class_names: tuple[str, ...],
     seed: int = 0,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -49,26 +45,20 @@ def rows_of_folder(
     """Computes the rows of labelled images for one use, such as scoring a head.
 
     Args:
-        data: Class folders, optionally under split folders; one class is enough.
+        source: Of the images.
         backbone: What computes the rows.
         part: See `features.rows_to_score`.
         seen: (m, 8) uint8, first bytes of the content hashes that the head was trained on.
-        class_names: Classes there may be; another one is refused before anything is computed.
-        seed: Of the split that is drawn where the folder has none.
+        seed: Of the split that is drawn where the source has none.
         workers: Decoding threads.
         progress: Called with (images done, images to do).
-
-    Raises:
-        DataError: The folder cannot be used or has a class that is not in `class_names`.
     """
-    found = scan_source(open_source(data, least_classes=1), seed=seed)
-    table = found.table
-    if unknown := [name for name in table.class_names if name not in class_names]:
-        raise DataError(
-            f"{data} has the class {unknown[0]!r}, which the head does not know; it knows {', '.join(class_names)}. "
-            "Rename the class folders, or train a head on these images."
-        )
-    chosen, part = rows_to_score(table.splits, table.content_hashes, part, drawn=found.drawn, seen=seen)
+    found = scan_source(source, seed=seed)
+    usable = np.flatnonzero(found.table.labelled)
+    table = found.table.taken(usable)
+    chosen, part = rows_to_score(
+        table.splits, table.content_hashes, part, drawn=found.drawn, seen=seen, ids=table.group_ids()
+    )
     return _computed(table, found.store, chosen, part, backbone, workers, progress)[0]
 
 
@@ -126,8 +116,7 @@ def _computed(
     read = np.array([i for i, key in keys.items() if key in rows], np.int64)
     found = FolderRows(
         x=np.array([rows[keys[int(i)]] for i in read], np.float32).reshape(len(read), backbone.spec.width),
-        y=table.labels[read].astype(np.int64),
-        class_names=table.class_names,
+        table=table.taken(read),
         part=part,
         skipped=[SkippedImage(table.paths[i], reasons[key]) for i, key in keys.items() if key in reasons],
     )

@@ -226,7 +226,7 @@ def _make_places(job: Job) -> None:
         "engine": backbone.engine_name,
         "seed": seed if seed is not None else known.get("seed") or 0,
         "drawn_split": scan.drawn,
-        "relabelled": bool(known.get("relabelled")),
+        "relabelled": known.get("relabelled") or False,
         "augment": str(axis.augmentation) if axis.augmentation else None,
         "quantisation": asdict(backbone.quantisation) if backbone.quantisation else None,
         "environments": (known.get("environments") or []) if old else [backbone.environment],

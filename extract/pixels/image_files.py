@@ -9,13 +9,14 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from onepass.extract.data.sources import store_of
-from onepass.extract.data.watch import find_images
+from onepass.extract.data.named import named_images
+from onepass.extract.data.records import is_table_file
+from onepass.extract.data.sources import is_source, store_of
 from onepass.extract.pixels.decode import decode, decode_whole, depth_of, pixel_dtype, require_views
 from onepass.extract.pixels.deep import FULL_DEPTH
 from onepass.extract.pixels.image_bytes import ImageFile, read_bytes
 from onepass.extract.pixels.views import Augmentation
-from onepass.features import FeatureFile
+from onepass.features import FeatureFile, SkippedImage
 from onepass.features.errors import DataError, OptionError, UnreadableImageError, opt
 
 T = TypeVar("T")
@@ -58,30 +59,36 @@ class ImageFiles:
 
     @classmethod
     def found_in(
-        cls, folders: Sequence[Path], content_hashes: np.ndarray, *, image_size: int, resize: str, depth: int
+        cls, data: Sequence[Path], content_hashes: np.ndarray, *, image_size: int, resize: str, depth: int
     ) -> tuple[Self, np.ndarray]:
-        """Images looked for by their content alone, wherever they lie below some folders.
+        """Images looked for by their content alone, wherever they lie in folders, archives, tables or buckets.
 
         Returns:
             The files, and the (m,) positions in `content_hashes` of those that were found.
 
         Raises:
-            DataError: A folder is not there or may not be listed.
+            DataError: One of these is not there or may not be listed.
         """
-        for folder in folders:
-            if not folder.is_dir():
+        for folder in data:
+            if not (folder.is_dir() or is_source(folder)):
                 raise DataError(f"there is no folder {folder}. Name the folder of the images by {opt.data}.")
+            if is_table_file(folder) and folder.suffix.lower() != ".parquet":
+                raise DataError(f"{folder} names images and holds none. Name the folder of the images by {opt.data}.")
         wanted = {content.tobytes(): i for i, content in enumerate(content_hashes)}
-        found: dict[int, Path] = {}
-        for path in find_images(folders):
+        found: dict[int, ImageFile] = {}
+        for file in named_images(data):
             if len(found) == len(wanted):
                 break
+            if isinstance(file, SkippedImage):
+                if file.path in map(str, data) and file.reason.endswith("."):  # not what lies in it, but it itself
+                    raise DataError(file.reason)
+                continue
             try:
-                position = wanted.get(hashlib.sha256(read_bytes(path)).digest())
+                position = wanted.get(hashlib.sha256(read_bytes(file)).digest())
             except UnreadableImageError:
                 continue
             if position is not None:
-                found.setdefault(position, path)
+                found.setdefault(position, file)
         files = cls(found.__getitem__, content_hashes, image_size=image_size, resize=resize, depth=depth)
         return files, np.array(sorted(found), np.int64)
 

@@ -15,12 +15,15 @@ from onepass.extract.data.splits import draw_splits
 from onepass.extract.data.table_source import ListedNames, TableReader
 from onepass.extract.data.tables import read_table
 from onepass.features import SPLITS, FeatureFile, ImageTable, only_feature_file
-from onepass.features.errors import DataError, OptionError, opt
+from onepass.features.errors import DataError, OptionError, UserError, opt
 from onepass.features.lock import writer_lock
 from onepass.features.names import shown
 from onepass.features.tables import command_line
 from onepass.features.tasks import CLASSES, NONE
 from onepass.features.writer import RowWriter, write_feature_file
+
+_NOTED = 100
+"""Tables that a feature file notes as where its labels came from; of more, none can be read again."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,6 @@ def label(
     records = read_table(Path(table if relabel is None else relabel))  # type: ignore[arg-type]
     FeatureFile(features).close()  # a missing file ends here
     with writer_lock(features), FeatureFile(features) as file:
-        if relabel is not None:
-            records, options = _corrections(records, options, file.table)
         return _put(file, records, options, keep_others=relabel is not None)
 
 
@@ -149,6 +150,53 @@ def _corrections(records: Records, options: SourceOptions, table: ImageTable) ->
 
 def _put(file: FeatureFile, records: Records, options: SourceOptions, *, keep_others: bool) -> Labelling:
     table = file.table
+    applied = _applied(table, records, options, file, keep_others=keep_others)
+    new, said_splits = applied.table, applied.said_splits
+    drawn = not said_splits and (bool(file.provenance.get("drawn_split")) or table.task == NONE)
+    if drawn:
+        before = table if table.task != NONE else None
+        splits = _drawn(new, file, before)
+        new = replace(new, splits=splits)
+    changed = sum(one != other for one, other in zip(table.label_values(), new.label_values(), strict=True))
+    earlier = file.provenance.get("relabelled") if keep_others else None
+    step = {"table": str(records.path.resolve()), "corrections": keep_others, "columns": options.given()}
+    steps = [*(earlier if isinstance(earlier, list) else []), step]
+    noted = len(steps) <= _NOTED and (not keep_others or isinstance(earlier, list) or not earlier)
+    provenance = {
+        **file.provenance,
+        "relabelled": steps if noted else True,
+        "drawn_split": drawn or (bool(file.provenance.get("drawn_split")) and not said_splits),
+    }
+    copies = file.copies
+    write_feature_file(file.path, file.spec, new, provenance, file.golden_rows, views=file.views, old=file)
+    with RowWriter(file.path) as writer:
+        writer.put_copies(copies)
+    return Labelling(
+        path=file.path,
+        images=len(new),
+        changed=changed,
+        unlabelled=int((~new.labelled).sum()),
+        unknown=applied.unknown,
+        task=new.task,
+        labels=new.summary(),
+        drawn_split=drawn,
+    )
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """An image table with the labels of a table, whether that says splits, and what it names and is not there."""
+
+    table: ImageTable
+    said_splits: bool
+    unknown: tuple[str, ...]
+
+
+def _applied(
+    table: ImageTable, records: Records, options: SourceOptions, file: FeatureFile, *, keep_others: bool
+) -> _Applied:
+    if keep_others:
+        records, options = _corrections(records, options, table)
     paths, origin = set(table.paths), str(file.provenance.get("data") or "")
     known = ListedNames(map(whole_name, paths) if records.boxes else table.paths, origin, records.spell)
     if not (len(records) or keep_others):
@@ -174,32 +222,27 @@ def _put(file: FeatureFile, records: Records, options: SourceOptions, *, keep_ot
     if keep_others and len(named) and named.task != table.task:
         raise DataError(f"{file.path} holds {table.what()}, {records.path} {named.what()}; needed: the same.")
     new = merged(table, named, positions, keep_others=keep_others) if len(named) else table
-    new = _with_columns(new, reader, positions, names, places, targets)
-    drawn = not meaning.split and (bool(file.provenance.get("drawn_split")) or table.task == NONE)
-    if drawn:
-        before = table if table.task != NONE else None
-        splits = _drawn(new, file, before)
-        new = replace(new, splits=splits)
-    changed = sum(one != other for one, other in zip(table.label_values(), new.label_values(), strict=True))
-    provenance = {
-        **file.provenance,
-        "relabelled": True,
-        "drawn_split": drawn or (bool(file.provenance.get("drawn_split")) and not meaning.split),
-    }
-    copies = file.copies
-    write_feature_file(file.path, file.spec, new, provenance, file.golden_rows, views=file.views, old=file)
-    with RowWriter(file.path) as writer:
-        writer.put_copies(copies)
-    return Labelling(
-        path=file.path,
-        images=len(new),
-        changed=changed,
-        unlabelled=int((~new.labelled).sum()),
-        unknown=unknown,
-        task=new.task,
-        labels=new.summary(),
-        drawn_split=drawn,
-    )
+    return _Applied(_with_columns(new, reader, positions, names, places, targets), bool(meaning.split), unknown)
+
+
+def labelled_again(file: FeatureFile, table: ImageTable) -> ImageTable | None:
+    """A table with the labels and weights that `label` once put on the rows of a file, from the tables it read.
+
+    Args:
+        file: The feature file.
+        table: Of its images, with the labels that their source says.
+
+    Returns:
+        None if these tables are gone, or were not noted.
+    """
+    steps = file.provenance.get("relabelled")
+    try:
+        for step in steps if isinstance(steps, list) else ():
+            records, options = read_table(Path(step["table"])), SourceOptions.of(step["columns"])
+            table = _applied(table, records, options, file, keep_others=bool(step["corrections"])).table
+    except UserError:
+        return None
+    return table if isinstance(steps, list) else None
 
 
 def _with_columns(

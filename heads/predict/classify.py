@@ -11,6 +11,7 @@ import numpy as np
 from onepass.extract import (
     Backbone,
     ImageFile,
+    SourceOptions,
     check_running,
     format_names,
     load_backbone,
@@ -108,8 +109,20 @@ class BackboneOptions(TypedDict, total=False):
     accept_drift: bool
 
 
-class PredictOptions(PredictionOptions, BackboneOptions, total=False):
-    """What `predict` takes: how images are classified, and how the backbone is found."""
+class NamingOptions(TypedDict, total=False):
+    """How images are found that a table names.
+
+    Attributes:
+        images_in: Where they lie; by default beside the table.
+        path: Column that names them, or a pattern such as `{id}.jpg`; guessed where one column alone can be meant.
+    """
+
+    images_in: str | None
+    path: str | None
+
+
+class PredictOptions(PredictionOptions, BackboneOptions, NamingOptions, total=False):
+    """What `predict` takes: how images are classified, how the backbone is found, and how tables name images."""
 
 
 def predict(
@@ -119,8 +132,8 @@ def predict(
 
     Args:
         head: Head file, model that `fine_tune` or `export` wrote, its certificate, or what `load_head` returned.
-        images: Image files, folders of them and archives.
-        **options: See `PredictionOptions` and `BackboneOptions`.
+        images: Image files, folders of them, archives, and tables that name images or hold them.
+        **options: See `PredictionOptions`, `BackboneOptions` and `NamingOptions`.
 
     Raises:
         UnreadableImageError: None of the images can be read.
@@ -166,15 +179,27 @@ def predict_stream(
     ['new.png', 'more/0.png']
     """
     saved, backbone, settings = ready(head, options)
-    return answers(saved, backbone, named_images(map(Path, images)), settings)
+    return answers(saved, backbone, images_named(images, options), settings)
+
+
+def images_named(images: Iterable[str | Path], options: PredictOptions) -> Iterator[ImageFile | SkippedImage]:
+    """Every image that is named, as `predict` takes them."""
+    return named_images(map(Path, images), images=options.get("images_in"), path=options.get("path"))
 
 
 def ready(head: str | Path | SavedHead, options: PredictOptions) -> tuple[SavedHead, Backbone, "Settings"]:
     """The options of `predict`, checked, then the head with its backbone, which takes long; errors as `predict`."""
     given: Record = dict(options)
+    naming = {name: given.pop(name, None) for name in NamingOptions.__annotations__}
+    SourceOptions(path=naming["path"])  # refuses what cannot be a column
     of_backbone: Record = {name: given.pop(name) for name in BackboneOptions.__annotations__ if name in given}
     settings = Settings(**given)
-    check_running(engine=of_backbone.get("engine"), workers=settings.workers, weights=of_backbone.get("weights"))
+    check_running(
+        engine=of_backbone.get("engine"),
+        workers=settings.workers,
+        data=naming["images_in"],
+        weights=of_backbone.get("weights"),
+    )
     with phase("preparing the backbone"):
         return *load_classifier(head, **of_backbone), settings
 

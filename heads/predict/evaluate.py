@@ -1,22 +1,31 @@
-"""Scores a head on labelled images: those of a feature file, or of a folder."""
+"""Scores a head on labelled images: those of a feature file, of a folder, or of what else holds or names images."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
-from onepass.extract import Backbone, check_running, is_source, rows_of_folder, rows_of_images
+from onepass.extract import (
+    Backbone,
+    Source,
+    SourceOptions,
+    check_running,
+    is_source,
+    open_like,
+    rows_of_images,
+    rows_of_source,
+)
 from onepass.features import CLASSES, FeatureFile, SkippedImage, only_feature_file
-from onepass.features.errors import FileKindError, OptionError, TrainingError, opt
+from onepass.features.errors import DataError, FileKindError, OptionError, Parameter, TrainingError, opt
 from onepass.features.names import shown
-from onepass.features.splits import require_part_name
+from onepass.features.splits import PARTS, require_part_name
 from onepass.features.tables import Record, command_line
-from onepass.heads.evaluation import Answers, Classifier, Evaluation, match_labels, score
+from onepass.heads.evaluation import Answers, Classifier, Evaluation
 from onepass.heads.file_kinds import FileKind, classifier_file, file_kind
 from onepass.heads.head_options import LEARNED
-from onepass.heads.predict.classify import BackboneOptions, load_classifier
+from onepass.heads.predict.classify import BackboneOptions, describe_classifier, load_classifier
 from onepass.heads.saved_head import SavedHead, load_head
 from onepass.heads.tasks.label_evaluation import LabelsEvaluation
 from onepass.heads.tasks.number_evaluation import NumberEvaluation
@@ -89,13 +98,24 @@ def _report(scored: Score, **facts: Any) -> Score:
 
 
 class EvaluationOptions(BackboneOptions, total=False):
-    """How images of a folder are turned into rows.
+    """How images that are in no feature file are found and turned into rows.
 
     Attributes:
+        images: Where the images lie that a table names; by default beside it.
+        path: Column of a table that names the images, or a pattern such as `{id}.jpg`.
+        label: Column of classes, or columns of 0 and 1 with commas.
+        label_separator: What stands between several labels of an image.
+        target_column: Column of numbers. What is not said of a table is as it was for the training of the head, where
+            the table has such columns; else it is guessed where one column alone can be meant.
         workers: Decoding threads; by default one per processor.
         progress: Called with (images done, images to do).
     """
 
+    images: str | None
+    path: str | None
+    label: str | None
+    label_separator: str | None
+    target_column: str | None
     workers: int | None
     progress: Progress | None
 
@@ -114,17 +134,19 @@ def evaluate(
     Args:
         head: Head file, model that `fine_tune` or `export` wrote, its certificate, what `load_head` returned, or any
             fitted classifier, which needs `rows`.
-        target: Feature file, or folder or archive of class folders; by default the feature file in the current folder.
-            A model runs on the image files that a feature file knows.
-        split: train, val, test, all, unseen, or auto: what was held out.
+        target: Feature file; or what labelled images come from, such as a folder of class folders, an archive, a
+            bucket or a table; by default the feature file in the current folder. A model runs on the image files that
+            a feature file knows.
+        split: train, val, test, all, unseen, or auto: what was held out. Of a table also the column that says so, as
+            `extract` takes it.
         rows: (n,) positions of the images of a feature file to score, instead of a split.
         trained: (m,) positions of the images that a classifier was trained on, to look for copies of them.
-        **options: See `EvaluationOptions`; they count for folders.
+        **options: See `EvaluationOptions`; they count for what is no feature file.
 
     Raises:
         TrainingError: There are no images to score, or they have a class that the head does not know.
         OptionError: An option is wrong.
-        UserError: Head, feature file, folder or backbone cannot be used; the message says what to do.
+        UserError: Head, feature file, images or backbone cannot be used; the message says what to do.
 
     >>> from onepass import evaluate, train_head
     >>> trained = train_head("pets.mine.h5", out="pets.head")
@@ -133,7 +155,8 @@ def evaluate(
     """
     if rows is not None:
         return _on_rows(head, target, rows, trained)
-    require_part_name(split)
+    if not _may_name_columns(target):
+        require_part_name(split)
     check_running(engine=options.get("engine"), workers=options.get("workers"), weights=options.get("weights"))
     if isinstance(head, str | Path):
         path, kind = classifier_file(head)
@@ -145,9 +168,11 @@ def evaluate(
     if isinstance(target, FeatureFile):
         return _on_file(head, target, split)
     on = _target(target)
+    if not _is_labelled(on):
+        _require_no_columns(on, options)
     if _is_labelled(on):
-        backbone = head.load_backbone(**_of_backbone(options))
-        return _on_folder(head, backbone, on, split, options)
+        images = _images(head, on, split, options)
+        return _on_images(head, head.load_backbone(**_of_backbone(options)), images, options)
     with FeatureFile(on) as file:
         return _on_file(head, file, split)
 
@@ -157,8 +182,12 @@ def _of_backbone(options: EvaluationOptions) -> Any:
 
 
 def _is_labelled(target: Path) -> bool:
-    """True for a folder, or what else holds images with labels and is no feature file."""
-    return target.is_dir() or is_source(target)
+    """True for a folder, or what else holds or names images with labels and is no file of ours."""
+    return target.is_dir() or (is_source(target) and file_kind(target) in (FileKind.OTHER, FileKind.MISSING))
+
+
+def _may_name_columns(target: object) -> bool:
+    return isinstance(target, str | Path) and _is_labelled(Path(target)) and not Path(target).is_dir()
 
 
 def _target(target: str | Path | None) -> Path:
@@ -174,7 +203,8 @@ def _target(target: str | Path | None) -> Path:
     if kind in (FileKind.FEATURES, FileKind.FOLDER, FileKind.MISSING):
         return path  # whoever opens it says that it is missing
     raise FileKindError(
-        f"{path} is {kind}; needed to score on: a feature file, or a folder of class folders.", path=path
+        f"{path} is {kind}; needed to score on: a feature file, a folder of class folders, or a table of images.",
+        path=path,
     )
 
 
@@ -185,7 +215,8 @@ def _of_model(path: Path, target: Any, split: str, options: EvaluationOptions) -
         if not _is_labelled(on):
             with FeatureFile(on) as file:
                 return _of_model(path, file, split, options)
-        return _on_folder(*load_classifier(path, **_of_backbone(options)), on, split, options)
+        images = _images(describe_classifier(path), on, split, options)
+        return _on_images(*load_classifier(path, **_of_backbone(options)), images, options)
     model, backbone = load_classifier(path, **_of_backbone(options))
     _require_task(model, target)
     positions, part = target.rows_to_score(split, seen=model.seen)
@@ -233,22 +264,66 @@ def _scored(head: SavedHead, file: FeatureFile, positions: np.ndarray, answers: 
     return task.score(answers, labels, head.class_names, measured_on=part, copies=copies, weights=weights)
 
 
-def _on_folder(head: SavedHead, backbone: Backbone, folder: Path, split: str, options: EvaluationOptions) -> Score:
-    if head.task != CLASSES:
+def _require_no_columns(target: Path, options: EvaluationOptions) -> None:
+    """Refuses what is said of the columns of a table where there is none.
+
+    Raises:
+        OptionError: Naming the first.
+    """
+    names = ("images", "path", "label", "label_separator", "target_column")
+    if name := next((name for name in names if options.get(name) is not None), None):
+        raise OptionError(f"{Parameter(name)} belongs to a table, and {target} is none. Leave it out.")
+
+
+class _Images(NamedTuple):
+    """Labelled images to score on, which part of them, and how the user calls them."""
+
+    source: Source
+    part: str
+    name: str
+
+
+def _images(head: SavedHead, target: Path, split: str, options: EvaluationOptions) -> _Images:
+    """Opens what a user names to score on, and refuses labels that the head does not know.
+
+    Raises:
+        DataError: It cannot be used, or has a class that the head does not know.
+        TrainingError: It has labels of another kind than the head gives.
+    """
+    said: Record = {name: options.get(name) for name in ("images", "path", "label", "label_separator")}
+    said["target"] = options.get("target_column")
+    if split not in PARTS:
+        said["split"], split = split, "auto"
+    table = (source := open_like(target, head.trained_on, SourceOptions.of(said))).table
+    if table.task != head.task:
         raise TrainingError(
-            f"{head.path} gives {LEARNED[head.task]}, and the folders of {folder} name classes. Needed: a feature "
-            "file of images with such labels."
+            f"{head.path} gives {LEARNED[head.task]}, and {source.name} says {table.what()} of its images. Needed: "
+            "images labelled with what the head gives.",
+            task=head.task,
         )
-    found = rows_of_folder(
-        folder,
+    if unknown := [name for name in table.class_names if head.task == CLASSES and name not in head.class_names]:
+        raise DataError(
+            f"{source.name} has the class {unknown[0]!r}, which the head does not know; it knows "
+            f"{', '.join(head.class_names)}. Give the images the names of these, or train a head on these images."
+        )
+    TASKS[head.task].matched(table.wanted(np.arange(len(table))[:1]), table.class_names, head.class_names)
+    return _Images(source, split, str(target))
+
+
+def _on_images(head: SavedHead, backbone: Backbone, images: _Images, options: EvaluationOptions) -> Score:
+    task = TASKS[head.task]
+    found = rows_of_source(
+        images.source,
         backbone,
-        part=split,
+        part=images.part,
         seen=head.seen,
-        class_names=head.class_names,
         seed=int(head.trained_on.get("seed") or 0),
         workers=options.get("workers"),
         progress=options.get("progress"),
     )
-    labels = match_labels(found.y, found.class_names, head.class_names)
-    scored = score(Answers.of(head, [found.x]), labels, head.class_names, measured_on=found.part)
-    return _report(scored, head=str(head.path), target=str(folder), skipped=found.skipped)
+    every = np.arange(len(found.table))
+    labels = task.matched(found.table.wanted(every), found.table.class_names, head.class_names)
+    answers = Answers.of(head, [found.x], task.named)
+    weights = found.table.relative_weights(every)
+    scored = task.score(answers, labels, head.class_names, measured_on=found.part, weights=weights)
+    return _report(scored, head=str(head.path), target=images.name, skipped=found.skipped)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Unpack
 
-from onepass.extract import named_images, watch_folder
+from onepass.extract import watch_folder
 from onepass.features import SkippedImage
 from onepass.features.atomic import replacing
 from onepass.features.errors import OptionError, OutputError, UnreadableImageError, cannot_write, opt
@@ -23,6 +23,7 @@ from onepass.heads.predict.classify import (
     Answer,
     PredictOptions,
     answers,
+    images_named,
     none_readable,
     ready,
 )
@@ -122,7 +123,7 @@ def write_predictions(
 
     Args:
         head: As for `predict`.
-        images: Image files, folders of them and archives; may come one by one and without end.
+        images: Image files, folders of them, archives and tables; may come one by one and without end.
         out: File that ends in .csv, .json, .jsonl or .parquet; or text, csv, json or jsonl for stdout.
         watch: Goes on with every image that appears in this folder, until it is interrupted.
         progress: Called with images done, None for how many there will be, and the former in words.
@@ -139,13 +140,15 @@ def write_predictions(
     >>> write_predictions("pets.head", ["new.png", "more/"], out="answers.csv").predicted
     2
     """
+    if images == () and not watch:
+        raise OptionError(f"no images are named; give files, folders, - for names on stdin, or {opt.watch('FOLDER')}.")
     if watch and Path(out).suffix in (".json", ".parquet"):
         raise OptionError(f"{opt.watch} has no end, which .json and .parquet need; write .csv or .jsonl.", out=out)
     require_answers(out)
     later = watch_folder(Path(watch)) if watch else ()
     saved, backbone, settings = ready(head, options)
     classify = partial(answers, saved, backbone, settings=settings)
-    batches = itertools.chain([classify(named_images(map(Path, images)))], map(classify, later))
+    batches = itertools.chain([classify(images_named(images, options))], map(classify, later))
     header = columns(saved, top=settings.top, unknown=settings.unknown is not None)
     interrupted = False
     with open_answers(out, header, follow=watch is not None) as writer:

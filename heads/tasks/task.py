@@ -170,6 +170,13 @@ class LabelsTask(Task):
 
     name, named = LABELS, np.int64
 
+    def matched(self, y: np.ndarray, names: tuple[str, ...], head_names: tuple[str, ...]) -> np.ndarray:
+        if not set(names) <= set(head_names):
+            return super().matched(y, names, head_names)
+        found = np.zeros((len(y), len(head_names)))  # no image has a label that its data set does not know
+        found[:, [head_names.index(name) for name in names]] = y
+        return found
+
     def answers(self, outputs: np.ndarray, thresholds: np.ndarray | None = None) -> Answers:
         return Answers((outputs >= (0.5 if thresholds is None else thresholds)).astype(np.int64), outputs)
 

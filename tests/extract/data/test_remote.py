@@ -177,8 +177,18 @@ def test_what_cannot_be_listed_says_what_to_do(memory, monkeypatch: pytest.Monke
     )
     with pytest.raises(DataError, match=r"^https://host/photos is on the web, where no folder is listed\. Name an arc"):
         open_source("https://host/photos")
-    with pytest.raises(DataError, match=r"^memory://a and memory://b are two addresses; needed: one of what holds the"):
-        open_source(["memory://a", "memory://b"])
+    with pytest.raises(
+        DataError, match=r"^memory://a/b lies in memory://a, so its images would count twice\. Name onl"
+    ):
+        open_source(["memory://a", "memory://a/b"])
+    with pytest.raises(
+        DataError, match=r"^memory://a and s3://b are addresses of different kinds\. Name those of one "
+    ):
+        open_source(["memory://a", "s3://b"])
+    with pytest.raises(
+        DataError, match=r"^memory://a is an address and photos is none\. Name either addresses or fold"
+    ):
+        open_source(["memory://a", "photos"])
 
 
 def test_classes_that_cannot_be_meant_are_told_by_their_address(memory, make_folder: MakeFolder):
@@ -343,3 +353,39 @@ def test_a_bucket_of_a_real_server_is_what_its_folder_is(make_folder: MakeFolder
     done = run_process("python", "-c", S3, str(data), cwd=tmp_path, ONEPASS_CACHE=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("DataError s3://nowhere/photos could not be fetched: it is not there."), done.stdout
+
+
+def test_several_prefixes_are_put_together_as_folders_are(
+    make_folder: MakeFolder, memory, tmp_path: Path, tiny_backbone: Backbone
+):
+    parts = [make_folder({"cats": 5, "dogs": 4}, name=name, seed=seed) for seed, name in enumerate(("train", "val"))]
+    addresses = [upload(part, memory, f"/bucket/{part.name}") for part in parts]
+    scan, folders = scan_source(open_source(addresses)), scan_source(open_source(parts))
+    assert scan.table.paths == folders.table.paths
+    assert known(scan) == known(folders)
+    assert scan.source.stem == folders.source.stem == "train+val"
+    assert scan.source.record == {"data": "memory://bucket", "folders": addresses}
+    done = run_extraction(addresses, tiny_backbone, out=tmp_path / "f.h5")
+    flip_bit(done.path, "rows", byte=3)
+    assert repair(done.path).computed == 1
+    assert run_extraction([Path(one) for one in addresses], tiny_backbone, out=tmp_path / "f.h5").computed == 0
+    apart = open_source([upload(part, memory, f"/{part.name}/photos") for part in parts])
+    assert apart.table.paths[0] == "train/photos/cats/0.png"
+
+
+def test_images_without_labels_come_from_buckets_and_archives_too(
+    data: Path, memory, tmp_path: Path, tiny_backbone: Backbone
+):
+    wanted = run_extraction(data, tiny_backbone, unlabelled=True, out=tmp_path / "wanted.h5")
+    places = [upload(data, memory, "/bucket/photos"), str(pack(data, tmp_path / "photos.zip"))]
+    for number, place in enumerate(places):
+        done = run_extraction(place, tiny_backbone, unlabelled=True, out=tmp_path / f"{number}.h5")
+        assert (done.images, done.classes) == (wanted.images, {})
+        assert rows(done.path) == rows(wanted.path)
+        with FeatureFile(done.path) as file, FeatureFile(wanted.path) as reference:
+            assert file.table.paths == reference.table.paths
+            assert file.task == "none"
+        assert [one.path for one in done.skipped] == [one.path for one in wanted.skipped]
+        flip_bit(done.path, "labels", byte=5)
+        assert repair(done.path).dropped == 0
+        assert run_extraction(place, tiny_backbone, unlabelled=True, out=done.path).computed == 0

@@ -192,7 +192,7 @@ def test_a_head_on_one_of_several_poolings_predicts_by_the_graph_of_all_without_
     Path(given).rename(tmp_path / "gone")  # nothing could convert it now
     try:
         for one in (done, *done.also):
-            head = train_head(one.path, head="logreg").head
+            head = train_head(one.path, head="logreg", out=one.path.with_suffix(".head")).head
             with FeatureFile(one.path) as file:
                 images, spec = [folder / path for path in file.table.paths], file.spec
             backbone = load_backbone_for(spec, source=BackboneOrigin(given, "imagenet"), needed_by="x.head")

@@ -4,6 +4,7 @@ import csv
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from onepass.extract import Backbone, repair, run_extraction, verify
 from onepass.extract.upkeep.label import label
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError
+from onepass.features.layout import Extent
 from support import MakeFolder, flip_bit, write_folder
 
 NAMES = [f"{name}/{i}.png" for name in ("cats", "dogs") for i in range(10)]
@@ -165,11 +167,85 @@ def test_a_damaged_entry_gets_the_label_it_was_given_and_not_that_of_its_folder(
     assert values(path) == before
 
 
-def test_a_damaged_number_that_came_from_a_table_leaves_the_file(bare: Path, tiny_file: Path):
-    """Nothing tells it, and it is not guessed; the image gets its row again, without a number."""
-    label(bare, table([("file", "age"), *((n, int(n[5]) / 2) for n in NAMES)]), target="age")
-    flip_bit(bare, "targets", byte=8 * 4)
+def given(kind: str, *, name: str = "t.csv") -> tuple[Path, dict[str, str]]:
+    """A table that gives each image numbers, several labels or a weight, and what its columns mean."""
+    if kind == "numbers":
+        return table([("file", "age"), *((n, int(n[5]) / 7) for n in NAMES)], name), {"target": "age"}
+    if kind == "labels":
+        tags = [(n, "a b" if n[5] in "13" else "b" if n[5] in "24" else "c") for n in NAMES]
+        return table([("file", "tags"), *tags], name), {"label": "tags", "label_separator": " "}
+    weights = [(n, n[:4], 1 + int(n[5]) / 3) for n in NAMES]
+    return table([("file", "breed", "counts"), *weights], name), {"label": "breed", "weight": "counts"}
+
+
+def entries(path: Path) -> list[tuple]:
+    with FeatureFile(path) as file:
+        found = zip(file.table.paths, file.table.label_values(), file.splits, file.table.weights.tolist(), strict=True)
+        return list(found)
+
+
+def overwrite(path: Path, name: str, position: int) -> None:
+    """Damage to all that one image has in a column."""
+    with h5py.File(path) as file:
+        extent = Extent.of(file, name)
+    width = extent.size // extent.shape[0]
+    with open(path, "r+b") as raw:
+        raw.seek(extent.offset + position * width)
+        raw.write(bytes(range(7, 7 + width)))
+
+
+COLUMNS = ["targets", "weights", "labels", "paths", "splits", "content_hashes", "entry_checksums"]
+
+
+@pytest.mark.parametrize("damage", ["a bit", "all"])
+@pytest.mark.parametrize("name", COLUMNS)
+@pytest.mark.parametrize("kind", ["numbers", "labels", "weights"])
+def test_a_damaged_entry_keeps_what_a_table_gave_it(kind: str, name: str, damage: str, bare: Path, tiny_file: Path):
+    rows, columns = given(kind)
+    label(bare, rows, **columns)
+    before = entries(bare)
+    with FeatureFile(bare) as file:
+        if name not in file.extents:
+            pytest.skip("files of this kind have no such column")
+        width = file.stored(name)[:1].nbytes
+    if damage == "all":
+        overwrite(bare, name, 13)
+    else:
+        flip_bit(bare, name, byte=13 * width + width // 2)
+
     done = repair(bare, weights=str(tiny_file))
-    assert done.dropped == 1
+
+    assert (done.dropped, done.left) == (0, ())
+    assert entries(bare) == before
+    assert verify(bare, golden=False).integrity.damage == []
+
+
+@pytest.mark.parametrize("kind", ["numbers", "labels"])
+def test_corrections_are_read_again_too_and_outlast_another_run(
+    kind: str, bare: Path, photos: Path, tiny_file: Path, tiny_backbone: Backbone
+):
+    rows, columns = given(kind)
+    label(bare, rows, **columns)
+    fixed = {"numbers": ("age", 77.5), "labels": ("tags", "a c")}[kind]
+    label(bare, relabel=table([("path", fixed[0]), (NAMES[13], fixed[1])], "fixes.csv"), **columns)
+    run_extraction(photos, tiny_backbone, unlabelled=True, out=bare)
+    before = entries(bare)
+    assert before[13][1] == {"numbers": 77.5, "labels": ("a", "c")}[kind]
+    overwrite(bare, "targets", 13)
+    assert repair(bare, weights=str(tiny_file)).dropped == 0
+    assert entries(bare) == before
+
+
+@pytest.mark.parametrize("lost", ["gone", "changed"])
+def test_a_number_that_nothing_tells_any_more_leaves_the_file(lost: str, bare: Path, tiny_file: Path):
+    """It is not guessed, nor taken from a table that says something else now."""
+    rows, columns = given("numbers")
+    label(bare, rows, **columns)
+    overwrite(bare, "targets", 4)
+    if lost == "gone":
+        rows.unlink()
+    else:
+        rows.write_text(rows.read_text().replace(f"{NAMES[4]},", f"{NAMES[4]},9"))
+    assert repair(bare, weights=str(tiny_file)).dropped == 1
     assert NAMES[4] not in values(bare)
     assert verify(bare, golden=False).integrity.damage == []
