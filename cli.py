@@ -243,13 +243,12 @@ def extract_command(
     split: SplitColumn = None,
     group: GroupColumn = None,
     weight: WeightColumn = None,
+    every: Annotated[str | None, Option(help="Time between two frames, for folders of videos, such as 1s.")] = None,
     unlabelled: Annotated[bool | None, Option("--unlabelled", help="All images; labels come later, or never.")] = None,
     groups: Groups = None,
     group_pattern: GroupPattern = None,
     row_dtype: Annotated[str | None, Option(help="float32 (default) or float16: half the disk, 3 digits.")] = None,
-    base: Annotated[
-        list[Path] | None, Option(help="Feature file to take rows from; repeatable.", metavar="FILE")
-    ] = None,
+    base: Annotated[list[Path] | None, Option(help="File to take rows from; repeatable.", metavar="FILE")] = None,
     rehash: Annotated[
         bool | None, Option("--rehash", help="Read every image to see whether it changed, not only size and time.")
     ] = None,

@@ -225,6 +225,18 @@ def import_tensorflow_datasets() -> Any:
     return library
 
 
+def import_av() -> Any:
+    """PyAV, which decodes videos, without what FFmpeg logs.
+
+    Raises:
+        DataError: It is not installed.
+    """
+    with _extra("video", "videos need PyAV"):
+        av = importlib.import_module("av")
+    importlib.import_module("av.logging").set_level(None)
+    return av
+
+
 @contextlib.contextmanager
 def _extra(extra: str, needs: str) -> Iterator[None]:
     """Says which extra to install where the import in its block fails."""

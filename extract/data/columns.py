@@ -29,6 +29,7 @@ class SourceSettings(TypedDict, total=False):
     group: str | None
     weight: str | None
     unlabelled: bool
+    every: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class SourceOptions:
         group: Column with what must stay on one side of a split, such as a patient.
         weight: Column with how much an image counts.
         unlabelled: Whether the images have no labels, or none that count.
+        every: Time between two frames of a video, such as `1s`, for folders of videos.
     """
 
     images: str | None = None
@@ -57,6 +59,7 @@ class SourceOptions:
     group: str | None = None
     weight: str | None = None
     unlabelled: bool = False
+    every: str | None = None
 
     def __post_init__(self) -> None:
         said = [name for name in ("label", "target", "unlabelled") if getattr(self, name)]

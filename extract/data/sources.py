@@ -15,6 +15,7 @@ from onepass.extract.data.source import Source
 from onepass.extract.data.stores import FolderStore, Store
 from onepass.extract.data.table_source import open_table_store, source_of_records, table_source
 from onepass.extract.data.tables import read_table
+from onepass.extract.data.videos import VideoStore, require_no_time, video_source
 from onepass.features import FeatureFile
 from onepass.features.errors import DataError, OptionError, opt
 
@@ -41,12 +42,15 @@ def open_source(data: Data, options: SourceOptions | None = None, *, least_class
     if isinstance(data, Source):
         return data
     options, named = options or SourceOptions(), _named(data)
+    given = options.given()
+    every, unlabelled = given.pop("every", None), bool(given.pop("unlabelled", False))
+    if every and all(path.is_dir() for path in named) and not given:
+        return video_source(data, every, unlabelled=unlabelled, least_classes=least_classes)
+    require_no_time(every, named)
     if len(named) == 1 and (data_set := data_set_of(named[0])):
         return _from_data_set(data_set, options, least_classes)
     if len(named) == 1 and is_table_file(named[0]):
         return table_source(named[0], options, lambda images: open_store([images]), least_classes=least_classes)
-    given = options.given()
-    unlabelled = bool(given.pop("unlabelled", False))
     if given:
         name = next(iter(given))
         raise OptionError(
@@ -149,6 +153,8 @@ def store_of(file: FeatureFile, data: Folders | None = None) -> Store:
         DataError: It is gone.
     """
     store = _store_of(file, _named(data))
+    known = _options(file.provenance)
+    store = VideoStore(store) if known and known.every else store
     return BoxStore(store) if file.provenance.get("boxes") else store
 
 

@@ -45,7 +45,8 @@ def patient_of(data: bytes) -> str | None:
 
 def _open(file: IO[bytes], _: str) -> Image.Image:
     import pydicom
-    from pydicom.pixels import apply_modality_lut
+    from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
+    from pydicom.pixels.utils import pixel_array
 
     file.seek(0)
     if not is_dicom(file.read(132)):
@@ -55,12 +56,12 @@ def _open(file: IO[bytes], _: str) -> Image.Image:
     if "PixelData" not in header:
         raise UnreadableImageError("DICOM without an image")
     _require_size(header)
-    pixels = np.asarray(pydicom.pixels.pixel_array(header, index=0))
+    pixels = np.asarray(pixel_array(header, index=0))
     if header.SamplesPerPixel == 1 and header.PhotometricInterpretation != "PALETTE COLOR":
         grey = seen(np.asarray(apply_modality_lut(pixels, header), np.float64), header)
         image = Image.fromarray(255 - grey if header.PhotometricInterpretation == "MONOCHROME1" else grey)
     elif header.PhotometricInterpretation == "PALETTE COLOR":
-        image = Image.fromarray((pydicom.pixels.apply_color_lut(pixels, header) >> 8).astype(np.uint8)[..., :3])
+        image = Image.fromarray((apply_color_lut(pixels, header) >> 8).astype(np.uint8)[..., :3])
     else:
         image = Image.fromarray(pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8))
     image.format = "DICOM"
@@ -85,7 +86,7 @@ def seen(values: np.ndarray, header: Any) -> np.ndarray:
 
     Source: DICOM PS3.3, C.11.2.
     """
-    from pydicom.pixels import apply_voi
+    from pydicom.pixels.processing import apply_voi
 
     if header.get("VOILUTSequence"):
         table = header.VOILUTSequence[0]
