@@ -194,6 +194,20 @@ def test_heads_are_compared_by_average_precision_and_by_f1(file_of_labels: Path,
     assert " points" in again.answer() or "cannot be told apart" in again.answer()
 
 
+def test_a_learning_curve_counts_the_labels_that_are_right(file_of_labels: Path):
+    found = compare_heads(file_of_labels, heads="ridge", learning_curve=True)
+    curve = found.learning["ridge"]
+    with FeatureFile(file_of_labels) as file:
+        train, test = file.rows_of("train"), file.rows_of("test")
+        (x, x_test), y, y_test = (file.read(part)[0] for part in (train, test)), file.wanted(train), file.wanted(test)
+        groups = file.group_ids()[train]
+    right = (RidgeHead(task="labels").fit(x, y, groups=groups).predict(x_test) == y_test).mean()
+    assert curve.scores[-1] == pytest.approx(right, abs=1e-6)
+    assert len(curve.sizes) == 5
+    assert f"share of labels right {curve.scores[0]:.3f} with {curve.sizes[0]}" in str(found)
+    assert curve.doubled_interval[0] <= curve.doubled <= curve.doubled_interval[1]
+
+
 def test_inspection_looks_at_all_but_labels(file_of_labels: Path):
     found = inspect(file_of_labels)
     assert found.label_errors is None

@@ -16,6 +16,7 @@ from onepass.heads import KernelRidgeHead, KNNHead, RidgeHead
 from onepass.heads.evaluation import Answers
 from onepass.heads.head_options import HEADS_OF
 from onepass.heads.stats.metrics import metric
+from onepass.heads.stats.power_law import forecast_error
 from onepass.heads.tasks.conformal import Residuals
 from onepass.heads.tasks.number_evaluation import score_numbers
 from onepass.heads.training import make_head
@@ -285,9 +286,40 @@ def test_what_cannot_be_compared_is_refused(options: dict, message: str, file_of
     assert str(caught.value).startswith(message)
 
 
-def test_a_learning_curve_is_refused_with_what_to_do(file_of_numbers: Path):
-    with pytest.raises(TrainingError, match="counts right answers, which is for one class per image; .* holds age"):
-        compare_heads(file_of_numbers, learning_curve=True)
+def test_a_learning_curve_falls_and_ends_in_a_forecast_in_the_unit_of_the_numbers(file_of_numbers: Path, tmp_path: Path):
+    found = compare_heads(file_of_numbers, heads="ridge", learning_curve=True)
+    curve = found.learning["ridge"]
+    assert (curve.score, curve.is_error) == ("mean absolute error", True)
+    assert curve.scores[-1] == pytest.approx(found.scores[0].score)
+    assert curve.scores[0] > curve.scores[-1]
+    assert all(low < score < high for (low, high), score in zip(curve.intervals, curve.scores, strict=True))
+    low, high = curve.doubled_interval
+    assert 0 < low < curve.doubled < high < curve.scores[0]
+    assert curve.gain_interval[0] <= curve.gain <= curve.gain_interval[1]
+    said = f"ridge: mean absolute error {curve.scores[0]:.4g} with {curve.sizes[0]}"
+    assert said in str(found).replace("\n", " ")
+    assert f"these test images will show {curve.doubled:.4g} ({low:.4g} to {high:.4g})" in str(found)
+    scaled = write_numbers(tmp_path / "months.h5", *_in_months(file_of_numbers))
+    other = compare_heads(scaled, heads="ridge", learning_curve=True).learning["ridge"]
+    assert other.gain == pytest.approx(12 * curve.gain, rel=1e-3)
+    assert other.doubled == pytest.approx(12 * curve.doubled, rel=1e-3)
+
+
+def _in_months(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with FeatureFile(path) as file:
+        every = np.arange(len(file))
+        return file.read(every)[0], 12 * file.wanted(every)
+
+
+def test_errors_of_a_known_power_law_are_forecast(rng: np.random.Generator):
+    sizes = np.array([50, 100, 200, 400, 500])
+    means = 2 + 30 * sizes**-0.5
+    errors = np.abs(rng.normal(size=(3, 1, 400)) * 0.1 + 1) * means[None, :, None]
+    found = forecast_error(sizes, errors)
+    true = 30 * (500**-0.5 - 1000**-0.5)
+    assert found.gain_interval[0] < true < found.gain_interval[1]
+    assert found.gain == pytest.approx(true, rel=0.4)
+    assert forecast_error(sizes, 0 * errors).gain == 0
 
 
 @pytest.mark.parametrize("change", [
