@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from onepass import train_head
+from onepass.features import FeatureFile, ImageTable
 from onepass.features.writer import RowWriter, write_feature_file
 from support import FAST_NETS, make_spec, make_table, plain
 
@@ -48,6 +49,16 @@ def write_labels(path: Path, x: np.ndarray, y: np.ndarray, **changes: object) ->
     )
     with RowWriter(path) as writer:
         writer.commit(plain(range(n)), x)
+    return path
+
+
+def relabelled(source: Path, path: Path, **changes: object) -> Path:
+    """A feature file with the rows of another one, and other labels."""
+    with FeatureFile(source) as file:
+        table: ImageTable = dataclasses.replace(file.table, **changes)
+        write_feature_file(path, file.spec, table, file.provenance, file.golden_rows)
+        with RowWriter(path) as writer:
+            writer.commit(plain(range(len(file))), file.read(np.arange(len(file)))[0])
     return path
 
 

@@ -1,6 +1,5 @@
 """Photos with numbers and several labels, which are rows of the same feature file."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,19 +7,9 @@ import pytest
 from PIL import Image
 
 from onepass.extract import run_extraction
-from onepass.features import FeatureFile, ImageTable
-from onepass.features.writer import RowWriter, write_feature_file
-from support import plain, write_folder
-
-
-def relabelled(source: Path, path: Path, **changes: object) -> Path:
-    """A feature file with the rows of another one, and other labels."""
-    with FeatureFile(source) as file:
-        table: ImageTable = dataclasses.replace(file.table, **changes)
-        write_feature_file(path, file.spec, table, file.provenance, file.golden_rows)
-        with RowWriter(path) as writer:
-            writer.commit(plain(range(len(file))), file.read(np.arange(len(file)))[0])
-    return path
+from onepass.features import FeatureFile
+from support import write_folder
+from task_files import relabelled
 
 
 @pytest.fixture(scope="session")
