@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
 
-from onepass import compare_heads, evaluate, inspect, load_head, train_head
+from onepass import compare_heads, evaluate, inspect, label, load_head, train_head
 from onepass.features import FeatureFile
 from onepass.features.errors import HeadFileError, OptionError, TrainingError
 from onepass.heads import LogisticHead, RidgeHead
@@ -208,11 +208,55 @@ def test_a_learning_curve_counts_the_labels_that_are_right(file_of_labels: Path)
     assert curve.doubled_interval[0] <= curve.doubled <= curve.doubled_interval[1]
 
 
-def test_inspection_looks_at_all_but_labels(file_of_labels: Path):
-    found = inspect(file_of_labels)
-    assert found.label_errors is None
-    assert "wrong labels are looked for where images have one class each" in str(found)
-    assert str(found).startswith(f"{file_of_labels}: 240 images, 3 labels")
+def test_inspection_finds_labels_that_are_missing_or_too_many(tmp_path: Path, rng: np.random.Generator):
+    x, y = labelled(rng, 300)
+    y = ((x[:, :3] + 0.1 * rng.normal(size=(300, 3))) > 0.3).astype(float)
+    wrong, right = np.arange(0, 300, 20), y.copy()
+    y[wrong, wrong // 20 % 3] = 1 - y[wrong, wrong // 20 % 3]
+    path = write_labels(tmp_path / "wrong.h5", x, y)
+    found = inspect(path)
+    assert found.labels_by == "confident learning"
+    with FeatureFile(path) as file:
+        listed = [file.paths.index(error.image.path) for error in found.label_errors]
+    assert len(set(listed) & set(wrong)) >= 12
+    assert len(set(listed) - set(wrong)) <= 20
+    for place, error in zip(listed, found.label_errors, strict=True):
+        about = NAMES.index(error.about)
+        assert error.has == (y[place, about] == 1)
+        assert error.nearest == error.nearest_own + error.nearest_suggested
+        if place in wrong and error.about == NAMES[place // 20 % 3]:
+            assert error.confidence < 0.5
+    firm = sum(
+        error.suggested == ", ".join(n for n, has in zip(NAMES, right[place], strict=True) if has)
+        for place, error in zip(listed, found.label_errors, strict=True)
+        if place in wrong
+    )
+    assert firm >= 10
+    worst = found.label_errors[0]
+    assert f"rather {'without' if worst.has else 'with'} {worst.about}" in str(found)
+    (line,) = (line for line in found.findings() if line[0] == "label" and line[1] == worst.image.path)
+    assert line[4:6] == (worst.suggested, f"{worst.confidence:.4f}")
+    assert line[6].endswith(worst.like_it)
+    assert found.record()["label_errors"][0]["about"] == worst.about
+    assert str(found).startswith(f"{path}: 300 images, 3 labels")
+
+
+def test_labels_are_corrected_by_what_inspection_wrote(tmp_path: Path, rng: np.random.Generator):
+    x, _ = labelled(rng, 200)
+    y = (x[:, :3] > 0.2).astype(float)
+    y[7, 1] = 1 - y[7, 1]
+    path = write_labels(tmp_path / "wrong.h5", x, y)
+    found = inspect(path)
+    (error,) = (one for one in found.label_errors if one.image.path == _path(path, 7))
+    (tmp_path / "fixes.csv").write_text(f'path,class\n{error.image.path},"{error.suggested}"\n')
+    label(path, relabel=tmp_path / "fixes.csv", label_separator=",")
+    with FeatureFile(path) as file:
+        np.testing.assert_array_equal(file.wanted(np.arange(200)), x[:, :3] > 0.2)
+
+
+def _path(path: Path, place: int) -> str:
+    with FeatureFile(path) as file:
+        return file.paths[place]
 
 
 @pytest.mark.parametrize("change", ["thresholds", "settings", "scores"])

@@ -9,7 +9,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
-from onepass import compare_heads, evaluate, info, load_head, train_head
+from onepass import compare_heads, evaluate, info, inspect, load_head, train_head
 from onepass.features import FeatureFile
 from onepass.features.errors import HeadFileError, OptionError, TrainingError
 from onepass.heads import KernelRidgeHead, KNNHead, RidgeHead
@@ -250,6 +250,28 @@ def test_unlabelled_files_say_how_to_label_them(tmp_path: Path, rng: np.random.G
     for command in (train_head, compare_heads):
         with pytest.raises(TrainingError, match=r"none.h5 has no labels. Give them with `onepass label .*none.h5`\."):
             command(path)
+
+
+def test_inspection_finds_numbers_that_are_far_off(tmp_path: Path, rng: np.random.Generator):
+    x, y = numbers(rng, 300)
+    wrong = np.arange(5, 300, 30)
+    y[wrong] += np.where(wrong % 60 > 30, 120, -120)
+    path = write_numbers(tmp_path / "wrong.h5", x, y)
+    found = inspect(path)
+    assert found.labels_by == "robust deviations"
+    with FeatureFile(path) as file:
+        listed = [file.paths.index(one.image.path) for one in found.label_errors]
+    assert set(wrong) <= set(listed)
+    assert len(listed) <= len(wrong) + 3
+    worst = found.label_errors[0]
+    assert worst.score == max(one.score for one in found.label_errors)
+    assert abs(float(worst.image.label) - worst.predicted) > 80
+    assert worst.nearest[0] < worst.nearest[1]
+    assert f"rather {worst.predicted:.4g} ({worst.score:.1f} away)" in str(found)
+    (line,) = (line for line in found.findings() if line[0] == "label" and line[1] == worst.image.path)
+    assert line[4:6] == (f"{worst.predicted:.4g}", f"{worst.score:.2f}")
+    assert found.record()["label_errors"][0]["reason"] == worst.reason
+    assert inspect(path, labels=False).label_errors is None
 
 
 def test_heads_are_compared_by_their_errors(file_of_numbers: Path, tmp_path: Path):
