@@ -197,9 +197,7 @@ def svm(x: np.ndarray, y: np.ndarray) -> Scores:
 
 def linear(x: np.ndarray, y: np.ndarray) -> Scores:
     model = OneVsRestClassifier(SGDClassifier("log_loss", max_iter=60, random_state=0))
-    return searched(
-        model, {"estimator__alpha": np.logspace(-4, 1, len(LINEAR_GRIDS["fast"]))}, mean_log_loss, x, y
-    )
+    return searched(model, {"estimator__alpha": np.logspace(-4, 1, len(LINEAR_GRIDS["fast"]))}, mean_log_loss, x, y)
 
 
 def ridge(x: np.ndarray, y: np.ndarray) -> Scores:

@@ -119,9 +119,19 @@ def labels_evaluation(found: Mapping[str, Any], names: tuple[str, ...]) -> Label
             raise ValueError(f"{one.n} of {scored.n} images have {name!r}")
         shares = {part: getattr(one, part) for part in ("precision", "recall", "f1", "average_precision")}
         _require_shares(**shares)
+        _require_calibration(name, one, scored.n)
     if (rest := scored.leak_free) and (rest.leaked < 0 or rest.n < 0 or rest.leaked + rest.n != scored.n):
         raise ValueError(f"{rest.leaked} copies and {rest.n} others are not the {scored.n} images scored")
     return scored
+
+
+def _require_calibration(name: str, one: LabelScore, images: int) -> None:
+    for told, share, count in one.calibration:
+        _require_shares(**{f"probability of {name}": told, f"share of {name}": share})
+        if count < 1:
+            raise ValueError(f"{count} images of {name!r} in a tenth of the probabilities")
+    if one.calibration and sum(count for _, _, count in one.calibration) != images:
+        raise ValueError(f"the calibration of {name!r} is not of the {images} images scored")
 
 
 def thresholds(arrays: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:

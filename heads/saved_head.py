@@ -165,7 +165,7 @@ class SavedHead:
         return np.asarray(self.outputs(x) + np.array([-width, width]))
 
     def decision(self) -> Record:
-        """What becomes of its outputs, as JSON takes it: thresholds of labels, what intervals of numbers are made of."""
+        """What becomes of its outputs, as JSON takes it: thresholds of labels, or what intervals are made of."""
         if self.thresholds is not None:
             return {"thresholds": self.thresholds.tolist()}
         if self.residuals is None:

@@ -112,7 +112,7 @@ class LabelError:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SurprisingLabels(LabelError):
+class OneLabelError(LabelError):
     """An image of several labels or none, of which one is worth a look; `suggested` are all that it probably has.
 
     Attributes:

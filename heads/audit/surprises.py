@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from onepass.heads.audit.label_errors import nearest_labels, suspects
-from onepass.heads.audit.report import InspectedImage, LabelError, SurprisingLabels, SurprisingNumber
+from onepass.heads.audit.report import InspectedImage, LabelError, OneLabelError, SurprisingNumber
 from onepass.heads.classifiers.base import Head
 from onepass.heads.classifiers.knn import KNNHead
 from onepass.heads.classifiers.ridge import RidgeHead
@@ -59,7 +59,7 @@ def surprising_labels(given: Labelled, names: Sequence[str]) -> list[LabelError]
         for _, wrong in found[i]:
             right[wrong] = 1 - right[wrong]
         errors.append(
-            SurprisingLabels(
+            OneLabelError(
                 image=given.images[i],
                 suggested=", ".join(name for name, has_it in zip(names, right == 1, strict=True) if has_it),
                 confidence=confidence,

@@ -72,7 +72,7 @@ def _purpose(head: SavedHead) -> str:
         return f"Gives a number for a photo: {names}."
     if head.task == LABELS:
         return (
-            f"Gives the probability of each of {len(head.class_names)} labels for a photo, of which it may have several "
+            f"Gives the probability of each of {len(head.class_names)} labels for a photo, which may have several "
             f"or none: {names}. The table below says from which probability on each is named."
         )
     return f"Names one of {len(head.class_names)} classes for a photo: {names}."

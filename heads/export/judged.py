@@ -1,4 +1,4 @@
-"""When an exported model does what the head did: the same classes or labels; or numbers that lie as near as no matter."""
+"""When an exported model does what the head did: the same classes or labels, or numbers as near as no matter."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

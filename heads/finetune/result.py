@@ -306,9 +306,7 @@ def class_changes(
     return changes
 
 
-def gain_of(
-    after: np.ndarray, before: np.ndarray, groups: np.ndarray, weights: np.ndarray | None = None
-) -> Difference:
+def gain_of(after: np.ndarray, before: np.ndarray, groups: np.ndarray, weights: np.ndarray | None = None) -> Difference:
     """Gain in accuracy on the same images, with an interval that knows which of them belong together.
 
     Images in groups are worth fewer than they are: whole groups are resampled, and the wider of that interval and

@@ -171,7 +171,9 @@ def forecast_error(sizes: np.ndarray, errors: np.ndarray, *, resamples: int = 20
     largest = float(errors.max(initial=0.0)) or 1.0
     found = forecast_gain(sizes, 1 - errors / largest, resamples=resamples, seed=seed)
     means, n = errors.mean(axis=0), errors.shape[2]
-    drawn = np.concatenate([counts @ means.T / n for counts in draws(n, resamples, seed=seed, batch=max(1, 2**20 // n))])
+    drawn = np.concatenate(
+        [counts @ means.T / n for counts in draws(n, resamples, seed=seed, batch=max(1, 2**20 // n))]
+    )
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     doubled = found.doubled_interval
     return replace(

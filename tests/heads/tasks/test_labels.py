@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
 
-from onepass import compare_heads, evaluate, inspect, label, load_head, train_head
+from onepass import compare_heads, evaluate, inspect, load_head, train_head
+from onepass import label as put_labels
 from onepass.features import FeatureFile
 from onepass.features.errors import HeadFileError, OptionError, TrainingError
 from onepass.heads import LogisticHead, RidgeHead
@@ -141,6 +143,16 @@ def test_scores_equal_scikit_learns(rng: np.random.Generator):
         score_labels(named[:0], p[:0], y[:0], NAMES, measured_on="val")
 
 
+def test_the_calibration_of_each_label_is_scikit_learns(rng: np.random.Generator):
+    p = rng.random((200, 3))
+    y = (rng.random((200, 3)) < p).astype(float)
+    found = score_labels((p >= 0.5).astype(int), p, y, NAMES, measured_on="test")
+    for i, one in enumerate(found.per_label.values()):
+        shares, told = calibration_curve(y[:, i], p[:, i], n_bins=10)
+        np.testing.assert_allclose([row[:2] for row in one.calibration], np.stack([told, shares], axis=1))
+        assert sum(row[2] for row in one.calibration) == 200
+
+
 @every_head
 def test_from_a_feature_file_to_a_head_file_and_back(kind: str, file_of_labels: Path, tmp_path: Path):
     trained = train_head(file_of_labels, head=kind, out=tmp_path / "x.head", **FAST_NETS.get(kind, {}))
@@ -249,7 +261,7 @@ def test_labels_are_corrected_by_what_inspection_wrote(tmp_path: Path, rng: np.r
     found = inspect(path)
     (error,) = (one for one in found.label_errors if one.image.path == _path(path, 7))
     (tmp_path / "fixes.csv").write_text(f'path,class\n{error.image.path},"{error.suggested}"\n')
-    label(path, relabel=tmp_path / "fixes.csv", label_separator=",")
+    put_labels(path, relabel=tmp_path / "fixes.csv", label_separator=",")
     with FeatureFile(path) as file:
         np.testing.assert_array_equal(file.wanted(np.arange(200)), x[:, :3] > 0.2)
 

@@ -308,7 +308,9 @@ def test_what_cannot_be_compared_is_refused(options: dict, message: str, file_of
     assert str(caught.value).startswith(message)
 
 
-def test_a_learning_curve_falls_and_ends_in_a_forecast_in_the_unit_of_the_numbers(file_of_numbers: Path, tmp_path: Path):
+def test_a_learning_curve_falls_and_ends_in_a_forecast_in_the_unit_of_the_numbers(
+    file_of_numbers: Path, tmp_path: Path
+):
     found = compare_heads(file_of_numbers, heads="ridge", learning_curve=True)
     curve = found.learning["ridge"]
     assert (curve.score, curve.is_error) == ("mean absolute error", True)

@@ -41,9 +41,7 @@ def test_a_weight_of_two_is_an_image_that_is_there_twice(task: str, kind: str, r
     weighted = make_head(kind, task=task, **options).fit(
         np.concatenate([x, x]), np.concatenate([y, other]), weights=np.repeat([1.0, 2.0], 60)
     )
-    repeated = make_head(kind, task=task, **options).fit(
-        np.concatenate([x, x, x]), np.concatenate([y, other, other])
-    )
+    repeated = make_head(kind, task=task, **options).fit(np.concatenate([x, x, x]), np.concatenate([y, other, other]))
     alike = make_head(kind, task=task, **options).fit(np.concatenate([x, x]), np.concatenate([y, other]))
     found, expected = outputs(weighted, x), outputs(repeated, x)
     scale = np.abs(expected - expected.mean(axis=0)).max()
