@@ -135,13 +135,12 @@ AcceptDrift = Annotated[
     bool | None, Option("--accept-drift", help="Continue although this machine computes different rows; recorded.")
 ]
 _METRICS = (
-    "accuracy (default), balanced, macro-f1, log-loss or auroc; of labels map (default), micro-f1, macro-f1, subset or "
-    "log-loss; of numbers mae (default), rmse or r2."
+    "accuracy (default), balanced, macro-f1, log-loss, auroc; labels: map (default), micro-f1, macro-f1, subset, "
+    "log-loss; numbers: mae (default), rmse, r2."
 )
 _HEADS = (
-    "logreg (default), svm, rbf-svm, ridge, lda, knn, centroid, mlp, linear, text or text-logreg; for labels logreg "
-    "(default), svm, ridge, kernel-ridge, knn, mlp or linear; for numbers ridge (default), kernel-ridge, knn, mlp or "
-    "linear."
+    "logreg (default), svm, rbf-svm, ridge, lda, knn, centroid, mlp, linear, text, text-logreg; labels: logreg "
+    "(default), svm, ridge, kernel-ridge, knn, mlp, linear; numbers: ridge (default), kernel-ridge, knn, mlp, linear."
 )
 Metric = Annotated[str | None, Option(help=_METRICS)]
 Head = Annotated[str | None, Option(help=_HEADS)]
