@@ -1,4 +1,7 @@
-"""A head and its counterpart on the same rows and folds with equal grids: who is better, and how long each takes."""
+"""A head and its counterpart on the same rows and folds with equal grids: who is better, and how long each takes.
+
+Both have one BLAS thread: beside other work scikit-learn is several times as slow with two, whose waiting is busy.
+"""
 
 import statistics
 import time
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 from common import ratios
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 
 from onepass.features import FeatureFile
 from onepass.heads.classifiers.base import Head
@@ -50,7 +54,7 @@ class Duel:
         told = {}
         for who, fit in (("onepass", self._fit), ("scikit-learn", self.theirs)):
             started = time.perf_counter()
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), threadpool_limits(1):
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 scores = fit(*train)
             self.seconds[who].append(round(time.perf_counter() - started, 3))
