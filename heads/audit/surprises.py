@@ -19,8 +19,8 @@ UNLIKELY = 4.0
 DOUBTFUL = 0.1
 """Probability of what an image is labelled with up to which one of several labels is listed.
 
-Labels that photos have to a degree, such as bright, are uncertain for many. Of 2,527 photos with ten labels, four of them
-such, 547 were listed without this limit and 195 with it; among them were 56 and 52 of 75 labels made wrong.
+Labels that photos have to a degree, such as bright, are uncertain for many. Of 2,527 photos with ten labels, four of
+them such, 547 were listed without this limit and 195 with it; among them were 56 and 52 of 75 labels made wrong.
 """
 
 

@@ -143,6 +143,29 @@ def test_scores_equal_scikit_learns(rng: np.random.Generator):
         score_labels(named[:0], p[:0], y[:0], NAMES, measured_on="val")
 
 
+def test_weighted_scores_equal_scikit_learns(rng: np.random.Generator):
+    y = (rng.random((60, 3)) < 0.4).astype(float)
+    p, w = rng.random((60, 3)), rng.uniform(0.5, 3, 60)
+    named = (p >= 0.4).astype(int)
+    found = score_labels(named, p, y, NAMES, weights=w)
+    columns = sk.precision_recall_fscore_support(y, named, sample_weight=w)
+    for i, one in enumerate(found.per_label.values()):
+        np.testing.assert_allclose((one.precision, one.recall, one.f1), [column[i] for column in columns[:3]])
+    assert found.scores["map"] == pytest.approx(sk.average_precision_score(y, p, average="macro", sample_weight=w))
+    assert found.scores["subset"] == pytest.approx(sk.accuracy_score(y, named, sample_weight=w))
+
+
+@pytest.mark.parametrize("kind", ["logreg", "ridge", "kernel-ridge", "knn"])
+def test_groups_are_held_out_together(kind: str, rng: np.random.Generator):
+    """Labels that hang on the group alone cannot be told of a group that is left out."""
+    groups = np.repeat(np.arange(15), 6)
+    x = (rng.normal(size=(15, 10))[groups] + 0.01 * rng.normal(size=(90, 10))).astype(np.float32)
+    y = (rng.random((15, 3)) < 0.4).astype(float)[groups]
+    apart, alone = (make_head(kind, task="labels").fit(x, y, groups=g).held_out_ for g in (groups, None))
+    assert sk.average_precision_score(y, alone, average="macro") > 0.9
+    assert sk.average_precision_score(y, apart, average="macro") < 0.75
+
+
 def test_the_calibration_of_each_label_is_scikit_learns(rng: np.random.Generator):
     p = rng.random((200, 3))
     y = (rng.random((200, 3)) < p).astype(float)
