@@ -1,5 +1,6 @@
 """Several labels or none per image: fitted, calibrated, scored, kept and compared."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -283,8 +284,16 @@ def test_labels_are_corrected_by_what_inspection_wrote(tmp_path: Path, rng: np.r
     path = write_labels(tmp_path / "wrong.h5", x, y)
     found = inspect(path)
     (error,) = (one for one in found.label_errors if one.image.path == _path(path, 7))
-    (tmp_path / "fixes.csv").write_text(f'path,class\n{error.image.path},"{error.suggested}"\n')
-    put_labels(path, relabel=tmp_path / "fixes.csv", label_separator=",")
+    found.write_csv(tmp_path / "findings.csv")
+    with open(tmp_path / "findings.csv", newline="") as file:
+        lines = list(csv.reader(file))
+    for line in lines:
+        if line[:2] == ["label", error.image.path]:
+            assert line[3:5] == [error.image.label, error.suggested]
+            line[3] = line[4]
+    with open(tmp_path / "fixes.csv", "w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    put_labels(path, relabel=tmp_path / "fixes.csv")
     with FeatureFile(path) as file:
         np.testing.assert_array_equal(file.wanted(np.arange(200)), x[:, :3] > 0.2)
 

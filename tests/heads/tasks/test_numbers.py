@@ -9,7 +9,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
-from onepass import compare_heads, evaluate, info, inspect, load_head, train_head
+from onepass import compare_heads, evaluate, info, inspect, label, load_head, train_head
 from onepass.features import FeatureFile
 from onepass.features.errors import HeadFileError, OptionError, TrainingError
 from onepass.heads import KernelRidgeHead, KNNHead, RidgeHead
@@ -272,6 +272,21 @@ def test_inspection_finds_numbers_that_are_far_off(tmp_path: Path, rng: np.rando
     assert line[4:6] == (f"{worst.predicted:.4g}", f"{worst.score:.2f}")
     assert found.record()["label_errors"][0]["reason"] == worst.reason
     assert inspect(path, labels=False).label_errors is None
+
+
+def test_numbers_are_corrected_by_what_inspection_wrote(tmp_path: Path, rng: np.random.Generator):
+    x, y = numbers(rng, 200)
+    path, right = write_numbers(tmp_path / "wrong.h5", x, np.where(np.arange(200) == 9, y + 400, y)), round(y[9])
+    found = inspect(path)
+    found.write_csv(tmp_path / "findings.csv")
+    wrong = found.label_errors[0].image
+    text = (tmp_path / "findings.csv").read_text()
+    assert f"label,{wrong.path},{wrong.split},{wrong.label}," in text
+    (tmp_path / "fixes.csv").write_text(text.replace(f",{wrong.split},{wrong.label},", f",{wrong.split},{right},"))
+    label(path, relabel=tmp_path / "fixes.csv")
+    with FeatureFile(path) as file:
+        assert file.wanted(np.array([9])) == right
+        np.testing.assert_allclose(np.delete(file.wanted(np.arange(200)), 9), np.delete(y, 9), rtol=1e-5)
 
 
 def test_heads_are_compared_by_their_errors(file_of_numbers: Path, tmp_path: Path):
