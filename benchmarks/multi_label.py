@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from against_scikit_learn import Duel, Scores, drawn, photos_of
-from common import ratios, versions, write_result
+from common import ratios, results_so_far, versions, write_result
 from image_facts import numbers_of, patches_of
 from regression import alphas, nearness
 from sklearn.kernel_ridge import KernelRidge
@@ -70,7 +71,10 @@ def main(
             "machine": {**machine(), "shared": "other work ran beside it, two processes at most"},
             "versions": versions("onepass", "scikit-learn", "numpy", "scipy", "keras"),
             "heads": {},
+            "many labels": {},
         }
+        name = f"multi_label-{features.stem}"
+        result = results_so_far(name, result)
         make_head("ridge", task="labels").fit(file.read(np.arange(200))[0], y[:200])  # what is imported late
         for kind in (kind for kind in asked if kind != "many"):
             duel = Duel("map", partial(make_head, kind, task="labels"), THEIRS[kind])
@@ -79,10 +83,12 @@ def main(
                 print(kind, draw, flush=True)
                 duel.round(f"draw {draw}", (file.read(train)[0], y[train]), (file.read(test)[0], y[test]))
             result["heads"][kind] = duel.record()
-            write_result(f"multi_label-{features.stem}", result)
+            write_result(name, result)
         if "many" in asked:
-            result["many labels"] = many(file, np.array([patches_of(photo) for photo in photos]))
-            write_result(f"multi_label-{features.stem}", result)
+            for kind, costs_of_it in many(file, np.array([patches_of(photo) for photo in photos])):
+                result["many labels"][kind] = costs_of_it
+                write_result(name, result)
+                print(kind, costs_of_it, flush=True)
 
 
 def labels_of(file: FeatureFile, facts: list[dict[str, float]]) -> tuple[list[str], np.ndarray]:
@@ -98,37 +104,38 @@ def labels_of(file: FeatureFile, facts: list[dict[str, float]]) -> tuple[list[st
     return list(columns), np.stack(list(columns.values()), axis=1).astype(np.float64)
 
 
-def many(file: FeatureFile, patches: np.ndarray, rounds: int = 3) -> dict[str, Any]:
-    """Seconds of a fit with one label and with 100, per head; and of `train-head --head ridge` as a process."""
+def many(file: FeatureFile, patches: np.ndarray, rounds: int = 3) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Seconds with one label and with 100: of `train-head --head ridge` as a process, and of a fit per head."""
     rng = np.random.default_rng(0)
     columns = rng.choice(patches.shape[1], MANY, replace=False)
     starts = [np.quantile(patches[:, i], share) for i, share in zip(columns, rng.uniform(0.5, 0.95, MANY), strict=True)]
     y = (patches[:, columns] > starts).astype(np.float64)
     train, _ = file.split(seed=0)
     x = file.read(train)[0]
-    found = {}
-    for kind in ("ridge", "logreg", "svm", "knn", "kernel-ridge", "linear", "mlp"):
-        seconds: dict[int, list[float]] = {1: [], MANY: []}
-        for count in (1, MANY) * rounds:
-            started = time.perf_counter()
-            make_head(kind, task="labels").fit(x, y[train, :count])
-            seconds[count].append(round(time.perf_counter() - started, 2))
-        found[kind] = costs(seconds)
-        print(kind, found[kind], flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        processes: dict[int, list[float]] = {1: [], MANY: []}
         for count in (1, MANY):
             write_labels(file, Path(folder) / f"{count}.h5", y[:, :count])
-        for count in (1, MANY) * rounds:
+
+        def whole(count: int) -> None:
             command = [sys.executable, "-m", "onepass", "train-head", f"{count}.h5", "--head", "ridge"]
-            started = time.perf_counter()
             subprocess.run(command, cwd=folder, check=True, capture_output=True)
-            processes[count].append(round(time.perf_counter() - started, 2))
-    found["train-head --head ridge"] = costs(processes)
-    return found
+
+        yield "train-head --head ridge", costs(whole, rounds)
+    for kind in ("ridge", "logreg", "svm", "knn", "kernel-ridge", "linear", "mlp"):
+
+        def fitted(count: int, kind: str = kind) -> None:
+            make_head(kind, task="labels").fit(x, y[train, :count])
+
+        yield kind, costs(fitted, rounds)
 
 
-def costs(seconds: dict[int, list[float]]) -> dict[str, Any]:
+def costs(work: Callable[[int], None], rounds: int) -> dict[str, Any]:
+    """Seconds with one label and with `MANY`, in turn."""
+    seconds: dict[int, list[float]] = {1: [], MANY: []}
+    for count in (1, MANY) * rounds:
+        started = time.perf_counter()
+        work(count)
+        seconds[count].append(round(time.perf_counter() - started, 2))
     return {
         "median_seconds": {f"{count}": round(statistics.median(taken), 2) for count, taken in seconds.items()},
         f"{MANY} labels in times one": ratios(seconds[MANY], seconds[1]),

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from against_scikit_learn import Duel, Scores, drawn, photos_of
-from common import versions, write_result
+from common import results_so_far, versions, write_result
 from image_facts import numbers_of
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.kernel_ridge import KernelRidge
@@ -58,6 +58,7 @@ def main(
         "versions": versions("onepass", "scikit-learn", "numpy", "scipy", "keras"),
         "heads": {},
     }
+    result = results_so_far(f"regression-{features.stem}", result)
     for name in heads.split(";"):
         kind = name.split(",")[0]
         duel = Duel("mae", partial(make_head, kind, task="number"), THEIRS[name])

@@ -3,7 +3,7 @@
 import numpy as np
 
 from onepass.features.tasks import strata_of_labels
-from onepass.heads.inference.network import Network, sigmoid
+from onepass.heads.inference.network import Network, sigmoid, softplus
 from onepass.heads.tasks.objectives import Objective
 
 _STEPS, _HALVINGS = 30, 10
@@ -38,7 +38,7 @@ class Labels(Objective):
 
     def own_loss(self, scores: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
         """Mean log loss of all labels."""
-        losses = np.logaddexp(0, (1 - 2 * y) * scores).mean(axis=1)
+        losses = softplus((1 - 2 * y) * scores).mean(axis=1)
         return float(np.average(losses, weights=weights))
 
     def finished(
@@ -79,7 +79,7 @@ def calibrated(scores: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[
 
     def losses(slope: np.ndarray, shift: np.ndarray) -> np.ndarray:
         t = slope * z + shift
-        fit = (w * (np.logaddexp(0, t) - targets * t)).sum(axis=0)
+        fit = (w * (softplus(t) - targets * t)).sum(axis=0)
         return np.asarray(fit + pull / 2 * np.square(slope - 1))
 
     best = losses(slope, shift)
