@@ -135,7 +135,16 @@ WeightColumn = Annotated[str | None, _table(help="Column of how much each image 
 AcceptDrift = Annotated[
     bool | None, Option("--accept-drift", help="Continue although this machine computes different rows; recorded.")
 ]
-Metric = Annotated[str | None, Option(help="accuracy (default), balanced, macro-f1, log-loss or auroc.")]
+_METRICS = (
+    "accuracy (default), balanced, macro-f1, log-loss, auroc; labels: map (default), micro-f1, macro-f1, subset, "
+    "log-loss; numbers: mae (default), rmse, r2."
+)
+_HEADS = (
+    "logreg (default), svm, rbf-svm, ridge, lda, knn, centroid, mlp, linear, text, text-logreg; labels: logreg "
+    "(default), svm, ridge, kernel-ridge, knn, mlp, linear; numbers: ridge (default), kernel-ridge, knn, mlp, linear."
+)
+Metric = Annotated[str | None, Option(help=_METRICS)]
+Head = Annotated[str | None, Option(help=_HEADS)]
 Tune = Annotated[str | None, _search(help="Search for the best settings: none, fast (default) or thorough.")]
 TimeLimit = Annotated[float | None, _search(help="Seconds after which the search ends with the best so far.")]
 ClassWeight = Annotated[str | None, Option(help="balanced, or weights by class: cats=2,dogs=1.", metavar="WEIGHTS")]
@@ -304,10 +313,7 @@ def choose_command(
 @_command("train-head", "Example: train-head --head mlp --hidden 256,128")
 def train_head_command(
     features: Features = None,
-    head: Annotated[
-        str | None,
-        Option(help="logreg (default), svm, rbf-svm, ridge, lda, knn, centroid, mlp, linear, text, text-logreg"),
-    ] = None,
+    head: Head = None,
     prompts: Prompts = None,
     class_weight: ClassWeight = None,
     max_images: Annotated[int | None, Option(help="Train on at most so many images.")] = None,

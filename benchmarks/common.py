@@ -26,3 +26,13 @@ def ratios(reference: list[float], taken: list[float]) -> dict[str, float]:
         "min": round(min(per_round), 2),
         "max": round(max(per_round), 2),
     }
+
+
+def results_so_far(name: str, result: dict[str, Any]) -> dict[str, Any]:
+    """A result with the parts, dicts themselves, that benchmarks/results/<name>.json has of earlier runs."""
+    path = RESULTS / f"{name}.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    return result | {part: {**known.get(part, {}), **own} for part, own in result.items() if part in PARTS}
+
+
+PARTS = ("heads", "many labels")

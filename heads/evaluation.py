@@ -9,7 +9,7 @@ import numpy as np
 from onepass.features.errors import TrainingError, opt
 from onepass.features.names import shown
 from onepass.features.tables import WIDTH, fitted_table, text_table
-from onepass.heads.stats.intervals import wilson_interval
+from onepass.heads.stats.intervals import weighted_interval
 from onepass.heads.stats.metrics import calibration_error, metric
 from onepass.heads.tasks.score import Score
 
@@ -245,7 +245,7 @@ def score(
         measured_on=measured_on,
         n=len(y),
         accuracy=float(np.average(right, weights=weights)),
-        interval=_interval(right, weights),
+        interval=weighted_interval(right, weights),
         per_class={name: ClassScore(int(n), float(p), float(r), float(f)) for name, n, p, r, f in columns},
         confusion=confusion.tolist(),
         log_loss=None if told is None else float(metric("log-loss", told, y, weights=weights[None])[0]),
@@ -255,12 +255,6 @@ def score(
     )
 
 
-def _interval(right: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
-    """Wilson's, for as many images of one weight as these are worth by L. Kish: (sum)^2 / sum of squares."""
-    size = float(weights.sum() ** 2 / np.square(weights).sum())
-    return wilson_interval(min(float(np.average(right, weights=weights)), 1.0) * size, max(size, 1.0))
-
-
 def _without_copies(right: np.ndarray, copies: np.ndarray | None, weights: np.ndarray) -> LeakFree | None:
     if copies is None or not copies.any():
         return None
@@ -268,4 +262,4 @@ def _without_copies(right: np.ndarray, copies: np.ndarray | None, weights: np.nd
     if not rest.any():
         return LeakFree(int(copies.sum()), 0, 0.0, (0.0, 1.0))
     share = float(np.average(right[rest], weights=weights[rest]))
-    return LeakFree(int(copies.sum()), int(rest.sum()), share, _interval(right[rest], weights[rest]))
+    return LeakFree(int(copies.sum()), int(rest.sum()), share, weighted_interval(right[rest], weights[rest]))

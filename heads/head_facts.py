@@ -14,7 +14,7 @@ from onepass.features.tables import Record
 from onepass.heads.evaluation import ClassScore, Evaluation, LeakFree
 from onepass.heads.inference.out_of_distribution import Abstention
 from onepass.heads.schema import require_kinds
-from onepass.heads.tasks.conformal import Coverage
+from onepass.heads.tasks.conformal import Coverage, Residuals
 from onepass.heads.tasks.label_evaluation import SCORED, LabelScore, LabelsEvaluation, LabelsLeakFree
 from onepass.heads.tasks.number_evaluation import NumberEvaluation, NumberLeakFree
 from onepass.heads.tasks.score import Score
@@ -119,9 +119,19 @@ def labels_evaluation(found: Mapping[str, Any], names: tuple[str, ...]) -> Label
             raise ValueError(f"{one.n} of {scored.n} images have {name!r}")
         shares = {part: getattr(one, part) for part in ("precision", "recall", "f1", "average_precision")}
         _require_shares(**shares)
+        _require_calibration(name, one, scored.n)
     if (rest := scored.leak_free) and (rest.leaked < 0 or rest.n < 0 or rest.leaked + rest.n != scored.n):
         raise ValueError(f"{rest.leaked} copies and {rest.n} others are not the {scored.n} images scored")
     return scored
+
+
+def _require_calibration(name: str, one: LabelScore, images: int) -> None:
+    for told, share, count in one.calibration:
+        _require_shares(**{f"probability of {name}": told, f"share of {name}": share})
+        if count < 1:
+            raise ValueError(f"{count} images of {name!r} in a tenth of the probabilities")
+    if one.calibration and sum(count for _, _, count in one.calibration) != images:
+        raise ValueError(f"the calibration of {name!r} is not of the {images} images scored")
 
 
 def thresholds(arrays: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.ndarray:
@@ -134,6 +144,19 @@ def thresholds(arrays: Mapping[str, np.ndarray], names: tuple[str, ...]) -> np.n
     if found.dtype != np.float32 or found.shape != (len(names),) or not ((found > 0) & (found < 1)).all():
         raise ValueError(f"thresholds of shape {found.shape}, {found.dtype}")
     return found
+
+
+def decision(found: Mapping[str, Any], names: tuple[str, ...], task: str) -> dict[str, Any]:
+    """What a whole model keeps beside its outputs, by the names of `SavedHead`; see `SavedHead.decision`.
+
+    Raises:
+        ValueError, LookupError, TypeError: It makes no sense.
+    """
+    if task == LABELS:
+        return {"thresholds": thresholds({"decision.thresholds": np.array(found["thresholds"], np.float32)}, names)}
+    if task != NUMBER or not found:
+        return {}
+    return {"residuals": Residuals.of_record(found["residuals"]), "coverage": coverage(found["coverage"])}
 
 
 def number_evaluation(found: Mapping[str, Any], names: tuple[str, ...]) -> NumberEvaluation:

@@ -207,14 +207,23 @@ def require_task(kind: str, given: Mapping[str, Any], task: str) -> None:
         )
     wrong = [name for name in _OF_CLASSES[task] if given.get(name) is not None]
     if wrong:
-        remedy = "give images weights of their own in the table they come from" if wrong[0] == "class_weight" else ""
         raise OptionError(
-            f"{Parameter(wrong[0])} is for classes, and this feature file holds {LEARNED[task]}. Leave it out"
-            f"{f', or {remedy}' if remedy else ''}.",
+            f"{Parameter(wrong[0])} is for classes, and this feature file holds {LEARNED[task]}. "
+            f"{_INSTEAD.get((wrong[0], task), 'Leave it out.')}",
             option=wrong[0],
             task=task,
         )
 
+
+_INSTEAD = {
+    ("class_weight", NUMBER): "Leave it out, or give images weights of their own in the table they come from.",
+    ("class_weight", LABELS): (
+        "Leave it out: each label is calibrated by itself and named from the probability on that has the highest F1, "
+        "which does for rare labels what class weights are for. Images that are to count more get weights of their own "
+        "in the table they come from."
+    ),
+}
+"""Parameter and task that has no use for it -> what to do."""
 
 LEARNED = {CLASSES: "classes", LABELS: "several labels per image", NUMBER: "numbers"}
 

@@ -164,6 +164,15 @@ class SavedHead:
             raise OptionError(f"{self.path} keeps no errors of held-out images, which intervals are made of.")
         return np.asarray(self.outputs(x) + np.array([-width, width]))
 
+    def decision(self) -> Record:
+        """What becomes of its outputs, as JSON takes it: thresholds of labels, or what intervals are made of."""
+        if self.thresholds is not None:
+            return {"thresholds": self.thresholds.tolist()}
+        if self.residuals is None:
+            return {}
+        measured = asdict(self.coverage) | {"interval": list(self.coverage.interval)} if self.coverage else None
+        return {"residuals": self.residuals.record(), "coverage": measured}
+
     def half_width(self, alpha: float = USUAL_ALPHA) -> float | None:
         """How far prediction intervals reach on either side; None where there are none."""
         return self.residuals.half_width(alpha) if self.residuals else None

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from onepass import train_head
+from onepass.features import FeatureFile, ImageTable
 from onepass.features.writer import RowWriter, write_feature_file
-from support import make_spec, make_table, plain
+from support import FAST_NETS, make_spec, make_table, plain
 
 NAMES = ("blue", "red", "round")
 
@@ -48,3 +50,25 @@ def write_labels(path: Path, x: np.ndarray, y: np.ndarray, **changes: object) ->
     with RowWriter(path) as writer:
         writer.commit(plain(range(n)), x)
     return path
+
+
+def relabelled(source: Path, path: Path, **changes: object) -> Path:
+    """A feature file with the rows of another one, and other labels."""
+    with FeatureFile(source) as file:
+        table: ImageTable = dataclasses.replace(file.table, **changes)
+        write_feature_file(path, file.spec, table, file.provenance, file.golden_rows)
+        with RowWriter(path) as writer:
+            writer.commit(plain(range(len(file))), file.read(np.arange(len(file)))[0])
+    return path
+
+
+def head_of(folder: Path, labels: str, kind: str) -> Path:
+    """A head of a kind on `folder/labels.h5`, trained when it is first asked for."""
+    path = folder / f"{labels}.{kind}.head"
+    if not path.exists():
+        train_head(folder / f"{labels}.h5", head=kind, out=path, **FAST_NETS.get(kind, {}))
+    return path
+
+
+def a_photo(folder: Path) -> Path:
+    return next((folder / "photos" / "test" / "ant").iterdir())

@@ -19,7 +19,7 @@ from onepass.features.errors import DataError, OptionError, UserError, opt
 from onepass.features.lock import writer_lock
 from onepass.features.names import shown
 from onepass.features.tables import command_line
-from onepass.features.tasks import CLASSES, NONE
+from onepass.features.tasks import CLASSES, LABELS, NONE, NUMBER
 from onepass.features.writer import RowWriter, write_feature_file
 
 _NOTED = 100
@@ -130,11 +130,16 @@ def label(
 
 def _corrections(records: Records, options: SourceOptions, table: ImageTable) -> tuple[Records, SourceOptions]:
     """Of a table of corrections, what concerns labels; columns are those that `inspect` writes unless said."""
-    if not options.target:
-        options = replace(options, label=options.label or ("class" if "class" in records.columns else None))
+    named = "class" if "class" in records.columns else None
+    if table.task == NUMBER:
+        options = replace(options, target=options.target or (None if options.label else named))
+    elif not options.target:
+        options = replace(options, label=options.label or named)
     options = replace(options, path=options.path or ("path" if "path" in records.columns else None))
     kinds = records.columns.get("kind")
     if kinds is not None:
+        if table.task == LABELS:
+            options = replace(options, label_separator=options.label_separator or ",")
         kept = [row for row, kind in enumerate(texts(kinds)) if kind == "label"]
         columns = {name: [values[row] for row in kept] for name, values in records.columns.items()}
         records = replace(records, columns=columns, places=[records.places[row] for row in kept])
@@ -215,8 +220,10 @@ def _applied(
     where = {path: i for i, path in enumerate(table.paths)}
     positions = np.array([where[name] for name in names], np.int64)
     part = table.taken(positions)
+    same_number = keep_others and (found[0], table.task) == (NUMBER, NUMBER)
     named = ImageTable(
-        found[1], part.paths, found[2], part.splits, part.content_hashes, part.file_sizes, part.file_mtimes,
+        table.class_names if same_number else found[1],
+        part.paths, found[2], part.splits, part.content_hashes, part.file_sizes, part.file_mtimes,
         task=found[0], targets=found[3],
     )  # fmt: skip
     if keep_others and len(named) and named.task != table.task:

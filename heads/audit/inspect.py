@@ -5,14 +5,21 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.features import CLASSES, SPLITS, FeatureFile, ImageTable, find_duplicates, only_feature_file
+from onepass.features import CLASSES, LABELS, NONE, SPLITS, FeatureFile, ImageTable, find_duplicates, only_feature_file
 from onepass.features.copies import near_duplicates, threshold_for
 from onepass.features.errors import FeatureFileError, TrainingError
 from onepass.features.groups import Groups
 from onepass.features.moments import all_equal
 from onepass.features.progress import phase
 from onepass.heads.audit.outliers import find_outliers
-from onepass.heads.audit.report import InspectedImage, Inspection, LabelError, NearDuplicate, Outlier
+from onepass.heads.audit.report import (
+    InspectedImage,
+    Inspection,
+    LabelError,
+    NearDuplicate,
+    Outlier,
+    SurprisingNumber,
+)
 from onepass.heads.fitting.blas import one_blas_thread
 
 
@@ -54,17 +61,19 @@ def inspect(
             x, file.thumbnails[positions], threshold=least, contents=table.content_hashes[positions]
         )
     images = [InspectedImage(table.paths[i], SPLITS[table.splits[i]], texts[i]) for i in positions]
-    errors, labels_by = None, "labels were not asked for"
-    if labels and file.task != CLASSES:
-        labels_by = f"wrong labels are looked for where images have one class each, and this file holds {table.what()}"
-    elif labels:
+    errors: Sequence[LabelError | SurprisingNumber] | None = None
+    labels_by = "there are none" if file.task == NONE else "labels were not asked for"
+    if labels and file.task != NONE:
         groups = Groups(len(positions))
         groups.join(*pairs.positions.T)
         groups.join_equal(table.group_ids()[positions])
         with phase("looking for wrong labels"):
             known = np.flatnonzero(table.labelled[positions])
             some = [images[i] for i in known]
-            errors, labels_by = _label_errors(x[known], y[known], groups.of[known], some, file.class_names)
+            if file.task == CLASSES:
+                errors, labels_by = _label_errors(x[known], y[known], groups.of[known], some, file.class_names)
+            else:
+                errors, labels_by = _surprises(file, positions[known], x[known], groups.of[known], some)
     with phase("looking for outliers"):
         far = find_outliers(x, table.splits[positions] == SPLITS.index("train"))
     return Inspection(
@@ -85,6 +94,21 @@ def inspect(
         labels_by=labels_by,
         outliers=[Outlier(images[i], float(distance), float(score)) for i, distance, score in zip(*far, strict=True)],
     )
+
+
+def _surprises(
+    file: FeatureFile, positions: np.ndarray, x: np.ndarray, groups: np.ndarray, images: list[InspectedImage]
+) -> tuple[Sequence[LabelError | SurprisingNumber] | None, str]:
+    """Labels or numbers worth a look, and how they were decided on."""
+    from onepass.heads.audit.surprises import Labelled, surprising_labels, surprising_numbers
+
+    given = Labelled(x, file.wanted(positions), groups, images)
+    try:
+        if file.task == LABELS:
+            return surprising_labels(given, file.class_names), "confident learning"
+        return surprising_numbers(given), "robust deviations"
+    except (TrainingError, ValueError) as error:
+        return None, str(error)
 
 
 def _label_errors(

@@ -100,6 +100,84 @@ class LabelError:
         own = f"{self.nearest_own or 'none'} {self.image.label}"
         return f"of the {self.nearest} most like it {self.nearest_suggested or 'none'} are {self.suggested}, {own}"
 
+    @property
+    def value(self) -> str:
+        """What findings are told by, in digits."""
+        return f"{self.confidence:.4f}"
+
+    def cells(self) -> list[str]:
+        """A line for people."""
+        now = f"{self.image.label} {self.confidence:.3f}"
+        return [str(self.image), now, f"rather {self.suggested} {self.suggested_confidence:.3f}", self.like_it]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneLabelError(LabelError):
+    """An image of several labels or none, of which one is worth a look; `suggested` are all that it probably has.
+
+    Attributes:
+        about: The least probable label, or the one that is missing.
+        has: Whether the image has it; `confidence` is the probability that this is right.
+    """
+
+    about: str
+    has: bool
+
+    @property
+    def reason(self) -> str:
+        so = f"{'without' if self.has else 'with'} {self.about} {self.suggested_confidence:.3f}"
+        return f"{so} by heads that did not see it; {self.like_it}"
+
+    @property
+    def like_it(self) -> str:
+        having = self.nearest_own if self.has else self.nearest_suggested
+        return f"of the {self.nearest} most like it {having or 'none'} {'has' if having == 1 else 'have'} {self.about}"
+
+    def cells(self) -> list[str]:
+        rather = f"rather {'without' if self.has else 'with'} {self.about} {self.suggested_confidence:.3f}"
+        return [str(self.image), self.image.label or "no label", rather, self.like_it]
+
+
+@dataclass(frozen=True)
+class SurprisingNumber:
+    """An image whose number is far from what is predicted.
+
+    Attributes:
+        image: With the number that it has.
+        predicted: By heads that were not trained on the image.
+        score: How far off the number is, in robust standard deviations of such errors.
+        nearest: Between which half of the numbers of the images most like it lie; None if there are no others.
+    """
+
+    image: InspectedImage
+    predicted: float
+    score: float
+    nearest: tuple[float, ...] | None
+
+    @property
+    def suggested(self) -> str:
+        return f"{self.predicted:.4g}"
+
+    @property
+    def value(self) -> str:
+        """What findings are told by, in digits."""
+        return f"{self.score:.2f}"
+
+    @property
+    def like_it(self) -> str:
+        """What the images most like it have, in words."""
+        return "half of those most like it have {:.4g} to {:.4g}".format(*self.nearest) if self.nearest else ""
+
+    @property
+    def reason(self) -> str:
+        """Why it is worth a look, in words."""
+        told = f"{self.suggested} by heads that did not see it, {self.score:.1f} robust standard deviations away"
+        return f"{told}; {self.like_it}" if self.nearest else told
+
+    def cells(self) -> list[str]:
+        """A line for people."""
+        return [str(self.image), self.image.label, f"rather {self.suggested} ({self.score:.1f} away)", self.like_it]
+
 
 @dataclass(frozen=True)
 class Outlier:
@@ -128,8 +206,9 @@ class Inspection:
         copies: Images that are exact copies of each other.
         near_duplicates: Pairs that are nearly the same picture, exact copies not counted.
         threshold: Lowest cosine of such a pair.
-        label_errors: Images whose label is worth a look, the likeliest errors first; None if labels were not checked.
-        labels_by: What decided on labels, "confident learning", or why they were not checked.
+        label_errors: Images whose label, labels or number are worth a look, the likeliest errors first; None if they
+            were not checked.
+        labels_by: What decided on them, "confident learning" or "robust deviations", or why they were not checked.
         outliers: Images far from all others.
         equal_rows: True if all images have one and the same row, so that nothing can be learnt from them.
         examined: Images with a row; by default as many as `counts` says.
@@ -143,7 +222,7 @@ class Inspection:
     copies: list[DuplicateGroup]
     near_duplicates: list[NearDuplicate]
     threshold: float
-    label_errors: list[LabelError] | None
+    label_errors: Sequence[LabelError | SurprisingNumber] | None
     labels_by: str
     outliers: list[Outlier]
     equal_rows: bool = False
@@ -186,8 +265,8 @@ class Inspection:
     def findings(self) -> Iterator[tuple[str, str, str, str, str, str, str]]:
         """(kind, path, split, class, other path or suggested class, value, reason) of everything found.
 
-        The value is the cosine of near duplicates, the probability of the label that an image has, and
-        the score of outliers. A reason is given for labels; that of unreadable images stands in the fifth place.
+        The value is the cosine of near duplicates, the probability of the label that an image has, and the score of
+        outliers and of numbers. A reason is given for labels; that of unreadable images stands in the fifth place.
         """
         if self.equal_rows:
             yield "equal rows", "", "", "", "", "", describe_equal_rows(self.images)
@@ -199,7 +278,7 @@ class Inspection:
         for pair in self.near_duplicates:
             yield "near duplicate", *_columns(pair.image), pair.other.path, f"{pair.cosine:.4f}", ""
         for error in self.label_errors or []:
-            yield "label", *_columns(error.image), error.suggested, f"{error.confidence:.4f}", error.reason
+            yield "label", *_columns(error.image), error.suggested, error.value, error.reason
         for outlier in self.outliers:
             yield "outlier", *_columns(outlier.image), "", f"{outlier.score:.2f}", ""
 
@@ -269,16 +348,7 @@ def _labels(found: Inspection) -> Iterator[str]:
         yield f"labels: not looked at; {found.labels_by}"
         return
     yield f"labels worth a look, the likeliest errors first: {len(errors) or 'none'}"
-    told = [
-        [
-            str(e.image),
-            f"{e.image.label} {e.confidence:.3f}",
-            f"rather {e.suggested} {e.suggested_confidence:.3f}",
-            e.like_it,
-        ]
-        for e in errors
-    ]
-    yield from _some(told, (1, 3))
+    yield from _some([error.cells() for error in errors], (1, 3))
 
 
 def _outliers(found: Inspection) -> Iterator[str]:

@@ -37,7 +37,7 @@ from onepass.heads.stats.cross_validation_tests import corrected_interval, corre
 from onepass.heads.stats.metrics import HIGHER_IS_BETTER, METRICS_OF, SHARES, calibration_error, metric
 from onepass.heads.stats.multiple_comparison import Comparison, PairedTest, compare_all
 from onepass.heads.stats.paired_tests import paired_test
-from onepass.heads.tasks.task import require_classes, task_of
+from onepass.heads.tasks.task import task_of
 from onepass.heads.training import train_head
 from onepass.heads.zero_shot.prompts import check_prompts
 
@@ -122,8 +122,6 @@ def compare_heads(
         files = [stack.enter_context(FeatureFile(path)) for path in paths]
         task = task_of(files[0])
         metric = require_metric(metric or task.metrics[0], task.name)
-        if learning_curve:
-            require_classes(files[0], f"{opt.learning_curve(True)} counts right answers, which", "Leave it out.")
         candidates = candidates_of(heads, _names(files), options, task.name)
         for file in files:
             file.require_complete()

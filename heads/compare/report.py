@@ -198,8 +198,10 @@ class HeadsComparison:
         lines += [fitted_table(self._qualities()), "", fitted_table(costs), ""]
         lines += [f"{name} could not be trained: {reason}" for name, reason in self.failed.items()]
         for name, forecast in self.learning.items():
-            curve = ", ".join(f"{s:.3f} with {m}" for m, s in zip(forecast.sizes, forecast.scores, strict=True))
-            lines.append(f"{name}: {curve} training images; {forecast}")
+            pairs = zip(forecast.sizes, forecast.scores, strict=True)
+            curve = ", ".join(f"{forecast.shown(score)} with {size}" for size, score in pairs)
+            what = "" if forecast.score == "accuracy" else f"{forecast.score} "
+            lines.append(f"{name}: {what}{curve} training images; {forecast}")
         if self.saved:
             lines.append(f"{self.cheapest.name} is in {shown(self.saved)}")
         if self.leak_free:

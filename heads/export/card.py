@@ -1,7 +1,7 @@
 """A model card, filled from what is known."""
 
 from onepass.extract import FULL_DEPTH, depth_of
-from onepass.features import CLASSES, NUMBER
+from onepass.features import CLASSES, LABELS, NUMBER
 from onepass.heads.evaluation import Evaluation
 from onepass.heads.export.certificate import Certificate
 from onepass.heads.saved_head import SavedHead
@@ -13,8 +13,8 @@ _RULES = {
 }
 
 _USE = (
-    "Photos of one of the classes above, taken like those it was trained on. Whether its errors are bearable in a use "
-    "is to be judged from the scores below."
+    "Photos {of}taken like those it was trained on. Whether its errors are bearable in a use is to be judged from the "
+    "scores below."
 )
 
 _LOADING = {
@@ -39,7 +39,7 @@ def model_card(head: SavedHead, certificate: Certificate, name: str) -> str:
     """
     sections = {
         "Model": _model(head, certificate),
-        "Intended use": [_USE if head.task == CLASSES else _USE.replace("of one of the classes above, ", "")],
+        "Intended use": [_USE.format(of="of one of the classes above, " if head.task == CLASSES else "")],
         "Data": _data(head),
         "Scores": _scores(head),
         "Proof of this file": [
@@ -63,13 +63,18 @@ def model_card(head: SavedHead, certificate: Certificate, name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-_ANSWERS = {CLASSES: "one of the classes", NUMBER: "a number"}
+_ANSWERS = {CLASSES: "one of the classes", LABELS: "a probability of each label", NUMBER: "a number"}
 
 
 def _purpose(head: SavedHead) -> str:
     names = ", ".join(head.class_names)
     if head.task == NUMBER:
         return f"Gives a number for a photo: {names}."
+    if head.task == LABELS:
+        return (
+            f"Gives the probability of each of {len(head.class_names)} labels for a photo, which may have several "
+            f"or none: {names}. The table below says from which probability on each is named."
+        )
     return f"Names one of {len(head.class_names)} classes for a photo: {names}."
 
 
@@ -109,9 +114,12 @@ def _scores(head: SavedHead) -> list[str]:
     if head.abstention:
         lines.append(f"- Unknown photos: {head.abstention}; `onepass predict` can abstain, this file cannot")
     if head.coverage:
-        lines.append(f"- Intervals: {head.coverage}; this file gives the number alone")
+        lines.append(f"- Intervals: {head.coverage}; `onepass predict` gives them, this file the number alone")
     if not isinstance(scored, Evaluation):
         heading, *rest = scored.rows()
+        if head.thresholds is not None:
+            heading = [*heading, "named from"]
+            rest = [[*row, f"{start:.3f}"] for row, start in zip(rest, head.thresholds, strict=True)]
         table = [heading, ["---"] * len(heading), *rest]
         return [*lines, "", *("| " + " | ".join(map(_cell, row)) + " |" for row in table)]
     if scored.per_class:

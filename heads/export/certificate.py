@@ -8,13 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from onepass.features import CLASSES, NUMBER
+from onepass.features import CLASSES, LABELS, NUMBER
 from onepass.features.errors import CertificateError, OptionError
 from onepass.features.preprocess import ResizeRule
 from onepass.features.seal import file_digest, sealed, unsealed
 from onepass.features.tables import Record
 from onepass.heads import head_facts
-from onepass.heads.export.judged import JUDGED
+from onepass.heads.export.judged import JUDGED, Judged, JudgedClasses, judged
 from onepass.heads.schema import require_kinds
 
 FORMAT, VERSION = "onepass-certificate", 1
@@ -64,7 +64,8 @@ class Certificate:
         labels: n positions of their true classes; of other tasks none.
         expected: (n, k) outputs of the cached way: probabilities, rounded to 6 digits, or numbers.
         largest: Largest difference of an output.
-        flips: Images that got another class, ties left out, or a number that differs (see `judged`); and
+        flips: Images that got another class or other labels, ties left out, or a number that differs (see `judged`);
+            and
         max_flips: how many were allowed.
         ties: Positions of images that got another class because the two lie closer together than the measured
             difference of pixels and float32 arithmetic can move them; and
@@ -82,7 +83,8 @@ class Certificate:
         one_by_one: Whether it takes one image at a time, because its backbone does.
         task: Of the head, one of `features.TASKS`; of other tasks than classes
         wanted: (n, t) what is true of the images, and
-        score, score_before: of the exported model and of the cached way, as `Score.record`.
+        score, score_before: of the exported model and of the cached way, as `Score.record`, and
+        decision: what becomes of the outputs, as `SavedHead.decision`.
     """
 
     to: str
@@ -117,6 +119,7 @@ class Certificate:
     wanted: list[list[float]] = field(default_factory=list)
     score: dict[str, Any] = field(default_factory=dict)
     score_before: dict[str, Any] = field(default_factory=dict)
+    decision: dict[str, Any] = field(default_factory=dict)
 
     @property
     def y(self) -> np.ndarray:
@@ -125,6 +128,16 @@ class Certificate:
             return np.array(self.labels, np.int64)
         wanted = np.array(self.wanted, np.float64)
         return np.asarray(wanted[:, 0] if self.task == NUMBER else wanted)
+
+    @property
+    def decides(self) -> dict[str, Any]:
+        """`decision` by the names of `SavedHead`: thresholds, or residuals and coverage."""
+        return head_facts.decision(self.decision, tuple(self.class_names), self.task)
+
+    @property
+    def judged(self) -> Judged:
+        """What of the outputs matters."""
+        return judged(self.task, self.decides.get("thresholds"))
 
     def quality(self) -> str:
         """How good the model is on these images, and the cached way, in words."""
@@ -138,9 +151,9 @@ class Certificate:
 
     def __str__(self) -> str:
         speed = ", ".join(f"{one.milliseconds:.1f} ms for {one.batch}" for one in self.latency)
-        what = JUDGED[self.task].what
+        what = self.judged.what
         labels = f"1 {what} differs" if self.flips == 1 else f"{self.flips or 'no'} {what}s differ"
-        labels += told_ties(len(self.ties), self.tie_gap)
+        labels += told_ties(len(self.ties), self.tie_gap, self.judged.tied)
         outputs = "numbers" if self.task == NUMBER else "probabilities"
         return (
             f"{len(self.images)} {self.measured_on} images from their files: {labels}, {outputs} by "
@@ -236,15 +249,19 @@ class Certificate:
             return
         if np.array(self.wanted, np.float64).shape != (n, k):
             raise ValueError(f"what is true of {len(self.wanted)} images; needed: of {n}")
+        sound = np.isin(self.wanted, (0, 1)).all() and (expected >= 0).all() and (expected <= 1).all()
+        if self.task == LABELS and not sound:
+            raise ValueError("probabilities outside of 0 to 1, or labels that are neither 0 nor 1")
         for score in (self.score, self.score_before):
             head_facts.score(score, tuple(self.class_names), self.task)
+        _ = self.decides
 
 
-def told_ties(count: int, gap: float) -> str:
-    """What follows the labels that differ: nothing where there are no ties."""
+def told_ties(count: int, gap: float, tied: str = JudgedClasses.tied) -> str:
+    """What follows the labels that differ: nothing where there are no ties; see `Judged.tied`."""
     if not count:
         return ""
-    return f" beside {count} {'tie' if count == 1 else 'ties'} of two classes within {gap:.1e}"
+    return f" beside {count} {'tie' if count == 1 else 'ties'} {tied} within {gap:.1e}"
 
 
 def hashes_of(path: Path) -> dict[str, str]:

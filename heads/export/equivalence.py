@@ -13,7 +13,7 @@ from onepass.extract import ImageFiles, Tensor
 from onepass.features import CLASSES
 from onepass.features.errors import ExportError, opt
 from onepass.heads.export.certificate import Latency
-from onepass.heads.export.judged import JUDGED
+from onepass.heads.export.judged import Judged, judged
 from onepass.heads.stats.intervals import wilson_interval
 from onepass.heads.tasks.score import Score
 from onepass.heads.tasks.task import TASKS
@@ -44,6 +44,7 @@ class HeldOut:
         expected: (n, k) outputs of the cached way: probabilities, or numbers.
         task: One of `features.TASKS`.
         names: k names of classes or labels, or one of what the number is.
+        thresholds: Of labels: (k,) the probability from which on each is named.
     """
 
     images: ImageFiles
@@ -53,6 +54,12 @@ class HeldOut:
     expected: np.ndarray
     task: str = CLASSES
     names: tuple[str, ...] = ()
+    thresholds: np.ndarray | None = None
+
+    @property
+    def judged(self) -> Judged:
+        """What of the outputs matters."""
+        return judged(self.task, self.thresholds)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -140,10 +147,9 @@ def prove(run: Runtime, takes: str, held_out: HeldOut, explained: Explained = no
     if found.shape != expected.shape or not np.isfinite(found).all():
         what = "numbers that are not finite" if found.shape == expected.shape else f"an output of shape {found.shape}"
         raise ExportError(f"the exported model gives {what}; needed: finite numbers, {expected.shape}.")
-    judged = JUDGED[held_out.task]
-    differing = np.flatnonzero(judged.changed(found, expected))
+    differing = np.flatnonzero(held_out.judged.changed(found, expected))
     allowed = np.array([2 * explained(some) for some in differing.tolist()])
-    tied = judged.gaps(found[differing], expected[differing]) <= allowed
+    tied = held_out.judged.gaps(found[differing], expected[differing]) <= allowed
     proof = Proof(
         found=found,
         largest=float(np.abs(found - expected).max()),
@@ -164,7 +170,7 @@ def prove(run: Runtime, takes: str, held_out: HeldOut, explained: Explained = no
 
 def _scored(outputs: np.ndarray, held_out: HeldOut) -> Score:
     task = TASKS[held_out.task]
-    return task.score(task.answers(outputs), held_out.y, held_out.names, measured_on="held-out")
+    return task.score(task.answers(outputs, held_out.thresholds), held_out.y, held_out.names, measured_on="held-out")
 
 
 def latencies(run: Runtime, takes: str, held_out: HeldOut, *, runs: int = 5) -> list[Latency]:

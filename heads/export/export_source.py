@@ -123,6 +123,7 @@ class ExportSource(ABC):
             self.head.class_names,
             self.facts(model.layers[-2].name),
             self.gives,
+            self.head.decision().get("thresholds", []),
         )
 
     @property
@@ -142,7 +143,7 @@ class ExportSource(ABC):
             "logits": logits,
             "plan": head.parameters,
             "report": report_of(head.evaluation),
-            **({} if head.task == CLASSES else {"task": head.task}),
+            **({} if head.task == CLASSES else {"task": head.task, "decision": head.decision()}),
             "trained_on": head.trained_on,
             "seen": head.seen.tobytes().hex(),
         }
@@ -178,6 +179,7 @@ class ExportSource(ABC):
                 expected=self.expected(chosen),
                 task=self.head.task,
                 names=self.head.class_names,
+                thresholds=self.head.thresholds,
             ),
             part,
         )
@@ -254,8 +256,9 @@ class GraphSource(HeadSource):
         self.graph = inputs.graph
 
     def whole(self, to: str) -> WholeModel:  # noqa: ARG002
-        spec, names = self.head.spec, self.head.class_names
-        return GraphModel(self.model(of_layers=False), self.inputs.resizer(), spec, names, {}, self.gives, self.graph)
+        spec, names, starts = self.head.spec, self.head.class_names, self.head.decision().get("thresholds", [])
+        model, resizer = self.model(of_layers=False), self.inputs.resizer()
+        return GraphModel(model, resizer, spec, names, {}, self.gives, starts, self.graph)
 
     def model(self, *, of_layers: bool) -> KerasModel:  # noqa: ARG002
         """`keras.Model` of the head alone: (b, d) rows -> (b, k) probabilities."""
@@ -292,6 +295,8 @@ class ModelSource(ExportSource):
         return Joined(self.inputs.backbone(parts[0]), parts[1:]).probabilities(of_layers=True)
 
     def unseen(self) -> tuple[np.ndarray, str]:
+        if self.head.task != CLASSES:  # of which none is fine-tuned, so it is as it was when it was a head
+            return self.file.rows_to_score("auto", seen=self.head.seen)
         try:
             parts = Parts.of(self.file, seed=int(self.head.parameters.get("seed") or 0))
         except TrainingError:

@@ -30,6 +30,7 @@ class WholeModel:
         class_names: k names, in the order of the probabilities.
         facts: What Keras's formats keep: all that `predict` needs.
         gives: What other formats call the output: probabilities or numbers.
+        thresholds: Of labels: k probabilities from which on each is named; else none.
     """
 
     keras: KerasModel
@@ -38,12 +39,14 @@ class WholeModel:
     class_names: tuple[str, ...]
     facts: Record
     gives: str
+    thresholds: list[float]
 
     @property
     def metadata(self) -> dict[str, str]:
         """What the other formats keep."""
         return {
             "class_names": json.dumps(self.class_names),
+            **({"thresholds": json.dumps(self.thresholds)} if self.thresholds else {}),
             "spec": self.spec.to_json(),
             "decode": self.spec.decode,
             "resize": self.spec.resize,
@@ -171,16 +174,21 @@ def _kernel_scores(keras: KerasModule, head: KernelMachine, rows: Tensor) -> Ten
 
 
 def _vote_scores(keras: KerasModule, head: NeighbourTable, rows: Tensor) -> Tensor:
-    """See `vote_scores`, `mean_votes`; all rows that are as near as the last neighbour vote."""
+    """See `vote_scores`, `vote_odds`, `mean_votes`; all rows that are as near as the last neighbour vote."""
     ops, scores = keras.ops, keras.layers.Activation("linear", name="scores")  # a layer, where models can be cut
     directions = keras.layers.UnitNormalization(axis=-1)(rows)
     cosines = _dense(keras, head.memory.T, np.zeros(len(head.memory)), "cosines")(directions)
     nearest = ops.top_k(cosines, head.neighbours)[0]
     weights = ops.exp((cosines - nearest[:, :1]) / head.decay)
     weights = weights * ops.cast(cosines >= nearest[:, -1:], "float32")
-    if head.output == "linear":
-        sums = _dense(keras, head.votes, np.zeros(2), "votes")(weights)
-        return scores(sums[:, :1] / sums[:, 1:])
+    if head.output != "softmax":
+        k = head.classes
+        sums = _dense(keras, head.votes, np.zeros(2 * k), "votes")(weights)
+        values, total = sums[:, :k], sums[:, k:]
+        if head.output == "linear":
+            return scores(values / total)
+        factors, shifts = head.odds()
+        return scores(ops.log((values + 0.5) / (total - values + 0.5)) * factors + shifts)
     votes = _dense(keras, head.votes, np.full(head.classes, 1 / head.classes), "votes")(weights)
     return scores(ops.log(votes / ops.sum(votes, axis=-1, keepdims=True)) * head.inverse_temperature)
 

@@ -35,7 +35,6 @@ from onepass.heads.export.equivalence import HeldOut, Proof, Steps, latencies, p
 from onepass.heads.export.export_source import ExportInputs, ExportSource
 from onepass.heads.export.formats import Format, OneByOne, format_of, running
 from onepass.heads.export.inference_model import WholeModel
-from onepass.heads.export.judged import JUDGED
 from onepass.heads.file_kinds import FileKind, classifier_file
 from onepass.heads.finetune.model_file import tuned_model
 from onepass.heads.predict.nearest import training_file
@@ -132,8 +131,6 @@ def export(
     _check_options(to, **given)
     check_running(workers=workers, data=data, weights=weights)
     head = model if isinstance(model, SavedHead) else _opened(model)
-    if head.task not in JUDGED:
-        raise OptionError(f"{head.path} names several labels, and such heads are not exported yet; predict with it.")
     source = BackboneOrigin.of(head.trained_on, weights)
     if not head.is_whole:
         _require_format(head, to, source)
@@ -294,6 +291,7 @@ class _Candidate:
             wanted=[] if head.task == CLASSES else held_out.y.reshape(len(held_out), -1).tolist(),
             score=_as_json(proof.score),
             score_before=_as_json(proof.score_before),
+            decision=head.decision(),
             latency=speed,
             one_by_one=isinstance(run, OneByOne),
             decode=head.spec.decode,
@@ -311,7 +309,7 @@ class _Candidate:
         held_out, names, count = self.held_out, self.whole.class_names, len(proof.flipped)
         away = np.abs(proof.found - held_out.expected).max(axis=1)
         worst = int(proof.flipped[away[proof.flipped].argmax()])
-        judged = JUDGED[held_out.task]
+        judged = held_out.judged
         was, now = (judged.says(outputs[worst], names) for outputs in (held_out.expected, proof.found))
         told, quality = steps.where(worst, held_out, proof), proof.words()
         before = f"{proof.before:.3f}" if proof.before is not None else str(proof.score_before)

@@ -13,7 +13,7 @@ from onepass.features.tables import Record
 from onepass.heads.export.certificate import ENDING, Certificate, Latency, beside, require_certified, told_ties
 from onepass.heads.export.equivalence import NOISE, HeldOut, latencies, prove
 from onepass.heads.export.formats import certified_format, running
-from onepass.heads.export.judged import JUDGED
+from onepass.heads.export.judged import JudgedClasses
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class VerifiedExport:
         latency: Here, and
         latency_then: when it was exported.
         quality: How good the model is on these images, in words.
-        what: May differ: label or number.
+        what, tied: As of `Judged`.
     """
 
     path: Path
@@ -49,6 +49,7 @@ class VerifiedExport:
     latency_then: list[Latency]
     quality: str = ""
     what: str = "label"
+    tied: str = JudgedClasses.tied
 
     @property
     def verdict(self) -> str:
@@ -60,7 +61,9 @@ class VerifiedExport:
     def __str__(self) -> str:
         pairs = zip(self.latency, self.latency_then, strict=False)
         speed = [f"{now.milliseconds:.1f} ms for {now.batch} ({then.milliseconds:.1f} then)" for now, then in pairs]
-        labels = f"{self.flips} {self.what}s differ ({self.max_flips} may){told_ties(self.ties, self.tie_gap)}"
+        labels = (
+            f"{self.flips} {self.what}s differ ({self.max_flips} may){told_ties(self.ties, self.tie_gap, self.tied)}"
+        )
         told = f"{self.images} images: {labels}, {'numbers' if self.what == 'number' else 'probabilities'} by"
         lines = [
             f"{shown(self.path)}: the file that was certified",
@@ -137,6 +140,7 @@ def verify_model(model: str | Path, certificate: Certificate, images: ImageFiles
         expected=np.array(certificate.expected, np.float64)[found],
         task=certificate.task,
         names=tuple(certificate.class_names),
+        thresholds=certificate.decides.get("thresholds"),
     )
 
     def explained(some: int) -> float:
@@ -162,5 +166,6 @@ def verify_model(model: str | Path, certificate: Certificate, images: ImageFiles
         latency=speed,
         latency_then=certificate.latency,
         quality=proof.words(),
-        what=JUDGED[certificate.task].what,
+        what=certificate.judged.what,
+        tied=certificate.judged.tied,
     )

@@ -220,6 +220,7 @@ def tuned_model(path: Path) -> SavedHead:
             path=path,
             guarded=seal.is_sealed(path),
             task=task,
+            **head_facts.decision(facts.get("decision", {}), classes, task),
         )
 
 

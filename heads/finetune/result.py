@@ -14,7 +14,7 @@ from onepass.features.names import shown
 from onepass.features.tables import Record, command_line, fitted_table, html_table
 from onepass.heads.finetune.joined import Agreement
 from onepass.heads.stats.decision import Decision, best_epoch, is_better
-from onepass.heads.stats.intervals import Difference, wilson_interval
+from onepass.heads.stats.intervals import Difference, weighted_interval, wilson_interval
 from onepass.heads.stats.paired_tests import paired_accuracy, paired_test
 
 Score = tuple[float, tuple[float, float]]
@@ -276,7 +276,11 @@ def _draw_stages(axes: Any, history: Sequence[Epoch]) -> None:
 
 
 def class_changes(
-    frozen: np.ndarray, tuned: np.ndarray, y: np.ndarray, class_names: Sequence[str]
+    frozen: np.ndarray,
+    tuned: np.ndarray,
+    y: np.ndarray,
+    class_names: Sequence[str],
+    weights: np.ndarray | None = None,
 ) -> dict[str, ClassChange]:
     """What the tuned model changes in each class.
 
@@ -284,23 +288,25 @@ def class_changes(
         frozen, tuned: (n,) predicted classes.
         y: (n,) true ones.
         class_names: k.
+        weights: (n,) how much each image counts in the shares; all alike by default.
     """
     before, after = frozen == y, tuned == y
+    weights = np.ones(len(y)) if weights is None else weights
     changes = {}
     for i, name in enumerate(class_names):
         own = y == i
         n = int(own.sum())
         changes[name] = ClassChange(
             n=n,
-            before=float(before[own].mean()) if n else 0.0,
-            after=float(after[own].mean()) if n else 0.0,
+            before=float(np.average(before[own], weights=weights[own])) if n else 0.0,
+            after=float(np.average(after[own], weights=weights[own])) if n else 0.0,
             corrected=int((own & after & ~before).sum()),
             broken=int((own & before & ~after).sum()),
         )
     return changes
 
 
-def gain_of(after: np.ndarray, before: np.ndarray, groups: np.ndarray) -> Difference:
+def gain_of(after: np.ndarray, before: np.ndarray, groups: np.ndarray, weights: np.ndarray | None = None) -> Difference:
     """Gain in accuracy on the same images, with an interval that knows which of them belong together.
 
     Images in groups are worth fewer than they are: whole groups are resampled, and the wider of that interval and
@@ -309,19 +315,27 @@ def gain_of(after: np.ndarray, before: np.ndarray, groups: np.ndarray) -> Differ
     Args:
         after, before: (n,) bool, which images the two models classify correctly.
         groups: (n,) integers, equal for images that belong together.
+        weights: (n,) how much each image counts; all alike by default. Images that do not are resampled.
     """
+    answers = [np.stack([~right, right], axis=1).astype(np.float64) for right in (after, before)]
+    if weights is not None and len(np.unique(groups)) > 1:
+        every = np.ones(len(groups), np.int64)
+        return paired_test("accuracy", answers, every, groups=groups, sample_weights=weights).difference(0, 1, 0.05)
     alone = paired_accuracy(after, before)
     units = len(np.unique(groups))
     if units == len(groups) or units < 2:
         return alone
-    answers = [np.stack([~right, right], axis=1).astype(np.float64) for right in (after, before)]
     together = paired_test("accuracy", answers, np.ones(len(groups), np.int64), groups=groups).difference(0, 1, 0.05)
     low, high = (pick(alone.interval[i], together.interval[i]) for i, pick in enumerate((min, max)))
     return Difference(alone.difference, (low, high), max(alone.p, together.p))
 
 
 def without_copies(
-    before: np.ndarray, after: np.ndarray, groups: np.ndarray, copies: np.ndarray
+    before: np.ndarray,
+    after: np.ndarray,
+    groups: np.ndarray,
+    copies: np.ndarray,
+    weights: np.ndarray | None = None,
 ) -> WithoutCopies | None:
     """Scores and gain on the images that are no copies; None if all of them are none.
 
@@ -329,23 +343,25 @@ def without_copies(
         before, after: (n,) bool, which images the two models classify correctly.
         groups: (n,) integers, equal for images that belong together.
         copies: (n,) bool, True for copies of training images.
+        weights: (n,) how much each image counts; all alike by default.
     """
     if not copies.any():
         return None
     rest, none = ~copies, (0.0, (0.0, 1.0))
-    some = bool(rest.any())
+    some, counted = bool(rest.any()), None if weights is None else weights[rest]
     return WithoutCopies(
         leaked=int(copies.sum()),
         n=int(rest.sum()),
-        before=score_of(before[rest]) if some else none,
-        after=score_of(after[rest]) if some else none,
-        gain=gain_of(after[rest], before[rest], groups[rest]) if some else Difference(0.0, (-1.0, 1.0), 1.0),
+        before=score_of(before[rest], counted) if some else none,
+        after=score_of(after[rest], counted) if some else none,
+        gain=gain_of(after[rest], before[rest], groups[rest], counted) if some else Difference(0.0, (-1.0, 1.0), 1.0),
     )
 
 
-def score_of(right: np.ndarray) -> Score:
-    """(n,) bool -> accuracy and its 95 % interval."""
-    return float(right.mean()), wilson_interval(float(right.sum()), len(right))
+def score_of(right: np.ndarray, weights: np.ndarray | None = None) -> Score:
+    """(n,) bool, and how much each image counts -> accuracy and its 95 % interval."""
+    weights = np.ones(len(right)) if weights is None else weights
+    return float(np.average(right, weights=weights)), weighted_interval(right, weights)
 
 
 def _score(score: Score) -> str:

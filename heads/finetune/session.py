@@ -107,11 +107,15 @@ class Session:
         """Trains, and leaves the joined model as its best epoch left it, at the temperature that suits validation."""
         y = self.file.table.labels.astype(np.int64)
         weights = class_weights(self.plan.class_weight, y[self.parts.train], self.file.class_names)
+        counted = self.file.table.weights
+        images = TrainingImages(
+            self.parts.train, self.parts.val, y, weights, counted / counted[self.parts.train].mean()
+        )
         feeds = _Feeds(self, boundary_cache)
         self.trainer = Trainer(
             self.joined,
             self.plan,
-            TrainingImages(self.parts.train, self.parts.val, y, weights),
+            images,
             checkpoint=self.work / CHECKPOINT,
             fingerprint=self._fingerprint(sorted(feeds.costs())),
             progress=self.progress,
@@ -121,7 +125,7 @@ class Session:
         self.seconds = time.perf_counter() - began
         self.boundary = "; ".join(map(str, feeds.costs().values()))
         val = scores_of(self.joined.logits, self._pixels, self.parts.val, self.plan.batch_size)
-        self.joined.scale_logits(best_inverse_temperature(val, y[self.parts.val], weights[y[self.parts.val]]))
+        self.joined.scale_logits(best_inverse_temperature(val, y[self.parts.val], images.weights_of(self.parts.val)))
 
     def _fingerprint(self, feeds: list[str]) -> str:
         facts = [
@@ -154,23 +158,23 @@ class Session:
     def _compared(self, candidate: Path) -> FineTuned:
         """The report, of the fine-tuned model as it is on disk; nothing is kept yet."""
         images, part = self.parts.test, self.parts.tested_on
-        y, groups = self._labels(images), self.file.group_ids()[images]
+        y, groups, weights = self._labels(images), self.file.group_ids()[images], self._weights(images)
         frozen = (self.head.network if part == "test" else self.start).scores(self.file.read(images)[0]).argmax(axis=1)
         tuned = self._labels_by(candidate)
         before, after = frozen == y, tuned == y
         val = self._validation_hits()
         copies = val.copies if part == "val" else self.file.leaked(images, self._trained())
-        test = Hits(part, before, after[None], 0, copies, groups) if part == "test" else None
+        test = Hits(part, before, after[None], 0, copies, groups, weights) if part == "test" else None
         return FineTuned(
             head=self.head.kind,
             measured_on=part,
             n=len(images),
-            before=score_of(before),
-            after=score_of(after),
-            gain=gain_of(after, before, groups),
-            without_copies=without_copies(before, after, groups, copies),
+            before=score_of(before, weights),
+            after=score_of(after, weights),
+            gain=gain_of(after, before, groups, weights),
+            without_copies=without_copies(before, after, groups, copies, weights),
             decision=decide(val, test, improved=self.state.improved),
-            per_class=class_changes(frozen, tuned, y, self.file.class_names),
+            per_class=class_changes(frozen, tuned, y, self.file.class_names, weights),
             agreement=self.agreement,
             history=self.state.history,
             advice=self.state.advice,
@@ -182,6 +186,10 @@ class Session:
 
     def _labels(self, images: np.ndarray) -> np.ndarray:
         return np.asarray(self.file.table.labels[images], np.int64)
+
+    def _weights(self, images: np.ndarray) -> np.ndarray | None:
+        """How much images count, 1 on average; None where all count alike."""
+        return self.file.weights(images) if self.file.table.weighted else None
 
     def _labels_by(self, model: Path) -> np.ndarray:
         """(n,) classes that the fine-tuned model names for the images reported; -1 where it gives no numbers."""
@@ -204,6 +212,7 @@ class Session:
             chosen=max(self.state.chosen - 1, 0),
             copies=self.file.leaked(val, self.parts.train),
             groups=self.file.group_ids()[val],
+            weights=self._weights(val),
         )
 
     def _write(self, result: FineTuned, tuned: bool, path: Path, tensorboard: Path | None) -> None:

@@ -85,7 +85,7 @@ def start_head(saved: SavedHead, file: FeatureFile, parts: Parts) -> DenseNetwor
     if seen_before(file.table.content_hashes[parts.val], saved.seen).any():
         network = require_layers(fit_on(_same_head(saved), file, parts.train).network_)
     x, y = file.read(parts.val)
-    return network.scaled(best_inverse_temperature(network.scores(x), y))
+    return network.scaled(best_inverse_temperature(network.scores(x), y, file.weights(parts.val)))
 
 
 def _same_head(saved: SavedHead) -> "Head":

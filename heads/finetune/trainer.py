@@ -44,12 +44,22 @@ class TrainingImages:
         train, val: (n,) and (m,) positions of images.
         y: Classes of all images, by position.
         weights: (k,) weight of each class.
+        importance: How much each of all images counts beside that, by position; 1 on average in training.
     """
 
     train: np.ndarray
     val: np.ndarray
     y: np.ndarray
     weights: np.ndarray
+    importance: np.ndarray
+
+    def weights_of(self, some: np.ndarray) -> np.ndarray:
+        """(m,) weights of images in a loss: of each image times that of its class."""
+        return np.asarray(self.importance[some] * self.weights[self.y[some]])
+
+    def share(self, right: np.ndarray) -> float:
+        """Share of the validation images, of which (m,) are right, each as it counts."""
+        return float(np.average(right, weights=self.importance[self.val]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +182,7 @@ class Trainer:
         if not self.state.history:
             start, right = self._judged(feed)
             nothing = float("nan")
-            self.state.history.append(Epoch(0, "", 0, 0.0, nothing, nothing, start, float(right.mean()), 0.0))
+            self.state.history.append(Epoch(0, "", 0, 0.0, nothing, nothing, start, self.images.share(right), 0.0))
             self.state.best = start
         while self.state.epoch < stage.epochs and not self.state.advice and self.state.in_vain < self.plan.patience:
             self._one_epoch(number, stage, feed, optimizer)
@@ -204,7 +214,7 @@ class Trainer:
                 loss,
                 float(hits / counted),
                 val_loss,
-                float(right.mean()),
+                self.images.share(right),
                 seconds,
             )
         )
@@ -235,8 +245,7 @@ class Trainer:
         scores = scores_of(feed.judge, feed.inputs, self.images.val, self.plan.batch_size)
         if not np.isfinite(scores).all():
             return float("inf"), np.zeros(len(scores), bool)
-        y = self.images.y[self.images.val]
-        weights = self.images.weights[y]
+        y, weights = self.images.y[self.images.val], self.images.weights_of(self.images.val)
         return calibrated_loss(scores, y, weights), scores.argmax(axis=1) == y
 
     def _optimizer(self, stage: TuningStage, steps: int) -> Optimizer:
@@ -377,7 +386,7 @@ def _batches(
 
     def read(start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         some = order[start : start + plan.batch_size]
-        weights = images.weights[images.y[some]].astype(np.float32)
+        weights = images.weights_of(some).astype(np.float32)
         return inputs(some, views[start : start + plan.batch_size]), _one_hot(images, some), weights
 
     with ThreadPoolExecutor(1, thread_name_prefix="batch") as pool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from onepass.heads.inference.network import sigmoid
+from onepass.heads.inference.network import sigmoid, softplus
 
 _LEAST_CURVATURE = 1e-6
 """Of a score, on average over the rows: what less of it is taken for, so that no step is endless."""
@@ -98,7 +98,7 @@ def _target(scores: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _logistic_slope(scores: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     target = _target(scores, y)
     margin = target * scores
-    return np.logaddexp(0, -margin).sum(axis=2), -target * sigmoid(-margin)
+    return softplus(-margin).sum(axis=2), -target * sigmoid(-margin)
 
 
 def _logistic_curvature(scores: np.ndarray, y: np.ndarray) -> np.ndarray:  # noqa: ARG001

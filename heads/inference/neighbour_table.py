@@ -46,11 +46,12 @@ class NeighbourTable(Network):
             values = moved(values, factor, shift * weights)
             return replace(self, votes=np.concatenate([values, self.votes[:, self.classes :]], axis=1))
         if self.output == "sigmoids":
-            factors, shifts = self._odds()
+            factors, shifts = self.odds()
             return replace(self, factors=moved(factors, factor, 0.0), shifts=moved(shifts, factor, shift))
         return replace(self, inverse_temperature=float(self.inverse_temperature * factor))
 
-    def _odds(self) -> tuple[np.ndarray, np.ndarray]:
+    def odds(self) -> tuple[np.ndarray, np.ndarray]:
+        """(k,) factors and (k,) shifts on the log odds of labels."""
         if self.factors is None or self.shifts is None:
             return np.ones(self.classes, np.float32), np.zeros(self.classes, np.float32)
         return self.factors, self.shifts
@@ -58,7 +59,7 @@ class NeighbourTable(Network):
     def arrays(self) -> dict[str, np.ndarray]:
         arrays = {"mean": self.mean, "scale": self.scale, "memory": self.memory, "votes": self.votes}
         if self.output == "sigmoids":
-            arrays["factors"], arrays["shifts"] = self._odds()
+            arrays["factors"], arrays["shifts"] = self.odds()
         return arrays
 
     def settings(self) -> Settings:
@@ -88,7 +89,7 @@ class NeighbourTable(Network):
         cosines = np.take_along_axis(cosines, nearest, axis=1)
         scores = VOTES[self.output](cosines, self.votes[nearest], self.decay)
         if self.output == "sigmoids":
-            factors, shifts = self._odds()
+            factors, shifts = self.odds()
             return np.asarray(scores * factors + shifts)
         return self.inverse_temperature * scores
 

@@ -1,4 +1,4 @@
-"""An exported model in its own runtime, as a backbone whose rows are the logarithms of its probabilities."""
+"""An exported model in its own runtime, as a backbone whose rows are what its outputs were made of."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from scipy.special import log_softmax
+from scipy.special import logit
 
 from onepass.extract import Augmentation, Backbone, BackboneOrigin, Decoded, decode_whole, depth_of, plain_keras
-from onepass.features import CLASSES, NUMBER, Spec
+from onepass.features import CLASSES, LABELS, NUMBER, Spec
 from onepass.features.errors import CertificateError, OptionError, UnreadableImageError, opt
 from onepass.heads import head_facts
 from onepass.heads.evaluation import Evaluation
@@ -24,7 +24,10 @@ from onepass.heads.tasks.score import Score
 Key = TypeVar("Key", bound=Hashable)
 
 _LEAST = 1e-30
-"""Probability that counts as none, so that its logarithm is a number."""
+"""Probability of a class that counts as none, so that its logarithm is a number."""
+
+_CERTAIN = 2.0**-24
+"""How near to 0 and 1 the probability of a label may be: what float32 tells from 1, so that its odds are a number."""
 
 
 class RuntimeEngine:
@@ -43,6 +46,7 @@ class RuntimeEngine:
 
 _SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     CLASSES: lambda found: np.log(np.maximum(found, _LEAST)),
+    LABELS: lambda found: np.asarray(logit(np.clip(found, _CERTAIN, 1 - _CERTAIN))),
     NUMBER: lambda found: found,
 }
 """Task -> what makes scores of a model's outputs."""
@@ -84,7 +88,7 @@ class EncodedImages(WholeImages):
 
 
 def exported_classifier(path: Path) -> tuple[SavedHead, Backbone]:
-    """A model with a certificate beside it, as a head on the logarithms of its own probabilities.
+    """A model with a certificate beside it, as a head on what its own outputs were made of.
 
     Raises:
         CertificateError: The certificate is missing or damaged, or the model is not the one that was certified.
@@ -112,7 +116,7 @@ def legacy_classifier(path: Path) -> tuple[SavedHead, Backbone]:
     with plain_keras(), running(f"{path}"):
         run = format_of("h5").load(path)
     golden = np.array(read_facts(path).get("golden", np.zeros((0, known.network.classes))))
-    golden = log_softmax(golden, axis=1) if known.task == CLASSES else golden
+    golden = _SCORES[known.task](known.network.outputs(golden))
     return replace(known, spec=spec, golden=golden[None].astype(np.float32)), runtime_backbone(
         spec, run, task=known.task
     )
@@ -172,4 +176,5 @@ def certified_head(path: Path, proven: Certificate) -> SavedHead:
         seen=np.frombuffer(bytes.fromhex(proven.seen), np.uint8).reshape(-1, 8),
         path=path,
         task=proven.task,
+        **proven.decides,
     )

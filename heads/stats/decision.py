@@ -62,6 +62,7 @@ class Hits:
         chosen: Position of the epoch that was chosen among the m.
         copies: (n,) bool, True for copies of training images.
         groups: (n,) integers, equal for images that belong together.
+        weights: (n,) how much each image counts; None if all count alike.
     """
 
     part: str
@@ -70,6 +71,12 @@ class Hits:
     chosen: int
     copies: np.ndarray
     groups: np.ndarray
+    weights: np.ndarray | None = None
+
+    def differences(self) -> np.ndarray:
+        """(m, n) of each candidate from the frozen model on each image, whose mean is the gain in accuracy."""
+        found = self.tuned.astype(np.int8) - self.frozen
+        return found if self.weights is None else np.asarray(found * (self.weights / self.weights.mean()))
 
     def without_copies(self) -> Self:
         rest = ~self.copies
@@ -79,6 +86,7 @@ class Hits:
             tuned=self.tuned[:, rest],
             copies=self.copies[rest],
             groups=self.groups[rest],
+            weights=None if self.weights is None else self.weights[rest],
         )
 
     def can_decide(self) -> bool:
@@ -149,7 +157,7 @@ def decide(val: Hits, test: Hits | None = None, *, improved: bool = True) -> Dec
     tried = [part.without_copies() for part in parts] + parts
     able = next((part for part in tried if part.can_decide()), None)
     deciding = able or (tried[0] if len(tried[0].frozen) else val)
-    found = best_of_several(deciding.tuned.astype(np.int8) - deciding.frozen, deciding.chosen, groups=deciding.groups)
+    found = best_of_several(deciding.differences(), deciding.chosen, groups=deciding.groups)
     return Decision(
         part=deciding.part,
         n=len(deciding.frozen),

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 ALPHA = 0.05
 """A difference is called significant where p is at most this; intervals cover 1 - ALPHA where nothing else is said."""
 
@@ -61,3 +63,17 @@ def wilson_interval(correct: float, total: float, z: float = Z) -> tuple[float, 
     low = 0.0 if correct == 0 else (centre - half) / scale
     high = 1.0 if correct == total else (centre + half) / scale
     return low, high
+
+
+def weighted_interval(right: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+    """Wilson's, for as many images of one weight as these are worth by L. Kish: (sum)^2 / sum of squares.
+
+    Args:
+        right: (n,) bool.
+        weights: (n,) how much each image counts, above 0.
+
+    >>> weighted_interval(np.arange(10) < 9, np.ones(10)) == wilson_interval(9, 10)
+    True
+    """
+    size = float(weights.sum() ** 2 / np.square(weights).sum())
+    return wilson_interval(min(float(np.average(right, weights=weights)), 1.0) * size, max(size, 1.0))

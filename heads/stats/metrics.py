@@ -38,6 +38,9 @@ METRICS_OF = {
 
 METRICS = METRICS_OF[CLASSES]
 
+_CACHED = 2**17
+"""Weights that are summed up at a time, label by label: half a MB, which stays near the processor."""
+
 SHARES = ("accuracy", "balanced", "macro-f1", "auroc", "map", "micro-f1", "subset")
 """Those that are shares of images or the like, 0 to 1, of which differences are told in points."""
 
@@ -239,10 +242,15 @@ def _r2(told: np.ndarray, y: np.ndarray) -> Scorer:
 def _map(p: np.ndarray, y: np.ndarray) -> Scorer:
     parts = [_average_precision(told, has == 1) for told, has in zip(p.T, y.T, strict=True) if (has == 1).any()]
 
-    def score(weights: np.ndarray) -> np.ndarray:
-        columns = np.ascontiguousarray(weights.T, np.float64)
+    # Of many labels and resamples sums take long, and how sure a score is needs no more than single precision.
+    def mean(weights: np.ndarray) -> np.ndarray:
+        columns = np.ascontiguousarray(weights.T, np.float64 if len(weights) == 1 else np.float32)
         found = np.stack([part(columns) for part in parts] or [np.full(len(weights), np.nan)], axis=1)
         return _mean_over_classes(np.nan_to_num(found), np.isfinite(found))
+
+    def score(weights: np.ndarray) -> np.ndarray:
+        step = max(1, _CACHED // len(y))
+        return np.concatenate([mean(weights[start : start + step]) for start in range(0, len(weights), step)])
 
     return score
 
@@ -252,14 +260,16 @@ def _average_precision(scores: np.ndarray, positive: np.ndarray) -> Scorer:
     order = np.argsort(-scores, kind="stable")
     ordered, has = scores[order], positive[order]
     # Images of equal scores are called together: the precision is that behind the last of them.
-    ends = np.searchsorted(-ordered, -ordered[has], "right") - 1
+    behind, first = np.unique(np.searchsorted(-ordered, -ordered[has], "right"), return_index=True)
+    looked_at, starts, yes = order[: behind[-1]], np.append(0, behind[:-1]), order[has]
 
     def area(weights: np.ndarray) -> np.ndarray:
-        drawn = weights[order]
-        called, hits = np.cumsum(drawn, axis=0)[ends], np.cumsum(drawn * has[:, None], axis=0)[ends]
-        total = drawn[has].sum(axis=0)
-        found = (drawn[has] * hits / np.maximum(called, 1e-300)).sum(axis=0)
-        return np.where(total > 0, found / np.maximum(total, 1e-300), np.nan)
+        called = np.cumsum(np.add.reduceat(weights[looked_at], starts, axis=0), axis=0)
+        right = np.add.reduceat(weights[yes], first, axis=0)
+        hits = np.cumsum(right, axis=0)
+        total = hits[-1]
+        found = (right * hits / np.maximum(called, 1e-30)).sum(axis=0)
+        return np.where(total > 0, found / np.maximum(total, 1e-30), np.nan)
 
     return area
 

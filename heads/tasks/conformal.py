@@ -93,6 +93,19 @@ class Residuals:
         """All of it, by the names it has in the head file."""
         return {"interval.sizes": self.sizes, "interval.weights": self.weights}
 
+    def record(self) -> dict[str, str]:
+        """All of it as JSON takes it: hexadecimal, in single precision."""
+        return {name: array.astype("<f4").tobytes().hex() for name, array in self.arrays().items()}
+
+    @classmethod
+    def of_record(cls, found: dict[str, str]) -> Self:
+        """What `record` gave.
+
+        Raises:
+            ValueError, KeyError, TypeError: It makes no sense.
+        """
+        return cls.restore({name: np.frombuffer(bytes.fromhex(text), "<f4") for name, text in found.items()})
+
     @classmethod
     def restore(cls, arrays: dict[str, np.ndarray]) -> Self:
         """What `arrays` gave.

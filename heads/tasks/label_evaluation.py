@@ -1,6 +1,6 @@
 """Scores of several labels per image: average precision, F1, and whole answers that are right."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +19,8 @@ SCORED = {
 }
 """Metric -> its name in words."""
 
+_BINS = 10
+
 
 @dataclass(frozen=True)
 class LabelScore:
@@ -30,6 +32,8 @@ class LabelScore:
         recall: Share of the images that have it that were called so; 0 if none has it.
         f1: Harmonic mean of the two.
         average_precision: Area under precision over recall; None if no image has it.
+        calibration: Of the images in each tenth of the probabilities, where there are any: mean probability, share of
+            them that has the label, and how many there are. Files of an earlier onepass have none.
     """
 
     n: int
@@ -37,6 +41,7 @@ class LabelScore:
     recall: float
     f1: float
     average_precision: float | None
+    calibration: list[list[float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,7 @@ def score_labels(
                 recall=float(hits[i] / max(true[i], least)),
                 f1=float(2 * hits[i] / max(called[i] + true[i], least)),
                 average_precision=_value("map", probabilities[:, [i]], y[:, [i]], weights),
+                calibration=calibration_bins(probabilities[:, i], y[:, i], weights),
             )
             for i, name in enumerate(names)
         },
@@ -182,6 +188,26 @@ def score_labels(
         calibration_error=float(np.mean(errors)),
         leak_free=apart,
     )
+
+
+def calibration_bins(p: np.ndarray, has: np.ndarray, weights: np.ndarray) -> list[list[float]]:
+    """What a calibration plot of one label shows; see `LabelScore`.
+
+    Args:
+        p: (n,) probabilities of the label.
+        has: (n,) 1 for images that have it, else 0.
+        weights: (n,) how much each image counts.
+
+    >>> calibration_bins(np.array([0.25, 0.25, 0.8]), np.array([0, 1, 1]), np.ones(3))
+    [[0.25, 0.5, 2], [0.8, 1.0, 1]]
+    """
+    place = np.clip((p * _BINS).astype(np.int64), 0, _BINS - 1)
+    bins = [place == i for i in range(_BINS)]
+    return [
+        [*(float(np.average(one[some], weights=weights[some])) for one in (p, has)), int(some.sum())]
+        for some in bins
+        if some.any()
+    ]
 
 
 def _value(name: str, told: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float | None:

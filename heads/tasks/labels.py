@@ -3,10 +3,13 @@
 import numpy as np
 
 from onepass.features.tasks import strata_of_labels
-from onepass.heads.inference.network import Network, sigmoid
+from onepass.heads.inference.network import Network, sigmoid, softplus
 from onepass.heads.tasks.objectives import Objective
 
-_STEPS = 30
+_STEPS, _HALVINGS = 30, 10
+"""Of Newton's method at most, and of a step that would not lead down."""
+_NOISE = 1e-12
+"""Of a loss, by rounding."""
 _PULL = 1e-3
 """Of the slopes towards 1: what keeps those of labels that scores tell apart without an error finite."""
 
@@ -35,7 +38,7 @@ class Labels(Objective):
 
     def own_loss(self, scores: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
         """Mean log loss of all labels."""
-        losses = np.logaddexp(0, (1 - 2 * y) * scores).mean(axis=1)
+        losses = softplus((1 - 2 * y) * scores).mean(axis=1)
         return float(np.average(losses, weights=weights))
 
     def finished(
@@ -76,7 +79,7 @@ def calibrated(scores: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[
 
     def losses(slope: np.ndarray, shift: np.ndarray) -> np.ndarray:
         t = slope * z + shift
-        fit = (w * (np.logaddexp(0, t) - targets * t)).sum(axis=0)
+        fit = (w * (softplus(t) - targets * t)).sum(axis=0)
         return np.asarray(fit + pull / 2 * np.square(slope - 1))
 
     best = losses(slope, shift)
@@ -88,11 +91,12 @@ def calibrated(scores: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[
         determinant = np.maximum(a * c - b * b, 1e-300)
         step = (c * by_slope - b * by_shift) / determinant, (a * by_shift - b * by_slope) / determinant
         size = np.ones_like(slope)
-        for _ in range(10):  # halved where it would not lead down
+        for halvings in range(_HALVINGS + 1):
             found = losses(slope - size * step[0], shift - size * step[1])
-            size = np.where(found > best, size / 2, size)
-        found = losses(slope - size * step[0], shift - size * step[1])
-        size = np.where(found > best, 0, size)
+            up = found > best + _NOISE
+            if not up.any():
+                break
+            size = np.where(up, size / 2 if halvings < _HALVINGS else 0, size)
         slope, shift, moved = slope - size * step[0], shift - size * step[1], best - found
         best = np.minimum(best, found)
         if (moved < 1e-10).all():

@@ -60,8 +60,8 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def answers(self, outputs: np.ndarray) -> Answers:
-        """(n, k) outputs of a head -> what they say."""
+    def answers(self, outputs: np.ndarray, thresholds: np.ndarray | None = None) -> Answers:
+        """(n, k) outputs of a head -> what they say; labels by (k,) thresholds, which the other tasks do without."""
 
     @abstractmethod
     def score(
@@ -131,7 +131,7 @@ class ClassesTask(Task):
 
     name, named = CLASSES, np.int64
 
-    def answers(self, outputs: np.ndarray) -> Answers:
+    def answers(self, outputs: np.ndarray, thresholds: np.ndarray | None = None) -> Answers:  # noqa: ARG002
         return Answers(outputs.argmax(axis=1), outputs)
 
     def require_options(self, kind: str, options: Mapping[str, Any], file: FeatureFile) -> None:
@@ -211,7 +211,7 @@ class NumberTask(Task):
 
     name, named = NUMBER, np.float64
 
-    def answers(self, outputs: np.ndarray) -> Answers:
+    def answers(self, outputs: np.ndarray, thresholds: np.ndarray | None = None) -> Answers:  # noqa: ARG002
         return Answers(outputs[:, 0], None)
 
     def require_images(self, file: FeatureFile, rows: np.ndarray) -> None:

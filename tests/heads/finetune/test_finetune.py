@@ -35,6 +35,7 @@ from onepass.heads.stats.decision import best_epoch, is_better
 from onepass.heads.stats.intervals import wilson_interval
 from onepass.heads.tensor_file import tensor_bytes
 from support import flip_bit, run_process, run_program, started, wait_for, write_folder
+from task_files import relabelled
 
 FOLDABLE = ("logreg", "svm", "ridge", "lda", "centroid", "mlp", "linear")
 TWO = TuningStage("3", 1e-3, 2)
@@ -227,6 +228,28 @@ def test_the_history_is_of_all_images_of_an_epoch(features: Path, logreg: SavedH
     p, weights = start.outputs(x), compute_sample_weight("balanced", y)
     assert done.history[1].loss == pytest.approx(np.mean(-np.log(p[np.arange(len(y)), y]) * weights), rel=1e-3)
     assert done.history[1].accuracy == pytest.approx(np.average(p.argmax(axis=1) == y, weights=weights), abs=1e-6)
+
+
+def test_weights_of_images_count_in_training_and_in_every_score(features: Path, tmp_path: Path):
+    with FeatureFile(features) as file:
+        n, y = len(file), file.table.labels
+        uneven = np.where(y == 0, 5.0, 1.0) * np.random.default_rng(0).uniform(0.5, 2, n)
+    done = {}
+    for name, weights in (("none", np.ones(n)), ("alike", np.full(n, 3.0)), ("uneven", uneven)):
+        again = relabelled(features, tmp_path / f"{name}.h5", weights=weights)
+        head = train_head(again, head="logreg", C=0.1, tune="none", out=tmp_path / f"{name}.head").head
+        done[name] = tuned(head, tmp_path / f"{name}.keras", keep="always", data=features.parent / "photos")
+        assert done[name].before[0] == pytest.approx(head.evaluation.accuracy)
+        assert done[name].before[1] == pytest.approx(head.evaluation.interval)
+    assert [e.loss for e in done["none"].history[1:]] == [e.loss for e in done["alike"].history[1:]]
+    assert done["none"].history[1].loss != done["uneven"].history[1].loss
+    with FeatureFile(tmp_path / "uneven.h5") as file:
+        test = file.rows_of("test")
+        pixels = LabelledPixels(file, data=[features.parent / "photos"]).read(test)
+        found = load_model(tmp_path / "uneven.keras").predict(pixels, verbose=0).argmax(axis=1)
+        assert done["uneven"].after[0] == pytest.approx(
+            np.average(found == file.table.labels[test], weights=file.weights(test))
+        )
 
 
 def test_reduced_precision_trains_nearly_the_same_and_leaves_a_float32_model(

@@ -124,3 +124,15 @@ def test_a_decision_is_made_of_plain_values():
     assert [type(getattr(found, name)) for name in Decision.__dataclass_fields__] == [
         str, int, int, int, int, float, float, float, bool, bool,
     ]  # fmt: skip
+
+
+def test_heavier_images_decide_more():
+    """A weight of 3 on images that always have one sign is that many images in one group."""
+    rng = np.random.default_rng(1)
+    frozen, tuned, none = rng.random(60) < 0.6, rng.random((1, 60)) < 0.8, np.zeros(60, bool)
+    times = rng.integers(1, 4, 60)
+    weighted = decide(Hits("val", frozen, tuned, 0, none, np.arange(60), times.astype(float)))
+    again = np.repeat(np.arange(60), times)
+    repeated = decide(Hits("val", frozen[again], tuned[:, again], 0, none[again], again))
+    assert weighted.gain == pytest.approx(repeated.gain)
+    assert weighted.p == pytest.approx(repeated.p, abs=0.02)

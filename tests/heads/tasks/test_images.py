@@ -1,63 +1,25 @@
-"""Heads of other tasks than classes, from image files: predicted, written, exported, verified, explained."""
+"""Heads of other tasks than classes, from image files: predicted, written, explained."""
 
 import csv
-import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from onepass import evaluate, export, info, nearest, predict, train_head, verify, verify_export
-from onepass.extract import run_extraction
-from onepass.features import FeatureFile, ImageTable
-from onepass.features.errors import ExportError, OptionError, TrainingError
-from onepass.features.writer import RowWriter, write_feature_file
+from onepass import evaluate, load_head, nearest, predict, verify, write_predictions
+from onepass.features.errors import TrainingError
 from onepass.heads import fine_tune
-from onepass.heads.export.certificate import Certificate
-from support import FAST_NETS, plain, run_program, write_folder
-
-FORMATS = ("keras", "h5", "savedmodel", "onnx", "openvino", "tflite")
-
-
-def relabelled(source: Path, path: Path, **changes: object) -> Path:
-    """A feature file with the rows of another one, and other labels."""
-    with FeatureFile(source) as file:
-        table: ImageTable = dataclasses.replace(file.table, **changes)
-        write_feature_file(path, file.spec, table, file.provenance, file.golden_rows)
-        with RowWriter(path) as writer:
-            writer.commit(plain(range(len(file))), file.read(np.arange(len(file)))[0])
-    return path
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny_backbone) -> Path:
-    """Photos, their rows by class, and by how bright they are."""
-    folder = tmp_path_factory.mktemp("tasks")
-    for part, seed in (("train", 1), ("test", 3)):
-        write_folder(folder / "photos" / part, {"ant": 16, "bee": 16, "fly": 16}, seed=seed)
-    run_extraction(folder / "photos", tiny_backbone, out=folder / "classes.h5")
-    with FeatureFile(folder / "classes.h5") as file:
-        brightness = np.array([np.asarray(Image.open(folder / "photos" / path)).mean() for path in file.paths])
-    numbers = {"class_names": ("brightness",), "labels": np.zeros(len(brightness), np.int32), "task": "number"}
-    relabelled(folder / "classes.h5", folder / "bright.h5", targets=brightness[:, None], **numbers)
-    return folder
-
-
-def number_head(folder: Path, kind: str) -> Path:
-    path = folder / f"bright.{kind}.head"
-    if not path.exists():
-        train_head(folder / "bright.h5", head=kind, out=path, **FAST_NETS.get(kind, {}))
-    return path
-
-
-def a_photo(folder: Path) -> Path:
-    return next((folder / "photos" / "test" / "ant").iterdir())
+from onepass.heads.head_options import HEADS_OF, USUAL_HEAD
+from onepass.heads.stats.metrics import METRICS_OF
+from support import run_program
+from task_files import a_photo, head_of
 
 
 def test_numbers_are_predicted_with_an_interval(folder: Path):
-    head = number_head(folder, "ridge")
+    head = head_of(folder, "bright", "ridge")
     (found,) = predict(head, a_photo(folder))
     true = np.asarray(Image.open(a_photo(folder))).mean()
     low, high = found.interval
@@ -73,7 +35,7 @@ def test_numbers_are_predicted_with_an_interval(folder: Path):
 
 @pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet"])
 def test_numbers_are_written(ending: str, folder: Path, tmp_path: Path):
-    head, photos = number_head(folder, "ridge"), folder / "photos" / "test" / "ant"
+    head, photos = head_of(folder, "bright", "ridge"), folder / "photos" / "test" / "ant"
     out = tmp_path / f"x.{ending}"
     if ending == "parquet":
         pytest.importorskip("pyarrow")
@@ -96,55 +58,121 @@ def test_numbers_are_written(ending: str, folder: Path, tmp_path: Path):
 
 
 def test_the_nearest_images_are_named_with_their_numbers(folder: Path):
-    found = nearest(number_head(folder, "ridge"), a_photo(folder), k=2)
+    found = nearest(head_of(folder, "bright", "ridge"), a_photo(folder), k=2)
     assert [0 < float(one.label) < 255 for one in found] == [True, True]
 
 
 def test_class_folders_are_no_numbers(folder: Path):
     with pytest.raises(TrainingError, match="gives numbers, and the folders of .*photos name classes"):
-        evaluate(number_head(folder, "ridge"), folder / "photos")
+        evaluate(head_of(folder, "bright", "ridge"), folder / "photos")
     with pytest.raises(TrainingError, match="gives numbers, and the images of .*classes.h5 have classes"):
-        evaluate(number_head(folder, "ridge"), folder / "classes.h5")
+        evaluate(head_of(folder, "bright", "ridge"), folder / "classes.h5")
 
 
 def test_fine_tuning_is_for_classes(folder: Path):
     with pytest.raises(TrainingError, match="fine-tuning is for one class per image; .*bright.h5 holds brightness"):
-        fine_tune(number_head(folder, "ridge"), out=folder / "x.keras")
-
-
-@pytest.mark.parametrize("to", FORMATS)
-@pytest.mark.parametrize("kind", ["ridge", "kernel-ridge", "knn", "mlp"])
-def test_numbers_are_exported_and_come_back(to: str, kind: str, folder: Path, tmp_path: Path):
-    head = number_head(folder, kind)
-    out = tmp_path / {"savedmodel": "model", "openvino": "model.xml"}.get(to, f"model.{to}")
-    if (kind, to) == ("knn", "h5"):
-        with pytest.raises(OptionError, match="has no layer that finds nearest neighbours"):
-            export(head, to=to, features=folder / "bright.h5", data=folder / "photos", out=out)
-        return
-    made = export(head, to=to, features=folder / "bright.h5", data=folder / "photos", out=out)
-    assert (made.certificate.task, made.certificate.flips, made.certificate.accuracy) == ("number", 0, None)
-    assert made.certificate.score["mae"] == pytest.approx(made.certificate.score_before["mae"], rel=1e-2)
-    assert Certificate.read(tmp_path / f"{out.name}.certificate.json") == made.certificate
-    assert "no numbers differ, numbers by" in str(made)
-    assert "Gives a number for a photo: brightness." in (tmp_path / f"{out.name}.md").read_text()
-    (before,), (after,) = predict(head, a_photo(folder)), predict(out, a_photo(folder))
-    assert after.number == pytest.approx(before.number, rel=1e-2 if to in ("savedmodel", "onnx") else 1e-4)
-    assert verify_export(out, data=folder / "photos").verdict == "whole"
-    assert "brightness" in str(info(out))
-    again = evaluate(out, folder / "bright.h5", split="test")
-    assert again.mae == pytest.approx(made.certificate.score["mae"], rel=1e-2)
-
-
-def test_a_model_that_gives_other_numbers_is_not_kept(folder: Path, tmp_path: Path, monkeypatch):
-    from onepass.heads.export import export_source
-
-    head = number_head(folder, "ridge")
-    true = export_source.HeadSource.expected
-    monkeypatch.setattr(export_source.HeadSource, "expected", lambda self, positions: true(self, positions) * 1.02)
-    with pytest.raises(ExportError, match="held-out images get another number than by the cached way; none may"):
-        export(head, to="onnx", features=folder / "bright.h5", data=folder / "photos", out=tmp_path / "x.onnx")
-    assert not list(tmp_path.iterdir())
+        fine_tune(head_of(folder, "bright", "ridge"), out=folder / "x.keras")
 
 
 def test_a_head_of_numbers_is_whole(folder: Path):
-    assert verify(number_head(folder, "ridge")).verdict == "whole"
+    assert verify(head_of(folder, "bright", "ridge")).verdict == "whole"
+
+
+def test_labels_are_predicted_with_the_probability_of_each(folder: Path):
+    head = load_head(head_of(folder, "looks", "logreg"))
+    for found in predict(head, folder / "photos" / "test"):
+        p = head.predict_proba([found.path])[0]
+        assert list(found.probabilities) == ["bright", "ant", "insect"]
+        assert list(found.probabilities.values()) == pytest.approx(p.tolist())
+        named = [
+            name for name, value, start in zip(found.probabilities, p, head.thresholds, strict=True) if value >= start
+        ]
+        assert found.labels == sorted(named, key=lambda name: -found.probabilities[name])
+        words = "  ".join(f"{name} {found.probabilities[name]:.3f}" for name in found.labels) or "no label"
+        assert str(found) == f"{found.path}  {words}"
+        assert found.record() == {"path": found.path, "labels": found.labels, "probabilities": found.probabilities}
+    assert {tuple(sorted(found.labels)) for found in predict(head, folder / "photos" / "test")} > {()}
+    one, several = (predict(head, a_photo(folder), views=views)[0] for views in (1, 3))
+    assert one.probabilities != several.probabilities
+    assert "insect" in predict(head, a_photo(folder))._repr_html_()
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet"])
+def test_labels_are_written(ending: str, folder: Path, tmp_path: Path):
+    head, photos = head_of(folder, "looks", "logreg"), folder / "photos" / "test"
+    out = tmp_path / f"x.{ending}"
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    write_predictions(head, [photos, tmp_path / "broken.jpg"], out=str(out), unknown=0.2)
+    expected = list(predict(head, photos, unknown=0.2))
+    names = ["bright", "ant", "insect"]
+    if ending in ("csv", "parquet"):
+        if ending == "csv":
+            rows = list(csv.DictReader(out.read_text().splitlines()))
+        else:
+            import pyarrow.parquet as pq
+
+            rows = pq.read_table(out).to_pylist()
+            assert {type(row["probability_ant"]) for row in rows[:-1]} == {float}
+        assert list(rows[0]) == ["path", "labels", *(f"probability_{name}" for name in names), "unknown", "skipped"]
+        assert rows[-1]["skipped"] == "empty file"
+        for row, one in zip(rows, expected, strict=False):
+            assert row["labels"] == ", ".join(one.labels)
+            assert [float(row[f"probability_{name}"]) for name in names] == pytest.approx(
+                list(one.probabilities.values())
+            )
+            assert row["unknown"] == (one.unknown if ending == "parquet" else ["no", "yes"][one.unknown])
+        assert len(rows) == len(expected) + 1
+        return
+    text = out.read_text()
+    if ending == "json":
+        rows, skipped = (json.loads(text)[part] for part in ("predictions", "skipped"))
+    else:
+        *rows, skip = map(json.loads, text.splitlines())
+        skipped = [skip]
+    assert rows == [one.record() for one in expected]
+    assert [one["reason"] for one in skipped] == ["empty file"]
+
+
+def test_the_command_says_labels_in_a_line_each(folder: Path):
+    head, photo = head_of(folder, "looks", "logreg"), a_photo(folder)
+    done = run_program("onepass", "predict", str(head), str(photo), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == str(predict(head, photo)[0])
+
+
+def test_the_nearest_images_are_named_with_their_labels(folder: Path):
+    found = nearest(head_of(folder, "looks", "logreg"), a_photo(folder), k=5)
+    assert {name for one in found for name in one.label.split(", ") if name} <= {"bright", "ant", "insect"}
+    assert any("insect" in one.label for one in found)
+
+
+def test_what_needs_one_class_per_image_is_refused_with_what_to_do(folder: Path):
+    head = head_of(folder, "looks", "logreg")
+    with pytest.raises(TrainingError, match="gives several labels per image, and the folders of .*photos name classes"):
+        evaluate(head, folder / "photos")
+    with pytest.raises(
+        TrainingError, match="gives several labels per image, and the images of .*bright.h5 have numbers"
+    ):
+        evaluate(head, folder / "bright.h5")
+    with pytest.raises(
+        TrainingError, match=r"one class per image; .*looks.h5 holds 3 labels. Train a head on its rows"
+    ):
+        fine_tune(head, out=folder / "x.keras")
+
+
+def test_a_head_of_labels_is_whole(folder: Path):
+    assert verify(head_of(folder, "looks", "logreg")).verdict == "whole"
+
+
+@pytest.mark.parametrize(("command", "option"), [("train-head", "--head"), ("compare-heads", "--metric")])
+def test_the_help_names_what_each_task_takes(command: str, option: str, tmp_path: Path):
+    text = " ".join(run_program(command, "--help", cwd=tmp_path).stdout.replace("│", " ").split())
+    start = text.index(f"{option} <str>")
+    told = text[start : text.index(" --", start + len(option))]
+    known = HEADS_OF if option == "--head" else METRICS_OF
+    parts = dict(zip(known, told.split(";"), strict=True))
+    for task, names in known.items():
+        assert [name for name in names if not re.search(rf"(?<![\w-]){name}(?![\w-])", parts[task])] == []
+        assert f"{USUAL_HEAD[task] if option == '--head' else names[0]} (default)" in parts[task]

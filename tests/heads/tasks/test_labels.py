@@ -1,14 +1,17 @@
 """Several labels or none per image: fitted, calibrated, scored, kept and compared."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn import metrics as sk
+from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
 
 from onepass import compare_heads, evaluate, inspect, load_head, train_head
+from onepass import label as put_labels
 from onepass.features import FeatureFile
 from onepass.features.errors import HeadFileError, OptionError, TrainingError
 from onepass.heads import LogisticHead, RidgeHead
@@ -141,6 +144,39 @@ def test_scores_equal_scikit_learns(rng: np.random.Generator):
         score_labels(named[:0], p[:0], y[:0], NAMES, measured_on="val")
 
 
+def test_weighted_scores_equal_scikit_learns(rng: np.random.Generator):
+    y = (rng.random((60, 3)) < 0.4).astype(float)
+    p, w = rng.random((60, 3)), rng.uniform(0.5, 3, 60)
+    named = (p >= 0.4).astype(int)
+    found = score_labels(named, p, y, NAMES, weights=w)
+    columns = sk.precision_recall_fscore_support(y, named, sample_weight=w)
+    for i, one in enumerate(found.per_label.values()):
+        np.testing.assert_allclose((one.precision, one.recall, one.f1), [column[i] for column in columns[:3]])
+    assert found.scores["map"] == pytest.approx(sk.average_precision_score(y, p, average="macro", sample_weight=w))
+    assert found.scores["subset"] == pytest.approx(sk.accuracy_score(y, named, sample_weight=w))
+
+
+@pytest.mark.parametrize("kind", ["logreg", "ridge", "kernel-ridge", "knn"])
+def test_groups_are_held_out_together(kind: str, rng: np.random.Generator):
+    """Labels that hang on the group alone cannot be told of a group that is left out."""
+    groups = np.repeat(np.arange(15), 6)
+    x = (rng.normal(size=(15, 10))[groups] + 0.01 * rng.normal(size=(90, 10))).astype(np.float32)
+    y = (rng.random((15, 3)) < 0.4).astype(float)[groups]
+    apart, alone = (make_head(kind, task="labels").fit(x, y, groups=g).held_out_ for g in (groups, None))
+    assert sk.average_precision_score(y, alone, average="macro") > 0.9
+    assert sk.average_precision_score(y, apart, average="macro") < 0.75
+
+
+def test_the_calibration_of_each_label_is_scikit_learns(rng: np.random.Generator):
+    p = rng.random((200, 3))
+    y = (rng.random((200, 3)) < p).astype(float)
+    found = score_labels((p >= 0.5).astype(int), p, y, NAMES, measured_on="test")
+    for i, one in enumerate(found.per_label.values()):
+        shares, told = calibration_curve(y[:, i], p[:, i], n_bins=10)
+        np.testing.assert_allclose([row[:2] for row in one.calibration], np.stack([told, shares], axis=1))
+        assert sum(row[2] for row in one.calibration) == 200
+
+
 @every_head
 def test_from_a_feature_file_to_a_head_file_and_back(kind: str, file_of_labels: Path, tmp_path: Path):
     trained = train_head(file_of_labels, head=kind, out=tmp_path / "x.head", **FAST_NETS.get(kind, {}))
@@ -194,11 +230,77 @@ def test_heads_are_compared_by_average_precision_and_by_f1(file_of_labels: Path,
     assert " points" in again.answer() or "cannot be told apart" in again.answer()
 
 
-def test_inspection_looks_at_all_but_labels(file_of_labels: Path):
-    found = inspect(file_of_labels)
-    assert found.label_errors is None
-    assert "wrong labels are looked for where images have one class each" in str(found)
-    assert str(found).startswith(f"{file_of_labels}: 240 images, 3 labels")
+def test_a_learning_curve_counts_the_labels_that_are_right(file_of_labels: Path):
+    found = compare_heads(file_of_labels, heads="ridge", learning_curve=True)
+    curve = found.learning["ridge"]
+    with FeatureFile(file_of_labels) as file:
+        train, test = file.rows_of("train"), file.rows_of("test")
+        (x, x_test), y, y_test = (file.read(part)[0] for part in (train, test)), file.wanted(train), file.wanted(test)
+        groups = file.group_ids()[train]
+    right = (RidgeHead(task="labels").fit(x, y, groups=groups).predict(x_test) == y_test).mean()
+    assert curve.scores[-1] == pytest.approx(right, abs=1e-6)
+    assert len(curve.sizes) == 5
+    assert f"share of labels right {curve.scores[0]:.3f} with {curve.sizes[0]}" in str(found)
+    assert curve.doubled_interval[0] <= curve.doubled <= curve.doubled_interval[1]
+
+
+def test_inspection_finds_labels_that_are_missing_or_too_many(tmp_path: Path, rng: np.random.Generator):
+    x, y = labelled(rng, 300)
+    y = ((x[:, :3] + 0.1 * rng.normal(size=(300, 3))) > 0.3).astype(float)
+    wrong, right = np.arange(0, 300, 20), y.copy()
+    y[wrong, wrong // 20 % 3] = 1 - y[wrong, wrong // 20 % 3]
+    path = write_labels(tmp_path / "wrong.h5", x, y)
+    found = inspect(path)
+    assert found.labels_by == "confident learning"
+    with FeatureFile(path) as file:
+        listed = [file.paths.index(error.image.path) for error in found.label_errors]
+    assert len(set(listed) & set(wrong)) >= 12
+    assert len(set(listed) - set(wrong)) <= 20
+    for place, error in zip(listed, found.label_errors, strict=True):
+        about = NAMES.index(error.about)
+        assert error.has == (y[place, about] == 1)
+        assert error.nearest == error.nearest_own + error.nearest_suggested
+        if place in wrong and error.about == NAMES[place // 20 % 3]:
+            assert error.confidence < 0.5
+    firm = sum(
+        error.suggested == ", ".join(n for n, has in zip(NAMES, right[place], strict=True) if has)
+        for place, error in zip(listed, found.label_errors, strict=True)
+        if place in wrong
+    )
+    assert firm >= 10
+    worst = found.label_errors[0]
+    assert f"rather {'without' if worst.has else 'with'} {worst.about}" in str(found)
+    (line,) = (line for line in found.findings() if line[0] == "label" and line[1] == worst.image.path)
+    assert line[4:6] == (worst.suggested, f"{worst.confidence:.4f}")
+    assert line[6].endswith(worst.like_it)
+    assert found.record()["label_errors"][0]["about"] == worst.about
+    assert str(found).startswith(f"{path}: 300 images, 3 labels")
+
+
+def test_labels_are_corrected_by_what_inspection_wrote(tmp_path: Path, rng: np.random.Generator):
+    x, _ = labelled(rng, 200)
+    y = (x[:, :3] > 0.2).astype(float)
+    y[7, 1] = 1 - y[7, 1]
+    path = write_labels(tmp_path / "wrong.h5", x, y)
+    found = inspect(path)
+    (error,) = (one for one in found.label_errors if one.image.path == _path(path, 7))
+    found.write_csv(tmp_path / "findings.csv")
+    with open(tmp_path / "findings.csv", newline="") as file:
+        lines = list(csv.reader(file))
+    for line in lines:
+        if line[:2] == ["label", error.image.path]:
+            assert line[3:5] == [error.image.label, error.suggested]
+            line[3] = line[4]
+    with open(tmp_path / "fixes.csv", "w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    put_labels(path, relabel=tmp_path / "fixes.csv")
+    with FeatureFile(path) as file:
+        np.testing.assert_array_equal(file.wanted(np.arange(200)), x[:, :3] > 0.2)
+
+
+def _path(path: Path, place: int) -> str:
+    with FeatureFile(path) as file:
+        return file.paths[place]
 
 
 @pytest.mark.parametrize("change", ["thresholds", "settings", "scores"])

@@ -9,13 +9,14 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor
 
-from onepass import compare_heads, evaluate, info, load_head, train_head
+from onepass import compare_heads, evaluate, info, inspect, label, load_head, train_head
 from onepass.features import FeatureFile
 from onepass.features.errors import HeadFileError, OptionError, TrainingError
 from onepass.heads import KernelRidgeHead, KNNHead, RidgeHead
 from onepass.heads.evaluation import Answers
 from onepass.heads.head_options import HEADS_OF
 from onepass.heads.stats.metrics import metric
+from onepass.heads.stats.power_law import forecast_error
 from onepass.heads.tasks.conformal import Residuals
 from onepass.heads.tasks.number_evaluation import score_numbers
 from onepass.heads.training import make_head
@@ -251,6 +252,43 @@ def test_unlabelled_files_say_how_to_label_them(tmp_path: Path, rng: np.random.G
             command(path)
 
 
+def test_inspection_finds_numbers_that_are_far_off(tmp_path: Path, rng: np.random.Generator):
+    x, y = numbers(rng, 300)
+    wrong = np.arange(5, 300, 30)
+    y[wrong] += np.where(wrong % 60 > 30, 120, -120)
+    path = write_numbers(tmp_path / "wrong.h5", x, y)
+    found = inspect(path)
+    assert found.labels_by == "robust deviations"
+    with FeatureFile(path) as file:
+        listed = [file.paths.index(one.image.path) for one in found.label_errors]
+    assert set(wrong) <= set(listed)
+    assert len(listed) <= len(wrong) + 3
+    worst = found.label_errors[0]
+    assert worst.score == max(one.score for one in found.label_errors)
+    assert abs(float(worst.image.label) - worst.predicted) > 80
+    assert worst.nearest[0] < worst.nearest[1]
+    assert f"rather {worst.predicted:.4g} ({worst.score:.1f} away)" in str(found)
+    (line,) = (line for line in found.findings() if line[0] == "label" and line[1] == worst.image.path)
+    assert line[4:6] == (f"{worst.predicted:.4g}", f"{worst.score:.2f}")
+    assert found.record()["label_errors"][0]["reason"] == worst.reason
+    assert inspect(path, labels=False).label_errors is None
+
+
+def test_numbers_are_corrected_by_what_inspection_wrote(tmp_path: Path, rng: np.random.Generator):
+    x, y = numbers(rng, 200)
+    path, right = write_numbers(tmp_path / "wrong.h5", x, np.where(np.arange(200) == 9, y + 400, y)), round(y[9])
+    found = inspect(path)
+    found.write_csv(tmp_path / "findings.csv")
+    wrong = found.label_errors[0].image
+    text = (tmp_path / "findings.csv").read_text()
+    assert f"label,{wrong.path},{wrong.split},{wrong.label}," in text
+    (tmp_path / "fixes.csv").write_text(text.replace(f",{wrong.split},{wrong.label},", f",{wrong.split},{right},"))
+    label(path, relabel=tmp_path / "fixes.csv")
+    with FeatureFile(path) as file:
+        assert file.wanted(np.array([9])) == right
+        np.testing.assert_allclose(np.delete(file.wanted(np.arange(200)), 9), np.delete(y, 9), rtol=1e-5)
+
+
 def test_heads_are_compared_by_their_errors(file_of_numbers: Path, tmp_path: Path):
     found = compare_heads(file_of_numbers, heads="ridge,knn")
     assert (found.metric, found.test.ties, found.test.best) == ("mae", ("ridge",), "ridge")
@@ -285,9 +323,42 @@ def test_what_cannot_be_compared_is_refused(options: dict, message: str, file_of
     assert str(caught.value).startswith(message)
 
 
-def test_a_learning_curve_is_refused_with_what_to_do(file_of_numbers: Path):
-    with pytest.raises(TrainingError, match="counts right answers, which is for one class per image; .* holds age"):
-        compare_heads(file_of_numbers, learning_curve=True)
+def test_a_learning_curve_falls_and_ends_in_a_forecast_in_the_unit_of_the_numbers(
+    file_of_numbers: Path, tmp_path: Path
+):
+    found = compare_heads(file_of_numbers, heads="ridge", learning_curve=True)
+    curve = found.learning["ridge"]
+    assert (curve.score, curve.is_error) == ("mean absolute error", True)
+    assert curve.scores[-1] == pytest.approx(found.scores[0].score)
+    assert curve.scores[0] > curve.scores[-1]
+    assert all(low < score < high for (low, high), score in zip(curve.intervals, curve.scores, strict=True))
+    low, high = curve.doubled_interval
+    assert 0 < low < curve.doubled < high < curve.scores[0]
+    assert curve.gain_interval[0] <= curve.gain <= curve.gain_interval[1]
+    said = f"ridge: mean absolute error {curve.scores[0]:.4g} with {curve.sizes[0]}"
+    assert said in str(found).replace("\n", " ")
+    assert f"these test images will show {curve.doubled:.4g} ({low:.4g} to {high:.4g})" in str(found)
+    scaled = write_numbers(tmp_path / "months.h5", *_in_months(file_of_numbers))
+    other = compare_heads(scaled, heads="ridge", learning_curve=True).learning["ridge"]
+    assert other.gain == pytest.approx(12 * curve.gain, rel=1e-3)
+    assert other.doubled == pytest.approx(12 * curve.doubled, rel=1e-3)
+
+
+def _in_months(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with FeatureFile(path) as file:
+        every = np.arange(len(file))
+        return file.read(every)[0], 12 * file.wanted(every)
+
+
+def test_errors_of_a_known_power_law_are_forecast(rng: np.random.Generator):
+    sizes = np.array([50, 100, 200, 400, 500])
+    means = 2 + 30 * sizes**-0.5
+    errors = np.abs(rng.normal(size=(3, 1, 400)) * 0.1 + 1) * means[None, :, None]
+    found = forecast_error(sizes, errors)
+    true = 30 * (500**-0.5 - 1000**-0.5)
+    assert found.gain_interval[0] < true < found.gain_interval[1]
+    assert found.gain == pytest.approx(true, rel=0.4)
+    assert forecast_error(sizes, 0 * errors).gain == 0
 
 
 @pytest.mark.parametrize("change", [
