@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint fast slow torture fuzz bench clean
+.PHONY: demo test lint fast slow torture fuzz docs bench clean
 
 demo: $(STAMP)
 	$(BIN)/python docs/demo.py demo
@@ -30,6 +30,10 @@ torture: $(STAMP)
 # Ten thousand damaged files of each format, tables and archives too, and three thousand with a single flipped bit.
 fuzz: $(STAMP)
 	ONEPASS_FUZZ=10000 ONEPASS_FLIPS=3000 $(BIN)/python -m pytest -n 2 tests/test_fuzz.py tests/test_flips.py tests/extract/data
+
+# The documentation as a site, in build/site.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # make bench DATA=photos/ WEIGHTS=resnet50.weights.h5
 bench: $(STAMP)

@@ -15,6 +15,8 @@ from support import MakeFolder, picture, run_process, run_program
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+START = (ROOT / "docs" / "index.md").read_text()
+PAGES = README + "".join(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -38,7 +40,7 @@ def test_the_commands_run_as_they_stand(photos: Path):
 
 
 def test_the_python_blocks_run_as_they_stand(photos: Path):
-    code = "\n".join(blocks("python"))
+    code = "\n".join(blocks("python", START))
     done = run_process("python", "-W", "error", "-c", code, cwd=photos)
     assert done.returncode == 0, done.stderr
     first, second, third, fourth, fifth = done.stdout.splitlines()
@@ -70,7 +72,7 @@ def test_the_speed_stands_in_the_results():
         for name, rates in result["images_per_second"].items():
             ratio = result["times_keras_predict"][name]
             spread = f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
-            (line,) = (line for line in README.splitlines() if line.startswith(f"| {name} |"))
+            (line,) = (line for line in PAGES.splitlines() if line.startswith(f"| {name} |"))
             assert f"| {statistics.median(rates):.1f} | {spread} |" in line
         assert f"{result['int8']['cosine_mean']:.4f}" in README
 
@@ -78,7 +80,7 @@ def test_the_speed_stands_in_the_results():
 def test_the_speed_of_timm_stands_in_the_results():
     path = ROOT / "benchmarks" / "results" / "extraction-timm-mobilenetv2-cats_dogs.json"
     found = json.loads(path.read_text())["times_keras_predict"]
-    text = " ".join(README.split())
+    text = " ".join(PAGES.split())
     for name in ("plain", "bfloat16 channels-last", "compiled"):
         ratio = found[f"timm {name}"]
         spread = f"({ratio['min']:.2f} to {ratio['max']:.2f})"
@@ -88,7 +90,7 @@ def test_the_speed_of_timm_stands_in_the_results():
 def test_what_predict_takes_stands_in_the_results():
     path = ROOT / "benchmarks" / "results" / "predicting-trashnet.mobilenetv2.logreg.json"
     found = json.loads(path.read_text())
-    text, ratio, one = " ".join(README.split()), found["times_extract"], found["seconds_for_one"]
+    text, ratio, one = " ".join(PAGES.split()), found["times_extract"], found["seconds_for_one"]
     assert f"takes {min(one):.1f} to {max(one):.1f} s for one photo" in text
     spread = f"{ratio['median']:.2f} times ({ratio['min']:.2f} to {ratio['max']:.2f})"
     assert f"{spread} the rate of `extract` ({found['images']:,} photos" in text
@@ -136,7 +138,7 @@ def test_what_views_are_worth_stands_in_the_results():
 
     compared = [f for found in figures.values() for f in found if (f["train_views"], f["predict_views"]) != (1, 1)]
     unclear = [figure for figure in compared if figure["interval"][0] <= 0 <= figure["interval"][1]]
-    text = " ".join(README.split())
+    text = " ".join(PAGES.split())
     assert f"in {len(unclear)} of {len(compared)} comparisons" in text
     assert points("mobilenetv2-trashnet", 8, 4) == "2.2 (1.3 to 3.2)"
     assert "2.2 points of accuracy to the SVM (1.3 to 3.2)" in text
@@ -148,7 +150,7 @@ def test_what_tuning_costs_stands_in_the_results():
     results = ROOT / "benchmarks" / "results"
     heads = json.loads((results / "tuning-trashnet.resnet50.json").read_text())["heads"]
     sweep = json.loads((results / "sweep-10000x2048.json").read_text())["times_a_plain_fit"]
-    text = " ".join(README.split())
+    text = " ".join(PAGES.split())
 
     def times(ratio: dict) -> str:
         return f"{ratio['median']:.1f} times ({ratio['min']:.1f} to {ratio['max']:.1f})"
@@ -165,7 +167,7 @@ def test_what_inspect_finds_stands_in_the_results():
     path = ROOT / "benchmarks" / "results" / "inspection-resnet50-trashnet.json"
     found = json.loads(path.read_text())["mean"]
     copies, labels = found["near_duplicates"], found["labels"]
-    text = " ".join(README.split())
+    text = " ".join(PAGES.split())
     assert (
         f"it found {100 * copies['recall']:.0f} % of the copies (precision {100 * copies['precision']:.0f} %)" in text
     )
@@ -175,7 +177,7 @@ def test_what_inspect_finds_stands_in_the_results():
 def test_what_the_boundary_cache_saves_stands_in_the_results():
     found = json.loads((ROOT / "benchmarks" / "results" / "fine-tuning-trashnet.resnet50.logreg.json").read_text())
     cached, whole = found["boundary cache"], found["end to end"]
-    text = " ".join(README.split())
+    text = " ".join(PAGES.split())
     assert (
         f"an epoch of its conv5 took {cached['seconds_per_epoch']:.0f} s from the cache and "
         f"{whole['seconds_per_epoch']:.0f} s end to end, {found['times_faster']:.1f} times as long" in text
@@ -186,7 +188,7 @@ def test_what_the_boundary_cache_saves_stands_in_the_results():
 
 def test_what_is_called_unknown_stands_in_the_results():
     found = json.loads((ROOT / "benchmarks" / "results" / "unknown-trashnet.resnet50.json").read_text())
-    text = " ".join(README.split())
+    text = " ".join(PAGES.split())
     left_out = found["left_out_class_unknown"]
     assert f"keeps {found['kept']:.1%} of the held-out photos".replace("%", " %") in text
     assert f"calls {found['unknown']['cats_dogs.resnet50']:.0%} of photos of cats and dogs".replace("%", " %") in text

@@ -11,7 +11,7 @@ from onepass.extract import read_image
 from support import picture, run_process, run_program, write_folder
 
 TEXT = (Path(__file__).parents[1] / "docs" / "serving.md").read_text()
-EXAMPLES = dict(re.findall(r"```python (\w+)\n(.*?)```", TEXT, re.DOTALL))
+EXAMPLES = dict(re.findall(r"```python title=\"(\w+)\"\n(.*?)```", TEXT, re.DOTALL))
 FORMATS = ["keras", "h5", "savedmodel", "bytes", "onnx", "openvino", "tflite"]
 HEAD = "photos.efficientnet_lite0.logreg.head"
 

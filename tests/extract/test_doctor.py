@@ -37,6 +37,7 @@ def test_everything_that_matters_is_looked_at(asked: list):
     optional = (
         "datasets",
         "dicom",
+        "docs",
         "heic",
         "int8",
         "intel",
