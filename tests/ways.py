@@ -167,8 +167,11 @@ _LAYING: dict[str, Callable[[Path, Path], Laid]] = {
 
 
 @contextmanager
-def bucket_servers() -> Iterator[None]:
-    """Stand-ins for the servers of S3 and Google Cloud Storage on this machine, as far as their packages are there."""
+def bucket_servers() -> Iterator[GoogleStandIn]:
+    """Stand-ins for the servers of S3 and Google Cloud Storage on this machine, as far as their packages are there.
+
+    Both have a bucket called bucket. Clients of fsspec that know earlier servers are forgotten.
+    """
     with pytest.MonkeyPatch.context() as patched, ExitStack() as stack:
         server = stack.enter_context(google_stand_in())
         patched.setenv("STORAGE_EMULATOR_HOST", server.address)
@@ -193,4 +196,12 @@ def bucket_servers() -> Iterator[None]:
             import boto3
 
             boto3.client("s3").create_bucket(Bucket="bucket")
-        yield
+        _forget_clients()
+        stack.callback(_forget_clients)
+        yield server
+
+
+def _forget_clients() -> None:
+    for name, package, kind in (("s3", "s3fs", "S3FileSystem"), ("gs", "gcsfs", "GCSFileSystem")):
+        if all(importlib.util.find_spec(needed) for needed in NEEDED[name]):
+            getattr(importlib.import_module(package), kind).clear_instance_cache()
