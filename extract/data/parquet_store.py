@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from onepass.extract.data.records import open_parquet
+from onepass.extract.data.records import open_parquet, path_values
 from onepass.extract.data.stores import Stamp
-from onepass.features.errors import DataError, UnreadableImageError, opt
+from onepass.features.errors import DataError, UnreadableImageError, opt, reason_of
 
 _KEPT = 4
 """Row groups that are kept in memory."""
@@ -30,7 +30,7 @@ class ParquetStore:
     column: str
     _file: Any = field(repr=False, default=None)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _groups: OrderedDict[int, list[Any]] = field(default_factory=OrderedDict, repr=False)
+    _groups: OrderedDict[int, Any] = field(default_factory=OrderedDict, repr=False)
 
     @classmethod
     def of(cls, path: Path, images: Sequence[str], wanted: str | None = None) -> Self:
@@ -48,11 +48,11 @@ class ParquetStore:
             raise DataError(f"{opt.path} is {wanted}, which holds no images in {path}; {', '.join(images)} does.")
         if wanted is None and len(images) > 1:
             raise DataError(f"{path} holds images in {', '.join(images)}. Say by {opt.path} which are meant.")
-        return cls(path, wanted or images[0], open_parquet(path))
+        return cls(path, wanted or images[0])
 
     def __post_init__(self) -> None:
         if self._file is None:
-            self._file = open_parquet(self.path)
+            self._file = open_parquet(self.path, once=True)
         metadata = self._file.metadata
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
@@ -88,13 +88,13 @@ class ParquetStore:
         with self._lock:
             try:
                 if group not in self._groups:
-                    self._groups[group] = self._file.read_row_group(group, [self.column]).column(0).to_pylist()
-            except (OSError, ValueError) as error:
-                raise UnreadableImageError(f"damaged: {str(error)[:80]}") from None
-            self._groups.move_to_end(group)
-            while len(self._groups) > _KEPT:
-                self._groups.popitem(last=False)
-            cell = self._groups[group][row - int(self._starts[group])]
+                    self._groups[group] = self._file.read_row_group(group, [self.column]).column(0)
+                self._groups.move_to_end(group)
+                while len(self._groups) > _KEPT:
+                    self._groups.popitem(last=False)
+                cell = self._groups[group][row - int(self._starts[group])].as_py()
+            except (OSError, ValueError, LookupError, RuntimeError, MemoryError) as error:
+                raise UnreadableImageError(f"damaged: {reason_of(error)[:80]}") from None
         data = cell.get("bytes") if isinstance(cell, dict) else cell
         if data is None:
             raise UnreadableImageError("no bytes in this row")
@@ -108,8 +108,11 @@ class ParquetStore:
         numbers = [f"{row:08d}" for row in range(rows)]
         if not pa.types.is_struct(self._file.schema_arrow.field(self.column).type):
             return numbers
-        column = self._file.read(columns=[f"{self.column}.path"]).column(0).to_pylist()
-        paths = [str((one or {}).get("path") or "") for one in column]
+        try:
+            column = self._file.read(columns=[f"{self.column}.path"]).column(0)
+            paths = [str(path or "") for path in path_values(column)]
+        except (OSError, ValueError, LookupError, RuntimeError, MemoryError) as error:
+            raise DataError(f"{self.path} cannot be read as Parquet: {reason_of(error)[:80]}.") from None
         return paths if all(paths) and len(set(paths)) == rows else numbers
 
 

@@ -172,22 +172,48 @@ def _parquet(path: Path) -> Records:
             return "bytes" in [field.name for field in kind]
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
-    images = tuple(field.name for field in file.schema_arrow if holds_bytes(field.type))
-    others = [field.name for field in file.schema_arrow if field.name not in images]
+    fields = [field for field in file.schema_arrow if not pa.types.is_fixed_size_binary(field.type)]
+    images = tuple(field.name for field in fields if holds_bytes(field.type))
+    others = [field.name for field in fields if field.name not in images]
     read = [*others, *(f"{name}.path" for name in images if pa.types.is_struct(file.schema_arrow.field(name).type))]
     try:
-        table = file.read(columns=read)
-        columns = {name: table.column(name).to_pylist() for name in others}
+        table = open_parquet(path, once=True).read(columns=read)
+        columns = {name: shared_values(table.column(name)) for name in others}
         for name in images:
             if name in table.column_names:
-                columns[f"{name}.path"] = [(one or {}).get("path") for one in table.column(name).to_pylist()]
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+                columns[f"{name}.path"] = path_values(table.column(name))
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error)[:80]}.") from None
     return Records(path, columns, _Places("row", range(1, file.metadata.num_rows + 1)), images)
 
 
-def open_parquet(path: Path) -> Any:
+def shared_values(column: Any) -> list[Any]:
+    """A column of Arrow as values; what several rows have in common is one object, however often it is there."""
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type):
+        return list(column.to_pylist())
+    found: list[Any] = []
+    for chunk in column.chunks:
+        values = chunk.dictionary.to_pylist()
+        found += [None if index is None else values[index] for index in chunk.indices.to_pylist()]
+    return found
+
+
+def path_values(column: Any) -> list[Any]:
+    """The paths in a column of `{bytes, path}`."""
+    import pyarrow.compute as pc
+
+    return shared_values(pc.struct_field(column, "path"))
+
+
+def open_parquet(path: Path, *, once: bool = False) -> Any:
     """A Parquet file, opened by pyarrow.
+
+    Args:
+        path: The file.
+        once: Texts and bytes come as in the file, each once and rows that point to it: a small file may say the same
+            megabyte a million times.
 
     Raises:
         DataError: pyarrow is not installed, or it is no Parquet file.
@@ -200,10 +226,16 @@ def open_parquet(path: Path) -> Any:
         ) from None
     try:
         file = pq.ParquetFile(path)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        leaves = range(file.metadata.num_columns)
+        values = max((sum(group.column(leaf).num_values for group in groups) for leaf in leaves), default=0)
+        texts_and_bytes = [file.schema.column(leaf) for leaf in leaves]
+        names = [leaf.path for leaf in texts_and_bytes if leaf.physical_type == "BYTE_ARRAY"]
+        file = pq.ParquetFile(path, read_dictionary=names) if once else file
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error)[:80]}.") from None
-    if file.metadata.num_rows > _ROWS_A_BYTE * path.stat().st_size:
-        raise DataError(f"{path} declares {file.metadata.num_rows} rows, far more than it can hold. It is damaged.")
+    if (declared := max(file.metadata.num_rows, values)) > _ROWS_A_BYTE * path.stat().st_size:
+        raise DataError(f"{path} declares {declared} rows, far more than it can hold. It is damaged.")
     return file
 
 
