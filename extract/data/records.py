@@ -17,6 +17,8 @@ ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet")
 
 _ROWS_A_BYTE = 64
 """Rows that a Parquet file may declare for each of its bytes."""
+_AT_ONCE = 256
+"""Rows that are taken from a Parquet file at once."""
 _SEPARATORS = ",;\t|"
 
 
@@ -168,6 +170,7 @@ def _parquet(path: Path) -> Records:
     import pyarrow as pa
 
     def holds_bytes(kind: Any) -> bool:
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if pa.types.is_struct(kind):
             return "bytes" in [field.name for field in kind]
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
@@ -176,44 +179,25 @@ def _parquet(path: Path) -> Records:
     images = tuple(field.name for field in fields if holds_bytes(field.type))
     others = [field.name for field in fields if field.name not in images]
     read = [*others, *(f"{name}.path" for name in images if pa.types.is_struct(file.schema_arrow.field(name).type))]
+    columns: dict[str, list[Any]] = {name: [] for name in others}
+    columns |= {name: [] for name in read if name not in others}
+    seen: dict[Any, Any] = {}
     try:
-        table = open_parquet(path, once=True).read(columns=read)
-        columns = {name: shared_values(table.column(name)) for name in others}
-        for name in images:
-            if name in table.column_names:
-                columns[f"{name}.path"] = path_values(table.column(name))
+        for batch in file.iter_batches(batch_size=_AT_ONCE, columns=read):
+            for name, values in columns.items():
+                if name in others:
+                    found = batch.column(name).to_pylist()
+                else:
+                    found = [(one or {}).get("path") for one in batch.column(name.removesuffix(".path")).to_pylist()]
+                # A small file may say the same megabyte a million times; here it is kept once.
+                values += [seen.setdefault(one, one) if isinstance(one, str) else one for one in found]
     except (OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error)[:80]}.") from None
     return Records(path, columns, _Places("row", range(1, file.metadata.num_rows + 1)), images)
 
 
-def shared_values(column: Any) -> list[Any]:
-    """A column of Arrow as values; what several rows have in common is one object, however often it is there."""
-    import pyarrow as pa
-
-    if not pa.types.is_dictionary(column.type):
-        return list(column.to_pylist())
-    found: list[Any] = []
-    for chunk in column.chunks:
-        values = chunk.dictionary.to_pylist()
-        found += [None if index is None else values[index] for index in chunk.indices.to_pylist()]
-    return found
-
-
-def path_values(column: Any) -> list[Any]:
-    """The paths in a column of `{bytes, path}`."""
-    import pyarrow.compute as pc
-
-    return shared_values(pc.struct_field(column, "path"))
-
-
-def open_parquet(path: Path, *, once: bool = False) -> Any:
+def open_parquet(path: Path) -> Any:
     """A Parquet file, opened by pyarrow.
-
-    Args:
-        path: The file.
-        once: Texts and bytes come as in the file, each once and rows that point to it: a small file may say the same
-            megabyte a million times.
 
     Raises:
         DataError: pyarrow is not installed, or it is no Parquet file.
@@ -226,16 +210,10 @@ def open_parquet(path: Path, *, once: bool = False) -> Any:
         ) from None
     try:
         file = pq.ParquetFile(path)
-        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-        leaves = range(file.metadata.num_columns)
-        values = max((sum(group.column(leaf).num_values for group in groups) for leaf in leaves), default=0)
-        texts_and_bytes = [file.schema.column(leaf) for leaf in leaves]
-        names = [leaf.path for leaf in texts_and_bytes if leaf.physical_type == "BYTE_ARRAY"]
-        file = pq.ParquetFile(path, read_dictionary=names) if once else file
-    except (OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error)[:80]}.") from None
-    if (declared := max(file.metadata.num_rows, values)) > _ROWS_A_BYTE * path.stat().st_size:
-        raise DataError(f"{path} declares {declared} rows, far more than it can hold. It is damaged.")
+    if file.metadata.num_rows > _ROWS_A_BYTE * path.stat().st_size:
+        raise DataError(f"{path} declares {file.metadata.num_rows} rows, far more than it can hold. It is damaged.")
     return file
 
 
