@@ -159,7 +159,7 @@ class _Way:
     def _used(self, laid: Any) -> dict[str, Any]:
         self.run("train-head", "f.h5", "--head", "logreg", "--out", "f.head")
         evaluated = json.loads(self.run("onepass", "evaluate", "f.head", "f.h5", "--json"))
-        found = {"accuracy_of_rows": _score(evaluated), "accuracy_of_images": []}
+        found: dict[str, Any] = {"accuracy_of_rows": _score(evaluated), "accuracy_of_images": []}
         for target in laid.data if self.way != "shards" else _val_shards(laid.data):
             scored = json.loads(self.run("onepass", "evaluate", "f.head", target, "--json"))
             found["accuracy_of_images"].append(_score(scored))
