@@ -60,18 +60,18 @@ def main(
             first, second = (
                 WAYS.lay_out(way, *pair) for pair in ((plain, folder / "first"), (renamed, folder / "second"))
             )
-            found[way] = _Way(way, folder, backbone, wanted).measured(first, second)
+            try:
+                found[way] = _Way(way, folder, backbone, wanted).measured(first, second)
+            except (SystemExit, KeyError, TypeError) as error:
+                found[way] = {"failed": str(error)}
             print(way, json.dumps(found[way]), flush=True)
-    write_result(
-        "sources",
-        {
-            "photos": photos.name,
-            "backbone": backbone,
-            "machine": machine(),
-            "versions": versions("onepass", "openvino", "keras", "s3fs", "gcsfs", "moto", "pyarrow"),
-            "ways": {**result.get("ways", {}), **found},
-        },
-    )
+            facts = {
+                "photos": photos.name,
+                "backbone": backbone,
+                "machine": machine(),
+                "versions": versions("onepass", "openvino", "keras", "s3fs", "gcsfs", "moto", "pyarrow"),
+            }
+            write_result("sources", {**facts, "ways": {**result.get("ways", {}), **found}})
 
 
 def _with_bad_files(photos: Path, to: Path) -> Path:
@@ -129,7 +129,7 @@ class _Way:
         found: dict[str, Any] = {
             "images": done["images"],
             "classes": done["classes"],
-            "skipped": len(done["skipped"]),
+            "skipped": done["skipped"],
             "entries_as_the_folder": sum(held.get(content) == entry for content, entry in self.wanted.items()),
             "entries": len(held),
             **self._killed(first),
