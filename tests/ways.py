@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -113,7 +112,10 @@ def _as_shards(folder: Path, to: Path) -> Laid:
         for start in range(0, len(chosen), 7):
             members = []
             for name, kind, data in chosen[start : start + 7]:
-                members += [(name, data), (f"{os.path.splitext(name)[0]}.cls", kind.encode())]  # noqa: PTH122
+                above, slash, last = name.rpartition("/")
+                stem, _, ending = last.rpartition(".")
+                key = above + slash + stem.replace(".", "-")  # which ends at its first dot
+                members += [(f"{key}.{ending}", data), (f"{key}.cls", kind.encode())]
             shards.append(pack_members(to / f"{split or 'part'}-{start // 7:03d}.tar", members))
     return Laid(tuple(map(str, shards)))
 
