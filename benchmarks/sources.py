@@ -44,6 +44,9 @@ def main(
     photos: Path,
     chosen: Annotated[list[str] | None, typer.Argument(help="By default all but memory.", metavar="WAY")] = None,
     backbone: str = "efficientnet_lite0",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Neither fine-tune nor export, which take most of it.")
+    ] = False,
 ) -> None:
     place = RESULTS / "sources.json"
     result: dict[str, Any] = json.loads(place.read_text()) if place.exists() else {}
@@ -61,7 +64,7 @@ def main(
                 WAYS.lay_out(way, *pair) for pair in ((plain, folder / "first"), (renamed, folder / "second"))
             )
             try:
-                found[way] = _Way(way, folder, backbone, wanted).measured(first, second)
+                found[way] = _Way(way, folder, backbone, wanted, quick).measured(first, second)
             except (SystemExit, KeyError, TypeError) as error:
                 found[way] = {"failed": str(error)}
             print(way, json.dumps(found[way]), flush=True)
@@ -71,7 +74,10 @@ def main(
                 "machine": machine(),
                 "versions": versions("onepass", "openvino", "keras", "s3fs", "gcsfs", "moto", "pyarrow"),
             }
-            write_result("sources", {**facts, "ways": {**result.get("ways", {}), **found}})
+            known = result.get("ways", {})
+            write_result(
+                "sources", {**facts, "ways": {**known, **{one: known.get(one, {}) | found[one] for one in found}}}
+            )
 
 
 def _with_bad_files(photos: Path, to: Path) -> Path:
@@ -99,10 +105,13 @@ class _Way:
         folder: Where its files go.
         backbone: As `extract` takes it.
         wanted: What the feature file of the folder holds; filled by the first way.
+        quick: Neither fine-tune nor export.
     """
 
-    def __init__(self, way: str, folder: Path, backbone: str, wanted: dict[bytes, tuple[Any, ...]]) -> None:
-        self.way, self.folder, self.wanted = way, folder, wanted
+    def __init__(
+        self, way: str, folder: Path, backbone: str, wanted: dict[bytes, tuple[Any, ...]], quick: bool
+    ) -> None:
+        self.way, self.folder, self.wanted, self.quick = way, folder, wanted, quick
         self.pass_options = ("--backbone", backbone, "--precision", "float32", "--batch-size", "16")
         self.seconds: dict[str, float] = {}
 
@@ -171,19 +180,25 @@ class _Way:
         found["mean_probability"] = round(float(np.mean([one["probability"] for one in predicted["predictions"]])), 6)
         inspected = json.loads(self.run("onepass", "inspect", "f.h5", "--json"))
         found["unreadable"], found["label_errors"] = len(inspected["unreadable"]), len(inspected["label_errors"] or [])
-        tune = ("--unfreeze", "2", "--epochs", "1", "--keep", "never", "--out", "t.keras", "--json")
-        tuned = json.loads(self.run("fine-tune", "f.head", *tune))
-        found["fine_tuned_on"] = tuned.get("n") or tuned.get("measured_on")
-        self.run("onepass", "export", "f.head", "--to", "onnx", "--out", "e.onnx")
-        where = [part for one in laid.data for part in ("--data", laid.options.get("images", one))]
-        proven = json.loads(self.run("onepass", "verify", "e.onnx", *where, "--json"))
-        found["export"] = [proven["verdict"], proven["images"], proven["flips"]]
+        if not self.quick:
+            found |= self._models(laid)
         with FeatureFile(self.folder / "f.h5") as file:
             rows = [f"{path},{'odd' if i % 2 else 'even'}" for i, path in enumerate(file.paths)]
         (self.folder / "labels.csv").write_text("\n".join(["name,kind", *rows]), errors="surrogateescape")
         named = ("labels.csv", "--path", "name", "--label", "kind", "--json")
         found["labelled"] = json.loads(self.run("onepass", "label", "f.h5", *named))["images"]
         return found
+
+    def _models(self, laid: Any) -> dict[str, Any]:
+        """A fine-tuned and an exported model, made and proven by the images of the source."""
+        found: dict[str, Any] = {}
+        tune = ("--unfreeze", "2", "--epochs", "1", "--keep", "never", "--out", "t.keras", "--json")
+        tuned = json.loads(self.run("fine-tune", "f.head", *tune))
+        found["fine_tuned_on"] = tuned.get("n") or tuned.get("measured_on")
+        self.run("onepass", "export", "f.head", "--to", "onnx", "--out", "e.onnx")
+        where = [part for one in laid.data for part in ("--data", laid.options.get("images", one))]
+        proven = json.loads(self.run("onepass", "verify", "e.onnx", *where, "--json"))
+        return found | {"export": [proven["verdict"], proven["images"], proven["flips"]]}
 
 
 def _val_shards(shards: Sequence[str]) -> list[str]:
