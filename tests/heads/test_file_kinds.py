@@ -211,7 +211,8 @@ def test_heads_are_scored_on_features_and_folders_alone(folder: Path):
         with pytest.raises(FileKindError) as refused:
             evaluate(folder / "photos.head", folder / name)
         assert str(refused.value) == (
-            f"{folder / name} is {is_what}; needed to score on: a feature file, or a folder of class folders."
+            f"{folder / name} is {is_what}; needed to score on: a feature file, a folder of class "
+            "folders, or a table of images."
         )
 
 

@@ -101,7 +101,7 @@ def test_the_nearest_images_are_named_with_their_numbers(folder: Path):
 
 
 def test_class_folders_are_no_numbers(folder: Path):
-    with pytest.raises(TrainingError, match="gives numbers, and the folders of .*photos name classes"):
+    with pytest.raises(TrainingError, match="gives numbers, and .*photos says . classes of its images"):
         evaluate(number_head(folder, "ridge"), folder / "photos")
     with pytest.raises(TrainingError, match="gives numbers, and the images of .*classes.h5 have classes"):
         evaluate(number_head(folder, "ridge"), folder / "classes.h5")
