@@ -9,14 +9,25 @@ from pathlib import Path
 
 import pytest
 
+from packing import pack_shards
+from stand_in_gcs import GoogleStandIn
 from support import run_program, write_folder
+from ways import NEEDED, bucket_servers
 
 TEXT = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
 COMMANDS = re.findall(r"^\$ (.*)\n((?:(?!\$ |```).*\n)*)", TEXT, re.MULTILINE)
 
 
 def test_every_example_prints_what_it_shows(tmp_path: Path, tiny_file: Path):
-    pa = pytest.importorskip("pyarrow")
+    for package in ("pyarrow", *NEEDED["s3"], *NEEDED["gs"]):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    with bucket_servers() as google:
+        run_page(tmp_path, tiny_file, google)
+
+
+def run_page(tmp_path: Path, tiny_file: Path, google: GoogleStandIn) -> None:
+    import boto3
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     photos = write_folder(tmp_path / "photos", {"cats": 6, "dogs": 6})
@@ -42,7 +53,12 @@ def test_every_example_prints_what_it_shows(tmp_path: Path, tiny_file: Path):
         "annotations": [{"image_id": name, "category_id": category, "bbox": box} for name, category, box in boxes],
     }
     (tmp_path / "coco.json").write_text(json.dumps(coco))
-    shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path, "photos")
+    for kind in ("zip", "gztar"):
+        shutil.make_archive(str(tmp_path / "photos"), kind, tmp_path, "photos")
+    pack_shards(photos, tmp_path)
+    for name in names:
+        boto3.client("s3").upload_file(str(photos / name), "bucket", f"photos/{name}")
+        google.objects[f"bucket/photos/{name}"] = (photos / name).read_bytes()
     cells = [{"bytes": (photos / name).read_bytes(), "path": name} for name in names]
     pq.write_table(pa.table({"image": cells, "breed": [name[:4] for name in names]}), tmp_path / "photos.parquet")
 

@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -113,7 +112,10 @@ def _as_shards(folder: Path, to: Path) -> Laid:
         for start in range(0, len(chosen), 7):
             members = []
             for name, kind, data in chosen[start : start + 7]:
-                members += [(name, data), (f"{os.path.splitext(name)[0]}.cls", kind.encode())]  # noqa: PTH122
+                above, slash, last = name.rpartition("/")
+                stem, _, ending = last.rpartition(".")
+                key = above + slash + stem.replace(".", "-")  # which ends at its first dot
+                members += [(f"{key}.{ending}", data), (f"{key}.cls", kind.encode())]
             shards.append(pack_members(to / f"{split or 'part'}-{start // 7:03d}.tar", members))
     return Laid(tuple(map(str, shards)))
 
@@ -167,8 +169,11 @@ _LAYING: dict[str, Callable[[Path, Path], Laid]] = {
 
 
 @contextmanager
-def bucket_servers() -> Iterator[None]:
-    """Stand-ins for the servers of S3 and Google Cloud Storage on this machine, as far as their packages are there."""
+def bucket_servers() -> Iterator[GoogleStandIn]:
+    """Stand-ins for the servers of S3 and Google Cloud Storage on this machine, as far as their packages are there.
+
+    Both have a bucket called bucket. Clients of fsspec that know earlier servers are forgotten.
+    """
     with pytest.MonkeyPatch.context() as patched, ExitStack() as stack:
         server = stack.enter_context(google_stand_in())
         patched.setenv("STORAGE_EMULATOR_HOST", server.address)
@@ -193,4 +198,12 @@ def bucket_servers() -> Iterator[None]:
             import boto3
 
             boto3.client("s3").create_bucket(Bucket="bucket")
-        yield
+        _forget_clients()
+        stack.callback(_forget_clients)
+        yield server
+
+
+def _forget_clients() -> None:
+    for name, package, kind in (("s3", "s3fs", "S3FileSystem"), ("gs", "gcsfs", "GCSFileSystem")):
+        if all(importlib.util.find_spec(needed) for needed in NEEDED[name]):
+            getattr(importlib.import_module(package), kind).clear_instance_cache()

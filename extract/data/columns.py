@@ -90,7 +90,8 @@ class SourceOptions:
                 return value in columns or {part.strip() for part in value.split(",")} <= set(columns)
             return name not in ("split", "target", "group", "weight") or value.partition("=")[0] in columns
 
-        kept = {name: value for name, value in self.given().items() if name != "images" and fits(name, value)}
+        given = self.given()
+        kept = {name: given[name] for name in given if name not in ("images", "unlabelled") and fits(name, given[name])}
         if "label" not in kept:
             kept.pop("label_separator", None)
         return type(self).of(kept)

@@ -9,12 +9,15 @@ from typing import Any, Self
 
 import numpy as np
 
-from onepass.extract.data.records import open_parquet
+from onepass.extract.data.records import open_parquet, read_records
 from onepass.extract.data.stores import Stamp
-from onepass.features.errors import DataError, UnreadableImageError, opt
+from onepass.features.errors import DataError, UnreadableImageError, opt, reason_of
+from onepass.features.limits import require_declared
 
 _KEPT = 4
 """Row groups that are kept in memory."""
+_AT_ONCE = 8
+"""Rows that are taken from the file at once."""
 
 
 @dataclass(eq=False)
@@ -50,7 +53,7 @@ class ParquetStore:
             raise DataError(f"{opt.path} is {wanted}, which holds no images in {path}; {', '.join(images)} does.")
         if wanted is None and len(images) > 1:
             raise DataError(f"{path} holds images in {', '.join(images)}. Say by {opt.path} which are meant.")
-        return cls(path, wanted or images[0], _file=open_parquet(path))
+        return cls(path, wanted or images[0])
 
     def __post_init__(self) -> None:
         if self._file is None:
@@ -90,29 +93,43 @@ class ParquetStore:
         with self._lock:
             try:
                 if group not in self._groups:
-                    self._groups[group] = self._file.read_row_group(group, [self.column]).column(0).to_pylist()
-            except (OSError, ValueError) as error:
-                raise UnreadableImageError(f"damaged: {str(error)[:80]}") from None
-            self._groups.move_to_end(group)
-            while len(self._groups) > _KEPT:
-                self._groups.popitem(last=False)
-            cell = self._groups[group][row - int(self._starts[group])]
-        data = cell.get("bytes") if isinstance(cell, dict) else cell
+                    self._groups[group] = self._cells(group)
+                self._groups.move_to_end(group)
+                while len(self._groups) > _KEPT:
+                    self._groups.popitem(last=False)
+                cell = self._groups[group][row - int(self._starts[group])]
+            except (OSError, ValueError, LookupError, RuntimeError, MemoryError) as error:
+                raise UnreadableImageError(f"damaged: {reason_of(error)[:80]}") from None
+        data = _bytes_of(cell)
         if data is None:
             raise UnreadableImageError("no bytes in this row")
         return bytes(data)
 
+    def _cells(self, group: int) -> list[Any]:
+        """The cells of a row group, as they stand in the file.
+
+        Raises:
+            ValueError: They are far more than the file: it says one image many times.
+        """
+        cells: list[Any] = []
+        held, size = 0, self.path.stat().st_size
+        for batch in self._file.iter_batches(batch_size=_AT_ONCE, row_groups=[group], columns=[self.column]):
+            some = batch.column(0).to_pylist()
+            held += sum(len(_bytes_of(cell) or b"") for cell in some)
+            require_declared(held, size)
+            cells += some
+        return cells
+
     def _names(self) -> list[str]:
         """Paths if each is there and none twice, else the numbers of the rows."""
-        import pyarrow as pa
-
         rows = self._file.metadata.num_rows
-        numbers = [f"{row:08d}" for row in range(rows)]
-        if not pa.types.is_struct(self._file.schema_arrow.field(self.column).type):
-            return numbers
-        column = self._file.read(columns=[f"{self.column}.path"]).column(0).to_pylist()
-        paths = [str((one or {}).get("path") or "") for one in column]
-        return paths if all(paths) and len(set(paths)) == rows else numbers
+        said = read_records(self.path).columns.get(f"{self.column}.path", [])
+        paths = [str(path or "") for path in said]
+        return paths if rows and all(paths) and len(set(paths)) == rows else [f"{row:08d}" for row in range(rows)]
+
+
+def _bytes_of(cell: Any) -> Any:
+    return cell.get("bytes") if isinstance(cell, dict) else cell
 
 
 @dataclass(frozen=True)

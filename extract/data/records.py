@@ -18,6 +18,8 @@ ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet", ".x
 
 _ROWS_A_BYTE = 64
 """Rows that a Parquet file may declare for each of its bytes."""
+_AT_ONCE = 256
+"""Rows that are taken from a Parquet file at once."""
 _SEPARATORS = ",;\t|"
 
 
@@ -182,20 +184,28 @@ def parquet_records(path: Path) -> Records:
     import pyarrow as pa
 
     def holds_bytes(kind: Any) -> bool:
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
         if pa.types.is_struct(kind):
             return "bytes" in [field.name for field in kind]
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
-    images = tuple(field.name for field in file.schema_arrow if holds_bytes(field.type))
-    others = [field.name for field in file.schema_arrow if field.name not in images]
+    fields = [field for field in file.schema_arrow if not pa.types.is_fixed_size_binary(field.type)]
+    images = tuple(field.name for field in fields if holds_bytes(field.type))
+    others = [field.name for field in fields if field.name not in images]
     read = [*others, *(f"{name}.path" for name in images if pa.types.is_struct(file.schema_arrow.field(name).type))]
+    columns: dict[str, list[Any]] = {name: [] for name in others}
+    columns |= {name: [] for name in read if name not in others}
+    seen: dict[Any, Any] = {}
     try:
-        table = file.read(columns=read)
-        columns = {name: table.column(name).to_pylist() for name in others}
-        for name in images:
-            if name in table.column_names:
-                columns[f"{name}.path"] = [(one or {}).get("path") for one in table.column(name).to_pylist()]
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        for batch in file.iter_batches(batch_size=_AT_ONCE, columns=read):
+            for name, values in columns.items():
+                if name in others:
+                    found = batch.column(name).to_pylist()
+                else:
+                    found = [(one or {}).get("path") for one in batch.column(name.removesuffix(".path")).to_pylist()]
+                # A small file may say the same megabyte a million times; here it is kept once.
+                values += [seen.setdefault(one, one) if isinstance(one, str) else one for one in found]
+    except (OSError, ValueError, KeyError, RuntimeError, MemoryError) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error)[:80]}.") from None
     return Records(path, columns, _Places("row", range(1, file.metadata.num_rows + 1)), images)
 

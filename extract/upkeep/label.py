@@ -247,7 +247,7 @@ def labelled_again(file: FeatureFile, table: ImageTable) -> ImageTable | None:
         for step in steps if isinstance(steps, list) else ():
             records, options = read_table(Path(step["table"])), SourceOptions.of(step["columns"])
             table = _applied(table, records, options, file, keep_others=bool(step["corrections"])).table
-    except UserError:
+    except (UserError, LookupError, TypeError, AttributeError):  # or what notes them is not what we write
         return None
     return table if isinstance(steps, list) else None
 

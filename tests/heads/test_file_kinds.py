@@ -207,11 +207,13 @@ def test_a_keras_file_of_others_is_told_from_ours(tiny_file: Path, folder: Path)
 
 
 def test_heads_are_scored_on_features_and_folders_alone(folder: Path):
-    for name, is_what in (("photos.head", "a head file"), ("notes.txt", "no file that onepass writes")):
+    (folder / "notes.md").write_text("no table of images either")
+    for name, is_what in (("photos.head", "a head file"), ("notes.md", "no file that onepass writes")):
         with pytest.raises(FileKindError) as refused:
             evaluate(folder / "photos.head", folder / name)
         assert str(refused.value) == (
-            f"{folder / name} is {is_what}; needed to score on: a feature file, or a folder of class folders."
+            f"{folder / name} is {is_what}; needed to score on: a feature file, a folder of class "
+            "folders, or a table of images."
         )
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from onepass.extract.data.sources import open_source
 from onepass.extract.upkeep.verify import verify
 from onepass.features import FeatureFile, OnepassWarning
 from onepass.features.errors import DataError, OptionError, UserError
-from support import MakeFolder, flip_bit
+from support import MakeFolder, flip_bit, run_process
 
 NAMES = ["cats/0.png", "cats/1.png", "cats/2.png", "dogs/0.png", "dogs/1.png", "dogs/2.png"]
 
@@ -333,6 +334,9 @@ def test_damaged_tables_end_in_a_message(photos: Path):
 
         pq.write_table(pa.table({"file": NAMES, "breed": [n[:3] for n in NAMES]}), "seed.parquet")
         seeds["t.parquet"] = Path("seed.parquet").read_bytes()
+        cells = [{"bytes": (photos / n).read_bytes(), "path": n} for n in NAMES]
+        pq.write_table(pa.table({"image": cells, "breed": [n[:3] for n in NAMES]}), "seed.parquet")
+        seeds["held.parquet"] = Path("seed.parquet").read_bytes()
     except ModuleNotFoundError:
         pass
     for name, seed in seeds.items():
@@ -351,7 +355,37 @@ def test_damaged_tables_end_in_a_message(photos: Path):
                     break
             Path(name).write_bytes(data)
             try:
-                source = opened(Path(name))
+                source = open_source(Path(name)) if name.startswith("held") else opened(Path(name))
+                scan_source(source)
             except UserError:
                 continue
             assert not any(".." in path.split("/") or path.startswith("/") for path in source.table.paths)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "{bytes, path}"])
+def test_a_parquet_file_that_says_one_image_many_times_is_refused_and_takes_little_memory(kind: str, tmp_path: Path):
+    """Half a megabyte that stand for ten gigabytes."""
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    n, noise = 20_000, os.urandom(500_000)
+    images = pa.DictionaryArray.from_arrays(pa.array([0] * n, pa.int32()), pa.array([noise], pa.binary()))
+    if kind != "bytes":
+        images = pa.StructArray.from_arrays([images, pa.array([f"{i}.png" for i in range(n)])], ["bytes", "path"])
+    long = pa.DictionaryArray.from_arrays(pa.array([0, 1] * (n // 2), pa.int32()), pa.array(["a" * 10**5, "b"]))
+    pq.write_table(pa.table({"image": images, "breed": long}), "bomb.parquet")
+    assert Path("bomb.parquet").stat().st_size < 10**6
+    limited = """
+import resource
+from onepass.extract.data.sources import open_source
+from onepass.features.errors import UnreadableImageError
+resource.setrlimit(resource.RLIMIT_AS, (5 * 2**30, 5 * 2**30))
+source = open_source("bomb.parquet")
+try:
+    source.store.file(source.table.paths[-1]).read()
+except UnreadableImageError as error:
+    print(error)
+"""
+    done = run_process("python", "-c", limited, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert re.match(r"damaged: its \d+ kB declare \d+ MB", done.stdout), done.stdout

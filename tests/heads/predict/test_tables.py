@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onepass import evaluate, predict, train_head
+from onepass import evaluate, label, predict, train_head
 from onepass.extract import Backbone, run_extraction
 from onepass.features import OnepassWarning
 from onepass.features.errors import DataError, OptionError, TrainingError
@@ -72,6 +72,14 @@ def test_what_the_training_said_of_a_table_need_not_be_said_again(photos: Path, 
     assert evaluate(head, other, images="photos").n == sum(n[5] in "0246" for n in NAMES[:20])
     plain = table(("file", "label", "x"), *((n, n[:4], 1) for n in NAMES), name="plain.csv")
     assert evaluate(head, plain, images="photos", split="all").n == 32
+
+
+def test_a_head_on_labels_that_came_later_is_scored_on_a_table_too(photos: Path, tiny_backbone: Backbone):
+    done = run_extraction(photos, tiny_backbone, unlabelled=True, out="f.h5")
+    rows = table(("file", "kind"), *((n, n[:4]) for n in NAMES))
+    label(done.path, rows)
+    head = train_head(done.path, head="ridge", out="f.head").head.path
+    assert evaluate(head, rows, images="photos", split="all").n == 32
 
 
 def test_numbers_and_several_labels_are_scored_from_images_too(photos: Path, tiny_backbone: Backbone):

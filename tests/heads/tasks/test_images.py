@@ -63,7 +63,7 @@ def test_the_nearest_images_are_named_with_their_numbers(folder: Path):
 
 
 def test_class_folders_are_no_numbers(folder: Path):
-    with pytest.raises(TrainingError, match="gives numbers, and the folders of .*photos name classes"):
+    with pytest.raises(TrainingError, match="gives numbers, and .*photos says . classes of its images"):
         evaluate(head_of(folder, "bright", "ridge"), folder / "photos")
     with pytest.raises(TrainingError, match="gives numbers, and the images of .*classes.h5 have classes"):
         evaluate(head_of(folder, "bright", "ridge"), folder / "classes.h5")
