@@ -198,7 +198,7 @@ def about_images(material: Material) -> tuple[str, list[str]]:
     suspects, pairs = len(found.label_errors or []), len(found.near_duplicates) + len(found.copies)
     wrong = listed(
         [
-            count_of(pairs, "picture is there twice", "pictures are there twice"),
+            count_of(pairs, "picture appears twice", "pictures appear twice"),
             count_of(suspects, "label may be wrong", "labels may be wrong"),
             count_of(len(found.outliers), "image is unlike all others", "images are unlike all others"),
         ]

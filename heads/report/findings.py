@@ -53,8 +53,8 @@ def _duplicates(material: Material) -> Section:
             parts.append(Cards(f"{title}: {total}", cards, note, rank=2, pairs=True))
     count = len(groups) + len(pairs)
     if not count:
-        return Section("duplicates", "No picture is there twice", _words_of_copies(material), parts)
-    title = f"{count_of(count, 'picture is', 'pictures are')} there twice"
+        return Section("duplicates", "No picture appears twice", _words_of_copies(material), parts)
+    title = f"{count_of(count, 'picture appears', 'pictures appear')} twice"
     if across := sum(one.across_splits for one in pairs) + sum(len(one.splits) > 1 for one in groups):
         title += f", {across} of them on both sides of a split"
     return Section("duplicates", title, _words_of_copies(material), parts)
@@ -62,8 +62,8 @@ def _duplicates(material: Material) -> Section:
 
 def _words_of_copies(material: Material) -> tuple[str, ...]:
     return (
-        f"All {material.found.images:,} images were compared with each other, by their files, by their rows and by small "
-        "grey pictures of them, so that copies that were re-encoded, cropped, turned or mirrored are found as well.",
+        f"All {material.found.images:,} images were compared with one another by file, by row and by a small grey picture, "
+        "so copies that were re-encoded, cropped, turned or mirrored are found too.",
     )
 
 
@@ -103,14 +103,15 @@ def _suspects(material: Material) -> Iterator[Part]:
             where[one.image.path],
             shown(one.image.path),
             f"{shown(one.image.label)}, or {shown(one.suggested)}?",
-            f"{percent(one.suggested_confidence, 0)} for {shown(one.suggested)} by heads that did not see it; "
-            f"{shown(one.like_it)}.",
+            f"{shown(one.suggested)} {percent(one.suggested_confidence, 0)}, {shown(one.image.label)} "
+            f"{percent(one.confidence, 0)}. Of the {one.nearest} most like it, {one.nearest_suggested or 'none'} "
+            f"{'is' if one.nearest_suggested == 1 else 'are'} {shown(one.suggested)}.",
         )
         for one in found[:_SUSPECTS]
     ]
     if cards:
         more = "" if len(found) == len(cards) else f" The {len(cards)} likeliest of {len(found)}."
-        note = f"The label each has, and what heads trained on the other images make of it.{more}"
+        note = f"The label each has, and what heads that were not trained on it make of it.{more}"
         yield Cards("Labels worth a look", cards, note, rank=3)
 
 
@@ -122,7 +123,7 @@ def _outliers(material: Material) -> Iterator[Part]:
             where[one.image.path],
             shown(one.image.path),
             _of(one.image),
-            f"{one.score:.1f} robust standard deviations farther than usual.",
+            f"Farther from its neighbours than is usual, by {one.score:.1f} robust standard deviations.",
         )
         for one in found[:_OUTLIERS]
     ]

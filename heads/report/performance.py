@@ -47,7 +47,7 @@ def _confused(judged: Judged, material: Material) -> str:
     i, j = np.unravel_index(int(counts.argmax()), counts.shape)
     names = [shown(name) for name in material.class_names]
     times = "once" if counts[i, j] == 1 else f"{counts[i, j]} times"
-    return f"The most common mistake: {names[i]} is called {names[j]}, {times}"
+    return f"The most common mistake: {names[i]} called {names[j]}, {times}"
 
 
 def confusion(judged: Judged, k: int) -> np.ndarray:

@@ -100,7 +100,9 @@ def _neighbours_together(along: np.ndarray) -> np.ndarray:
     perplexity = float(min(30, (len(along) - 1) / 3))
     with threadpool_limits(1):  # threads add up in any order, and t-SNE blows the last digit up
         found = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(along)
-    return np.asarray(found, np.float64)
+    centred = np.asarray(found, np.float64) - found.mean(axis=0)
+    turned = centred @ np.linalg.svd(centred, full_matrices=False)[2].T  # which way is up means nothing: wide, not tall
+    return np.asarray(turned * np.where(turned[np.abs(turned).argmax(axis=0), [0, 1]] < 0, -1, 1))
 
 
 def _colourings(material: Material, positions: np.ndarray, places: np.ndarray) -> list[Colouring]:

@@ -101,7 +101,7 @@ def report(
         OutputError: The report cannot be written.
 
     >>> print(report("photos.h5", images=False))
-    report.html: 120 images, 3 classes: no pictures are there twice, ...
+    report.html: 120 images, 3 classes: no pictures appear twice, ...
     ... MB with 0 pictures: map, duplicates, doubts
     """
     if max_images < 0:

@@ -13,7 +13,7 @@ WIDTH = 460
 SHAPES = 8
 """Shapes of marks; the same, in the same order, as those of the map."""
 
-_LEFT, _RIGHT, _BOTTOM, _TOP = 46, 14, 44, 14
+_LEFT, _RIGHT, _BOTTOM, _TOP = 46, 14, 44, 30
 
 
 @dataclass(frozen=True)
@@ -232,11 +232,7 @@ def _axes(x: Axis, y: Axis, top: float, height: float) -> list[str]:
         parts.append(_text(at, floor + 17, x.text(tick), _anchor(at), "tick"))
     parts.append(_line(_LEFT, floor, WIDTH - _RIGHT, floor, "axis"))
     parts.append(_text((WIDTH + _LEFT) / 2, height - 8, x.label, "middle", "label"))
-    middle = (top + floor) / 2
-    parts.append(
-        f'<text class="label" transform="translate(11 {middle:.1f}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y.label)}</text>"
-    )
+    parts.append(_text(0, top - 12, y.label, "start", "label"))
     return parts
 
 

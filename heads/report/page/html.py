@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -228,7 +229,7 @@ class _Writer:
             '<button type="button" id="map-whole">Whole map</button></span></div>'
         )
         yield (
-            '<div class="stage"><canvas id="map" tabindex="0" role="img" aria-describedby="map-help" aria-label="'
+            '<div class="stage"><canvas id="map-points" tabindex="0" role="img" aria-describedby="map-help" aria-label="'
             f'Map of {len(part.names)} images, a point each"></canvas><canvas id="map-over" aria-hidden="true"></canvas>'
             '<div id="map-tip" hidden></div></div>'
         )
@@ -304,8 +305,8 @@ def _image(picture: Picture, name: str, alt: str) -> str:
 
 
 def _breakable(name: str) -> str:
-    """A name that may be broken after its slashes."""
-    return text(name).replace("/", "/<wbr>")
+    """A name that may be broken where its parts end."""
+    return re.sub("([/_-])", "\\1<wbr>", text(name))
 
 
 def _fitted(places: np.ndarray) -> np.ndarray:

@@ -4,14 +4,21 @@
   if (!data) return;
   const facts = JSON.parse(data.textContent);
   const $ = (name) => document.getElementById("map-" + name);
-  const canvas = document.getElementById("map"), over = $("over"), tip = $("tip"), atlas = $("atlas");
+  const canvas = $("points"), over = $("over"), tip = $("tip"), atlas = $("atlas");
   const names = facts.names.split("\n"), labels = facts.labels.split("\n"), count = names.length;
   const words = (text) => {
     const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0)), found = new Uint16Array(bytes.length / 2);
     for (let i = 0; i < found.length; i++) found[i] = bytes[2 * i] | (bytes[2 * i + 1] << 8);
     return found;
   };
-  facts.layouts.forEach((one) => (one.places = words(one.places)));
+  facts.layouts.forEach((one) => {
+    one.places = words(one.places);
+    one.size = [0, 1].map((axis) => {
+      let low = 65535, high = 0;
+      for (let i = axis; i < one.places.length; i += 2) { low = Math.min(low, one.places[i]); high = Math.max(high, one.places[i]); }
+      return Math.max(high - low, 1);
+    });
+  });
   facts.colourings.forEach((one) => (one.codes = words(one.codes)));
 
   const TILE = 24, ACROSS = 64, SHAPES = 8, MARGIN = 18;
@@ -70,10 +77,10 @@
     });
   };
   const place = () => {
-    const side = Math.min(wide, high) - 2 * MARGIN, stretch = Math.min(Math.max(wide / high, 1), 1.6);
+    const scale = Math.min((wide - 2 * MARGIN) / layout.size[0], (high - 2 * MARGIN) / layout.size[1]) * zoom;
     for (let i = 0; i < count; i++) {
-      xs[i] = wide / 2 + ((layout.places[2 * i] / 65535 - 0.5) * side * stretch) * zoom + left;
-      ys[i] = high / 2 + ((layout.places[2 * i + 1] / 65535 - 0.5) * side) * zoom + top;
+      xs[i] = wide / 2 + (layout.places[2 * i] - 32767.5) * scale + left;
+      ys[i] = high / 2 + (layout.places[2 * i + 1] - 32767.5) * scale + top;
     }
   };
   const order = () => {
