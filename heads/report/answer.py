@@ -40,20 +40,19 @@ def paragraphs(score: Score, judged: Judged | None) -> list[str]:
             f"That is {these}. From so many images the accuracy on all images of this kind is known to lie "
             f"between {between(score.interval)} (95 % interval)."
         )
-        told = [certain, _about_copies(score, judged)]
+        paragraphs = [certain, _about_copies(score, judged)]
         if judged is not None and score.per_class:
-            told.append(_guessing(score))
-        told.append(_power(score))
-        return [words for words in told if words]
+            paragraphs.append(_guessing(score))
+        return [words for words in (*paragraphs, _power(score)) if words]
     copies = score.without_copies or _about_copies(score, judged)
     if isinstance(score, NumberEvaluation):
         share = "" if score.r2 is None else f" {percent(score.r2)} of the variance is explained (R2)."
         low, high = score.mae_interval or (math.nan, math.nan)
-        return [
+        told = (
             f"The mean absolute error on {score.n:,} {score.measured_on} images is {score.mae:.4g}, with a 95 % "
-            f"interval of {low:.4g} to {high:.4g}; the root of the mean squared error is {score.rmse:.4g}.{share}",
-            copies,
-        ]
+            f"interval of {low:.4g} to {high:.4g}; the root of the mean squared error is {score.rmse:.4g}.{share}"
+        )
+        return [told, copies]
     assert isinstance(score, LabelsEvaluation)
     value, ends = score.scores["map"], score.intervals["map"]
     told_map = "" if value is None else f"The mean average precision over all labels is {value:.3f}"
@@ -142,13 +141,11 @@ def next_steps(material: Material, following: str) -> Steps:
         pairs = count_of(len(across) + len(unclear), "picture")
         steps.append((f"Decide on {pairs} that lie in two classes at once (see duplicates).", ""))
     if found.label_errors:
-        steps.append(
-            (
-                f"Look at {count_of(len(found.label_errors), 'label')} that may be wrong, correct the column class of "
-                "the table, and put it back; no image is read again.",
-                command_line("onepass", "inspect", features, "--csv", "findings.csv"),
-            )
+        words = (
+            f"Look at {count_of(len(found.label_errors), 'label')} that may be wrong, correct the column class of the "
+            "table, and put it back; no image is read again."
         )
+        steps.append((words, command_line("onepass", "inspect", features, "--csv", "findings.csv")))
         steps.append(
             ("Then, with the corrected table:", command_line("onepass", "label", features, "--relabel", "findings.csv"))
         )
@@ -185,8 +182,8 @@ def _most_confused(score: Evaluation) -> str:
     if len(names) < 3 or both[i, j] < 5 or both[i, j] < 0.2 * wrong:
         return ""
     return (
-        f"Look at {shown(names[i])} and {shown(names[j])}: {both[i, j]} of {wrong} mistakes are between these two; more "
-        "images of both help most, or one class for both if nobody needs to tell them apart."
+        f"Look at {shown(names[i])} and {shown(names[j])}: {both[i, j]} of {wrong} mistakes are between these two; "
+        "more images of both help most, or one class for both if nobody needs to tell them apart."
     )
 
 

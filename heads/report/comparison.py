@@ -110,7 +110,7 @@ def _scores(scores: list[Record], ties: list[str], metric: str) -> Chart:
         [line.name, line.text, told(line.marks[1].value) if len(line.marks) > 1 else "-"] for line in lines
     )]  # fmt: skip
     alt = f"{metric} with 95 % intervals: " + "; ".join(f"{line.name} {line.text}" for line in lines)
-    note = "95 % intervals of each alone. Which of them tie is told by tests on the same images, which see more than these."
+    note = "95 % intervals of each alone. Which tie is told by paired tests on the same images, which see more."
     return Chart("All of them on one axis", rows_chart(lines, axis, alt=alt, legend=legend), rows, note)
 
 
@@ -222,18 +222,16 @@ def _of_backbones(path: Path, found: Record) -> Story:
     y = Axis.around(metric, values, percent=metric in SHARES)
     rows = [["backbone", metric, "95 % interval", "images/s", "memory", "seconds for all", "licence"]]
     rows += [
-        [shown(one["name"]), _text(metric)(one["score"]), _ends(metric, one["interval"]), f"{one['images_per_second']:.3g}",
-         f"{one['memory'] / 1e6:,.0f} MB", f"{one['seconds']:,.0f}", shown(one["licence"] or "not stated")]
+        [shown(one["name"]), _text(metric)(one["score"]), _ends(metric, one["interval"]),
+         f"{one['images_per_second']:.3g}", f"{one['memory'] / 1e6:,.0f} MB", f"{one['seconds']:,.0f}", shown(one["licence"] or "not stated")]
         for one in tried
     ]  # fmt: skip
     alt = "; ".join(
         f"{name}: {value:.3f} in {cost:.0f} s" for name, value, cost in zip(names, values, seconds, strict=True)
     )
-    cost = Chart(
-        "What each costs", named_points(names, seconds, values, x, y, alt=alt), [row[:1] + row[1:] for row in rows]
-    )
+    cost = Chart("What each costs", named_points(names, seconds, values, x, y, alt=alt), rows)
     return Story(
-        kicker=f"{shown(path.name)} · {shown(str(found['head']))} on {int(found['sample']):,} of {int(found['images']):,} images",
+        kicker=f"{shown(path.name)} · {shown(str(found['head']))} on {int(found['sample']):,} images",
         title=f"Take {shown(str(found['take']))}",
         words=[sentence(shown(str(part))) for part in str(found["answer"]).split("; ")],
         parts=[_scores(tried, ties, metric)],

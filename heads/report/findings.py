@@ -61,10 +61,11 @@ def _duplicates(material: Material) -> Section:
 
 
 def _words_of_copies(material: Material) -> tuple[str, ...]:
-    return (
-        f"All {material.found.images:,} images were compared with one another by file, by row and by a small grey picture, "
-        "so copies that were re-encoded, cropped, turned or mirrored are found too.",
+    words = (
+        f"All {material.found.images:,} images were compared with one another by file, by row and by a small grey "
+        "picture, so copies that were re-encoded, cropped, turned or mirrored are found too."
     )
+    return (words,)
 
 
 def _harm(classes: bool, splits: bool) -> str:

@@ -122,7 +122,7 @@ class Material:
             tell = self.head.unknown_at(alpha)
         except OptionError:
             return None
-        return tell(self.rows, self.head.outputs(self.rows))
+        return np.asarray(tell(self.rows, self.head.outputs(self.rows)))
 
 
 def of_head(file: FeatureFile, head: SavedHead) -> Material:

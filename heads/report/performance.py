@@ -95,7 +95,8 @@ def _in_cell(material: Material, judged: Judged, at: int) -> Card:
 def _per_class(score: Evaluation) -> Chart:
     lines = [
         Line(shown(name), f"{percent(one.recall, 0)} found, {percent(one.precision, 0)} of answers right",
-             [Mark(one.recall, 0), Mark(one.precision, 1)], (min(one.recall, one.precision), max(one.recall, one.precision)))
+             [Mark(one.recall, 0), Mark(one.precision, 1)],
+             (min(one.recall, one.precision), max(one.recall, one.precision)))
         for name, one in score.per_class.items() if one.n
     ]  # fmt: skip
     axis = Axis.around("", [mark.value for line in lines for mark in line.marks], percent=True)
@@ -106,7 +107,7 @@ def _per_class(score: Evaluation) -> Chart:
     ]
     legend = ("found (recall)", "answers right (precision)")
     alt = "Recall and precision of each class: " + "; ".join(f"{line.name} {line.text}" for line in lines)
-    note = "Found: share of a class's images that are called so. Answers right: share of those called so that belong to it."
+    note = "Found: of a class's images, those that are called so. Answers right: of those called so, those that are."
     return Chart("Class by class", rows_chart(lines, axis, alt=alt, legend=legend), rows, note)
 
 
@@ -130,7 +131,14 @@ def reliability(outputs: np.ndarray, y: np.ndarray, bins: int = BINS) -> np.ndar
 def _reliability(judged: Judged, outputs: np.ndarray) -> Chart:
     found = reliability(outputs, judged.y)
     ends = [wilson_interval(share * n, n) for n, _, share in found]
-    series = Series("", found[:, 1], found[:, 2], [low for low, _ in ends], [high for _, high in ends], joined=False)
+    series = Series(
+        "",
+        found[:, 1].tolist(),
+        found[:, 2].tolist(),
+        [low for low, _ in ends],
+        [high for _, high in ends],
+        joined=False,
+    )
     first = min(float(found[:, 1].min()), float(found[:, 2].min()), 0.5) - 0.03
     low = max(np.floor(10 * first) / 10, 0.0)
     x, y = (
@@ -159,7 +167,9 @@ def _curves(material: Material, judged: Judged, outputs: np.ndarray) -> Chart:
     for k in worst:
         precision, recall, _ = precision_recall_curve(judged.y == k, outputs[:, k])
         some = np.unique(np.linspace(0, len(recall) - 1, _POINTS).astype(int))
-        series.append(Series(shown(material.class_names[k]), recall[some], precision[some], marked=False))
+        series.append(
+            Series(shown(material.class_names[k]), recall[some].tolist(), precision[some].tolist(), marked=False)
+        )
     low = min(min(one.y) for one in series)
     x, y = (
         Axis("found (recall)", 0.0, 1.0, True),
@@ -208,7 +218,7 @@ def _unknown(material: Material, judged: Judged) -> Chart | None:
         f"unknown {alpha:g}: {percent(gone)} called unknown, {percent(share)} of the others right"
         for alpha, gone, share in found
     )
-    note = "onepass predict --unknown 0.05 calls at most about 5 % of each class unknown; here is what that costs and brings."
+    note = "onepass predict --unknown 0.05 calls at most about 5 % of each class unknown; this is what it costs and brings."
     return Chart("What saying 'unknown' brings", plot(series, x, y, alt=alt), rows, note)
 
 
@@ -240,7 +250,7 @@ def _of_numbers(material: Material, judged: Judged) -> Iterator[Part]:
     off = judged.named - judged.y
     both = [*judged.y.tolist(), *judged.named.tolist()]
     x, y = Axis.around(f"true {name}", both), Axis.around(f"predicted {name}", both)
-    scatter = plot([Series("", judged.y, judged.named, joined=False)], x, y, diagonal=True,
+    scatter = plot([Series("", judged.y.tolist(), judged.named.tolist(), joined=False)], x, y, diagonal=True,
                    alt=f"Predicted over true {name} of {len(off)} images")  # fmt: skip
     quantiles = np.quantile(off, [0.05, 0.25, 0.5, 0.75, 0.95])
     rows = [
@@ -252,7 +262,7 @@ def _of_numbers(material: Material, judged: Judged) -> Iterator[Part]:
         off, Axis.around("predicted minus true", off.tolist()), alt=f"Residuals, median {quantiles[2]:+.4g}"
     )
     yield Chart("How far off, and to which side", residuals, rows)
-    over = plot([Series("", judged.named, off, joined=False)], y, Axis.around("predicted minus true", off.tolist()),
+    over = plot([Series("", judged.named.tolist(), off.tolist(), joined=False)], y, Axis.around("predicted minus true", off.tolist()),
                 alt="Residuals over predictions")  # fmt: skip
     yield Chart(
         "Where it is off", over, rows, "A slope or a funnel here says that errors hang on the size of the number."

@@ -1,5 +1,7 @@
 """The map of the rows: where images lie among all others, as the network sees them."""
 
+from itertools import pairwise
+
 import numpy as np
 from threadpoolctl import threadpool_limits
 
@@ -47,8 +49,8 @@ def row_map(material: Material) -> Section | None:
         else f" {len(positions):,} of {len(material.positions):,} images are shown."
     )
     words = (
-        "Each point is an image; images that the network finds alike lie close together. A point of one class amid another "
-        f"is worth a look: it is a hard image, or a wrong label.{sample}"
+        "Each point is an image; images that the network finds alike lie close together. A point of one class amid "
+        f"another is worth a look: it is a hard image, or a wrong label.{sample}"
     )
     return Section("map", "Where each image lies among all others", (words,), [drawn])
 
@@ -69,8 +71,8 @@ def layouts_of(rows: np.ndarray) -> list[Layout]:
     along, shares = principal(rows, min(_AXES, len(rows) - 1, rows.shape[1]))
     two = along[:, :2] if along.shape[1] > 1 else np.column_stack([along, np.zeros(len(along))])
     note = (
-        f"Principal components: the two directions along which rows differ most. They hold {percent(sum(shares[:2]))} of "
-        "the variance, so what lies together here may lie apart in others."
+        f"Principal components: the two directions along which rows differ most. They hold "
+        f"{percent(sum(shares[:2]))} of the variance, so what lies together here may lie apart in others."
     )
     found = [Layout("PCA", two, note, tuple(shares[:2]))]
     if _FEWEST_FOR_TSNE <= len(rows) <= MOST_FOR_TSNE:
@@ -149,7 +151,7 @@ def _by_label(material: Material, positions: np.ndarray) -> Colouring | None:
     edges = np.unique(np.quantile(numbers[known], [0.2, 0.4, 0.6, 0.8]))
     codes = np.where(known, np.digitize(np.nan_to_num(numbers), edges), len(edges) + 1)
     ends = [f"{edge:.4g}" for edge in edges]
-    names = [f"below {ends[0]}", *(f"{a} to {b}" for a, b in zip(ends, ends[1:], strict=False)), f"{ends[-1]} or more"]
+    names = [f"below {ends[0]}", *(f"{a} to {b}" for a, b in pairwise(ends)), f"{ends[-1]} or more"]
     return Colouring(shown(table.class_names[0]), [*names, "no number"], codes, (len(edges) + 1,))
 
 

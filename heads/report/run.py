@@ -13,9 +13,9 @@ from onepass.features.names import shown
 from onepass.features.places import require_place
 from onepass.features.progress import phase
 from onepass.features.tables import Record, command_line
-from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.file_kinds import FileKind, classifier_file, file_kind
 from onepass.heads.finetune.model_file import read_facts
+from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.predict.classify import describe_classifier
 from onepass.heads.predict.exported import certificate_of
 from onepass.heads.predict.nearest import training_file
@@ -56,7 +56,8 @@ class Report:
     def __str__(self) -> str:
         gone = f"; {self.gone} images are gone, and are in grey or missing" if self.gone else ""
         sections = ", ".join(one.name for one in self.story.sections)
-        return f"{shown(self.path)}: {self.story.title}\n{self.bytes / 1e6:.2f} MB with {self.pictures} pictures{gone}: {sections}"
+        size = f"{self.bytes / 1e6:.2f} MB with {self.pictures} pictures"
+        return f"{shown(self.path)}: {self.story.title}\n{size}{gone}: {sections}"
 
     @property
     def next_command(self) -> str:

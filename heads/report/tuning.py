@@ -53,10 +53,13 @@ def headline(report: Record) -> str:
 def paragraphs(report: Record) -> list[str]:
     gain = report["gain"]
     low, high = (100 * end for end in gain["interval"])
-    told = [
+    scores = (
         f"Before, with the backbone frozen, {percent(report['before'][0])} of the images were named correctly "
-        f"({between(report['before'][1])}); after, {percent(report['after'][0])} ({between(report['after'][1])}). The gain "
-        f"on the same images has a 95 % interval of {low:+.1f} to {high:+.1f} points.",
+        f"({between(report['before'][1])}); after, {percent(report['after'][0])} ({between(report['after'][1])}). The "
+        f"gain on the same images has a 95 % interval of {low:+.1f} to {high:+.1f} points."
+    )
+    told = [
+        scores,
         sentence(f"the decision: {shown(report['verdict'])}"),
         sentence(shown(report["caution"])) if report["caution"] else "",
     ]
@@ -130,7 +133,8 @@ def _history(history: list[Record]) -> list[Part]:
 def _classes(per_class: dict[str, Record]) -> Part:
     lines = [
         Line(shown(name), f"{percent(one['before'], 0)} to {percent(one['after'], 0)}",
-             [Mark(one["before"], 0), Mark(one["after"], 1)], (min(one["before"], one["after"]), max(one["before"], one["after"])))
+             [Mark(one["before"], 0), Mark(one["after"], 1)],
+             (min(one["before"], one["after"]), max(one["before"], one["after"])))
         for name, one in per_class.items() if one["n"]
     ]  # fmt: skip
     rows = [["class", "images", "before", "after", "95 % interval after", "corrected", "broken"]]

@@ -145,9 +145,7 @@ def rows_chart(lines: Sequence[Line], axis: Axis, *, alt: str, legend: Sequence[
     return _svg(height, parts, alt)
 
 
-def plot(
-    series: Sequence[Series], x: Axis, y: Axis, *, alt: str, diagonal: bool = False, upright: Sequence[float] = ()
-) -> str:
+def plot(series: Sequence[Series], x: Axis, y: Axis, *, alt: str, diagonal: bool = False) -> str:
     """Lines or points over two axes."""
     names = [one.name for one in series if one.name]
     top = _TOP + 20 * len(_legend_lines(names))
@@ -163,8 +161,6 @@ def plot(
     if diagonal:
         low, high = max(x.low, y.low), min(x.high, y.high)
         parts.append(_line(*place(low, low), *place(high, high), "diagonal"))
-    for value in upright:
-        parts.append(_line(place(value, y.low)[0], top, place(value, y.low)[0], height - _BOTTOM, "diagonal"))
     for i, one in enumerate(series):
         points = [place(a, b) for a, b in zip(one.x, one.y, strict=True) if math.isfinite(a) and math.isfinite(b)]
         if one.low is not None and one.high is not None:
@@ -266,7 +262,7 @@ def _mark(x: float, y: float, series: int, size: float = 5.0) -> str:
         f"M{x - a:.1f} {y:.1f}a{a} {a} 0 1 0 {2 * a} 0a{a} {a} 0 1 0 {-2 * a} 0Z",
         f"M{x - a * 0.85:.1f} {y - a * 0.85:.1f}h{a * 1.7:.1f}v{a * 1.7:.1f}h{-a * 1.7:.1f}Z",
         f"M{x:.1f} {y - a * 1.1:.1f}L{x + a * 1.1:.1f} {y + a * 0.8:.1f}H{x - a * 1.1:.1f}Z",
-        f"M{x:.1f} {y - a * 1.25:.1f}L{x + a * 1.25:.1f} {y:.1f}L{x:.1f} {y + a * 1.25:.1f}L{x - a * 1.25:.1f} {y:.1f}Z",
+        _path([(x, y - 1.25 * a), (x + 1.25 * a, y), (x, y + 1.25 * a), (x - 1.25 * a, y)]) + "Z",
         f"M{x:.1f} {y + a * 1.1:.1f}L{x + a * 1.1:.1f} {y - a * 0.8:.1f}H{x - a * 1.1:.1f}Z",
         _cross(x, y, a, 0.0),
         _cross(x, y, a, math.pi / 4),

@@ -167,7 +167,7 @@ class _Writer:
     def _card(self, card: Card) -> Iterator[str]:
         yield '<figure class="card"><div class="shown">'
         yield self._picture(card)
-        if card.image in self._pictures.heat:
+        if card.image is not None and card.image in self._pictures.heat:
             yield _image(self._pictures.heat[card.image], f"h{card.image}", f"what the answer came from in {card.name}")
         yield "</div><figcaption>"
         yield f'<p class="title">{text(card.title)}</p>' if card.title else ""
@@ -195,8 +195,9 @@ class _Writer:
     def _matrix(self, part: Matrix) -> Iterator[str]:
         named = [f'<th scope="col"><span>{text(name)}</span></th>' for name in part.names]
         yield '<div class="matrix"><h3>Who is taken for whom</h3>'
-        yield '<p class="note">A row for each true class, a column for each answer. Choose a number to see its images.</p>'
-        yield f'<div class="scroll"><table><thead><tr><th scope="col">true class</th>{"".join(named)}</tr></thead><tbody>'
+        yield '<p class="note">Rows are true classes, columns answers. Choose a number to see its images.</p>'
+        yield f'<div class="scroll"><table><thead><tr><th scope="col">true class</th>{"".join(named)}</tr></thead>'
+        yield "<tbody>"
         totals = np.maximum(part.counts.sum(axis=1), 1)
         for i, name in enumerate(part.names):
             cells = [self._cell(part, i, j, int(totals[i])) for j in range(len(part.names))]
@@ -229,14 +230,14 @@ class _Writer:
             '<button type="button" id="map-whole">Whole map</button></span></div>'
         )
         yield (
-            '<div class="stage"><canvas id="map-points" tabindex="0" role="img" aria-describedby="map-help" aria-label="'
-            f'Map of {len(part.names)} images, a point each"></canvas><canvas id="map-over" aria-hidden="true"></canvas>'
-            '<div id="map-tip" hidden></div></div>'
+            '<div class="stage"><canvas id="map-points" tabindex="0" role="img" aria-describedby="map-help" '
+            f'aria-label="Map of {len(part.names)} images, a point each"></canvas>'
+            '<canvas id="map-over" aria-hidden="true"></canvas><div id="map-tip" hidden></div></div>'
         )
         yield '<div id="map-legend" class="legend"></div><p id="map-note" class="note"></p>'
         yield (
-            '<p id="map-help" class="note">Point at an image to see it; drag around several to select them. By keyboard: '
-            "arrows go from point to point, space selects one, plus and minus zoom, escape lets go.</p>"
+            '<p id="map-help" class="note">Point at an image to see it; drag around several to select them. '
+            "By keyboard: arrows go from point to point, space selects one, plus and minus zoom, escape lets go.</p>"
         )
         yield (
             '<div class="picked" id="map-picked" hidden><p id="map-count" role="status"></p><label id="map-label-box">'
