@@ -223,7 +223,8 @@ def _of_backbones(path: Path, found: Record) -> Story:
     rows = [["backbone", metric, "95 % interval", "images/s", "memory", "seconds for all", "licence"]]
     rows += [
         [shown(one["name"]), _text(metric)(one["score"]), _ends(metric, one["interval"]),
-         f"{one['images_per_second']:.3g}", f"{one['memory'] / 1e6:,.0f} MB", f"{one['seconds']:,.0f}", shown(one["licence"] or "not stated")]
+         f"{one['images_per_second']:.3g}", f"{one['memory'] / 1e6:,.0f} MB", f"{one['seconds']:,.0f}",
+         shown(one["licence"] or "not stated")]
         for one in tried
     ]  # fmt: skip
     alt = "; ".join(

@@ -81,7 +81,7 @@ class Material:
         """Positions of the training images; without a classifier those of the training split."""
         if self.head and len(self.head.seen):
             return np.flatnonzero(self.head.trained_in(self.file))
-        return self.positions[self.file.table.splits[self.positions] == SPLITS.index("train")]
+        return np.asarray(self.positions[self.file.table.splits[self.positions] == SPLITS.index("train")])
 
     @cached_property
     def names(self) -> list[str]:

@@ -218,7 +218,7 @@ def _unknown(material: Material, judged: Judged) -> Chart | None:
         f"unknown {alpha:g}: {percent(gone)} called unknown, {percent(share)} of the others right"
         for alpha, gone, share in found
     )
-    note = "onepass predict --unknown 0.05 calls at most about 5 % of each class unknown; this is what it costs and brings."
+    note = "onepass predict --unknown 0.05 calls about 5 % of each class unknown at most; here is what it brings."
     return Chart("What saying 'unknown' brings", plot(series, x, y, alt=alt), rows, note)
 
 
@@ -262,8 +262,9 @@ def _of_numbers(material: Material, judged: Judged) -> Iterator[Part]:
         off, Axis.around("predicted minus true", off.tolist()), alt=f"Residuals, median {quantiles[2]:+.4g}"
     )
     yield Chart("How far off, and to which side", residuals, rows)
-    over = plot([Series("", judged.named.tolist(), off.tolist(), joined=False)], y, Axis.around("predicted minus true", off.tolist()),
-                alt="Residuals over predictions")  # fmt: skip
+    told, errors = judged.named.tolist(), off.tolist()
+    side = Axis.around("predicted minus true", errors)
+    over = plot([Series("", told, errors, joined=False)], y, side, alt="Residuals over predictions")
     yield Chart(
         "Where it is off", over, rows, "A slope or a funnel here says that errors hang on the size of the number."
     )
