@@ -52,7 +52,7 @@ def _of_heads(path: Path, found: Record) -> Story:
     metric, scores = str(found["metric"]), list(found["heads"])
     if metric not in HIGHER_IS_BETTER or not scores:
         raise ValueError(f"the metric {metric[:20]!r} of {len(scores)} heads")
-    best = next(one for one in scores if one["name"] == found["cheapest"])
+    best = {one["name"]: one for one in scores}[found["cheapest"]]
     ties = [str(name) for name in found["ties"]]
     lead = [sentence(str(part)) for part in str(found["answer"]).split("; ")]
     names = {one["features"] for one in scores}

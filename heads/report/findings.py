@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from onepass.features.names import shown
-from onepass.heads.audit.report import InspectedImage
+from onepass.heads.audit.report import InspectedImage, NearDuplicate
 from onepass.heads.report.material import Material
 from onepass.heads.report.page.parts import Card, Cards, Part, Section, Table
 from onepass.heads.report.words import count_of, listed, percent
@@ -25,10 +25,10 @@ def _duplicates(material: Material) -> Section:
     exact = [
         Card(
             where[group.paths[0]],
-            shown(group.paths[0]),
-            _harm(len(group.classes) > 1, len(group.splits) > 1) or "one file twice",
-            f"Byte for byte the same{f', {len(group.paths)} times' if len(group.paths) > 2 else ''}: "
-            f"{listed(group.classes)}; {listed(group.splits)}.",
+            listed(group.paths),
+            _harm(len(group.classes) > 1, len(group.splits) > 1),
+            f"The same file{f', {len(group.paths)} times' if len(group.paths) > 2 else ''}: {listed(group.classes)}; "
+            f"{listed(group.splits)}.",
             (of(where[group.paths[1]]),),
         )
         for group in groups[:_PAIRS]
@@ -37,8 +37,8 @@ def _duplicates(material: Material) -> Section:
         Card(
             where[pair.image.path],
             f"{shown(pair.image.path)} and {shown(pair.other.path)}",
-            _harm(pair.across_classes, pair.across_splits) or "nearly the same picture",
-            f"{_of(pair.image)} and {_of(pair.other)}; alike to {pair.cosine:.3f} by their {pair.found_by}.",
+            _harm(pair.across_classes, pair.across_splits),
+            f"{_both(pair)}; alike to {pair.cosine:.3f} by their {pair.found_by}.",
             (of(where[pair.other.path]),),
         )
         for pair in pairs[:_PAIRS]
@@ -75,6 +75,12 @@ def _harm(classes: bool, splits: bool) -> str:
 
 def _of(image: InspectedImage) -> str:
     return f"{shown(image.label) or 'no label'} ({image.split})"
+
+
+def _both(pair: NearDuplicate) -> str:
+    if pair.across_classes or pair.across_splits:
+        return f"{_of(pair.image)} and {_of(pair.other)}"
+    return f"Both {_of(pair.image)}"
 
 
 def _card(material: Material, position: int) -> Card:

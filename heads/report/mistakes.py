@@ -68,9 +68,9 @@ def _words(material: Material, wrong: int, of: int, shown_count: int) -> tuple[s
         return f"The {shown_count} images that are farthest off", beside
     if not wrong:
         return f"All {of:,} images are right; there is no mistake to show", ""
-    which = "all of them" if wrong <= shown_count else f"the {shown_count} in which it was surest of what is wrong"
-    are = "image is" if wrong == 1 else "images are"
-    return f"{wrong:,} of {of:,} {are} wrong; here are {which}", beside
+    which = "here they are" if wrong <= shown_count else f"these {shown_count} most confidently"
+    are = "image is" if of == 1 else "images are"
+    return f"{wrong:,} of {of:,} {are} named wrongly; {which}", beside
 
 
 def _mistake(material: Material, judged: Judged, i: int, beside: np.ndarray, heat: np.ndarray | None) -> Card:

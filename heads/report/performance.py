@@ -94,7 +94,7 @@ def _in_cell(material: Material, judged: Judged, at: int) -> Card:
 
 def _per_class(score: Evaluation) -> Chart:
     lines = [
-        Line(shown(name), f"{percent(one.recall, 0)} found, {percent(one.precision, 0)} of answers right",
+        Line(shown(name), f"{percent(one.recall, 0)}, {percent(one.precision, 0)}",
              [Mark(one.recall, 0), Mark(one.precision, 1)],
              (min(one.recall, one.precision), max(one.recall, one.precision)))
         for name, one in score.per_class.items() if one.n

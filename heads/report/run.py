@@ -192,7 +192,7 @@ def _of_head(material: Material, what: str, following: str, heat: Heat) -> Story
     assert material.judged is not None
     score = material.judged.score
     return Story(
-        kicker=f"{shown(material.head.path.name)} · {what} · {score.measured_on}",
+        kicker=f"{shown(material.head.path.name)} · {what} · {score.measured_on} images",
         title=headline(score),
         words=[words for words in paragraphs(score, material.judged) if words],
         parts=scores_chart(score),

@@ -88,7 +88,7 @@ class Axis:
             return found if len(found) > 1 else [self.low, self.high]
         rough = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(rough))
-        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= 0.999 * rough)
+        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= 0.85 * rough)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [round(i * step, 10) + 0.0 for i in range(first, last + 1)]

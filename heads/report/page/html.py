@@ -41,9 +41,17 @@ def page(story: Story, pictures: Pictures = _NO_PICTURES, atlas: str = "") -> st
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
         '<link rel="icon" href="data:,">\n'
-        f"<title>{text(story.title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
+        f"<title>{text(story.title)}</title>\n<style>{style}</style>\n</head>\n<body class={_shape(pictures)}>\n"
         f"{body}\n<script>{script}</script>\n</body>\n</html>\n"
     )
+
+
+def _shape(pictures: Pictures) -> str:
+    """Whether boxes for pictures are tall, square or wide: as most pictures are; or there are none."""
+    if not pictures.of:
+        return "bare"
+    ratio = float(np.median([one.width / one.height for one in pictures.of.values()]))
+    return "tall" if ratio < 0.9 else "wide" if ratio > 1.1 else "square"
 
 
 def text(words: str) -> str:
@@ -70,6 +78,7 @@ class _Writer:
 
     def __init__(self, pictures: Pictures, atlas: str) -> None:
         self._pictures, self._atlas = pictures, atlas
+        self._most_confused = 1
 
     def body(self, story: Story) -> Iterator[str]:
         yield '<a class="skip" href="#answer">Skip to the answer</a>'
@@ -199,6 +208,7 @@ class _Writer:
         yield f'<div class="scroll"><table><thead><tr><th scope="col">true class</th>{"".join(named)}</tr></thead>'
         yield "<tbody>"
         totals = np.maximum(part.counts.sum(axis=1), 1)
+        self._most_confused = max(int((part.counts - np.diag(part.counts.diagonal())).max()), 1)
         for i, name in enumerate(part.names):
             cells = [self._cell(part, i, j, int(totals[i])) for j in range(len(part.names))]
             yield f'<tr><th scope="row">{text(name)}</th>{"".join(cells)}</tr>'
@@ -211,7 +221,8 @@ class _Writer:
         count = int(part.counts[i, j])
         if not count:
             return '<td class="q0">·</td>'
-        depth = min(1 + int(4 * count / total), 4)  # of five shades, so that few mistakes still show
+        most = total if i == j else self._most_confused
+        depth = min(1 + int(4 * count / most), 4)  # of four shades; mistakes have a scale of their own
         words = f"{count} of {total} images of {part.names[i]} are called {part.names[j]}"
         number = (
             f'<a href="#cell-{i}-{j}" aria-label="{text(words)}">{count}</a>' if (i, j) in part.cells else str(count)
