@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from onepass.extract import check_running
 from onepass.features import FeatureFile, only_feature_file
 from onepass.features.atomic import replacing
 from onepass.features.errors import FileKindError, HeadFileError, OptionError, OutputError, cannot_write, opt
@@ -108,6 +109,7 @@ def report(
     if max_images < 0:
         raise OptionError(f"{opt.max_images} is {max_images}; needed: 0 or more.", max_images=max_images)
     require_place(out, endings=(".html", ".htm"))
+    check_running(data=data)
     most = max_images if images else 0
     folders = [Path(data)] if isinstance(data, str | Path) else [Path(one) for one in data]
     path = Path(path) if path is not None else only_feature_file()
