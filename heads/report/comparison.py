@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def _of_heads(path: Path, found: Record) -> Story:
         raise ValueError(f"the metric {metric[:20]!r} of {len(scores)} heads")
     best = {one["name"]: one for one in scores}[found["cheapest"]]
     ties = [str(name) for name in found["ties"]]
-    lead = [sentence(str(part)) for part in str(found["answer"]).split("; ")]
+    lead = _lead(str(found["answer"]), {str(one["name"]) for one in scores})
     names = {one["features"] for one in scores}
     following = command_line("train-head", Path(str(best["features"])), "--head", best["head"])
     steps = [(f"Train {shown(best['name'])} and save it.", following)]
@@ -71,14 +72,20 @@ def _of_heads(path: Path, found: Record) -> Story:
         words=lead,
         parts=[_scores(scores, ties, metric)],
         steps=steps,
-        sections=[*_costs(scores, ties, metric), *_curves(found["learning"]), *_details(found, scores, metric)],
+        sections=[*_costs(scores, metric), *_curves(found["learning"]), *_details(found, scores, metric)],
     )
+
+
+def _lead(answer: str, names: set[str]) -> list[str]:
+    """The parts of the answer as sentences; one that begins with a name keeps it as it is."""
+    parts = [shown(part) for part in answer.split("; ")]
+    return [f"{part}." if re.split("[ ,]", part)[0] in names else sentence(part) for part in parts]
 
 
 def _title(cheapest: str, ties: list[str], heads: int) -> str:
     if len(ties) == 1:
         return f"{shown(ties[0])} is the best of {heads}" if heads > 1 else f"{shown(ties[0])} alone was tried"
-    return f"Take {shown(cheapest)}: {listed(ties)} cannot be told apart, and it costs least"
+    return f"Take {shown(cheapest)}: it costs least of {len(ties)} that cannot be told apart"
 
 
 def _text(metric: str) -> Callable[[float], str]:
@@ -114,7 +121,7 @@ def _scores(scores: list[Record], ties: list[str], metric: str) -> Chart:
     return Chart("All of them on one axis", rows_chart(lines, axis, alt=alt, legend=legend), rows, note)
 
 
-def _costs(scores: list[Record], ties: list[str], metric: str) -> Iterator[Section]:
+def _costs(scores: list[Record], metric: str) -> Iterator[Section]:
     names = [shown(one["name"]) for one in scores]
     values = [float(one["score"]) for one in scores]
     y, parts = Axis.around(metric, values, percent=metric in SHARES), list[Part]()
@@ -131,8 +138,7 @@ def _costs(scores: list[Record], ties: list[str], metric: str) -> Iterator[Secti
         ]
         alt = f"{metric} over {label}: " + "; ".join(f"{n} {c:.3g}" for n, c in zip(names, costs, strict=True))
         parts.append(Chart(title, named_points(names, costs, values, x, y, alt=alt), rows))
-    title = f"What each costs: {listed(ties)} tie" if len(ties) > 1 else "What each costs"
-    yield Section("costs", title, (), parts)
+    yield Section("costs", "What each costs", (), parts)
 
 
 def _curves(learning: Mapping[str, Record]) -> Iterator[Section]:
@@ -158,12 +164,12 @@ def _curves(learning: Mapping[str, Record]) -> Iterator[Section]:
         if curve.get("doubled") is not None:
             a, b = curve["doubled_interval"]
             series.append(
-                Series("twice, with one new set", [1.06 * double], [float(curve["doubled"])], [a], [b], joined=False)
+                Series("twice, with one new set", [1.2 * double], [float(curve["doubled"])], [a], [b], joined=False)
             )
             rows.append([f"{double:,.0f}, one new set", percent(curve["doubled"]), f"{percent(a)} to {percent(b)}"])
         every = [value for one in series for values in (one.y, one.low or [], one.high or []) for value in values]
         x, y = (
-            Axis.around("training images", [*sizes, 1.1 * double], log=True),
+            Axis.around("training images", [*sizes, 1.2 * double], log=True),
             Axis.around("accuracy", every, percent=True),
         )
         alt = "; ".join(" ".join(row) for row in rows[1:])
@@ -234,7 +240,7 @@ def _of_backbones(path: Path, found: Record) -> Story:
     return Story(
         kicker=f"{shown(path.name)} · {shown(str(found['head']))} on {int(found['sample']):,} images",
         title=f"Take {shown(str(found['take']))}",
-        words=[sentence(shown(str(part))) for part in str(found["answer"]).split("; ")],
+        words=_lead(str(found["answer"]), {str(one["name"]) for one in tried}),
         parts=[_scores(tried, ties, metric)],
         steps=[("Extract all images with it.", shown(str(found["next"])))],
         sections=[Section("costs", "Quality against cost", (), [cost, Table("All figures", rows)])],

@@ -7,7 +7,7 @@ from onepass.features.names import shown
 from onepass.heads.audit.report import InspectedImage, NearDuplicate
 from onepass.heads.report.material import Material
 from onepass.heads.report.page.parts import Card, Cards, Part, Section, Table
-from onepass.heads.report.words import count_of, listed, percent
+from onepass.heads.report.words import chance, count_of, listed
 
 _PAIRS, _SUSPECTS, _OUTLIERS, _UNREADABLE = 18, 24, 12, 50
 
@@ -110,8 +110,8 @@ def _suspects(material: Material) -> Iterator[Part]:
             where[one.image.path],
             shown(one.image.path),
             f"{shown(one.image.label)}, or {shown(one.suggested)}?",
-            f"{shown(one.suggested)} {percent(one.suggested_confidence, 0)}, {shown(one.image.label)} "
-            f"{percent(one.confidence, 0)}. Of the {one.nearest} most like it, {one.nearest_suggested or 'none'} "
+            f"{shown(one.suggested)} {chance(one.suggested_confidence)}, {shown(one.image.label)} "
+            f"{chance(one.confidence)}. Of the {one.nearest} most like it, {one.nearest_suggested or 'none'} "
             f"{'is' if one.nearest_suggested == 1 else 'are'} {shown(one.suggested)}.",
         )
         for one in found[:_SUSPECTS]

@@ -8,7 +8,7 @@ from onepass.features import CLASSES, LABELS, NUMBER
 from onepass.features.names import shown
 from onepass.heads.report.material import Judged, Material
 from onepass.heads.report.page.parts import Card, Cards, Part, Section
-from onepass.heads.report.words import count_of, percent
+from onepass.heads.report.words import chance, count_of
 
 WORST = 15
 """Mistakes that are shown."""
@@ -101,10 +101,10 @@ def _told(material: Material, judged: Judged, i: int) -> tuple[str, str]:
         words = [f"missed: {', '.join(missed)}"] * bool(missed) + [f"wrongly named: {', '.join(added)}"] * bool(added)
         return "; ".join(words) or "right", f"It has {material.labels[judged.positions[i]] or 'no label'}."
     y, named = int(judged.y[i]), int(judged.named[i])
-    sure = percent(float(judged.outputs[i, named]), 0)
+    sure = chance(float(judged.outputs[i, named]))
     if named == y:
         return names[y], f"Called so with {sure}."
-    true = percent(float(judged.outputs[i, y]), 0 if judged.outputs[i, y] >= 0.01 else 1)
+    true = chance(float(judged.outputs[i, y]))
     return f"{names[y]}, called {names[named]}", f"{sure} sure of {names[named]}; {true} for {names[y]}."
 
 
@@ -124,7 +124,7 @@ def _typical(material: Material, judged: Judged) -> list[Part]:
                 int(judged.positions[i]),
                 material.names[judged.positions[i]],
                 kind,
-                f"{percent(float(known[i]), 0)} sure.",
+                f"{chance(float(known[i]))} sure.",
             )
             for kind, some in (("typical", best), ("doubtful, but right", doubted))
             for i in some

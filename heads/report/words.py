@@ -14,6 +14,19 @@ def percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def chance(probability: float) -> str:
+    """A probability in percent that claims no certainty.
+
+    >>> chance(0.9999), chance(0.874), chance(0.004), chance(0.0)
+    ('over 99 %', '87 %', '0.4 %', 'under 0.1 %')
+    """
+    if probability >= 0.995:
+        return "over 99 %"
+    if probability < 0.001:
+        return "under 0.1 %"
+    return percent(probability, 0 if probability >= 0.01 else 1)
+
+
 def between(interval: Sequence[float]) -> str:
     """An interval of shares.
 

@@ -81,11 +81,18 @@ class Axis:
 
         >>> Axis("x", 0.0, 1.0).ticks(), Axis("seconds", 0.03, 40.0, log=True).ticks()
         ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [0.1, 1.0, 10.0])
+        >>> Axis("images", 150, 5800, log=True).ticks()
+        [200.0, 500.0, 1000.0, 2000.0, 5000.0]
         """
         if self.log:
-            first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
-            found = [10.0**power for power in range(first, last + 1)]
-            return found if len(found) > 1 else [self.low, self.high]
+            powers = [
+                10.0**power for power in range(math.floor(math.log10(self.low)), 1 + math.ceil(math.log10(self.high)))
+            ]
+            between = [
+                [tick for power in powers for factor in factors if self.low <= (tick := factor * power) <= self.high]
+                for factors in ((1,), (1, 2, 5))
+            ]
+            return next((found for found in between if len(found) > 2), between[1] or [self.low, self.high])
         rough = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= 0.85 * rough)
@@ -184,10 +191,12 @@ def named_points(
     """Points with their names beside them; a name goes where it covers no other."""
     height = _TOP + 320
     parts = _axes(x, y, _TOP, height)
-    taken: list[tuple[float, float, float]] = []
-    for i, (name, a, b) in enumerate(zip(names, x_values, y_values, strict=True)):
-        left = _LEFT + x.at(a) * (WIDTH - _LEFT - _RIGHT)
-        top = height - _BOTTOM - y.at(b) * (height - _BOTTOM - _TOP)
+    places = [
+        (_LEFT + x.at(a) * (WIDTH - _LEFT - _RIGHT), height - _BOTTOM - y.at(b) * (height - _BOTTOM - _TOP))
+        for a, b in zip(x_values, y_values, strict=True)
+    ]
+    taken = [(left - 7, left + 7, top + 4) for left, top in places]
+    for i, (name, (left, top)) in enumerate(zip(names, places, strict=True)):
         name = _cut(name, 24)
         length = 7.0 * len(name)
         backwards = left + 9 + length > WIDTH

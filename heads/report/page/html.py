@@ -60,7 +60,7 @@ def text(words: str) -> str:
     >>> text('a<b>"\n')
     'a&lt;b&gt;&quot;\\x0a'
     """
-    return escape(printable(words))
+    return escape(printable(words).replace(" %", "\u00a0%"))
 
 
 def json_text(values: object) -> str:

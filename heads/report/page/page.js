@@ -65,7 +65,7 @@
 
   // One small picture of each mark, drawn once; points are copies of it.
   let stamps = [], known = null;
-  const size = () => (count > 6000 ? 2.4 : count > 1500 ? 3.4 : 4.6) * Math.min(1 + Math.log2(zoom) / 4, 2);
+  const size = () => (count > 6000 ? 2.4 : count > 1500 ? 3.4 : 4.6) * (wide < 500 ? 0.75 : 1) * Math.min(1 + Math.log2(zoom) / 4, 2);
   const makeStamps = () => {
     known = colours();
     const a = size() * ratio, side = Math.ceil(a * 3) + 2;
