@@ -132,7 +132,7 @@ def _interval_chart(title: str, lines: list[Line]) -> Chart:
     return Chart(title, rows_chart(lines, axis, alt=alt), rows)
 
 
-def next_steps(material: Material, following: str) -> Steps:
+def next_steps(material: Material, following: tuple[str, str]) -> Steps:
     """What the findings ask for, the most pressing first."""
     found, steps, features = material.found, Steps(), material.file.path
     across = [pair for pair in found.near_duplicates if pair.across_classes]
@@ -159,16 +159,11 @@ def next_steps(material: Material, following: str) -> Steps:
             steps.append((pair, ""))
     if found.unreadable:
         steps.append((f"Replace {count_of(len(found.unreadable), 'file')} that could not be read.", ""))
-    if material.head is None:
-        steps.append(("Train a first head; it takes seconds.", following))
-    elif not material.head.is_whole:
+    if material.head is not None and not material.head.is_whole:
         steps.append(
             ("See whether another head does better on the same images.", command_line("compare-heads", features))
         )
-        steps.append(("Or take this one into production.", following))
-    elif following:
-        steps.append(("Take it into production.", following))
-    return steps
+    return [*steps, following]
 
 
 def _most_confused(score: Evaluation) -> str:

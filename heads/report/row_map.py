@@ -7,6 +7,7 @@ from threadpoolctl import threadpool_limits
 
 from onepass.features import CLASSES, LABELS, NUMBER, SPLITS
 from onepass.features.names import shown
+from onepass.features.progress import phase
 from onepass.features.tables import command_line
 from onepass.heads.fitting.pca import PrincipalComponents
 from onepass.heads.inference.out_of_distribution import USUAL_ALPHA
@@ -30,7 +31,8 @@ def row_map(material: Material) -> Section | None:
     if len(rows) < 3 or np.ptp(rows, axis=0).max() == 0:
         return None
     positions = material.positions[places]
-    layouts = layouts_of(rows)
+    with phase("laying out the map"):
+        layouts = layouts_of(rows)
     colourings = [*_colourings(material, positions, places)]
     file = material.file
     drawn = RowMap(

@@ -20,7 +20,6 @@ from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.predict.classify import describe_classifier
 from onepass.heads.predict.exported import certificate_of
 from onepass.heads.predict.nearest import training_file
-from onepass.heads.report import tuning
 from onepass.heads.report.answer import about_images, headline, next_steps, paragraphs, scores_chart
 from onepass.heads.report.comparison import story_of_comparison
 from onepass.heads.report.findings import findings
@@ -31,6 +30,7 @@ from onepass.heads.report.page.parts import Cards, RowMap, Section, Story
 from onepass.heads.report.page.thumbnails import MOST, Pictures, atlas_of, pictures_of
 from onepass.heads.report.performance import performance
 from onepass.heads.report.row_map import row_map
+from onepass.heads.report.tuning import answers_of, told_of
 from onepass.heads.saved_head import SavedHead
 
 Heat = Mapping[str, np.ndarray]
@@ -160,7 +160,7 @@ def _write(out: Path, story: Story, pictures: Pictures, atlas: str) -> Report:
 
 def _of_images(material: Material, path: Path) -> Story:
     title, words = about_images(material)
-    following = command_line("train-head", path)
+    following = ("Train a first head; it takes seconds.", command_line("train-head", path))
     return Story(
         kicker=f"{shown(path.name)} · {material.file}",
         title=title,
@@ -172,24 +172,18 @@ def _of_images(material: Material, path: Path) -> Story:
 
 
 def _of_classifier(file: FeatureFile, saved: SavedHead, path: Path, kind: FileKind, heat: Heat) -> Story:
-    if kind is FileKind.HEAD:
-        material = of_head(file, saved)
-        return _of_head(
-            material,
-            f"{saved.kind} head on {saved.spec.backbone}",
-            command_line("onepass", "export", path, "--to", "onnx"),
-            heat,
-        )
     if kind is FileKind.TUNED:
         return _of_tuned(file, saved, path, heat)
-    material = of_certificate(file, saved, certificate_of(path))
-    verify = command_line("onepass", "verify", path)
-    story = _of_head(material, f"{saved.kind}, exported", verify, heat)
-    proven = (f"How good it is was measured from the image files, by the model itself: {certificate_of(path)}.",)
-    return replace(story, words=[*story.words, *proven])
+    if kind is FileKind.HEAD:
+        step = ("Or take this one into production.", command_line("onepass", "export", path, "--to", "onnx"))
+        return _of_head(of_head(file, saved), f"{saved.kind} head on {saved.spec.backbone}", step, heat)
+    proven = certificate_of(path)
+    step = ("See that it does the same on another machine.", command_line("onepass", "verify", path))
+    story = _of_head(of_certificate(file, saved, proven), f"{saved.kind}, exported", step, heat)
+    return replace(story, words=[*story.words, f"This was measured by the model itself, from image files: {proven}."])
 
 
-def _of_head(material: Material, what: str, following: str, heat: Heat) -> Story:
+def _of_head(material: Material, what: str, following: tuple[str, str], heat: Heat) -> Story:
     assert material.head is not None
     assert material.judged is not None
     score = material.judged.score
@@ -205,26 +199,19 @@ def _of_head(material: Material, what: str, following: str, heat: Heat) -> Story
 
 def _of_tuned(file: FeatureFile, saved: SavedHead, path: Path, heat: Heat) -> Story:
     facts = read_facts(path)
-    found, answers = facts["report"], tuning.answers_of(facts)
-    material = Material(file, saved)
-    if answers is not None:
+    told, material = told_of(path, facts, file), Material(file, saved)
+    if (answers := answers_of(facts)) is not None:
         contents, before, after = answers
-        material = of_answers(file, saved, contents, after if found["kept"] == "fine-tuned" else before)
+        kept = after if facts["report"]["kept"] == "fine-tuned" else before
+        material = of_answers(file, saved, contents, kept)
+    sections = [told.section, mistakes(material, heat), row_map(material), performance(material), *findings(material)]
     return Story(
-        kicker=f"{shown(path.name)} · {found['head']} on {saved.spec.backbone}, fine-tuned",
-        title=tuning.headline(found),
-        words=tuning.paragraphs(found),
-        parts=[tuning.before_after(found)],
-        steps=next_steps(material, command_line("onepass", "export", path, "--to", "onnx")),
-        sections=_sections(
-            [
-                tuning.tuning(found, file, answers),
-                mistakes(material, heat),
-                row_map(material),
-                performance(material),
-                *findings(material),
-            ]
-        ),
+        kicker=f"{shown(path.name)} · fine-tuned {saved.spec.backbone}",
+        title=told.title,
+        words=told.words,
+        parts=told.parts,
+        steps=next_steps(material, told.step),
+        sections=_sections(sections),
     )
 
 

@@ -1,11 +1,14 @@
 """A fine-tuning: how it went, and what it changed class by class and image by image."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 
 from onepass.features import FeatureFile
 from onepass.features.errors import TrainingError
 from onepass.features.names import shown
-from onepass.features.tables import Record
+from onepass.features.tables import Record, command_line
 from onepass.heads.report.material import Material, places_of
 from onepass.heads.report.mistakes import changes
 from onepass.heads.report.page.charts import Axis, Line, Mark, Series, plot, rows_chart
@@ -38,16 +41,48 @@ def answers_of(facts: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray] | Non
     return contents, before, after
 
 
+@dataclass(frozen=True)
+class Told:
+    """A fine-tuning in words and charts: headline, paragraphs, charts of the answer, next step, and its section."""
+
+    title: str
+    words: list[str]
+    parts: list[Part]
+    step: tuple[str, str]
+    section: Section
+
+
+def told_of(path: Path, facts: Record, file: FeatureFile) -> Told:
+    """What a fine-tuned model says of itself.
+
+    Raises:
+        TrainingError: It makes no sense.
+    """
+    answers = answers_of(facts)
+    try:
+        found = facts["report"]
+        export = command_line("onepass", "export", path, "--to", "onnx")
+        if found["better"] or found["kept"] != "fine-tuned":
+            step = ("Take it into production.", export)
+        else:
+            step = (
+                "Export the frozen head instead, which is as good, or fine-tune less: a lower rate, fewer layers.",
+                "",
+            )
+        return Told(headline(found), paragraphs(found), [before_after(found)], step, tuning(found, file, answers))
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise TrainingError(
+            f"{path} does not say how its training went ({type(error).__name__}: {error}). Fine-tune again with this "
+            "onepass.",
+            path=path,
+        ) from None
+
+
 def headline(report: Record) -> str:
     """Whether it paid."""
     points = 100 * report["gain"]["difference"]
-    kept = "kept" if report["kept"] == "fine-tuned" else "the frozen model was kept"
-    gain = f"{points:+.1f} points on {report['n']:,} {shown(report['measured_on'])} images"
-    return (
-        f"Fine-tuning is better: {gain}"
-        if report["better"]
-        else f"Fine-tuning is not measurably better: {gain}; {kept}"
-    )
+    gain = f"{points:+.1f} points".replace("-", "−") + f" on {report['n']:,} {shown(report['measured_on'])} images"
+    return f"Fine-tuning paid: {gain}" if report["better"] else f"Fine-tuning did not measurably help: {gain}"
 
 
 def paragraphs(report: Record) -> list[str]:
@@ -62,6 +97,7 @@ def paragraphs(report: Record) -> list[str]:
         scores,
         sentence(f"the decision: {shown(report['verdict'])}"),
         sentence(shown(report["caution"])) if report["caution"] else "",
+        "It was kept all the same, as was asked." if report["kept"] == "fine-tuned" and not report["better"] else "",
     ]
     if rest := report["without_copies"]:
         low, high = (100 * end for end in rest["gain"]["interval"])

@@ -15,16 +15,18 @@ from PIL import Image
 from onepass import evaluate, fine_tune, inspect, report, train_head
 from onepass.extract import run_extraction
 from onepass.features import FeatureFile
-from onepass.features.errors import FeatureFileError, FileKindError, HeadFileError, OptionError
+from onepass.features.errors import FeatureFileError, FileKindError, HeadFileError, OptionError, TrainingError
 from onepass.features.names import shown
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import compare_heads, load_head
 from onepass.heads.export.run import export
 from onepass.heads.file_kinds import FileKind, file_kind
+from onepass.heads.finetune.model_file import read_facts
 from onepass.heads.predict.nearest import nearest_images
 from onepass.heads.report.material import of_head
 from onepass.heads.report.performance import abstaining, reliability
 from onepass.heads.report.row_map import layouts_of, principal
+from onepass.heads.report.tuning import told_of
 from onepass.heads.stats.metrics import calibration_error
 from support import GOLDEN, make_spec, make_table, plain, run_program, write_folder
 from task_files import labelled, numbers, write_labels, write_numbers
@@ -279,6 +281,21 @@ def test_a_fine_tuning_shows_what_it_changed(photos: Path, tmp_path: Path):
     assert sum(n for title, n in shown_images.items() if "worse" in title) == broken
     counts = next(part["confusion"] for part in parts_of(record, "performance") if "confusion" in part)
     assert np.trace(counts) / np.sum(counts) == pytest.approx(done.after[0])
+
+
+def test_a_model_that_says_nonsense_of_its_training_is_refused(photos: Path, tmp_path: Path):
+    out = tmp_path / "x.keras"
+    fine_tune(photos / "photos.head", unfreeze="3", epochs=1, keep="always", out=out)
+    facts = read_facts(out)
+    with FeatureFile(photos / "photos.h5") as file:
+        for name in ("gain", "history", "per_class"):
+            with pytest.raises(TrainingError, match=r"x\.keras does not say how its training went"):
+                told_of(out, {**facts, "report": {**facts["report"], name: 3}}, file)
+        for name, value in (("images", "zz"), ("before", [[1]]), ("after", [99])):
+            with pytest.raises(TrainingError, match="make no sense"):
+                told_of(out, {**facts, "answers": {**facts["answers"], name: value}}, file)
+        del facts["answers"]
+        assert "is not known" in told_of(out, facts, file).section.words[0]
 
 
 def test_an_exported_model_is_told_by_its_certificate(photos: Path, tmp_path: Path):
