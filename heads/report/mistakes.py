@@ -8,7 +8,7 @@ from onepass.features import CLASSES, LABELS, NUMBER
 from onepass.features.names import shown
 from onepass.heads.report.material import Judged, Material
 from onepass.heads.report.page.parts import Card, Cards, Part, Section
-from onepass.heads.report.words import chance, count_of
+from onepass.heads.report.words import chance, count_of, sentence
 
 WORST = 15
 """Mistakes that are shown."""
@@ -105,7 +105,7 @@ def _told(material: Material, judged: Judged, i: int) -> tuple[str, str]:
     if named == y:
         return names[y], f"Called so with {sure}."
     true = chance(float(judged.outputs[i, y]))
-    return f"{names[y]}, called {names[named]}", f"{sure} sure of {names[named]}; {true} for {names[y]}."
+    return f"{names[y]}, called {names[named]}", sentence(f"{sure} sure of {names[named]}; {true} for {names[y]}")
 
 
 def _typical(material: Material, judged: Judged) -> list[Part]:
@@ -124,7 +124,7 @@ def _typical(material: Material, judged: Judged) -> list[Part]:
                 int(judged.positions[i]),
                 material.names[judged.positions[i]],
                 kind,
-                f"{chance(float(known[i]))} sure.",
+                sentence(f"{chance(float(known[i]))} sure"),
             )
             for kind, some in (("typical", best), ("doubtful, but right", doubted))
             for i in some

@@ -12,7 +12,7 @@ from onepass.heads.report.material import Judged, Material
 from onepass.heads.report.mistakes import losses
 from onepass.heads.report.page.charts import Axis, Line, Mark, Series, histogram, plot, rows_chart
 from onepass.heads.report.page.parts import Card, Cards, Chart, Matrix, Part, Section
-from onepass.heads.report.words import chance, count_of, percent
+from onepass.heads.report.words import chance, count_of, percent, sentence
 from onepass.heads.stats.intervals import wilson_interval
 from onepass.heads.tasks.label_evaluation import LabelsEvaluation
 
@@ -88,7 +88,7 @@ def _matrix(material: Material, judged: Judged) -> Matrix:
 
 def _in_cell(material: Material, judged: Judged, at: int) -> Card:
     position = int(judged.positions[at])
-    sure = "" if judged.outputs is None else f"{chance(float(judged.outputs[at, judged.named[at]]))} sure."
+    sure = "" if judged.outputs is None else sentence(f"{chance(float(judged.outputs[at, judged.named[at]]))} sure")
     return Card(position, material.names[position], "", sure)
 
 

@@ -113,7 +113,7 @@
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, wide, high);
     context.strokeStyle = known.ink;
-    context.lineWidth = 1.6;
+    context.lineWidth = 1.1;
     context.beginPath();
     for (const i of picked) { context.moveTo(xs[i] + size() + 3, ys[i]); context.arc(xs[i], ys[i], size() + 3, 0, 7); }
     context.stroke();
