@@ -1,10 +1,12 @@
 """The map of the rows: where images lie among all others, as the network sees them."""
 
+from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from onepass.extract import quiet_stderr
 from onepass.features import CLASSES, LABELS, NUMBER, SPLITS
 from onepass.features.names import shown
 from onepass.features.progress import phase
@@ -69,17 +71,21 @@ def _some(material: Material) -> np.ndarray:
 
 
 def layouts_of(rows: np.ndarray) -> list[Layout]:
-    """Principal components of (m, d) standardised rows, and t-SNE where there are neither too many nor too few."""
+    """Principal components of (m, d) standardised rows; t-SNE, and UMAP where that is installed, where the rows are
+    neither too many nor too few."""
     along, shares = principal(rows, min(_AXES, len(rows) - 1, rows.shape[1]))
     two = along[:, :2] if along.shape[1] > 1 else np.column_stack([along, np.zeros(len(along))])
     note = (
-        f"Principal components: the two directions along which rows differ most. They hold "
+        "Principal components: the two directions along which rows differ most. They hold "
         f"{percent(sum(shares[:2]))} of the variance, so what lies together here may lie apart in others."
     )
     found = [Layout("PCA", two, note, tuple(shares[:2]))]
     if _FEWEST_FOR_TSNE <= len(rows) <= MOST_FOR_TSNE:
         note = "t-SNE keeps neighbours together; distances between groups, and their sizes, mean nothing."
-        found.insert(0, Layout("t-SNE", _neighbours_together(along), note))
+        found.insert(0, Layout("t-SNE", _turned(_tsne(along)), note))
+        if find_spec("umap"):
+            note = "UMAP keeps neighbours together; distances between groups mean little."
+            found.append(Layout("UMAP", _turned(_umap(along)), note))
     return found
 
 
@@ -98,14 +104,26 @@ def principal(rows: np.ndarray, count: int) -> tuple[np.ndarray, list[float]]:
     return along, [float(one) / max(total, 1e-30) for one in np.square(along).sum(axis=0)]
 
 
-def _neighbours_together(along: np.ndarray) -> np.ndarray:
+def _tsne(along: np.ndarray) -> np.ndarray:
     from sklearn.manifold import TSNE
 
     perplexity = float(min(30, (len(along) - 1) / 3))
     with threadpool_limits(1):  # threads add up in any order, and t-SNE blows the last digit up
-        found = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(along)
-    centred = np.asarray(found, np.float64) - found.mean(axis=0)
-    turned = centred @ np.linalg.svd(centred, full_matrices=False)[2].T  # which way is up means nothing: wide, not tall
+        return np.asarray(TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(along), np.float64)
+
+
+def _umap(along: np.ndarray) -> np.ndarray:
+    with quiet_stderr():  # it imports TensorFlow for a variant that is not used
+        from umap import UMAP
+
+    with threadpool_limits(1):
+        return np.asarray(UMAP(random_state=0, n_jobs=1).fit_transform(along), np.float64)
+
+
+def _turned(places: np.ndarray) -> np.ndarray:
+    """(m, 2) places, which may be turned at will, so that they are wide and not tall, and the same each time."""
+    centred = places - places.mean(axis=0)
+    turned = centred @ np.linalg.svd(centred, full_matrices=False)[2].T
     return np.asarray(turned * np.where(turned[np.abs(turned).argmax(axis=0), [0, 1]] < 0, -1, 1))
 
 

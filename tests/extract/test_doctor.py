@@ -46,6 +46,7 @@ def test_everything_that_matters_is_looked_at(asked: list):
         "tensorboard",
         "tflite",
         "torch",
+        "umap",
     )
     extras = [f"extra {name}" for name in optional]
     assert names[len(NAMES) :] == [PACKAGES[0], "Python", *PACKAGES[1:], *extras, "weights"]
