@@ -57,7 +57,7 @@ def _duplicates(material: Material) -> Section:
     title = f"{count_of(count, 'picture appears', 'pictures appear')} twice"
     unclear = sum(one.across_classes for one in pairs) + sum(len(one.classes) > 1 for one in groups)
     across = sum(one.across_splits for one in pairs) + sum(len(one.splits) > 1 for one in groups)
-    harms = [f"{unclear} of them in two classes"] * bool(unclear) + [f"{across} on both sides of a split"] * bool(across)
+    harms = [f"{unclear} in two classes"] * bool(unclear) + [f"{across} on both sides of a split"] * bool(across)
     title = ", ".join([title, *harms])
     return Section("duplicates", title, _words_of_copies(material), parts)
 

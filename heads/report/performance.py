@@ -10,7 +10,7 @@ from onepass.features.names import shown
 from onepass.heads.evaluation import Evaluation
 from onepass.heads.report.material import Judged, Material
 from onepass.heads.report.mistakes import losses
-from onepass.heads.report.page.charts import Axis, Line, Mark, Series, histogram, plot, rows_chart
+from onepass.heads.report.page.charts import Axis, Line, Mark, Series, hardest, histogram, plot, rows_chart
 from onepass.heads.report.page.parts import Card, Cards, Chart, Matrix, Part, Section
 from onepass.heads.report.words import chance, count_of, percent, sentence
 from onepass.heads.stats.intervals import wilson_interval
@@ -18,8 +18,8 @@ from onepass.heads.tasks.label_evaluation import LabelsEvaluation
 
 MATRIX = 30
 """Classes up to which the whole matrix is shown."""
-_CELL = 24
-"""Images of a cell that are listed."""
+_CELL, _PAIRS = 24, 12
+"""Images of a cell that are listed, and cells that are where there is no matrix."""
 _CURVES = 8
 _POINTS = 60
 BINS = 10
@@ -60,6 +60,8 @@ def confusion(judged: Judged, k: int) -> np.ndarray:
 def _of_classes(material: Material, judged: Judged) -> Iterator[Part]:
     if len(material.class_names) <= MATRIX:
         yield _matrix(material, judged)
+    else:
+        yield from _most_confused(material, judged)
     if isinstance(judged.score, Evaluation):
         yield _per_class(judged.score)
     if judged.outputs is not None:
@@ -69,21 +71,33 @@ def _of_classes(material: Material, judged: Judged) -> Iterator[Part]:
         yield unknown
 
 
+def _most_confused(material: Material, judged: Judged) -> Iterator[Part]:
+    """The pairs of classes that are confused most often, where there are too many classes for a matrix."""
+    counts = confusion(judged, len(material.class_names))
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:_PAIRS]
+    for i, j in zip(*np.unravel_index(order, counts.shape), strict=True):
+        if counts[i, j]:
+            yield _cell(material, judged, int(i), int(j))
+
+
+def _cell(material: Material, judged: Judged, i: int, j: int) -> Cards:
+    """The images of class i that are called j."""
+    some = np.flatnonzero((judged.y == i) & (judged.named == j))
+    if judged.outputs is not None:
+        some = some[np.argsort(-losses(material, judged)[some], kind="stable")]
+    names = shown(material.class_names[i]), shown(material.class_names[j])
+    note = "" if len(some) <= _CELL else f"The {_CELL} with the highest loss of them."
+    cards = [_in_cell(material, judged, int(at)) for at in some[:_CELL]]
+    title = f"{names[0]}, called {names[1]}: {count_of(len(some), 'image')}"
+    return Cards(title, cards, note, rank=6 if i != j else 8)
+
+
 def _matrix(material: Material, judged: Judged) -> Matrix:
     k, names = len(material.class_names), [shown(name) for name in material.class_names]
-    cells = {}
-    surest = (
-        np.arange(len(judged.y)) if judged.outputs is None else np.argsort(-losses(material, judged), kind="stable")
-    )
-    for i in range(k):
-        for j in range(k):
-            some = [int(at) for at in surest if judged.y[at] == i and judged.named[at] == j]
-            if some:
-                title = f"{names[i]}, called {names[j]}: {count_of(len(some), 'image')}"
-                note = "" if len(some) <= _CELL else f"The {_CELL} with the highest loss of them."
-                cards = [_in_cell(material, judged, at) for at in some[:_CELL]]
-                cells[i, j] = Cards(title, cards, note, rank=6 if i != j else 8)
-    return Matrix(names, confusion(judged, k), cells)
+    counts = confusion(judged, k)
+    cells = {(i, j): _cell(material, judged, i, j) for i in range(k) for j in range(k) if counts[i, j]}
+    return Matrix(names, counts, cells)
 
 
 def _in_cell(material: Material, judged: Judged, at: int) -> Card:
@@ -99,6 +113,7 @@ def _per_class(score: Evaluation) -> Chart:
              (min(one.recall, one.precision), max(one.recall, one.precision)))
         for name, one in score.per_class.items() if one.n
     ]  # fmt: skip
+    lines = hardest(lines)
     axis = Axis.around("", [mark.value for line in lines for mark in line.marks], percent=True)
     rows = [["class", "images", "found (recall)", "answers right (precision)", "F1"]]
     rows += [
@@ -231,6 +246,7 @@ def _of_labels(judged: Judged) -> Chart:
              (min(one.f1, one.average_precision or 0), max(one.f1, one.average_precision or 0)))
         for name, one in score.per_label.items() if one.n
     ]  # fmt: skip
+    lines = hardest(lines)
     rows = [["label", "images", "precision", "recall", "F1", "average precision"]]
     rows += [
         [shown(name), str(one.n), f"{one.precision:.3f}", f"{one.recall:.3f}", f"{one.f1:.3f}",

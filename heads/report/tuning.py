@@ -11,7 +11,7 @@ from onepass.features.names import shown
 from onepass.features.tables import Record, command_line
 from onepass.heads.report.material import Material, places_of
 from onepass.heads.report.mistakes import changes
-from onepass.heads.report.page.charts import Axis, Line, Mark, Series, plot, rows_chart
+from onepass.heads.report.page.charts import Axis, Line, Mark, Series, hardest, plot, rows_chart
 from onepass.heads.report.page.parts import Chart, Part, Section
 from onepass.heads.report.words import between, percent, sentence
 from onepass.heads.stats.intervals import wilson_interval
@@ -173,6 +173,7 @@ def _classes(per_class: dict[str, Record]) -> Part:
              (min(one["before"], one["after"]), max(one["before"], one["after"])))
         for name, one in per_class.items() if one["n"]
     ]  # fmt: skip
+    lines = hardest(lines)
     rows = [["class", "images", "before", "after", "95 % interval after", "corrected", "broken"]]
     for name, one in per_class.items():
         low, high = wilson_interval(one["after"] * one["n"], one["n"]) if one["n"] else (0.0, 1.0)

@@ -7,6 +7,8 @@ from html import escape
 
 import numpy as np
 
+from onepass.features.names import printable
+
 WIDTH = 460
 """Units of every chart across; a phone shows it whole, a wide page two side by side."""
 
@@ -125,6 +127,12 @@ class Series:
     high: Sequence[float] | None = None
     joined: bool = True
     marked: bool = True
+
+
+def hardest(lines: Sequence[Line], most: int = 30) -> list[Line]:
+    """The lines with the lowest values, in their order: what a chart shows of many, whose table has all."""
+    order = sorted(range(len(lines)), key=lambda i: sum(mark.value for mark in lines[i].marks))
+    return [lines[i] for i in sorted(order[:most])]
 
 
 def rows_chart(lines: Sequence[Line], axis: Axis, *, alt: str, legend: Sequence[str] = ()) -> str:
@@ -316,7 +324,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 def _text(x: float, y: float, text: str, anchor: str, kind: str) -> str:
     if not text:
         return ""
-    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(printable(text))}</text>'
 
 
 def _anchor(x: float) -> str:
@@ -331,6 +339,6 @@ def _cut(text: str, most: int) -> str:
 
 def _svg(height: float, parts: Sequence[str], alt: str) -> str:
     return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(alt)}">'
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(printable(alt))}">'
         f"{''.join(parts)}</svg>"
     )
