@@ -176,7 +176,7 @@ class _Writer:
     def _card(self, card: Card) -> Iterator[str]:
         yield '<figure class="card"><div class="shown">'
         yield self._picture(card)
-        if card.image is not None and card.image in self._pictures.heat:
+        if card.heat is not None and card.image is not None and card.image in self._pictures.heat:
             yield _image(self._pictures.heat[card.image], f"h{card.image}", f"what the answer came from in {card.name}")
         yield "</div><figcaption>"
         yield f'<p class="title">{text(card.title)}</p>' if card.title else ""

@@ -23,6 +23,7 @@ from onepass.heads import compare_heads, load_head
 from onepass.heads.export.run import export
 from onepass.heads.file_kinds import FileKind, file_kind
 from onepass.heads.finetune.model_file import read_facts
+from onepass.heads.finetune.result import FineTuned
 from onepass.heads.predict.nearest import nearest_images
 from onepass.heads.report.material import of_head
 from onepass.heads.report.performance import abstaining, reliability
@@ -272,10 +273,16 @@ def test_the_policy_lets_nothing_in_but_what_is_there(photos: Path, tmp_path: Pa
     assert set(re.findall(r"https?://[^\"' ]*", text)) == {"http://www.w3.org/2000/svg"}  # a name, not an address
 
 
-def test_a_fine_tuning_shows_what_it_changed(photos: Path, tmp_path: Path):
-    out = tmp_path / "x.keras"
-    done = fine_tune(photos / "photos.head", unfreeze="3", epochs=1, lr=1e-2, keep="always", out=out)
-    record = report(out, out=tmp_path / "x.html").record()
+@pytest.fixture(scope="module")
+def tuned(photos: Path) -> FineTuned:
+    out = photos / "tuned.keras"
+    return fine_tune(photos / "photos.head", unfreeze="3", epochs=1, lr=1e-2, keep="always", out=out)
+
+
+@pytest.mark.slow
+def test_a_fine_tuning_shows_what_it_changed(tuned: FineTuned, tmp_path: Path):
+    done = tuned
+    record = report(tuned.path, out=tmp_path / "x.html").record()
     told = parts_of(record, "fine-tuning")
     corrected, broken = (sum(getattr(one, name) for one in done.per_class.values()) for name in ("corrected", "broken"))
     shown_images = {part["pictures"]: len(part["images"]) for part in told if "pictures" in part}
@@ -285,13 +292,13 @@ def test_a_fine_tuning_shows_what_it_changed(photos: Path, tmp_path: Path):
     assert np.trace(counts) / np.sum(counts) == pytest.approx(done.after[0])
 
 
-def test_a_model_that_says_nonsense_of_its_training_is_refused(photos: Path, tmp_path: Path):
-    out = tmp_path / "x.keras"
-    fine_tune(photos / "photos.head", unfreeze="3", epochs=1, keep="always", out=out)
+@pytest.mark.slow
+def test_a_model_that_says_nonsense_of_its_training_is_refused(photos: Path, tuned: FineTuned):
+    out = tuned.path
     facts = read_facts(out)
     with FeatureFile(photos / "photos.h5") as file:
         for name in ("gain", "history", "per_class"):
-            with pytest.raises(TrainingError, match=r"x\.keras does not say how its training went"):
+            with pytest.raises(TrainingError, match=r"tuned\.keras does not say how its training went"):
                 told_of(out, {**facts, "report": {**facts["report"], name: 3}}, file)
         for name, value in (("images", "zz"), ("before", [[1]]), ("after", [99])):
             with pytest.raises(TrainingError, match="make no sense"):
@@ -300,6 +307,7 @@ def test_a_model_that_says_nonsense_of_its_training_is_refused(photos: Path, tmp
         assert "is not known" in told_of(out, facts, file).section.words[0]
 
 
+@pytest.mark.slow
 def test_an_exported_model_is_told_by_its_certificate(photos: Path, tmp_path: Path):
     done = export(photos / "photos.head", to="keras", out=tmp_path / "x.keras")
     for path in (tmp_path / "x.keras", tmp_path / "x.keras.certificate.json"):
