@@ -40,10 +40,11 @@ def row_map(material: Material) -> Section | None:
     drawn = RowMap(
         positions=positions,
         names=[material.names[i] for i in positions],
-        labels=[material.labels[i] for i in positions],
+        labels=_values(material, positions),
         layouts=layouts,
         colourings=colourings,
         choices=[shown(name) for name in file.class_names] if file.task == CLASSES else (),
+        column=_column(material),
         command=_command(material),
         rows=_rows(material, positions, layouts),
     )
@@ -175,10 +176,29 @@ def _by_label(material: Material, positions: np.ndarray) -> Colouring | None:
     return Colouring(shown(table.class_names[0]), [*names, "no number"], codes, (len(edges) + 1,))
 
 
+def _values(material: Material, positions: np.ndarray) -> list[str]:
+    """What images are labelled with, as `label` reads it back to the last digit."""
+    table = material.file.table.taken(positions)
+    join = _separator(material).join
+    values = table.label_values()
+    return ["" if v is None else shown(join(v) if isinstance(v, tuple) else str(v)) for v in values]
+
+
+def _separator(material: Material) -> str:
+    """What stands in no label."""
+    names = "".join(material.file.class_names)
+    return next((mark for mark in ";|,/" if mark not in names), ";")
+
+
+def _column(material: Material) -> str:
+    """A number keeps its name, by which `label` knows it."""
+    return shown(material.file.class_names[0]) if material.file.task == NUMBER else "class"
+
+
 def _command(material: Material) -> str:
     """What takes the table of a selection back."""
-    columns = {CLASSES: (), LABELS: ("--label", "class", "--label-separator", ", "), NUMBER: ("--target", "class")}
-    more = columns.get(material.file.task, ())
+    separated = ("--label", "class", "--label-separator", _separator(material))
+    more = {LABELS: separated, NUMBER: ("--target", _column(material))}.get(material.file.task, ())
     return command_line("onepass", "label", material.file.path, "--relabel", "selected.csv", *more)
 
 

@@ -255,7 +255,8 @@ class _Writer:
             'Their class in the table <select id="map-label"></select></label>'
             '<button type="button" id="map-save">Save names as CSV</button>'
             '<button type="button" id="map-clear">Let go</button>'
-            f'<p class="note">Correct the column class where you need to, then: <code>{text(part.command)}</code></p>'
+            f'<p class="note">Correct the column {text(part.column)} where you need to, then: '
+            f"<code>{text(part.command)}</code></p>"
             '<ul id="map-list"></ul></div>'
         )
         yield '<p id="map-live" class="hidden" aria-live="polite"></p>'
@@ -283,6 +284,7 @@ class _Writer:
                 }
                 for one in part.colourings
             ],
+            "column": printable(part.column),
             "choices": [printable(choice) for choice in part.choices],
             "pictures": shown,
         }

@@ -273,7 +273,7 @@
     const to = $("label").value;
     const lines = [...picked].sort((a, b) => a - b).map((i) => [names[i], to || labels[i]].map(cell).join(","));
     const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([["path,class", ...lines, ""].join("\n")], { type: "text/csv" }));
+    link.href = URL.createObjectURL(new Blob([["path," + cell(facts.column), ...lines, ""].join("\n")], { type: "text/csv" }));
     link.download = "selected.csv";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);

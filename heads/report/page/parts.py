@@ -185,7 +185,8 @@ class RowMap:
         labels: m label texts.
         layouts, colourings: The ways to look at it, the usual ones first.
         choices: Labels that a selection can be given; none where labels are no classes.
-        command: What takes the table of a selection back.
+        column: What the labels are called in the table of a selection.
+        command: What takes that table back.
         rows: Counts behind the map.
     """
 
@@ -195,6 +196,7 @@ class RowMap:
     layouts: Sequence[Layout]
     colourings: Sequence[Colouring]
     choices: Sequence[str]
+    column: str
     command: str
     rows: Rows
 

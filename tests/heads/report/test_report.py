@@ -1,8 +1,10 @@
 """What a report says, against what the rows and other functions say; and that nothing it is given breaks it."""
 
 import base64
+import csv
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -26,6 +28,7 @@ from onepass.heads.finetune.model_file import read_facts
 from onepass.heads.finetune.result import FineTuned
 from onepass.heads.predict.nearest import nearest_images
 from onepass.heads.report.material import of_head
+from onepass.heads.report.page.parts import RowMap
 from onepass.heads.report.performance import abstaining, reliability
 from onepass.heads.report.row_map import layouts_of, principal
 from onepass.heads.report.tuning import told_of
@@ -367,6 +370,19 @@ def test_numbers_and_several_labels_have_their_own_charts(tmp_path: Path, rng: n
     record = report(several.path, out=tmp_path / "x.html").record()
     (bars,) = parts_of(record, "performance")
     assert [row[0] for row in bars["table"][1:]] == list(several.class_names)
+
+
+def test_what_the_map_gives_back_changes_nothing_but_what_is_corrected(tmp_path: Path, rng: np.random.Generator):
+    write_numbers(tmp_path / "ages.h5", *numbers(rng))
+    write_labels(tmp_path / "labels.h5", *labelled(rng))
+    for name, new in (("ages", "123.5"), ("labels", "red;round")):
+        story = report(tmp_path / f"{name}.h5", out=tmp_path / "x.html", images=False).story
+        (drawn,) = (part for part in story.every_part() if isinstance(part, RowMap))
+        for values, changed in ((drawn.labels[:9], 0), ([new, *drawn.labels[1:9]], 1)):
+            with open(tmp_path / "selected.csv", "w", newline="") as file:
+                csv.writer(file).writerows([("path", drawn.column), *zip(drawn.names, values, strict=False)])
+            done = run_program(*shlex.split(drawn.command), cwd=tmp_path)
+            assert f"{changed} label{'' if changed == 1 else 's'} changed" in done.stdout, done.stderr
 
 
 def test_many_classes_show_who_is_confused_most_often_instead_of_a_matrix(tmp_path: Path, rng: np.random.Generator):
