@@ -94,7 +94,8 @@ class Axis:
                 [tick for power in powers for factor in factors if self.low <= (tick := factor * power) <= self.high]
                 for factors in ((1,), (1, 2, 5))
             ]
-            return next((found for found in between if len(found) > 2), between[1] or [self.low, self.high])
+            few = between[1] if len(between[1]) > 1 else [self.low, self.high]
+            return next((found for found in between if len(found) > 2), few)
         rough = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= 0.85 * rough)

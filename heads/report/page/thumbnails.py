@@ -119,18 +119,23 @@ def _read(file: FeatureFile, some: Sequence[int], data: Sequence[Path]) -> tuple
     try:
         source = LabelledPixels(file, data=data)
     except DataError as error:
-        return [None] * len(some), str(error)
+        return [None] * len(some), error.spelled(_flag)
 
     def one(position: int) -> Image.Image | str:
         try:
             return _small(source.whole(position))
         except DataError as error:
-            return str(error)
+            return error.spelled(_flag)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         found = list(pool.map(one, some))
     reasons = [image for image in found if isinstance(image, str)]
     return [None if isinstance(image, str) else image for image in found], reasons[0] if reasons else ""
+
+
+def _flag(name: str, *value: object) -> str:
+    """A parameter as it is typed where a report is made."""
+    return " ".join((f"--{name.replace('_', '-')}", *map(str, value)))
 
 
 def _small(pixels: np.ndarray) -> Image.Image:
