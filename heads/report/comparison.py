@@ -79,7 +79,7 @@ def _of_heads(path: Path, found: Record) -> Story:
 def _lead(answer: str, names: set[str]) -> list[str]:
     """The parts of the answer as sentences; one that begins with a name keeps it as it is."""
     parts = [shown(part) for part in answer.split("; ")]
-    return [f"{part}." if re.split("[ ,]", part)[0] in names else sentence(part) for part in parts]
+    return [f"{part.rstrip('.')}." if re.split("[ ,]", part)[0] in names else sentence(part) for part in parts]
 
 
 def _title(cheapest: str, ties: list[str], heads: int) -> str:

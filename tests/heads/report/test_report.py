@@ -22,6 +22,8 @@ from onepass.features.errors import FeatureFileError, FileKindError, HeadFileErr
 from onepass.features.names import shown
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads import compare_heads, load_head
+from onepass.heads.compare.choice import BackboneChoice, TriedBackbone
+from onepass.heads.compare.report import HeadsComparison, HeadScore
 from onepass.heads.export.run import export
 from onepass.heads.file_kinds import FileKind, file_kind
 from onepass.heads.finetune.model_file import read_facts
@@ -32,7 +34,9 @@ from onepass.heads.report.page.parts import RowMap
 from onepass.heads.report.performance import abstaining, reliability
 from onepass.heads.report.row_map import layouts_of, principal
 from onepass.heads.report.tuning import told_of
+from onepass.heads.stats.intervals import Difference
 from onepass.heads.stats.metrics import calibration_error
+from onepass.heads.stats.multiple_comparison import Comparison
 from support import GOLDEN, make_spec, make_table, plain, run_program, write_folder, write_rows
 from task_files import labelled, numbers, write_labels, write_numbers
 
@@ -334,6 +338,29 @@ def test_a_comparison_is_told_from_its_json(photos: Path, tmp_path: Path):
     forecast = next(iter(found.learning.values()))
     low, high = (forecast.scores[-1] + end for end in forecast.gain_interval)
     assert f"{100 * low:.1f} % to {100 * high:.1f} %" in str(curves[0]["table"])
+
+
+def test_a_choice_of_backbones_is_told_from_its_json(tmp_path: Path):
+    gap = Difference(-0.008, (-0.02, 0.004), 0.2)
+    none, big, small = Difference(0, (0, 0), 1), Path("t/big.h5"), Path("t/small.h5")
+    best = TriedBackbone("big", "imagenet", big, 0.871, (0.84, 0.89), none, True, 10, 9, 240, "")
+    other = replace(best, name="small", features=small, score=0.863, interval=(0.83, 0.88), to_best=gap, seconds=80)
+    scores = [
+        HeadScore(f"{one.name}/logreg", "logreg", str(one.features), {}, one.score, one.interval, 1, 1, None, 1, 1, 9)
+        for one in (best, other)
+    ]
+    names = tuple(score.name for score in scores)
+    test = Comparison(names, names[0], names, {names[0]: best.to_best, names[1]: gap}, {}, {names[1]: 0.021})
+    compared = HeadsComparison("folds", 600, "accuracy", scores, test)
+    found = BackboneChoice([best, other], compared, "logreg", 2527, data=[Path("photos")])
+    (tmp_path / "x.json").write_text(json.dumps(found.record(), indent=1))
+    record = report(tmp_path / "x.json", out=tmp_path / "x.html").record()
+    assert record["title"] == "Take small"
+    said, answer = (re.sub("[.;]", "", words).lower() for words in (" ".join(record["words"]), found.answer()))
+    assert said == answer
+    assert record["next"][0]["command"] == found.next_command
+    table = record["answer"][0]["table"]
+    assert [row[1] for row in table[1:]] == ["87.1 % (84.0 to 89.0 %)", "86.3 % (83.0 to 88.0 %)"]
 
 
 @pytest.mark.parametrize(
