@@ -19,7 +19,7 @@ from onepass.heads.report.words import percent
 
 MOST_POINTS = 20_000
 MOST_FOR_TSNE = 5_000
-"""Rows up to which t-SNE is run: on one thread, so that a report is the same each time, 5,000 take about a minute."""
+"""Rows up to which t-SNE is run: on one thread, so that a report is the same each time, 5,000 take half a minute."""
 _FEWEST_FOR_TSNE = 50
 _AXES = 50
 _MOST_CODES = 24
