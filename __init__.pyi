@@ -45,3 +45,4 @@ from .heads import wilson_interval as wilson_interval
 from .heads import write_predictions as write_predictions
 from .heads.export.run import export as export
 from .heads.predict.classify import predict as predict
+from .heads.report.run import report as report

@@ -663,6 +663,27 @@ def label_command(
     _show(put_labels(**options), as_json)
 
 
+@_command("report", "Example: onepass report photos.resnet50.mlp.head --out report.html")
+def report_command(
+    path: Annotated[
+        Path | None, Argument(help="Feature file, head, model, certificate, or JSON of compare-heads.", metavar="FILE")
+    ] = None,
+    out: Annotated[Path | None, Option(help="The HTML file; report.html by default.", metavar="FILE")] = None,
+    data: Data = None,
+    features: OtherFeatures = None,
+    max_images: Annotated[int | None, Option(help="Pictures in it, at most (200 by default).")] = None,
+    images: Annotated[bool | None, Option("--images/--no-images", help="No pictures: for private data.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write what any of these files shows as one HTML file: it opens offline, and can be mailed."""
+    options = _given(locals())
+    from onepass import report
+
+    with _progress("reporting"):
+        done = report(**options)
+    _show(done, as_json)
+
+
 @_command("info", "Example: onepass info photos.resnet50.h5")
 def info_command(
     file: Annotated[Path | None, Argument(help="Any file of onepass; by default the feature file here.")] = None,

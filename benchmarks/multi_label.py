@@ -209,7 +209,8 @@ def linear(x: np.ndarray, y: np.ndarray) -> Scores:
 
 def ridge(x: np.ndarray, y: np.ndarray) -> Scores:
     search = RidgeCV(alphas(x, np.arange(0, -6.1, -0.5)))
-    return make_pipeline(StandardScaler(), search).fit(x, 2 * y - 1).predict
+    scores: Scores = make_pipeline(StandardScaler(), search).fit(x, 2 * y - 1).predict
+    return scores
 
 
 def kernel_ridge(x: np.ndarray, y: np.ndarray) -> Scores:

@@ -77,7 +77,8 @@ def folds(y: np.ndarray) -> PredefinedSplit:
 def scaled(search: Any, x: np.ndarray, y: np.ndarray) -> Scores:
     """A search on standardised rows and numbers, as a regression in any of these units needs it."""
     whole = TransformedTargetRegressor(make_pipeline(StandardScaler(), search), transformer=StandardScaler())
-    return whole.fit(x, y).predict
+    scores: Scores = whole.fit(x, y).predict
+    return scores
 
 
 def alphas(x: np.ndarray, exponents: np.ndarray) -> list[float]:
@@ -101,7 +102,7 @@ def kernel_ridge(x: np.ndarray, y: np.ndarray) -> Scores:
 
 
 def nearness(decay: float, distances: np.ndarray) -> np.ndarray:
-    return np.exp(-(distances - distances.min(axis=1, keepdims=True)) / decay)
+    return np.asarray(np.exp(-(distances - distances.min(axis=1, keepdims=True)) / decay))
 
 
 def knn(x: np.ndarray, y: np.ndarray) -> Scores:

@@ -68,7 +68,8 @@ def one(kind: str, task: str, x: np.ndarray, y: np.ndarray, images: int, test: i
     def fitted(part: np.ndarray, seed: int) -> np.ndarray:
         head: Head = make_head(kind, task=task, seed=seed).fit(x[part], y[part])
         told = head.predict(x[scored])
-        return np.abs(told - y[scored]) if task == "number" else (told == y[scored]).mean(axis=1)
+        right = np.abs(told - y[scored]) if task == "number" else (told == y[scored]).mean(axis=1)
+        return np.asarray(right)
 
     sizes, each = [], []
     for share in SHARES:

@@ -26,6 +26,7 @@ from .predict.told import LabelsPrediction as LabelsPrediction
 from .predict.told import NumberPrediction as NumberPrediction
 from .predict.told import Prediction as Prediction
 from .predict.writers import write_predictions as write_predictions
+from .report.run import Report as Report
 from .saved_head import SavedHead as SavedHead
 from .saved_head import load_head as load_head
 from .stats.intervals import wilson_interval as wilson_interval

@@ -136,7 +136,8 @@ def _of_model(path: Path, kind: FileKind) -> Info:
     model = tuned_model(path)
     scored = model.evaluation
     facts = {**read_facts(path), "file": str(path), "kind": kind.value, "bytes": path.stat().st_size}
-    facts.pop("seen", None)
+    for name in ("seen", "answers"):
+        facts.pop(name, None)
     rows = [
         [model.task, ", ".join(model.class_names)],
         ["pixels and backbone", str(model.spec)],

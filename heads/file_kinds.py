@@ -15,6 +15,9 @@ from onepass.heads.saved_head import is_head
 _START = 4096
 """Bytes of the beginning that tell a format."""
 
+_COMPARISONS = (b'"higher_is_better":', b'"take":')
+"""What stands at the beginning of the JSON of compare-heads, and of choose."""
+
 _EXPORTED = (".onnx", ".tflite")
 
 
@@ -26,6 +29,7 @@ class FileKind(StrEnum):
     TUNED = "a model that fine-tune wrote"
     EXPORTED = "an exported model"
     CERTIFICATE = "the certificate of an exported model"
+    COMPARISON = "what compare-heads or choose printed as JSON"
     KERAS = "a Keras file that neither fine-tune nor export wrote"
     WEIGHTS = "a file of arrays without a head"
     DAMAGED = "damaged at its beginning, where a file says what it is"
@@ -122,6 +126,8 @@ def _by_mark(path: Path, start: bytes) -> FileKind | None:
         return FileKind.HEAD if is_head(path) or path.suffix == ".head" else FileKind.WEIGHTS
     if f'"format": "{FORMAT}"'.encode() in start:
         return FileKind.CERTIFICATE
+    if start.lstrip().startswith(b"{") and any(mark in start for mark in _COMPARISONS):
+        return FileKind.COMPARISON
     return FileKind.EXPORTED if path.suffix == ".xml" and b"<net" in start else None
 
 

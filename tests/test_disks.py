@@ -53,6 +53,7 @@ LIGHT = [
     Writing("compare-heads photos.tiny.h5 --heads ridge --save-best --out b.head", "b.head", ("*.cells",)),
     Writing("onepass label photos.tiny.h5 labels.csv --path file --label kind", "photos.tiny.h5", anew=False),
     Writing("onepass inspect photos.tiny.h5 --no-labels --csv f.csv", "f.csv"),
+    Writing("onepass report photos.ridge.head --out r.html", "r.html"),
     Writing("onepass predict photos.ridge.head photos/cats --out p.csv", "p.csv"),
     Writing("onepass predict photos.ridge.head photos/cats --out p.json", "p.json"),
     Writing("onepass predict photos.ridge.head photos/cats --out p.jsonl", "p.jsonl"),

@@ -127,6 +127,13 @@ def test_compare_heads(born: Nursery, ready: Path, tmp_path: Path):
     campaign(born, ready, tmp_path, command, table)
 
 
+def test_report(born: Nursery, ready: Path, tmp_path: Path):
+    def page(work: Path) -> bytes:
+        return (work / "r.html").read_bytes()
+
+    campaign(born, ready, tmp_path, "onepass report photos.tiny.h5 --out r.html", page)
+
+
 def test_choose(born: Nursery, ready: Path, tmp_path: Path):
     """In folders of its own: names of kept results depend on where the photos lie."""
     command = "onepass choose photos --try tiny.keras,other.keras --head ridge"

@@ -24,6 +24,8 @@ train-head photos.h5 --head mlp --hidden 8 --epochs 3 --out mlp.head
 compare-heads plain.h5 --heads logreg,lda,mlp:8 --tune none --learning-curve --save-best --out best.head --csv heads.csv
 fine-tune plain.head --unfreeze 3 --epochs 1 --keep always --out tuned.keras --tensorboard logs
 onepass inspect plain.h5 --csv found.csv
+onepass report plain.head --out plain.html
+onepass report tuned.keras --out tuned.html
 onepass predict plain.head photos/test --out x.csv
 onepass predict plain.head photos/test --out x.parquet
 onepass predict tuned.keras photos/test --out x.jsonl

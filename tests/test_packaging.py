@@ -95,6 +95,7 @@ def test_a_wheel_holds_the_package_and_nothing_else(copied: Path, tmp_path: Path
     for room in ROOMS[:3]:
         sources += [path for ending in ("*.py", "*.pyi") for path in (ROOT / room).rglob(ending)]
     facts = {"features/FORMAT.md", "constraints.txt", "extract/backbones/reference_rows.json"}
+    facts |= {"heads/report/page/page.css", "heads/report/page/page.js"}
     assert inside == {str(path.relative_to(ROOT)) for path in sources} | facts
 
 

@@ -162,6 +162,8 @@ class Session:
         frozen = (self.head.network if part == "test" else self.start).scores(self.file.read(images)[0]).argmax(axis=1)
         tuned = self._labels_by(candidate)
         before, after = frozen == y, tuned == y
+        contents = self.file.table.content_hashes[images].tobytes().hex()
+        self.answers: Record = {"images": contents, "before": frozen.tolist(), "after": tuned.tolist()}
         val = self._validation_hits()
         copies = val.copies if part == "val" else self.file.leaked(images, self._trained())
         test = Hits(part, before, after[None], 0, copies, groups, weights) if part == "test" else None
@@ -250,6 +252,7 @@ class Session:
             **({"golden": self._golden_logits(joined)} if self.backbone.precision == "float32" else {}),
             "plan": {**asdict(self.plan), "precision": self.backbone.precision},
             "report": result.record(),
+            "answers": self.answers,
             "trained_on": self.head.trained_on,
             "seen": self.file.table.content_hashes[self.parts.train][:, :8].tobytes().hex(),
             "versions": {name: version(name) for name in ("onepass", "keras", "tensorflow")},

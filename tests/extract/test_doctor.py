@@ -50,6 +50,7 @@ def test_everything_that_matters_is_looked_at(asked: list):
         "tfds",
         "tflite",
         "torch",
+        "umap",
         "video",
     )
     extras = [f"extra {name}" for name in optional]

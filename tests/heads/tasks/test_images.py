@@ -150,7 +150,9 @@ def test_the_nearest_images_are_named_with_their_labels(folder: Path):
 
 def test_what_needs_one_class_per_image_is_refused_with_what_to_do(folder: Path):
     head = head_of(folder, "looks", "logreg")
-    with pytest.raises(TrainingError, match="gives several labels per image, and the folders of .*photos name classes"):
+    with pytest.raises(
+        TrainingError, match="gives several labels per image, and .*photos says . classes of its images"
+    ):
         evaluate(head, folder / "photos")
     with pytest.raises(
         TrainingError, match="gives several labels per image, and the images of .*bright.h5 have numbers"
