@@ -15,6 +15,7 @@ from .features import OnepassWarning as OnepassWarning
 from .features import UserError as UserError
 from .heads import CentroidHead as CentroidHead
 from .heads import Evaluation as Evaluation
+from .heads import Explanation as Explanation
 from .heads import KernelRidgeHead as KernelRidgeHead
 from .heads import KNNHead as KNNHead
 from .heads import LabelsEvaluation as LabelsEvaluation
@@ -32,6 +33,7 @@ from .heads import cache as cache
 from .heads import choose_backbone as choose_backbone
 from .heads import compare_heads as compare_heads
 from .heads import evaluate as evaluate
+from .heads import explain as explain
 from .heads import fine_tune as fine_tune
 from .heads import info as info
 from .heads import inspect as inspect

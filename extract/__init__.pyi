@@ -2,8 +2,12 @@ from .backbones.backbone import Backbone as Backbone
 from .backbones.bounded_model import load_bounded_model as load_bounded_model
 from .backbones.catalogue import CATALOGUE as CATALOGUE
 from .backbones.catalogue import BackboneName as BackboneName
+from .backbones.engines import Engine as Engine
 from .backbones.exportable import GraphBackbone as GraphBackbone
 from .backbones.exportable import graph_formats as graph_formats
+from .backbones.feature_maps import MapGrid as MapGrid
+from .backbones.feature_maps import feature_maps as feature_maps
+from .backbones.feature_maps import with_maps as with_maps
 from .backbones.golden import golden_images as golden_images
 from .backbones.graphs import Network as Network
 from .backbones.graphs import write_graph as write_graph
@@ -81,6 +85,7 @@ from .pixels.decode import read_image as read_image
 from .pixels.deep import FULL_DEPTH as FULL_DEPTH
 from .pixels.formats import format_names as format_names
 from .pixels.image_bytes import ImageFile as ImageFile
+from .pixels.image_bytes import read_bytes as read_bytes
 from .pixels.image_files import ImageFiles as ImageFiles
 from .pixels.image_files import LabelledPixels as LabelledPixels
 from .pixels.random_layers import random_layers as random_layers

@@ -34,3 +34,6 @@ from .tasks.number_evaluation import NumberEvaluation as NumberEvaluation
 from .training import TrainedHead as TrainedHead
 from .training import train_head as train_head
 from .verification import verify as verify
+from .why.explain import explain as explain
+from .why.explanation import Explanation as Explanation
+from .why.explanation import Explanations as Explanations
