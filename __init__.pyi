@@ -7,7 +7,9 @@ from .extract import load_backbone as load_backbone
 from .extract import plan as plan
 from .extract import repair as repair
 from .extract import run_extraction as run_extraction
+from .extract import show as show
 from .extract import versions as versions
+from .extract import write_sheet as write_sheet
 from .extract.backbones.listing import backbones as backbones
 from .extract.backbones.verified import verify_backbone as verify_backbone
 from .features import FeatureFile as FeatureFile

@@ -537,6 +537,61 @@ def nearest_command(
     _show(found, as_json)
 
 
+@_command("explain", "Example: onepass explain photos.resnet50.logreg.head new.jpg more/ --out why")
+def explain_command(
+    head: HeadFile,
+    images: Annotated[list[Path], Argument(help="Image files and folders.")],
+    out: Annotated[Path | None, Option(help="New folder for a picture of each image.", metavar="FOLDER")] = None,
+    label_class: Annotated[str | None, Option(help="Class to explain; the predicted one by default.")] = None,
+    method: Annotated[str | None, Option(help="exact, occlusion, or auto (default): exact where it can be.")] = None,
+    places: Annotated[int | None, Option(help="occlusion: places along each side (7 by default).")] = None,
+    picture: Annotated[str | None, Option(help="png (default) or webp.")] = None,
+    data: Annotated[list[Path] | None, Option(help="Where names are looked up; repeatable.", metavar="FOLDER")] = None,
+    accept_drift: AcceptDrift = None,
+    weights: Moved = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Show where in an image the score of a class comes from.
+
+    Exactly for linear heads on rows that are means; else by hiding one place after the other.
+    """
+    options = _given(locals())
+    from onepass import explain
+
+    with _progress("explaining") as report:
+        done = explain(**options, progress=report, say=lambda line: typer.echo(line, err=True))
+    _show(done, as_json)
+
+
+@_command("show", "Example: onepass show photos/ --resize crop --views 4")
+def show_command(
+    source: Annotated[list[Path] | None, Argument(help="Images, or a feature file; by default the one here.")] = None,
+    out: Annotated[Path | None, Option(help="New PNG or WebP file (sheet.png by default).", metavar="FILE")] = None,
+    count: Annotated[int | None, Option(help="Images to show (24 by default).")] = None,
+    views: Annotated[int | None, Option(help="Views of each, the plain image first.")] = None,
+    seed: Annotated[int | None, Option(help="Another seed, other images.")] = None,
+    backbone: Annotated[str | None, Option(help="Whose pixels to show. [bundled one]")] = None,
+    image_size: Annotated[int | None, Option(help="Side of the input in pixels; the network's by default.")] = None,
+    resize: Annotated[str | None, Option(help="squash, crop, pad, keras, or native, as for extract.")] = None,
+    preprocess: Preprocess = None,
+    depth: Annotated[str | None, Option(help="Bits in use of 16-bit images, such as 12.")] = None,
+    augment: Augment = None,
+    data: Data = None,
+    images: Annotated[str | None, _table(help="Where the images lie that the table names.", metavar="FOLDER")] = None,
+    path: PathColumn = None,
+    label: LabelColumn = None,
+    label_separator: LabelSeparator = None,
+    target: TargetColumn = None,
+    as_json: Json = False,
+) -> None:
+    """Draw some images as the network sees them, with their labels; nothing is computed."""
+    options = _given(locals())
+    from onepass import write_sheet
+
+    _show(write_sheet(**options), as_json)
+
+
 @_command("evaluate", "Example: onepass evaluate photos.resnet50.mlp.head new_photos/")
 def evaluate_command(
     head: HeadFile,

@@ -59,10 +59,15 @@ from .frameworks import KerasVariable as KerasVariable
 from .frameworks import Optimizer as Optimizer
 from .frameworks import Tensor as Tensor
 from .frameworks import import_keras as import_keras
+from .frameworks import import_matplotlib as import_matplotlib
 from .frameworks import import_nncf as import_nncf
 from .frameworks import import_openvino as import_openvino
 from .frameworks import plain_keras as plain_keras
 from .frameworks import quiet_stderr as quiet_stderr
+from .looking.glyphs import drawable as drawable
+from .looking.sheet import ContactSheet as ContactSheet
+from .looking.sheet import show as show
+from .looking.sheet import write_sheet as write_sheet
 from .machine import cache_folder as cache_folder
 from .machine import free_memory as free_memory
 from .machine import machine as machine

@@ -1,5 +1,7 @@
 """Images in, heat maps of a head's scores out: exact where the head is linear and rows are means, else by hiding."""
 
+import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +20,7 @@ from onepass.extract import (
     with_maps,
 )
 from onepass.features import SkippedImage
+from onepass.features.atomic import folder_beside, move
 from onepass.features.errors import BackboneError, OptionError, OutputError, UnreadableImageError, cannot_write, opt
 from onepass.features.names import shown
 from onepass.features.places import require_place
@@ -67,7 +70,7 @@ def explain(
     Args:
         head: Head file, model that `fine_tune` or `export` wrote, its certificate, or what `load_head` returned.
         images: Image files, folders of them and archives.
-        out: Folder for a picture of each image; made if it is not there. By default none is written.
+        out: Folder for a picture of each image, which must not be there yet. By default none is written.
         label_class: The class to explain; by default the one that is predicted for each image.
         method: exact, occlusion, or auto: exact where it can be.
         places: occlusion: places along each side; an image goes places ** 2 + 1 times through the network.
@@ -93,7 +96,8 @@ def explain(
     """
     _require_options(method, places, picture)
     check_running(engine=options.get("engine"), workers=workers, weights=options.get("weights"), data=data)
-    folder = None if out is None else _folder(Path(out))
+    if out is not None:
+        require_place(out, fresh=True)
     described = describe_classifier(head)
     label = None if label_class is None else _position(described, label_class)
     named = list(named_images(_looked_up([images] if isinstance(images, str | Path) else images, data)))
@@ -106,18 +110,18 @@ def explain(
         total = way.passes * len(named)
         say(f"by occlusion, because {way.reason}: {way.passes} passes an image, {total} in all")
     done, skipped = list[Explanation](), list[SkippedImage]()
-    write = _Pictures(folder, picture)
-    told = partial(_explained, saved, way, label)
-    for count, one in enumerate(in_order(named, partial(way.backbone.stream, workers=workers), told), 1):
-        if isinstance(one, SkippedImage):
-            skipped.append(one)
-        else:
-            done.append(write(one))
-        if progress:
-            progress(count, len(named))
-    if not done:
-        raise UnreadableImageError(none_readable(skipped), skipped=skipped)
-    return Explanations(done, way.name, way.reason, way.passes, skipped, folder)
+    stream, told = partial(way.backbone.stream, workers=workers), partial(_explained, saved, way, label)
+    with _pictures(None if out is None else Path(out), picture) as write:
+        for count, one in enumerate(in_order(named, stream, told), 1):
+            if isinstance(one, SkippedImage):
+                skipped.append(one)
+            else:
+                done.append(write(one))
+            if progress:
+                progress(count, len(named))
+        if not done:
+            raise UnreadableImageError(none_readable(skipped), skipped=skipped)
+    return Explanations(done, way.name, way.reason, way.passes, skipped, None if out is None else Path(out))
 
 
 @dataclass(frozen=True)
@@ -203,49 +207,46 @@ def _explained(head: SavedHead, way: _Way, label: int | None, image: ImageFile, 
     )
 
 
-class _Pictures:
-    """Writes a picture of each explanation to a folder, each under a name of its own."""
+@contextlib.contextmanager
+def _pictures(out: Path | None, ending: str) -> Iterator[Callable[[Explanation], Explanation]]:
+    """What writes a picture of each explanation, under a name of its own; the folder is there once all are written.
 
-    def __init__(self, folder: Path | None, ending: str) -> None:
-        self._folder, self._ending, self._taken = folder, ending, set[str]()
+    Raises:
+        OutputError: They cannot be written.
+    """
+    if out is None:
+        yield lambda one: one
+        return
+    taken: set[str] = set()
+    try:
+        with folder_beside(out) as beside:
+            folder = beside / out.name
+            folder.mkdir()
 
-    def __call__(self, one: Explanation) -> Explanation:
-        if self._folder is None:
-            return one
-        stem = shown(PurePath(one.path).stem).replace("\\", "_")[:80] or "image"
-        name, number = stem, 1
-        while name.lower() in self._taken:
-            number += 1
-            name = f"{stem}-{number}"
-        self._taken.add(name.lower())
-        path = self._folder / f"{name}.{self._ending}"
-        one.save(path)
-        return replace(one, picture=path)
+            def write(one: Explanation) -> Explanation:
+                name = f"{_free_name(one.path, taken)}.{ending}"
+                one.save(folder / name)
+                return replace(one, picture=out / name)
+
+            yield write
+            move(folder, out)
+    except OSError as error:
+        raise OutputError(cannot_write(out, error, opt.out), path=out) from None
+
+
+def _free_name(path: str, taken: set[str]) -> str:
+    """The stem of an image's name, with a number behind it where another image has it."""
+    stem = shown(PurePath(path).stem).replace("\\", "_")[:80] or "image"
+    names = (f"{stem}-{number}" if number > 1 else stem for number in itertools.count(1))
+    name = next(name for name in names if name.lower() not in taken)
+    taken.add(name.lower())
+    return name
 
 
 def _require_options(method: str, places: int, picture: str) -> None:
     check_choices(method=(method, METHODS), picture=(picture, tuple(ending[1:] for ending in PICTURES)))
     if not 2 <= places <= _MOST_PLACES:
         raise OptionError(f"{opt.places} is {places}; needed: 2 to {_MOST_PLACES}.", places=places)
-
-
-def _folder(out: Path) -> Path:
-    """A folder to write to, made if its parent is there.
-
-    Raises:
-        OptionError: A file is in its place, or its own folder is not there.
-        OutputError: It may not be made.
-    """
-    if not out.is_dir():
-        if out.exists():
-            raise OptionError(f"{opt.out(out)} is a file; needed: a folder for the pictures.", path=out)
-        require_place(out)
-        try:
-            out.mkdir()
-        except OSError as error:
-            raise OutputError(cannot_write(out, error, opt.out), path=out) from None
-    require_place(out / f"x{PICTURES[0]}")
-    return out
 
 
 def _position(head: SavedHead, name: str) -> int:

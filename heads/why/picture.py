@@ -3,6 +3,8 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
+from onepass.extract import import_matplotlib
+
 Box = tuple[float, float, float, float]
 
 COLOURS = "RdBu_r"
@@ -54,13 +56,11 @@ def overlaid(photo: Image.Image, heat: np.ndarray) -> Image.Image:
         photo: RGB.
         heat: (height, width) of the photo, from `placed`; 0 is white, the largest amount either way the darkest.
     """
-    from matplotlib import colormaps
-
     seen = np.isfinite(heat)
     limit = float(np.abs(heat[seen]).max(initial=0.0))
     share = np.where(seen, heat, 0) / (limit or 1.0)
     grey = np.asarray(photo.convert("L"), np.float32)[..., None]
-    table = np.asarray(colormaps[COLOURS](np.linspace(0, 1, 256)), np.float32)[:, :3] * 255
+    table = np.asarray(import_matplotlib().colormaps[COLOURS](np.linspace(0, 1, 256)), np.float32)[:, :3] * 255
     colour = table[np.rint((share + 1) * 127.5).astype(np.int64)]
     weight = _STRONGEST * np.abs(share, dtype=np.float32)[..., None]
     mixed = np.where(seen[..., None], (1 - weight) * grey + weight * colour, _OUTSIDE * grey)

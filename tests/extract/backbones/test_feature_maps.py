@@ -156,5 +156,7 @@ def test_a_network_with_layers_behind_its_pooling_is_refused_by_name(tmp_path: P
 
 def test_another_engine_keeps_no_map(tiny_file: Path):
     backbone = load_backbone(str(tiny_file), precision="float32", engine="tensorflow")
-    with pytest.raises(BackboneError, match=r"^tiny is run by tensorflow, which keeps no feature map; leave engine out"):
+    with pytest.raises(
+        BackboneError, match=r"^tiny is run by tensorflow, which keeps no feature map; leave engine out"
+    ):
         with_maps(backbone)
