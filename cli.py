@@ -140,6 +140,7 @@ TimeLimit = Annotated[float | None, _search(help="Seconds after which the search
 ClassWeight = Annotated[str | None, Option(help="balanced, or weights by class: cats=2,dogs=1.", metavar="WEIGHTS")]
 Memory = Annotated[float | None, Option(help="GB that may be used; mlp and linear then read the file in pieces.")]
 Prompts = Annotated[list[str] | None, Option(help="text, text-logreg: such as a photo of a {}; repeatable; or a file.")]
+Plot = Annotated[Path | None, Option(help="Also draw the result: .png, .svg or .pdf.", metavar="FILE")]
 Csv = Annotated[Path | None, Option(help="Also write the result to this CSV file.", metavar="FILE")]
 
 
@@ -334,18 +335,20 @@ def train_head_command(
     epochs: Annotated[int | None, _nets(help="Passes over the rows, at most.")] = None,
     batch_size: Annotated[int | None, _nets(help="Rows per step.")] = None,
     patience: Annotated[int | None, _nets(help="Epochs without progress after which training stops.")] = None,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Train a head on cached rows and score it on images it has not seen.
 
     What is not given is tuned on folds of the training images.
     """
-    options = _given(locals()) | _bytes(memory)
+    options = _given(locals(), "plot") | _bytes(memory)
+    _require_plot(plot)
     from onepass import train_head
 
     with _progress(f"training {head or 'the head'}"):
         done = train_head(**options)
-    _show(done, as_json)
+    _show(done, as_json, plot=plot)
 
 
 @_command("compare-heads", "Example: compare-heads --heads logreg,svm,mlp:512 --cv 5x2")
@@ -371,19 +374,21 @@ def compare_heads_command(
     ] = None,
     out: Annotated[Path | None, Option(help="File for --save-best; FEATURES.HEAD.head by default.")] = None,
     csv: Csv = None,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Tune every head on the same images, and say which tie for the best.
 
     Run again after an interruption, it continues; finished trainings are kept beside the feature file.
     """
-    options = _given(locals(), "csv") | _bytes(memory)
+    options = _given(locals(), "csv", "plot") | _bytes(memory)
     _require_csv(csv)
+    _require_plot(plot)
     from onepass import compare_heads
 
     with _progress("comparing", unit="trainings") as report:
         found = compare_heads(**options, progress=report)
-    _show(found, as_json)
+    _show(found, as_json, plot=plot)
     if csv:
         found.write_csv(csv)
 
@@ -429,18 +434,20 @@ def fine_tune_command(
     ] = None,
     boundary_cache: Annotated[str | None, _running(help="off, auto, or GB on disk for the frozen part.")] = None,
     workers: Workers = None,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Train a head and the upper layers of its backbone together; kept only if it is measurably better.
 
     Run again after an interruption, it continues after the last finished epoch.
     """
-    options = _given(locals())
+    options = _given(locals(), "plot")
+    _require_plot(plot)
     from onepass import fine_tune
 
     with _progress("fine-tuning", unit="steps") as report:
         done = fine_tune(**options, progress=report, say=lambda line: typer.echo(line, err=True))
-    _show(done, as_json)
+    _show(done, as_json, plot=plot)
 
 
 @_command("inspect", "Example: onepass inspect photos.resnet50.h5 --csv findings.csv")
@@ -601,15 +608,17 @@ def evaluate_command(
     weights: Moved = None,
     engine: Engine = None,
     workers: Workers = None,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Score a head on labelled images."""
-    options = _given(locals())
+    options = _given(locals(), "plot")
+    _require_plot(plot)
     from onepass import evaluate
 
     with _progress("evaluating") as report:
         done = evaluate(**options, progress=report)
-    _show(done, as_json)
+    _show(done, as_json, plot=plot)
 
 
 @_command("export", "Example: onepass export photos.resnet50.mlp.head --to onnx")
@@ -787,6 +796,12 @@ def _require_csv(path: Path | None, *, fresh: bool = False) -> None:
         require_place(path, option="csv", fresh=fresh)
 
 
+def _require_plot(path: Path | None) -> None:
+    from onepass.heads import require_plot
+
+    require_plot(path)
+
+
 def _given(values: dict[str, Any], *others: str) -> dict[str, Any]:
     """What was typed, by the library's names; what was not has the library's default."""
     return {name: value for name, value in values.items() if value is not None and name not in ("as_json", *others)}
@@ -821,8 +836,8 @@ def _progress(what: str, unit: str = "images") -> contextlib.AbstractContextMana
     return progress_shown(what, unit=unit)
 
 
-def _show(result: Any, as_json: bool, *, all_skipped: bool = False) -> None:
-    """Prints a result of the library: as JSON, or in its own words with what was skipped on stderr."""
+def _show(result: Any, as_json: bool, *, all_skipped: bool = False, plot: Path | None = None) -> None:
+    """Prints a result of the library: as JSON, or in its own words with what was skipped on stderr; then draws it."""
     from onepass.features.names import shown_in
 
     if as_json:
@@ -831,6 +846,10 @@ def _show(result: Any, as_json: bool, *, all_skipped: bool = False) -> None:
         print(result)
         _print_skipped(getattr(result, "skipped", ()), all_of_them=all_skipped)
         _print_next(result)
+    if plot:
+        from onepass.heads import save_plot
+
+        save_plot(result, plot)
 
 
 def _print_next(result: Any) -> None:

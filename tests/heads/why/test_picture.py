@@ -100,9 +100,9 @@ def test_both_ends_differ_for_the_colour_blind(eyes: str):
     table = import_matplotlib().colormaps[COLOURS](np.array([0.0, 0.1, 0.2, 0.8, 0.9, 1.0]))[:, :3]
     linear = np.where(table <= 0.04045, table / 12.92, ((table + 0.055) / 1.055) ** 2.4)
     seen = np.clip(linear @ np.array(BLIND[eyes]).T, 0, 1)
-    blue_over_red = seen[:, 2] - seen[:, 0]
-    assert (blue_over_red[:3] > 0.05).all()
-    assert (blue_over_red[3:] < -0.02).all()
+    blue_to_red = seen[:, 2] / np.maximum(seen[:, 0], 1e-3)
+    assert (blue_to_red[:3] > 1.3).all()
+    assert (blue_to_red[3:] < 0.8).all()
 
 
 def test_red_speaks_for_and_blue_against():
