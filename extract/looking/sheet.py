@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from onepass.extract.backbones.catalogue import BUNDLED
 from onepass.extract.backbones.load import check_backbone
+from onepass.extract.backbones.options import check_running
 from onepass.extract.data.columns import SourceOptions, SourceSettings
 from onepass.extract.data.folders import Folders
 from onepass.extract.data.sources import open_source, store_of
@@ -197,6 +198,9 @@ def show(
         raise OptionError(f"{opt.count} is {count}; needed: 1 to {_MOST_IMAGES}.", count=count)
     if not 1 <= views <= 1000:
         raise OptionError(f"{opt.views} is {views}; needed: 1 to 1000.", views=views)
+    if not 0 <= seed < 2**32:
+        raise OptionError(f"{opt.seed} is {seed}; needed: 0 to {2**32 - 1}.", seed=seed)
+    check_running(data=data)
     if augment and views == 1:
         raise OptionError(f"{opt.augment} needs {opt.views}, how many views to show, such as {opt.views(4)}.")
     require_drawable(augment, fixed=True)

@@ -34,7 +34,7 @@ from onepass.heads.predict.classify import (
 )
 from onepass.heads.predict.exported import WholeImages
 from onepass.heads.saved_head import SavedHead
-from onepass.heads.why.explanation import PICTURES, Explanation, Explanations
+from onepass.heads.why.explanation import PICTURES, Explanation, Explanations, write_picture
 from onepass.heads.why.linear_scores import LinearScores
 from onepass.heads.why.occlusion import OccludingEngine, passes
 
@@ -225,7 +225,7 @@ def _pictures(out: Path | None, ending: str) -> Iterator[Callable[[Explanation],
 
             def write(one: Explanation) -> Explanation:
                 name = f"{_free_name(one.path, taken)}.{ending}"
-                one.save(folder / name)
+                write_picture(one.overlay(), folder / name, out / name)
                 return replace(one, picture=out / name)
 
             yield write

@@ -100,20 +100,15 @@ class Explanation:
         return overlaid(photo, self.heat_on(*photo.size, like=size))
 
     def save(self, path: str | Path) -> None:
-        """Writes `overlay` as a PNG or WebP file.
+        """Writes `overlay` as a PNG or WebP file; a file that is there is left alone.
 
         Raises:
-            OptionError: The name has another ending, or the folder is not there.
+            OptionError: The name has another ending, is taken, or its folder is not there.
             OutputError: It cannot be written.
         """
         path = Path(path)
-        require_place(path, endings=PICTURES)
-        made = self.overlay()
-        try:
-            with replacing(path) as beside:
-                made.save(beside, **({"quality": 90} if path.suffix.lower() == ".webp" else {"compress_level": 3}))
-        except OSError as error:
-            raise OutputError(cannot_write(path, error, opt.out), path=path) from None
+        require_place(path, endings=PICTURES, fresh=True)
+        write_picture(self.overlay(), path, path)
 
     def _repr_png_(self) -> bytes | None:
         return self.overlay()._repr_png_()
@@ -131,6 +126,20 @@ class Explanation:
             "heat": self.heat.tolist(),
             "picture": str(self.picture) if self.picture else None,
         }
+
+
+def write_picture(picture: Image.Image, place: Path, named: Path) -> None:
+    """Writes a picture to a place that becomes the named one.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    options = {"quality": 90} if place.suffix.lower() == ".webp" else {"compress_level": 3}
+    try:
+        with replacing(place) as beside:
+            picture.save(beside, **options)
+    except OSError as error:
+        raise OutputError(cannot_write(named, error, opt.out), path=named) from None
 
 
 @dataclass(frozen=True)

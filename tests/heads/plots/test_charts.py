@@ -92,8 +92,12 @@ def compared(names: tuple[str, ...] = ("logreg", "svm", "knn"), *, learning: boo
     ]
     gaps = {name: Difference(-0.1 * i, (-0.1 * i - 0.05, -0.1 * i + 0.05), 0.5) for i, name in enumerate(names)}
     test = Comparison(names=names, best=names[0], ties=names[:2], to_best=gaps, adjusted_p={}, detectable={})
-    curve = Forecast((10, 20, 40), (0.7, 0.8, 0.85), ((0.6, 0.8), (0.7, 0.9), (0.8, 0.9)), 0.03, (0.0, 0.06), 0.88, (0.8, 0.95))
-    return HeadsComparison("test of f.h5", 120, "accuracy", scores, test, learning={names[0]: curve} if learning else {})
+    curve = Forecast(
+        (10, 20, 40), (0.7, 0.8, 0.85), ((0.6, 0.8), (0.7, 0.9), (0.8, 0.9)), 0.03, (0.0, 0.06), 0.88, (0.8, 0.95)
+    )
+    return HeadsComparison(
+        "test of f.h5", 120, "accuracy", scores, test, learning={names[0]: curve} if learning else {}
+    )
 
 
 def test_heads_are_points_with_intervals_and_the_tie_set_is_dark():
