@@ -26,7 +26,8 @@ def test_every_example_runs_and_prints_what_it_shows(tmp_path: Path, capsys: pyt
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(shown.rstrip("\n")), (command, done.stdout)
     for made in ("sheet.png", "why/0.png"):
-        assert Image.open(tmp_path / made).mode == "RGB"
+        with Image.open(tmp_path / made) as drawn:
+            assert drawn.mode == "RGB"
     assert (tmp_path / "confusions.pdf").read_bytes().startswith(b"%PDF")
     assert (tmp_path / "heads.svg").is_file()
     capsys.readouterr()

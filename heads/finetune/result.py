@@ -286,12 +286,14 @@ def _draw_interval(axes: Any, accuracies: Sequence[float], images: int, color: A
 
 def _draw_stages(axes: Any, history: Sequence[Epoch]) -> None:
     """A line before the first epoch of each stage but the first, and what trains at the top of each."""
+    from onepass.heads.plots.charts import named
+
     for i, epoch in enumerate(history):
         if i and epoch.stage != history[i - 1].stage:
             if epoch.stage > 1:
                 axes.axvline(i - 0.5, color="grey", ls="--", lw=1)
             axes.annotate(
-                epoch.unfreeze.replace("$", r"\$"),
+                named(epoch.unfreeze),
                 (i - 0.45, 0.01),
                 xycoords=("data", "axes fraction"),
                 color="grey",

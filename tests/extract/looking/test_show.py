@@ -38,6 +38,11 @@ def given_to_graph(files: list[Path], *, views: int = 1, augment: str | None = N
     return np.stack([np.stack([engine.given[i, view] for view in range(views)]) for i in range(len(files))])
 
 
+def pixels_of(path: Path) -> np.ndarray:
+    with Image.open(path) as drawn:
+        return np.asarray(drawn.convert("RGB"))
+
+
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad", "keras", "shortest40-bilinear", "squash-lanczos"])
 def test_what_is_shown_is_what_goes_into_the_graph(resize: str, make_folder):
     photos = make_folder({"cats": 4, "dogs": 5})
@@ -60,7 +65,7 @@ def test_views_are_those_of_the_pass(make_folder):
 def test_the_picture_holds_these_very_pixels(side: int, zoom: int, make_folder, tmp_path: Path):
     photos = make_folder({"cats": 3, "dogs": 3})
     sheet = write_sheet(photos, count=5, image_size=side, views=2, out=tmp_path / "look.png")
-    drawn = np.asarray(Image.open(tmp_path / "look.png").convert("RGB"))
+    drawn = pixels_of(tmp_path / "look.png")
     assert sheet.zoom == zoom
     for i, views in enumerate(sheet.pixels):
         left, upper = sheet.corner(i)
@@ -147,8 +152,7 @@ def test_hostile_names_are_drawn(tmp_path: Path, rng):
         (tmp_path / "p" / name).mkdir(parents=True)
         picture(rng).save(tmp_path / "p" / name / "0.png")
     sheet = write_sheet(tmp_path / "p", image_size=32, out=tmp_path / "s.webp")
-    drawn = np.asarray(Image.open(tmp_path / "s.webp").convert("RGB"))
-    np.testing.assert_array_equal(drawn, np.asarray(sheet.picture))
+    np.testing.assert_array_equal(pixels_of(tmp_path / "s.webp"), np.asarray(sheet.picture))
     assert len(drawable("a" * 150)) == 40
     assert sheet._repr_png_() == sheet.picture._repr_png_()
 

@@ -212,7 +212,8 @@ def test_commands_draw_what_they_print(feature_file: Path, tmp_path: Path):
     ):
         done = run_program(*command.split(), cwd=feature_file.parent)
         assert done.returncode == 0, done.stderr
-    assert Image.open(tmp_path / "t.png").width > 500
+    with Image.open(tmp_path / "t.png") as drawn:
+        assert drawn.width > 500
     done = run_program("train-head", "ready.h5", "--plot", "x.jpg", "--out", "no.head", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == "error: --plot is x.jpg; needed: a name that ends in .png, .svg or .pdf.\n"

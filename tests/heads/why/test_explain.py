@@ -174,8 +174,8 @@ def test_pictures_are_written_under_names_of_their_own(ending: str, work: Path, 
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == sorted(one.picture.name for one in found)
     assert {f"0.{ending}", f"0-2.{ending}", f"0-3.{ending}"} <= set(names)
-    drawn = Image.open(found[0].picture)
-    assert drawn.width == 40  # of the photo, which is 40 x 30
+    with Image.open(found[0].picture) as drawn:
+        assert drawn.width == 40  # of the photo, which is 40 x 30
     with pytest.raises(OptionError, match="exists and is not overwritten"):
         explain(work / "f.head", work / "photos", out=tmp_path / "out")
 
