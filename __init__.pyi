@@ -2,6 +2,7 @@ from .extract import BackboneFeatures as BackboneFeatures
 from .extract import Extraction as Extraction
 from .extract import doctor as doctor
 from .extract import extract_features as extract_features
+from .extract import feature_maps as feature_maps
 from .extract import label as label
 from .extract import load_backbone as load_backbone
 from .extract import plan as plan

@@ -22,11 +22,11 @@ from onepass.features import FeatureFile, SkippedImage, only_feature_file
 from onepass.features.atomic import replacing
 from onepass.features.errors import OptionError, OutputError, UnreadableImageError, cannot_write, opt
 from onepass.features.header import is_feature_file
-from onepass.features.names import shown
+from onepass.features.names import printable, shown
 from onepass.features.places import require_place
 from onepass.features.preprocess import Preprocess
 from onepass.features.progress import phase
-from onepass.features.tables import html_table
+from onepass.features.tables import html_table, shortened
 
 SHEET = "sheet.png"
 _MOST_IMAGES = 1000
@@ -135,8 +135,8 @@ class ContactSheet:
         return html_table([["image", "label", "split"], *([one.path, one.label, one.split] for one in self.images)])
 
     def __str__(self) -> str:
-        lines = [f"{shown(self.name)}: {self.seen_by}", self._classes()]
-        return "\n".join([*lines, *([f"{shown(self.path)}: look at it"] if self.path else [])])
+        lines = [f"{shown(self.name)}: {self.seen_by}", printable(shortened(self._classes(), 300))]
+        return "\n".join([*lines, *([f"{shown(self.path)}: {len(self.images)} images drawn"] if self.path else [])])
 
     def record(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -187,12 +187,12 @@ def show(
         BackboneError: The backbone is unknown.
         UnreadableImageError: None of the images can be read.
 
-    >>> sheet = show("photos/", count=4, resize="pad")
+    >>> sheet = show("pets/", count=4, backbone="mine.keras", resize="pad")
     >>> print(sheet)
-    photos: efficientnet_lite0, pad to 224 px
-    4 of 60 images; 0 cats, 1 dogs
+    pets: mine, pad to 32 px
+    4 of 30 images; 0 cats, 1 dogs
     >>> sheet.pixels.shape, [one.label for one in sheet.images]
-    ((4, 1, 224, 224, 3), ['0 cats', '0 cats', '1 dogs', '1 dogs'])
+    ((4, 1, 32, 32, 3), ['0 cats', '0 cats', '1 dogs', '1 dogs'])
     """
     if not 1 <= count <= _MOST_IMAGES:
         raise OptionError(f"{opt.count} is {count}; needed: 1 to {_MOST_IMAGES}.", count=count)
@@ -234,7 +234,7 @@ def show(
 def write_sheet(source: Folders | None = None, *, out: str | Path = SHEET, **settings: Any) -> ContactSheet:
     """`show`, written to a PNG or WebP file; arguments and errors as there and of `ContactSheet.save`.
 
-    >>> write_sheet("photos/", count=4, out="look.png").path.name
+    >>> write_sheet("pets/", count=4, out="look.png").path.name
     'look.png'
     """
     _require_sheet(Path(out))

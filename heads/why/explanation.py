@@ -175,7 +175,8 @@ class Explanations(Sequence[Explanation]):
     def __str__(self) -> str:
         lines = [str(one) for one in self]
         if self.out:
-            lines.append(f"{shown(self.out)}: {len(self)} pictures, red for the class, blue against it")
+            count = "1 picture" if len(self) == 1 else f"{len(self)} pictures"
+            lines.append(f"{shown(self.out)}: {count}, red for the class, blue against it")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:

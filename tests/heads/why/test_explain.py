@@ -205,7 +205,7 @@ def test_the_command_says_where_to_look(work: Path, tmp_path: Path):
     first, last = done.stdout.splitlines()
     assert first.startswith(f"{image}  bees 0.")
     assert " over the places + " in first
-    assert last == "o: 1 pictures, red for the class, blue against it"
+    assert last == "o: 1 picture, red for the class, blue against it"
     assert (tmp_path / "o" / "1.png").is_file()
     done = run_program(
         "onepass", "explain", head, image, "--method", "occlusion", "--places", "2", "--json", cwd=tmp_path
