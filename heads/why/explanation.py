@@ -63,8 +63,8 @@ class Explanation:
         """What was found, in a few words."""
         if self.intercept is None:
             return f"{np.abs(self.heat).max():.3f} at most where a place is hidden"
-        beside = f" + {self.constant:.3f} of no place" if self.constant else ""
-        return f"score {self.logit:.3f} = {self.heat.sum():.3f} over the places{beside} + {self.intercept:.3f}"
+        beside = f" {_added(self.constant)} of no place" if self.constant else ""
+        return f"score {self.logit:.3f} = {self.heat.sum():.3f} over the places{beside} {_added(self.intercept)}"
 
     def heat_on(self, width: int, height: int, *, like: tuple[int, int] | None = None) -> np.ndarray:
         """Heat in the coordinates of the image, resizing and cutting undone.
@@ -126,6 +126,10 @@ class Explanation:
             "heat": self.heat.tolist(),
             "picture": str(self.picture) if self.picture else None,
         }
+
+
+def _added(value: float) -> str:
+    return f"{'-' if value < 0 else '+'} {abs(value):.3f}"
 
 
 def write_picture(picture: Image.Image, place: Path, named: Path) -> None:

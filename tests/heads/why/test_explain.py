@@ -1,6 +1,7 @@
 """Explaining: exact where it can be, by hiding places else; pictures, words, and what is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -204,7 +205,8 @@ def test_the_command_says_where_to_look(work: Path, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     first, last = done.stdout.splitlines()
     assert first.startswith(f"{image}  bees 0.")
-    assert " over the places + " in first
+    said = re.search(r"score (\S+) = (\S+) over the places ([+-]) (\S+)$", first)
+    assert float(said[1]) == pytest.approx(float(said[2]) + float(said[3] + said[4]), abs=0.002)
     assert last == "o: 1 picture, red for the class, blue against it"
     assert (tmp_path / "o" / "1.png").is_file()
     done = run_program(
