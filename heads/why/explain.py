@@ -158,7 +158,7 @@ def _way(head: SavedHead, backbone: Backbone, method: str, places: int) -> _Way:
             f"{head.path} takes whole images, of which no part can be hidden; explain the head file that it was "
             "exported from."
         )
-    reason = f"{opt.method('occlusion')} was asked for"
+    reason = "that was asked for"
     if method != "occlusion":
         scores = LinearScores.of(head.network)
         reason = f"{head.path} ({head.kind}) is not linear"
@@ -167,7 +167,7 @@ def _way(head: SavedHead, backbone: Backbone, method: str, places: int) -> _Way:
                 mapped, grid = with_maps(backbone)
                 return _Way("exact", mapped, scores=scores, grid=grid)
         except BackboneError as error:
-            reason = error.message.rstrip(".")
+            reason = str(error).rstrip(".")
         if method == "exact":
             raise BackboneError(f"there is no exact explanation: {reason}. Needed: {opt.method('occlusion')}, or auto.")
 
