@@ -6,14 +6,24 @@ import numpy as np
 import pytest
 
 from hub_networks import PATCH, SIDE, WIDTH, write_dinov2
-from onepass.extract import Backbone, BackboneOrigin, Network, feature_maps, import_openvino, load_backbone, with_maps
+from onepass.extract import (
+    Backbone,
+    BackboneOrigin,
+    Network,
+    backbone_of_file,
+    feature_maps,
+    import_openvino,
+    load_backbone,
+    run_extraction,
+    with_maps,
+)
 from onepass.extract import write_graph as write
 from onepass.extract.backbones.build import build_backbone
 from onepass.extract.backbones.load import on_openvino
 from onepass.extract.backbones.openvino_cache import CompiledBackbone, export_keras
-from onepass.features import Preprocess
+from onepass.features import FeatureFile, Preprocess
 from onepass.features.errors import BackboneError
-from support import make_spec
+from support import make_spec, write_folder
 
 
 @pytest.fixture
@@ -127,6 +137,15 @@ def test_tokens_of_a_folder_of_transformers(tmp_path: Path, photos: list[np.ndar
         grid = with_maps(backbone)[1]
         assert (grid.height, grid.width, grid.start) == (SIDE // PATCH, SIDE // PATCH, start)
         require_mean(backbone, photos)
+
+
+@pytest.mark.slow
+def test_a_quantised_graph_has_its_map(tiny_file: Path, tmp_path: Path, photos: list[np.ndarray]):
+    pytest.importorskip("nncf")
+    data = write_folder(tmp_path / "photos", {"cats": 6, "dogs": 6})
+    run_extraction(data, str(tiny_file), precision="int8", out=tmp_path / "f.h5")
+    with FeatureFile(tmp_path / "f.h5") as file:
+        require_mean(backbone_of_file(file), photos)
 
 
 @pytest.mark.parametrize("pooling", ["max", "flatten"])
