@@ -124,7 +124,7 @@ class ContactSheet:
         picture = self.picture
         try:
             with replacing(path) as beside:
-                picture.save(beside, **({"lossless": True} if path.suffix.lower() == ".webp" else {}))
+                picture.save(beside, lossless=True)  # which PNG is anyway
         except (OSError, ValueError) as error:  # WebP holds no more than 16383 pixels along a side
             raise OutputError(cannot_write(path, error, opt.out), path=path) from None
 

@@ -44,10 +44,12 @@ def save_plot(result: Plotted, path: str | Path | None) -> None:
         return
     import_matplotlib()
     from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
     path = Path(path)
     dates = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[path.suffix.lower()]
     figure = result.plot().figure
+    assert isinstance(figure, Figure)
     try:
         with replacing(path) as beside, rc_context({"svg.hashsalt": "onepass", "text.usetex": False}):
             figure.savefig(beside, format=path.suffix[1:].lower(), dpi=200, metadata=dates)

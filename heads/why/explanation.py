@@ -138,10 +138,9 @@ def write_picture(picture: Image.Image, place: Path, named: Path) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    options = {"quality": 90} if place.suffix.lower() == ".webp" else {"compress_level": 3}
     try:
         with replacing(place) as beside:
-            picture.save(beside, **options)
+            picture.save(beside, quality=90, compress_level=3)  # of WebP, and of PNG
     except OSError as error:
         raise OutputError(cannot_write(named, error, opt.out), path=named) from None
 
