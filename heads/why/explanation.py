@@ -108,7 +108,12 @@ class Explanation:
         """
         path = Path(path)
         require_place(path, endings=PICTURES, fresh=True)
-        write_picture(self.overlay(), path, path)
+        picture = self.overlay()
+        try:
+            with replacing(path) as beside:
+                write_picture(picture, beside, path)
+        except OSError as error:
+            raise OutputError(cannot_write(path, error, opt.out), path=path) from None
 
     def _repr_png_(self) -> bytes | None:
         return self.overlay()._repr_png_()
@@ -139,8 +144,7 @@ def write_picture(picture: Image.Image, place: Path, named: Path) -> None:
         OutputError: It cannot be written.
     """
     try:
-        with replacing(place) as beside:
-            picture.save(beside, quality=90, compress_level=3)  # of WebP, and of PNG
+        picture.save(place, quality=90, compress_level=3)  # of WebP, and of PNG
     except OSError as error:
         raise OutputError(cannot_write(named, error, opt.out), path=named) from None
 
