@@ -161,13 +161,6 @@ def test_a_whole_model_is_explained_by_hiding(work: Path, tmp_path: Path):
     import_keras().backend.clear_session()
 
 
-def test_both_ways_agree_about_where_a_class_is(work: Path):
-    """On a network whose positions see little around them, hiding a place takes from the score what it adds."""
-    image = photos(work)[0]
-    (exact,), (hiding,) = (explain(work / "f.head", image, method=one, places=16) for one in ("exact", "occlusion"))
-    assert np.corrcoef(exact.heat.ravel(), hiding.heat.ravel())[0, 1] > 0.2
-
-
 @pytest.mark.parametrize("ending", ["png", "webp"])
 def test_pictures_are_written_under_names_of_their_own(ending: str, work: Path, tmp_path: Path):
     found = explain(work / "f.head", work / "photos", out=tmp_path / "out", picture=ending)
