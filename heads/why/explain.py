@@ -91,7 +91,7 @@ def explain(
     >>> from onepass import explain, train_head
     >>> trained = train_head("pets.mine.h5", out="pets.head")
     >>> found = explain("pets.head", "new.png")[0]
-    >>> found.method, found.heat.shape, abs(found.heat.sum() + found.intercept - found.logit) < 1e-4
+    >>> found.method, found.heat.shape, bool(abs(found.heat.sum() + found.intercept - found.logit) < 1e-4)
     ('exact', (16, 16), True)
     """
     _require_options(method, places, picture)
