@@ -68,7 +68,7 @@ class ContactSheet:
     @property
     def zoom(self) -> int:
         """Along each side, pixels of the picture for one of an image."""
-        return max(1, -(-_SMALLEST // self.images[0].pixels.shape[1]))
+        return max(1, -(-_SMALLEST // int(self.images[0].pixels.shape[1])))
 
     @property
     def tile(self) -> tuple[int, int]:
