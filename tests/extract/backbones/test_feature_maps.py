@@ -93,7 +93,7 @@ def _png(photo: np.ndarray) -> bytes:
     ],
 )
 def test_rows_of_every_family_are_means_of_maps(name: str, tmp_path: Path, photos: list[np.ndarray]):
-    side = 224 if name == "nasnetmobile" else 96
+    side = {"nasnetmobile": 224, "inceptionv3": 160, "inceptionresnetv2": 160}.get(name, 96)
     built = build_backbone(name, weights="imagenet", image_size=side, pooling="avg", random=0)
     export_keras(built.model, tmp_path / "model.xml")
     require_mean(converted(tmp_path / "model.xml", built.width, side), photos)
