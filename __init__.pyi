@@ -2,12 +2,15 @@ from .extract import BackboneFeatures as BackboneFeatures
 from .extract import Extraction as Extraction
 from .extract import doctor as doctor
 from .extract import extract_features as extract_features
+from .extract import feature_maps as feature_maps
 from .extract import label as label
 from .extract import load_backbone as load_backbone
 from .extract import plan as plan
 from .extract import repair as repair
 from .extract import run_extraction as run_extraction
+from .extract import show as show
 from .extract import versions as versions
+from .extract import write_sheet as write_sheet
 from .extract.backbones.listing import backbones as backbones
 from .extract.backbones.verified import verify_backbone as verify_backbone
 from .features import FeatureFile as FeatureFile
@@ -15,6 +18,7 @@ from .features import OnepassWarning as OnepassWarning
 from .features import UserError as UserError
 from .heads import CentroidHead as CentroidHead
 from .heads import Evaluation as Evaluation
+from .heads import Explanation as Explanation
 from .heads import KernelRidgeHead as KernelRidgeHead
 from .heads import KNNHead as KNNHead
 from .heads import LabelsEvaluation as LabelsEvaluation
@@ -32,6 +36,7 @@ from .heads import cache as cache
 from .heads import choose_backbone as choose_backbone
 from .heads import compare_heads as compare_heads
 from .heads import evaluate as evaluate
+from .heads import explain as explain
 from .heads import fine_tune as fine_tune
 from .heads import info as info
 from .heads import inspect as inspect

@@ -150,6 +150,7 @@ TimeLimit = Annotated[float | None, _search(help="Seconds after which the search
 ClassWeight = Annotated[str | None, Option(help="balanced, or weights by class: cats=2,dogs=1.", metavar="WEIGHTS")]
 Memory = Annotated[float | None, Option(help="GB that may be used; mlp and linear then read the file in pieces.")]
 Prompts = Annotated[list[str] | None, Option(help="text, text-logreg: such as a photo of a {}; repeatable; or a file.")]
+Plot = Annotated[Path | None, Option(help="Also draw the result: .png, .svg or .pdf.", metavar="FILE")]
 Csv = Annotated[Path | None, Option(help="Also write the result to this CSV file.", metavar="FILE")]
 
 
@@ -340,18 +341,20 @@ def train_head_command(
     epochs: Annotated[int | None, _nets(help="Passes over the rows, at most.")] = None,
     batch_size: Annotated[int | None, _nets(help="Rows per step.")] = None,
     patience: Annotated[int | None, _nets(help="Epochs without progress after which training stops.")] = None,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Train a head on cached rows and score it on images it has not seen.
 
     What is not given is tuned on folds of the training images.
     """
-    options = _given(locals()) | _bytes(memory)
+    options = _given(locals(), "plot") | _bytes(memory)
+    _require_plot(plot)
     from onepass import train_head
 
     with _progress(f"training {head or 'the head'}"):
         done = train_head(**options)
-    _show(done, as_json)
+    _show(done, as_json, plot=plot)
 
 
 @_command("compare-heads", "Example: compare-heads --heads logreg,svm,mlp:512 --cv 5x2")
@@ -377,19 +380,21 @@ def compare_heads_command(
     ] = None,
     out: Annotated[Path | None, Option(help="File for --save-best; FEATURES.HEAD.head by default.")] = None,
     csv: Csv = None,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Tune every head on the same images, and say which tie for the best.
 
     Run again after an interruption, it continues; finished trainings are kept beside the feature file.
     """
-    options = _given(locals(), "csv") | _bytes(memory)
+    options = _given(locals(), "csv", "plot") | _bytes(memory)
     _require_csv(csv)
+    _require_plot(plot)
     from onepass import compare_heads
 
     with _progress("comparing", unit="trainings") as report:
         found = compare_heads(**options, progress=report)
-    _show(found, as_json)
+    _show(found, as_json, plot=plot)
     if csv:
         found.write_csv(csv)
 
@@ -435,18 +440,20 @@ def fine_tune_command(
     ] = None,
     boundary_cache: Annotated[str | None, _running(help="off, auto, or GB on disk for the frozen part.")] = None,
     workers: Workers = None,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Train a head and the upper layers of its backbone together; kept only if it is measurably better.
 
     Run again after an interruption, it continues after the last finished epoch.
     """
-    options = _given(locals())
+    options = _given(locals(), "plot")
+    _require_plot(plot)
     from onepass import fine_tune
 
     with _progress("fine-tuning", unit="steps") as report:
         done = fine_tune(**options, progress=report, say=lambda line: typer.echo(line, err=True))
-    _show(done, as_json)
+    _show(done, as_json, plot=plot)
 
 
 @_command("inspect", "Example: onepass inspect photos.resnet50.h5 --csv findings.csv")
@@ -543,6 +550,61 @@ def nearest_command(
     _show(found, as_json)
 
 
+@_command("explain", "Example: onepass explain photos.resnet50.logreg.head new.jpg more/ --out why")
+def explain_command(
+    head: HeadFile,
+    images: Annotated[list[Path], Argument(help="Image files and folders.")],
+    out: Annotated[Path | None, Option(help="New folder for a picture of each image.", metavar="FOLDER")] = None,
+    label_class: Annotated[str | None, Option(help="Class to explain; the predicted one by default.")] = None,
+    method: Annotated[str | None, Option(help="exact, occlusion, or auto (default): exact where it can be.")] = None,
+    places: Annotated[int | None, Option(help="occlusion: places along each side (7 by default).")] = None,
+    picture: Annotated[str | None, Option(help="png (default) or webp.")] = None,
+    data: Annotated[list[Path] | None, Option(help="Where names are looked up; repeatable.", metavar="FOLDER")] = None,
+    accept_drift: AcceptDrift = None,
+    weights: Moved = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Show where in an image the score of a class comes from.
+
+    Exactly for linear heads on rows that are means; else by hiding one place after the other.
+    """
+    options = _given(locals())
+    from onepass import explain
+
+    with _progress("explaining") as report:
+        done = explain(**options, progress=report, say=lambda line: typer.echo(line, err=True))
+    _show(done, as_json)
+
+
+@_command("show", "Example: onepass show photos/ --resize crop --views 4")
+def show_command(
+    source: Annotated[list[Path] | None, Argument(help="Images, or a feature file; by default the one here.")] = None,
+    out: Annotated[Path | None, Option(help="New PNG or WebP file (sheet.png by default).", metavar="FILE")] = None,
+    count: Annotated[int | None, Option(help="Images to show (24 by default).")] = None,
+    views: Annotated[int | None, Option(help="Views of each, the plain image first.")] = None,
+    seed: Annotated[int | None, Option(help="Another seed, other images.")] = None,
+    backbone: Annotated[str | None, Option(help="Whose pixels to show. [bundled one]")] = None,
+    image_size: Annotated[int | None, Option(help="Side of the input in pixels; the network's by default.")] = None,
+    resize: Annotated[str | None, Option(help="squash, crop, pad, keras, or native, as for extract.")] = None,
+    preprocess: Preprocess = None,
+    depth: Annotated[str | None, Option(help="Bits in use of 16-bit images, such as 12.")] = None,
+    augment: Augment = None,
+    data: Data = None,
+    images: Annotated[str | None, _table(help="Where the images lie that the table names.", metavar="FOLDER")] = None,
+    path: PathColumn = None,
+    label: LabelColumn = None,
+    label_separator: LabelSeparator = None,
+    target: TargetColumn = None,
+    as_json: Json = False,
+) -> None:
+    """Draw some images as the network sees them, with their labels; nothing is computed."""
+    options = _given(locals())
+    from onepass import write_sheet
+
+    _show(write_sheet(**options), as_json)
+
+
 @_command("evaluate", "Example: onepass evaluate photos.resnet50.mlp.head new_photos/")
 def evaluate_command(
     head: HeadFile,
@@ -557,15 +619,17 @@ def evaluate_command(
     weights: Moved = None,
     engine: Engine = None,
     workers: Workers = None,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Score a head on labelled images."""
-    options = _given(locals())
+    options = _given(locals(), "plot")
+    _require_plot(plot)
     from onepass import evaluate
 
     with _progress("evaluating") as report:
         done = evaluate(**options, progress=report)
-    _show(done, as_json)
+    _show(done, as_json, plot=plot)
 
 
 @_command("export", "Example: onepass export photos.resnet50.mlp.head --to onnx")
@@ -764,6 +828,12 @@ def _require_csv(path: Path | None, *, fresh: bool = False) -> None:
         require_place(path, option="csv", fresh=fresh)
 
 
+def _require_plot(path: Path | None) -> None:
+    from onepass.heads import require_plot
+
+    require_plot(path)
+
+
 def _given(values: dict[str, Any], *others: str) -> dict[str, Any]:
     """What was typed, by the library's names; what was not has the library's default."""
     return {name: value for name, value in values.items() if value is not None and name not in ("as_json", *others)}
@@ -798,8 +868,8 @@ def _progress(what: str, unit: str = "images") -> contextlib.AbstractContextMana
     return progress_shown(what, unit=unit)
 
 
-def _show(result: Any, as_json: bool, *, all_skipped: bool = False) -> None:
-    """Prints a result of the library: as JSON, or in its own words with what was skipped on stderr."""
+def _show(result: Any, as_json: bool, *, all_skipped: bool = False, plot: Path | None = None) -> None:
+    """Prints a result of the library: as JSON, or in its own words with what was skipped on stderr; then draws it."""
     from onepass.features.names import shown_in
 
     if as_json:
@@ -808,6 +878,10 @@ def _show(result: Any, as_json: bool, *, all_skipped: bool = False) -> None:
         print(result)
         _print_skipped(getattr(result, "skipped", ()), all_of_them=all_skipped)
         _print_next(result)
+    if plot:
+        from onepass.heads import save_plot
+
+        save_plot(result, plot)
 
 
 def _print_next(result: Any) -> None:

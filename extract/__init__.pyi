@@ -2,8 +2,12 @@ from .backbones.backbone import Backbone as Backbone
 from .backbones.bounded_model import load_bounded_model as load_bounded_model
 from .backbones.catalogue import CATALOGUE as CATALOGUE
 from .backbones.catalogue import BackboneName as BackboneName
+from .backbones.engines import Engine as Engine
 from .backbones.exportable import GraphBackbone as GraphBackbone
 from .backbones.exportable import graph_formats as graph_formats
+from .backbones.feature_maps import MapGrid as MapGrid
+from .backbones.feature_maps import feature_maps as feature_maps
+from .backbones.feature_maps import with_maps as with_maps
 from .backbones.golden import golden_images as golden_images
 from .backbones.graphs import Network as Network
 from .backbones.graphs import write_graph as write_graph
@@ -58,10 +62,15 @@ from .frameworks import KerasVariable as KerasVariable
 from .frameworks import Optimizer as Optimizer
 from .frameworks import Tensor as Tensor
 from .frameworks import import_keras as import_keras
+from .frameworks import import_matplotlib as import_matplotlib
 from .frameworks import import_nncf as import_nncf
 from .frameworks import import_openvino as import_openvino
 from .frameworks import plain_keras as plain_keras
 from .frameworks import quiet_stderr as quiet_stderr
+from .looking.glyphs import drawable as drawable
+from .looking.sheet import ContactSheet as ContactSheet
+from .looking.sheet import show as show
+from .looking.sheet import write_sheet as write_sheet
 from .machine import cache_folder as cache_folder
 from .machine import free_memory as free_memory
 from .machine import machine as machine
@@ -84,6 +93,7 @@ from .pixels.decode import read_image as read_image
 from .pixels.deep import FULL_DEPTH as FULL_DEPTH
 from .pixels.formats import format_names as format_names
 from .pixels.image_bytes import ImageFile as ImageFile
+from .pixels.image_bytes import read_bytes as read_bytes
 from .pixels.image_files import ImageFiles as ImageFiles
 from .pixels.image_files import LabelledPixels as LabelledPixels
 from .pixels.random_layers import random_layers as random_layers

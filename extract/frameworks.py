@@ -88,6 +88,14 @@ def _with_our_font_list() -> Iterator[None]:
         del os.environ["MPLCONFIGDIR"]
 
 
+def import_matplotlib() -> ModuleType:
+    """Matplotlib, whose own files stay in our cache where its user has no folder for them yet."""
+    with _with_our_font_list():
+        matplotlib = importlib.import_module("matplotlib")
+        matplotlib.get_cachedir()  # which remembers where it was at the first call
+    return matplotlib
+
+
 @contextlib.contextmanager
 def plain_keras(precision: str = "float32") -> Iterator[Any]:
     """Keras in a fresh session with its factory settings, whatever the user's `keras.json` says.

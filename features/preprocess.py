@@ -77,6 +77,33 @@ class ResizeRule:
         """First pixel of the square along an axis of this length."""
         return round((length - side) / 2) if self.even else (length - side) // 2
 
+    def box(self, width: int, height: int, side: int) -> tuple[float, float, float, float]:
+        """What of an image the square of this side shows: left, upper, right and lower edge in pixels of the image.
+
+        Where bars are laid around it, the edges lie beyond the image.
+
+        >>> ResizeRule.parse("crop").box(400, 200, 224)
+        (100.0, 0.0, 300.0, 200.0)
+        """
+        left, right = self._edges(width, height, side)
+        upper, lower = self._edges(height, width, side)
+        return left, upper, right, lower
+
+    def _edges(self, length: int, other: int, side: int) -> tuple[float, float]:
+        """First and last edge of the square along an axis of this length; the other axis has `other` pixels."""
+        if self.method == "crop":
+            cut = (length - min(length, other)) / 2
+            return cut, length - cut
+        if self.method == "pad":
+            made = side if length >= other else max(round(length / other * side), 1)
+            first = -round((side - made) / 2)
+        elif self.method == "shortest":
+            made = self.reduced(length, other, side)[0]
+            first = self.start(made, side)
+        else:
+            made, first = side, 0
+        return first * length / made, (first + side) * length / made
+
     def scaled(self, before: int, after: int) -> Self:
         """The rule for squares of another side."""
         return replace(self, shortest=max(1, round(self.shortest * after / before))) if self.shortest else self

@@ -17,6 +17,8 @@ from .compare.compare import compare_heads as compare_heads
 from .evaluation import Evaluation as Evaluation
 from .export.verify import verify_export as verify_export
 from .finetune.run import fine_tune as fine_tune
+from .plots.files import require_plot as require_plot
+from .plots.files import save_plot as save_plot
 from .predict.classify import Predictions as Predictions
 from .predict.classify import predict_images as predict_images
 from .predict.classify import predict_stream as predict_stream
@@ -35,3 +37,6 @@ from .tasks.number_evaluation import NumberEvaluation as NumberEvaluation
 from .training import TrainedHead as TrainedHead
 from .training import train_head as train_head
 from .verification import verify as verify
+from .why.explain import explain as explain
+from .why.explanation import Explanation as Explanation
+from .why.explanation import Explanations as Explanations

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from onepass.features.errors import TrainingError, opt
+from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.features.names import shown
 from onepass.features.tables import WIDTH, fitted_table, text_table
 from onepass.heads.stats.intervals import weighted_interval
 from onepass.heads.stats.metrics import calibration_error, metric
 from onepass.heads.tasks.score import Score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 class Classifier(Protocol):
@@ -39,6 +42,9 @@ class ClassScore:
 
 MATRIX = 10
 """Classes up to which the whole confusion matrix is shown."""
+
+DRAWN = 40
+"""Classes up to which the confusion matrix is drawn."""
 
 FEW = 10
 """Images of a class below which its line in the table comes with a warning."""
@@ -127,6 +133,23 @@ class Evaluation(Score):
             lines = [[f"{number} {line[0]}", *line[1:]] for number, line in zip(numbers, lines, strict=True)]
             table = fitted_table([["", *numbers], *lines])
         return f"confusion (rows: true class, columns: predicted)\n{table}"
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """The confusion matrix; of more than `DRAWN` classes their recall, the worst on top.
+
+        Raises:
+            OptionError: It is the score that a certificate keeps, which has no classes.
+        """
+        from onepass.heads.plots.charts import bar_chart, confusion_chart
+
+        names = list(self.per_class)
+        if not names:
+            raise OptionError("this score keeps no single classes to be drawn; evaluate the model on labelled images.")
+        if len(names) <= DRAWN:
+            return confusion_chart(np.array(self.confusion), names, self._title(), ax)
+        worst = sorted((one.recall, name) for name, one in self.per_class.items() if one.n)
+        counts = [self.per_class[name].n for _, name in worst]
+        return bar_chart({name: recall for recall, name in worst}, "recall", self._title(), ax, n=counts)
 
     def _most_confused(self, names: Sequence[str]) -> str:
         counts = np.array(self.confusion)

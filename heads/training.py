@@ -30,6 +30,8 @@ from onepass.heads.tasks.task import task_of
 from onepass.heads.zero_shot.prompts import check_prompts, class_rows
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from onepass.heads.audit.quick_look import Suggestion
     from onepass.heads.classifiers.base import Head
 
@@ -63,6 +65,10 @@ class TrainedHead:
                 *([str(self.suggestion)] if self.suggestion else []),
             ]
         )
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """The figure of its score; see `Score.plot`."""
+        return self.head.evaluation.plot(ax)
 
     def _repr_html_(self) -> str:
         return self.head.evaluation._repr_html_()

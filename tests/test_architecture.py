@@ -84,5 +84,7 @@ def test_light_commands_never_import_tensorflow(tmp_path: Path, tiny_backbone, m
     assert heavy_after("train_head_program", "--head", "svm", cwd=tmp_path) == "heavy: ['sklearn']"
     assert heavy_after("onepass_program", "info", "f.svm.head", cwd=tmp_path) == "heavy: []"
     assert heavy_after("onepass_program", "predict", "f.svm.head", image, cwd=tmp_path) == "heavy: []"
+    assert heavy_after("onepass_program", "explain", "f.svm.head", image, "--out", "why", cwd=tmp_path) == "heavy: []"
+    assert heavy_after("onepass_program", "show", "f.h5", "--out", "sheet.png", cwd=tmp_path) == "heavy: []"
     assert heavy_after("onepass_program", "evaluate", "f.svm.head", "f.h5", cwd=tmp_path) == "heavy: []"
     assert heavy_after("onepass_program", "evaluate", "f.svm.head", str(data), cwd=tmp_path) == "heavy: []"

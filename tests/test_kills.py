@@ -186,6 +186,18 @@ def test_predict_to_a_file(born: Nursery, ready: Path, tmp_path: Path):
         )
 
 
+def test_explain(born: Nursery, ready: Path, tmp_path: Path):
+    def pictures(work: Path) -> Any:
+        return [(path.name, path.read_bytes()) for path in sorted((work / "why").iterdir())]
+
+    campaign(born, ready, tmp_path, "onepass explain r.head photos --out why", pictures, times=-(-TIMES // 3))
+
+
+def test_show(born: Nursery, ready: Path, tmp_path: Path):
+    command = "onepass show photos --image-size 32 --count 6 --out s.png"
+    campaign(born, ready, tmp_path, command, lambda work: (work / "s.png").read_bytes(), times=-(-TIMES // 3))
+
+
 @pytest.mark.parametrize("to", ["keras", "savedmodel", "openvino"])
 def test_export(to: str, born: Nursery, ready: Path, tmp_path: Path):
     name = {"keras": "m.keras", "savedmodel": "m", "openvino": "m.xml"}[to]

@@ -30,7 +30,10 @@ onepass predict plain.head photos/test --out x.csv
 onepass predict plain.head photos/test --out x.parquet
 onepass predict tuned.keras photos/test --out x.jsonl
 onepass nearest plain.head photos/test/a/0.png
-onepass evaluate plain.head plain.h5
+onepass evaluate plain.head plain.h5 --plot scores.pdf
+onepass explain plain.head photos/test --out why
+onepass explain mlp.head photos/test/a/0.png --places 2
+onepass show photos --views 2 --out sheet.png
 onepass evaluate tuned.keras plain.h5
 onepass export plain.head --to keras --out e.keras
 onepass export plain.head --to h5 --out e.h5

@@ -13,7 +13,7 @@ import pytest
 from typer.models import OptionInfo
 
 from onepass import cli, train_head
-from onepass.extract import CATALOGUE
+from onepass.extract import CATALOGUE, format_names
 from onepass.features.errors import OptionError
 from onepass.features.writer import RowWriter, write_feature_file
 from onepass.heads.classifiers.kinds import HEADS
@@ -29,6 +29,7 @@ WORDS = {
     "POSITIVE": "needed: a finite number above 0.",
     "ACTIVATIONS": ", ".join(ACTIVATIONS),
     "COUNT": str(len(CATALOGUE)),
+    "FORMATS": format_names("or"),
 }
 """What many messages say."""
 

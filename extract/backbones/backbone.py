@@ -88,6 +88,10 @@ class Backbone:
             start += width
         return found
 
+    def through(self, make_engine: Callable[[], Engine]) -> "Backbone":
+        """The same images through another engine, whose rows are something else than those of the spec."""
+        return Backbone(self.spec, self.source, make_engine, engine_name=self.engine_name)
+
     @property
     def quantisation(self) -> Quantisation | None:
         """How the graph was quantised; None unless it is int8 and calibrated."""
@@ -155,16 +159,24 @@ class Backbone:
             UnreadableImageError: An image cannot be read; with its path, or its place if it is an array.
         """
 
+        rows = np.empty((len(images), self.spec.width), np.float32)
+        for position, row in self.stream_of(images, workers=workers):
+            rows[position] = row
+        return rows
+
+    def stream_of(
+        self, images: Sequence[str | Path | np.ndarray], *, workers: int | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """`rows_of` one by one: the place of an image with its row, not necessarily in order; errors as there."""
+
         def refuse(position: int, reason: str) -> None:
             image = images[position]
             name = f"image {position}" if isinstance(image, np.ndarray) else image
             raise UnreadableImageError(f"{name} cannot be read: {reason}")
 
-        rows = np.empty((len(images), self.spec.width), np.float32)
         files = (_as_png(image, i) if isinstance(image, np.ndarray) else Path(image) for i, image in enumerate(images))
         for position, row in self.stream(enumerate(files), on_skip=refuse, workers=workers):
-            rows[position] = row[0]
-        return rows
+            yield position, row[0]
 
     def golden_rows(self) -> np.ndarray:
         """Rows of the built-in test images through the whole way, decoding included, (g, d) float32."""

@@ -2,7 +2,7 @@
 
 import sys
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -39,6 +39,7 @@ class OpenVINOEngine:
         graph: OpenVINO `.xml` with its `.bin` beside it; RGB pixels in, rows out.
         image_size: s, pixels.
         precision: float32, bfloat16 for all but the first two convolutions, or int8 for a quantised graph.
+        change: What is done to the `openvino.Model` before it is compiled.
 
     Raises:
         BackboneError: The graph cannot be read, or this processor does not know the precision.
@@ -46,7 +47,9 @@ class OpenVINOEngine:
 
     name = "openvino"
 
-    def __init__(self, graph: Path, *, image_size: int, precision: str) -> None:
+    def __init__(
+        self, graph: Path, *, image_size: int, precision: str, change: Callable[[Any], Any] | None = None
+    ) -> None:
         ov = import_openvino()
         core = ov.Core()
         # What a quantised graph leaves in float32 stays there, so that its rows are the same everywhere.
@@ -54,6 +57,7 @@ class OpenVINOEngine:
         try:
             model = core.read_model(graph)
             model.reshape([1, image_size, image_size, 3])
+            model = change(model) if change else model
             options = {"INFERENCE_PRECISION_HINT": short, "PERFORMANCE_HINT": "THROUGHPUT"}
             self._compiled = core.compile_model(model, "CPU", options)
         except RuntimeError as error:

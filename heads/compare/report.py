@@ -4,15 +4,19 @@ import csv
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onepass.features.atomic import replacing
-from onepass.features.errors import OutputError, cannot_write, opt
+from onepass.features.errors import OptionError, OutputError, cannot_write, opt
 from onepass.features.names import shown
 from onepass.features.tables import command_line, fitted_table, html_table
 from onepass.heads.stats.intervals import Difference
 from onepass.heads.stats.metrics import HIGHER_IS_BETTER, SHARES
 from onepass.heads.stats.multiple_comparison import Comparison
 from onepass.heads.stats.power_law import Forecast
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _NUMBERS = ("mae", "rmse")
 """Metrics in the unit of what is measured, whatever its size."""
@@ -220,6 +224,34 @@ class HeadsComparison:
         layers = best.parameters.get("hidden")
         hidden = ["--hidden", ",".join(map(str, layers)) or "0"] if isinstance(layers, list | tuple) else []
         return command_line("train-head", Path(best.features), "--head", best.head, *hidden)
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """The score of each head with its 95 % interval, the best on top; those that tie for the best are dark.
+
+        With learning curves these are beside it, where no axes are given; `plot_learning` draws them alone.
+        """
+        from onepass.heads.plots.charts import interval_chart
+        from onepass.heads.plots.files import pair_of_axes
+
+        left = ax
+        if ax is None and self.learning:
+            left, right = pair_of_axes()
+            self.plot_learning(right)
+        scores = {score.name: (score.score, score.interval) for score in self.scores}
+        title = f"{self.measured_on}, n={self.images}; dark: tied for the best"
+        return interval_chart(scores, self.test.ties, self.metric, title, left)
+
+    def plot_learning(self, ax: "Axes | None" = None) -> "Axes":
+        """Accuracy by number of training images, with what twice as many would give.
+
+        Raises:
+            OptionError: No learning curves were asked for.
+        """
+        from onepass.heads.plots.charts import learning_chart
+
+        if not self.learning:
+            raise OptionError(f"this comparison has no learning curves; compare with {opt.learning_curve(True)}.")
+        return learning_chart(self.learning, f"{self.measured_on}; dashed: twice the images", ax)
 
     def _repr_html_(self) -> str:
         return html_table(self.rows(), title=f"{self.metric} on {self.measured_on}")

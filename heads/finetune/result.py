@@ -5,7 +5,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from onepass.heads.finetune.joined import Agreement
 from onepass.heads.stats.decision import Decision, best_epoch, is_better
 from onepass.heads.stats.intervals import Difference, weighted_interval, wilson_interval
 from onepass.heads.stats.paired_tests import paired_accuracy, paired_test
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Score = tuple[float, tuple[float, float]]
 """An accuracy and its 95 % interval."""
@@ -206,6 +209,17 @@ class FineTuned:
             "path": str(self.path) if self.path else None,
         }
 
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Accuracy of training and validation over the epochs; the start and the epoch that is kept are marked."""
+        from onepass.heads.plots.charts import named
+        from onepass.heads.plots.files import new_axes
+
+        ax = ax or new_axes()
+        _draw_measure(ax, self.history, "accuracy", self._best() if self.kept == "fine-tuned" else 0, None)
+        gain = f"{self.measured_on} {self.before[0]:.3f} before, {self.after[0]:.3f} after, n={self.n}"
+        ax.set_title(named(gain, 80), fontsize=10)
+        return ax
+
     def write_history(self, path: Path) -> None:
         """Writes one line per epoch as CSV."""
         with open(path, "w", newline="") as file:
@@ -236,26 +250,32 @@ def history_figure(history: Sequence[Epoch], *, kept: int, validated: int) -> An
         validated: Validation images.
     """
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, measure in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        validation = [getattr(epoch, f"val_{measure}") for epoch in history]
-        axes.plot([getattr(epoch, measure) for epoch in history], "o-", label="training")
-        (line,) = axes.plot(validation, "s-", label="validation")
-        if measure == "accuracy":
-            _draw_interval(axes, validation, validated, line.get_color())
-        else:
-            axes.set_ylim(bottom=0)
-        _draw_stages(axes, history)
-        axes.plot([0], validation[:1], "D", ms=9, color="black", label="start" + (", kept" if kept == 0 else ""))
-        if kept:
-            axes.plot([kept], [validation[kept]], "*", ms=14, color="black", label=f"epoch {kept}, kept")
-        axes.set(xlabel="epoch", ylabel=measure, xlim=(-0.5, len(history) - 0.5))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        axes.legend()
+        _draw_measure(axes, history, measure, kept, validated)
     return figure
+
+
+def _draw_measure(axes: Any, history: Sequence[Epoch], measure: str, kept: int, validated: int | None) -> None:
+    """Accuracy or loss over the epochs; without the number of validation images there is no interval."""
+    from matplotlib.ticker import MaxNLocator
+
+    validation = [getattr(epoch, f"val_{measure}") for epoch in history]
+    axes.plot([getattr(epoch, measure) for epoch in history], "o-", label="training")
+    (line,) = axes.plot(validation, "s-", label="validation")
+    if measure == "accuracy" and validated is not None:
+        _draw_interval(axes, validation, validated, line.get_color())
+    elif measure == "loss":
+        axes.set_ylim(bottom=0)
+    _draw_stages(axes, history)
+    axes.plot([0], validation[:1], "D", ms=9, color="black", label="start" + (", kept" if kept == 0 else ""))
+    if kept:
+        axes.plot([kept], [validation[kept]], "*", ms=14, color="black", label=f"epoch {kept}, kept")
+    axes.set(xlabel="epoch", ylabel=measure, xlim=(-0.5, len(history) - 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
 
 
 def _draw_interval(axes: Any, accuracies: Sequence[float], images: int, color: Any) -> None:
@@ -266,12 +286,18 @@ def _draw_interval(axes: Any, accuracies: Sequence[float], images: int, color: A
 
 def _draw_stages(axes: Any, history: Sequence[Epoch]) -> None:
     """A line before the first epoch of each stage but the first, and what trains at the top of each."""
+    from onepass.heads.plots.charts import named
+
     for i, epoch in enumerate(history):
         if i and epoch.stage != history[i - 1].stage:
             if epoch.stage > 1:
                 axes.axvline(i - 0.5, color="grey", ls="--", lw=1)
             axes.annotate(
-                epoch.unfreeze, (i - 0.45, 0.01), xycoords=("data", "axes fraction"), color="grey", fontsize=8
+                named(epoch.unfreeze),
+                (i - 0.45, 0.01),
+                xycoords=("data", "axes fraction"),
+                color="grey",
+                fontsize=8,
             )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypedDict, Unpack, overload
+from typing import TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 
@@ -36,6 +36,8 @@ from onepass.heads.saved_head import SavedHead, load_head
 
 Answer = Told | SkippedImage
 """What is said of an image, or why nothing is."""
+
+Said = TypeVar("Said")
 
 
 @dataclass(frozen=True)
@@ -303,16 +305,16 @@ def answers(
     recipe = settings.augment or str(head.trained_on.get("augment") or "classic")
     augmentation = recipe if len(views) > 1 else None
     stream = partial(backbone.stream, workers=settings.workers, views=views, augmentation=augmentation)
-    return _in_order(images, stream, classify)
+    return in_order(images, stream, classify)
 
 
-def _in_order(
+def in_order(
     images: Iterable[ImageFile | SkippedImage],
     stream: Callable[..., Iterator[tuple[int, np.ndarray]]],
-    classify: Callable[[ImageFile, np.ndarray], Told],
-) -> Iterator[Answer]:
-    """An answer per image in the order of the images, whatever order their rows come in."""
-    ready: dict[int, Answer] = {}
+    classify: Callable[[ImageFile, np.ndarray], Said],
+) -> Iterator[Said | SkippedImage]:
+    """What is said of each image in the order of the images, whatever order their rows come in."""
+    ready: dict[int, Said | SkippedImage] = {}
     paths: dict[int, ImageFile] = {}
 
     def numbered() -> Iterator[tuple[int, ImageFile]]:

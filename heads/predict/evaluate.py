@@ -1,7 +1,7 @@
 """Scores a head on labelled images: those of a feature file, of a folder, or of what else holds or names images."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
@@ -66,7 +66,7 @@ class _Report(Score):
 
     def record(self) -> Record:
         """The same as plain values, for JSON."""
-        facts = asdict(self)
+        facts = super().record()
         del facts["head"], facts["target"]
         return facts
 

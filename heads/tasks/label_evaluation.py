@@ -1,6 +1,7 @@
 """Scores of several labels per image: average precision, F1, and whole answers that are right."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from onepass.heads.stats.bootstrap import bootstrap_interval
 from onepass.heads.stats.metrics import calibration_error, metric
 from onepass.heads.tasks.number_evaluation import Interval
 from onepass.heads.tasks.score import Score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SCORED = {
     "map": "mean average precision",
@@ -101,6 +105,14 @@ class LabelsEvaluation(Score):
     @property
     def without_copies(self) -> str:
         return str(self.leak_free or "")
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """The average precision of each label."""
+        from onepass.heads.plots.charts import bar_chart
+
+        values = {name: one.average_precision for name, one in self.per_label.items()}
+        counts = [one.n for one in self.per_label.values()]
+        return bar_chart(values, "average precision", self._title(), ax, n=counts)
 
     def rows(self) -> list[list[str]]:
         lines = [

@@ -1,14 +1,18 @@
 """Scores of numbers: mean absolute error, root mean squared error, R2."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onepass.features.errors import TrainingError, opt
-from onepass.features.tables import fitted_table
+from onepass.features.errors import OptionError, TrainingError, opt
+from onepass.features.tables import Record, fitted_table
 from onepass.heads.stats.bootstrap import bootstrap_interval
 from onepass.heads.stats.metrics import metric
 from onepass.heads.tasks.score import Score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Interval = tuple[float, float]
 
@@ -53,6 +57,7 @@ class NumberEvaluation(Score):
             images. None where all have the same number.
         r2_interval: Of it.
         leak_free: The score without copies of training images; None if there are none, or nobody looked.
+        pairs: True and predicted number of each image; None where they were not kept, as in a head file.
     """
 
     measured_on: str
@@ -65,6 +70,7 @@ class NumberEvaluation(Score):
     r2: float | None
     r2_interval: Interval | None
     leak_free: NumberLeakFree | None = None
+    pairs: list[tuple[float, float]] | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return self.headline()
@@ -75,6 +81,23 @@ class NumberEvaluation(Score):
     @property
     def without_copies(self) -> str:
         return str(self.leak_free or "")
+
+    def record(self) -> Record:
+        """The same as plain values, for JSON, without the single images."""
+        return {name: value for name, value in super().record().items() if name != "pairs"}
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Predicted against true numbers.
+
+        Raises:
+            OptionError: The score comes from a head file, which keeps no single images.
+        """
+        from onepass.heads.plots.charts import number_chart
+
+        if self.pairs is None:
+            raise OptionError("a head file keeps no single predictions to be drawn; evaluate the head again.")
+        true, told = np.array(self.pairs).T
+        return number_chart(true, told, self.name, self._title(), ax)
 
     def rows(self) -> list[list[str]]:
         lines: list[tuple[str, float | None, Interval | None]] = [
@@ -129,7 +152,16 @@ def score_numbers(
     assert mae is not None
     assert rmse is not None
     return NumberEvaluation(
-        measured_on, len(y), name, mae, found["mae"][1], rmse, found["rmse"][1], *found["r2"], leak_free=apart
+        measured_on,
+        len(y),
+        name,
+        mae,
+        found["mae"][1],
+        rmse,
+        found["rmse"][1],
+        *found["r2"],
+        leak_free=apart,
+        pairs=[(float(true), float(one)) for true, one in zip(wanted[:, 0], told[:, 0], strict=True)],
     )
 
 

@@ -2,8 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from onepass.features.tables import Record, html_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,17 @@ class Score(ABC):
     def rows(self) -> list[list[str]]:
         """A table of it, its heading first."""
 
+    @abstractmethod
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Its figure, drawn on axes of Matplotlib, or in a figure of its own; nothing of pyplot is touched.
+
+        Raises:
+            OptionError: What it would be drawn of was not kept.
+        """
+
+    def _title(self) -> str:
+        return f"{self.measured_on}: {self.headline()}"
+
     @property
     @abstractmethod
     def without_copies(self) -> str:
@@ -48,4 +63,4 @@ class Score(ABC):
         return str(self)
 
     def _repr_html_(self) -> str:
-        return html_table(self.rows(), title=f"{self.measured_on}: {self.headline()}")
+        return html_table(self.rows(), title=self._title())

@@ -1,0 +1,1 @@
+"""Images as the network sees them, for people to look at."""

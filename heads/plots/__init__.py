@@ -1,0 +1,1 @@
+"""Figures of results, as people paste them into a paper; Matplotlib is imported when one is drawn."""
