@@ -737,6 +737,7 @@ def report_command(
     features: OtherFeatures = None,
     max_images: Annotated[int | None, Option(help="Pictures in it, at most (200 by default).")] = None,
     images: Annotated[bool | None, Option("--images/--no-images", help="No pictures: for private data.")] = None,
+    explain: Annotated[bool | None, Option("--explain/--no-explain", help="Mark what answers came from.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write what any of these files shows as one HTML file: it opens offline, and can be mailed."""

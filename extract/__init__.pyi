@@ -50,6 +50,7 @@ from .data.source import Source as Source
 from .data.sources import is_source as is_source
 from .data.sources import open_like as open_like
 from .data.sources import source_of as source_of
+from .data.sources import store_of as store_of
 from .data.watch import find_images as find_images
 from .data.watch import watch_folder as watch_folder
 from .doctor import Diagnosis as Diagnosis

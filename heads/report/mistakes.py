@@ -1,6 +1,6 @@
 """The images that a classifier gets most wrong, each beside what it learnt from; and what is typical of each class."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,12 @@ from onepass.heads.report.material import Judged, Material
 from onepass.heads.report.page.parts import Card, Cards, Part, Section
 from onepass.heads.report.words import chance, count_of, sentence
 
+Heat = Mapping[str, np.ndarray]
+"""Name of an image in the feature file -> (h, w, 3) uint8, the image with what its answer came from marked."""
+
+Explained = Callable[[Sequence[str]], tuple[Heat, Sequence[str]]]
+"""Names of images -> what is marked in them, and what to say of that."""
+
 WORST = 15
 """Mistakes that are shown."""
 _LARGE = 3
@@ -18,22 +24,23 @@ _MOST_CLASSES = 12
 _LEAST = 1e-12
 
 
-def mistakes(material: Material, heat: Mapping[str, np.ndarray] | None = None) -> Section | None:
+def mistakes(material: Material, explained: Explained | None = None) -> Section | None:
     """The worst mistakes, the surest first; None where a classifier kept no probabilities.
 
     Args:
         material: With a classifier.
-        heat: Name of an image in the feature file -> (h, w, 3) uint8, the image with what its answer came from marked;
-            shown beside the pictures of those that are shown.
+        explained: What marks in images what their answers came from; by default nothing does.
     """
     judged = material.judged
     if judged is None or judged.outputs is None:
         return None
     order = _worst_first(material, judged)[:WORST]
     nearest = material.nearest(judged.positions[order])
+    names = [material.file.table.paths[position] for position in judged.positions[order].tolist()]
+    heat, words = explained(names) if explained and names else ({}, ())
     cards = [
-        _mistake(material, judged, int(i), beside, (heat or {}).get(material.file.table.paths[judged.positions[i]]))
-        for i, beside in zip(order, nearest, strict=True)
+        _mistake(material, judged, int(i), beside, heat.get(name))
+        for i, name, beside in zip(order, names, nearest, strict=True)
     ]
     wrong = int(judged.wrong.sum())
     title, note = _words(material, wrong, len(judged.y), len(cards))
@@ -42,7 +49,7 @@ def mistakes(material: Material, heat: Mapping[str, np.ndarray] | None = None) -
         parts.append(Cards("The worst of them", cards, note, rank=0, large=_LARGE))
     if material.file.task == CLASSES:
         parts += _typical(material, judged)
-    return Section("mistakes", title, (), parts)
+    return Section("mistakes", title, words, parts)
 
 
 def _worst_first(material: Material, judged: Judged) -> np.ndarray:

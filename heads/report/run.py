@@ -1,10 +1,8 @@
 """The report: any file of onepass in, one HTML file out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
 
 from onepass.extract import check_running
 from onepass.features import FeatureFile, only_feature_file
@@ -23,8 +21,9 @@ from onepass.heads.predict.nearest import training_file
 from onepass.heads.report.answer import about_images, headline, next_steps, paragraphs, scores_chart
 from onepass.heads.report.comparison import story_of_comparison
 from onepass.heads.report.findings import findings
+from onepass.heads.report.marked import exactly_explained
 from onepass.heads.report.material import Material, of_answers, of_certificate, of_head
-from onepass.heads.report.mistakes import mistakes
+from onepass.heads.report.mistakes import Explained, Heat, mistakes
 from onepass.heads.report.page.html import page
 from onepass.heads.report.page.parts import Cards, RowMap, Section, Story
 from onepass.heads.report.page.thumbnails import MOST, Pictures, atlas_of, pictures_of
@@ -32,8 +31,6 @@ from onepass.heads.report.performance import performance
 from onepass.heads.report.row_map import row_map
 from onepass.heads.report.tuning import answers_of, told_of
 from onepass.heads.saved_head import SavedHead
-
-Heat = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -80,6 +77,7 @@ def report(
     features: str | Path | None = None,
     max_images: int = MOST,
     images: bool = True,
+    explain: bool = True,
     heat: Heat | None = None,
 ) -> Report:
     """Writes one HTML file about a file of onepass, which opens offline and can be mailed.
@@ -94,7 +92,9 @@ def report(
         features: Feature file of the training, if it was moved.
         max_images: Pictures in it, at most.
         images: False for none at all, not even grey thumbnails; the names of the files stay.
-        heat: Name of an image in the feature file -> (h, w, 3) uint8, shown beside it among the mistakes.
+        explain: Whether the network looks at the worst mistakes again, to mark what the answers came from: of heads for
+            which that can be told exactly, see `explain`.
+        heat: The same marked by somebody else: name of an image in the feature file -> (h, w, 3) uint8.
 
     Raises:
         OptionError: An option is wrong.
@@ -131,17 +131,20 @@ def report(
         ) from error
     saved = describe_classifier(path)
     with FeatureFile(features or training_file(saved)) as file:
-        story = _of_classifier(file, saved, path, kind, heat or {})
-        return _about(file, story, Path(out), folders, most, heat or {})
+        explained: Explained | None = None
+        if heat is not None:
+            given = heat
+            explained = lambda _: (given, ())  # noqa: E731
+        elif explain and most and kind is FileKind.HEAD:
+            explained = exactly_explained(saved, file, folders)
+        return _about(file, _of_classifier(file, saved, path, kind, explained), Path(out), folders, most)
 
 
-def _about(
-    file: FeatureFile, story: Story, out: Path, data: Sequence[Path], most: int, heat: Heat | None = None
-) -> Report:
+def _about(file: FeatureFile, story: Story, out: Path, data: Sequence[Path], most: int) -> Report:
     """Writes a story with the pictures of a feature file."""
     with phase("reading pictures"):
-        where = {path: i for i, path in enumerate(file.table.paths)} if heat else {}
-        marked = {where[name]: pixels for name, pixels in (heat or {}).items() if name in where}
+        cards = [card for part in story.every_part() if isinstance(part, Cards) for card in part.cards]
+        marked = {card.image: card.heat for card in cards if card.image is not None and card.heat is not None}
         pictures = pictures_of(file, story.images(), data=data, most=most, heat=marked) if most else Pictures()
         maps = [part for part in story.every_part() if isinstance(part, RowMap)]
         atlas = atlas_of(file.thumbnails[maps[0].positions]) if maps and most else ""
@@ -155,7 +158,7 @@ def _write(out: Path, story: Story, pictures: Pictures, atlas: str) -> Report:
             beside.write_bytes(text)
     except OSError as error:
         raise OutputError(cannot_write(out, error, opt.out), path=out) from None
-    return Report(out, story, len(text), len(pictures.of), pictures.gone)
+    return Report(out, story, len(text), len(pictures.of) + len(pictures.heat), pictures.gone)
 
 
 def _of_images(material: Material, path: Path) -> Story:
@@ -171,19 +174,21 @@ def _of_images(material: Material, path: Path) -> Story:
     )
 
 
-def _of_classifier(file: FeatureFile, saved: SavedHead, path: Path, kind: FileKind, heat: Heat) -> Story:
+def _of_classifier(
+    file: FeatureFile, saved: SavedHead, path: Path, kind: FileKind, explained: Explained | None
+) -> Story:
     if kind is FileKind.TUNED:
-        return _of_tuned(file, saved, path, heat)
+        return _of_tuned(file, saved, path, explained)
     if kind is FileKind.HEAD:
         step = ("Or take this one into production.", command_line("onepass", "export", path, "--to", "onnx"))
-        return _of_head(of_head(file, saved), f"{saved.kind} head on {saved.spec.backbone}", step, heat)
+        return _of_head(of_head(file, saved), f"{saved.kind} head on {saved.spec.backbone}", step, explained)
     proven = certificate_of(path)
     step = ("See that it does the same on another machine.", command_line("onepass", "verify", path))
-    story = _of_head(of_certificate(file, saved, proven), f"{saved.kind}, exported", step, heat)
+    story = _of_head(of_certificate(file, saved, proven), f"{saved.kind}, exported", step, explained)
     return replace(story, words=[*story.words, f"This was measured by the model itself, from image files: {proven}."])
 
 
-def _of_head(material: Material, what: str, following: tuple[str, str], heat: Heat) -> Story:
+def _of_head(material: Material, what: str, following: tuple[str, str], explained: Explained | None) -> Story:
     assert material.head is not None
     assert material.judged is not None
     score = material.judged.score
@@ -193,18 +198,26 @@ def _of_head(material: Material, what: str, following: tuple[str, str], heat: He
         words=[words for words in paragraphs(score, material.judged) if words],
         parts=scores_chart(score),
         steps=next_steps(material, following),
-        sections=_sections([mistakes(material, heat), row_map(material), performance(material), *findings(material)]),
+        sections=_sections(
+            [mistakes(material, explained), row_map(material), performance(material), *findings(material)]
+        ),
     )
 
 
-def _of_tuned(file: FeatureFile, saved: SavedHead, path: Path, heat: Heat) -> Story:
+def _of_tuned(file: FeatureFile, saved: SavedHead, path: Path, explained: Explained | None) -> Story:
     facts = read_facts(path)
     told, material = told_of(path, facts, file), Material(file, saved)
     if (answers := answers_of(facts)) is not None:
         contents, before, after = answers
         kept = after if facts["report"]["kept"] == "fine-tuned" else before
         material = of_answers(file, saved, contents, kept)
-    sections = [told.section, mistakes(material, heat), row_map(material), performance(material), *findings(material)]
+    sections = [
+        told.section,
+        mistakes(material, explained),
+        row_map(material),
+        performance(material),
+        *findings(material),
+    ]
     return Story(
         kicker=f"{shown(path.name)} · fine-tuned {saved.spec.backbone}",
         title=told.title,

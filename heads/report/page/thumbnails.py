@@ -79,10 +79,10 @@ def pictures_of(
         most: How many at most.
         heat: Position -> (h, w, 3) uint8 to show beside the picture.
     """
-    some = list(wanted[:most])
+    some, both = _chosen(wanted, heat or {}, most)
     found, why = _read(file, some, data)
     known = {i: image for i, image in zip(some, found, strict=True) if image is not None}
-    marked = {i: _small(pixels) for i, pixels in (heat or {}).items() if i in some}
+    marked = {i: _small(both[i]) for i in both}
     quality = _quality([*known.values(), *marked.values()])
     grey = file.thumbnails if len(known) < len(some) else None
     shown = {i: _picture(image, quality) for i, image in known.items()}
@@ -94,8 +94,23 @@ def pictures_of(
         heat={i: _picture(image, quality) for i, image in marked.items()},
         gone=len(some) - len(known),
         why=why,
-        left_out=max(len(wanted) - most, 0),
+        left_out=len(wanted) - len(some),
     )
+
+
+def _chosen(
+    wanted: Sequence[int], heat: Mapping[int, np.ndarray], most: int
+) -> tuple[list[int], dict[int, np.ndarray]]:
+    """As many images as there is room for, the first ones, and those of them that are shown with heat too."""
+    some: list[int] = []
+    both: dict[int, np.ndarray] = {}
+    for i in wanted:
+        if len(some) + len(both) >= most:
+            break
+        some.append(i)
+        if i in heat and len(some) + len(both) < most:
+            both[i] = heat[i]
+    return some, both
 
 
 def atlas_of(thumbnails: np.ndarray) -> str:

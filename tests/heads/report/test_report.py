@@ -454,6 +454,9 @@ def test_what_is_no_file_of_onepass_is_refused(photos: Path, tmp_path: Path):
 def test_heat_stands_beside_a_mistake(photos: Path, tmp_path: Path):
     mistakes = parts_of(report(photos / "photos.head", out=tmp_path / "x.html").record(), "mistakes")
     name = mistakes[0]["images"][0]["image"]
+    assert (tmp_path / "x.html").read_text().count("what the answer came from in ") == len(mistakes[0]["images"])
+    report(photos / "photos.head", out=tmp_path / "x.html", explain=False)
+    assert "what the answer came from in " not in (tmp_path / "x.html").read_text()
     report(photos / "photos.head", out=tmp_path / "x.html", heat={name: np.full((9, 9, 3), 200, np.uint8)})
     text = (tmp_path / "x.html").read_text()
     assert text.count("what the answer came from in ") == 1
