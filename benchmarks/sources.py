@@ -3,8 +3,9 @@
     python benchmarks/sources.py PHOTOS [WAY ...] [--backbone efficientnet_lite0]
 
 PHOTOS holds class folders, also below train and val. Five files that cannot be read are put among a copy of them, and
-the copy is laid out as a folder, a CSV, a Parquet file with the bytes, a zip, a tar.gz, shards of WebDataset, and in
-buckets of S3 and Google Cloud Storage, whose servers are stood in for on this machine (moto, tests/stand_in_gcs.py).
+the copy is laid out as a folder, a CSV, a Parquet file with the bytes, a zip, a tar.gz, shards of WebDataset, a folder
+of Parquet files as Hugging Face has them, and in buckets of S3 and Google Cloud Storage, whose servers are stood in for
+on this machine (moto, tests/stand_in_gcs.py).
 
 Of each: `extract`; again, killed by SIGKILL once half of the rows are there, and continued; again after all files have
 got other names; then `verify`, a flipped bit and `repair`, `label`, `train-head`, `evaluate` and `predict` on the

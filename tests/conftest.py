@@ -30,6 +30,7 @@ from support import GOLDEN, MakeFolder, make_spec, make_table, plain, write_fold
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Converted backbones of the tests stay out of the user's cache."""
     os.environ["ONEPASS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("hf"))  # read as its libraries are imported
 
 
 @pytest.fixture(autouse=True, scope="session")

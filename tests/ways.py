@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,11 +18,12 @@ from stand_in_gcs import GoogleStandIn, google_stand_in
 _google: list[GoogleStandIn] = []
 """The server for gs:// while `bucket_servers` runs."""
 
-WAYS = ("folder", "csv", "parquet", "zip", "tar.gz", "shards", "memory", "s3", "gs")
+WAYS = ("folder", "csv", "parquet", "zip", "tar.gz", "shards", "hf", "memory", "s3", "gs")
 """What the images of a folder are laid out as."""
 
 NEEDED = {
     "parquet": ("pyarrow",),
+    "hf": ("datasets",),
     "memory": ("fsspec",),
     "s3": ("s3fs", "boto3", "moto", "flask", "flask_cors"),
     "gs": ("gcsfs",),
@@ -120,6 +122,28 @@ def _as_shards(folder: Path, to: Path) -> Laid:
     return Laid(tuple(map(str, shards)))
 
 
+def _as_data_set(folder: Path, to: Path) -> Laid:
+    """A folder of Parquet files as the hub of Hugging Face has them, one a split; names are those below the split."""
+    import datasets
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = _files(folder)
+    shutil.rmtree(to / "photos-set", ignore_errors=True)
+    features = {"image": datasets.Image(), "kind": datasets.ClassLabel(names=sorted({kind for _, kind, _, _ in files}))}
+    for split in sorted({split for _, _, split, _ in files}):
+        some = [(name, kind, data) for name, kind, part, data in files if part == split]
+        schema = datasets.Features(features).arrow_schema
+        columns = {
+            "image": [{"bytes": data, "path": name.removeprefix(f"{split}/")} for name, _, data in some],
+            "kind": [features["kind"].str2int(kind) for _, kind, _ in some],
+        }
+        place = to / "photos-set" / "data" / f"{split or 'train'}-00000-of-00001.parquet"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns, schema=schema), place)
+    return Laid((f"hf:{to / 'photos-set'}",))
+
+
 def _prefix(to: Path) -> str:
     """Each folder of a test has one of its own; what lay below it is replaced."""
     return f"bucket/{to.parent.name}-{to.name}/photos"
@@ -162,6 +186,7 @@ _LAYING: dict[str, Callable[[Path, Path], Laid]] = {
     "zip": _as_archive("photos.zip"),
     "tar.gz": _as_archive("photos.tar.gz"),
     "shards": _as_shards,
+    "hf": _as_data_set,
     "memory": _in_memory,
     "s3": _in_s3,
     "gs": _in_google,
