@@ -30,6 +30,10 @@ onepass predict tuned.keras photos/test --out x.jsonl
 onepass nearest plain.head photos/test/a/0.png
 onepass evaluate plain.head plain.h5
 onepass evaluate tuned.keras plain.h5
+onepass shift plain.h5 photos/test --head plain.head --out moved.head
+onepass share plain.head --to projector --out logs2
+onepass share plain.head --to fiftyone --out five
+onepass share plain.head --to label-studio --out studio
 onepass export plain.head --to keras --out e.keras
 onepass export plain.head --to h5 --out e.h5
 onepass export plain.head --to savedmodel --out saved
