@@ -39,9 +39,10 @@ def write_fiftyone(images: SharedImages, folder: Path) -> list[str]:
             sample["prediction"] = None if said is None else _label(said, images.task)
         samples.append({**sample, "embedding": _array(row)})
     named = [shown(name) for name in images.class_names]
-    metadata = {"media_type": "image", "info": {**images.facts(), "classes": named}, "default_classes": named}
+    info = {name: shown(str(value)) for name, value in images.facts().items()}
+    metadata = {"media_type": "image", "info": {**info, "classes": named}, "default_classes": named}
     _write(folder / "samples.json", {"samples": samples})
-    _write(folder / "metadata.json", {**metadata, "info": {name: _text(one) for name, one in metadata["info"].items()}})
+    _write(folder / "metadata.json", metadata)
     return [f"left out: {left} images whose names are no UTF-8, which FiftyOne does not take"] if left else []
 
 
@@ -61,10 +62,6 @@ def _array(row: np.ndarray) -> Record:
     np.save(written, row, allow_pickle=False)
     packed = base64.b64encode(zlib.compress(written.getvalue())).decode("ascii")
     return {"$binary": {"base64": packed, "subType": "00"}}
-
-
-def _text(value: object) -> object:
-    return shown(value) if isinstance(value, str) else value
 
 
 def _is_text(name: str) -> bool:

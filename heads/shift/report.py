@@ -37,6 +37,7 @@ class AccuracyShift:
         measured_on: Which of its parts these are.
         new: On the new images that have labels, without copies of training images; None without labels.
         copies: New images left out because they are copies of training images.
+        shared: Held-out images that are among the new ones, which are then compared with themselves.
         difference: New less held-out, with p; None likewise.
         detectable: True difference that would have been found in about four of five cases; None likewise.
         estimated: What the head's confidence says of the new images, without a look at labels.
@@ -46,6 +47,7 @@ class AccuracyShift:
     measured_on: str
     new: Share | None
     copies: int
+    shared: int
     difference: Difference | None
     detectable: float | None
     estimated: Estimate
@@ -62,6 +64,8 @@ class AccuracyShift:
             ]
             if self.copies:
                 found.append(f"left out of that: {self.copies} copies of training images")
+            if self.shared:
+                found.append(f"{self.shared} of the held-out images are among the new ones: give others to learn more")
         else:
             found.append("accuracy on the new images: not measured, because they have no labels that the head knows")
         found.append(f"estimated from confidence alone ({self.estimated.method}): {self.estimated}")

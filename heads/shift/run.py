@@ -9,6 +9,7 @@ import numpy as np
 
 from onepass.extract import check_running
 from onepass.features import CLASSES, FeatureFile, only_feature_file
+from onepass.features.contents import seen_before
 from onepass.features.copies import copy_groups, threshold_for
 from onepass.features.errors import HeadFileError, OptionError, TrainingError, opt
 from onepass.features.groups import group_ids
@@ -234,6 +235,7 @@ def _with_head(
         measured_on=part,
         new=Share.of(new_right) if some else None,
         copies=int((both.copied & new.table.labelled).sum()),
+        shared=int(seen_before(file.table.content_hashes[known], new.table.content_hashes[judged]).sum()),
         difference=unpaired_difference(new_right, right) if some else None,
         detectable=detectable_difference(float(right.mean()), len(right), len(judged)) if some else None,
         estimated=estimated_accuracy(head.network.outputs(file.read(known)[0]), right, told, seed=seed),
