@@ -1,6 +1,7 @@
 """Means and spreads of new rows mapped to those of the training, folded into a head; kept where labels prove it."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -33,11 +34,16 @@ class Spread:
     deviation: np.ndarray
 
     @classmethod
-    def of(cls, rows: np.ndarray) -> Self:
-        """Of (n, d) rows."""
-        variance = rows.var(axis=0, dtype=np.float64)
+    def of(cls, pieces: Iterable[np.ndarray]) -> Self:
+        """Of rows that come as (m, d) pieces."""
+        count, total, squares = 0, np.zeros(()), np.zeros(())
+        for rows in pieces:
+            wide = rows.astype(np.float64)
+            count, total, squares = count + len(rows), total + wide.sum(axis=0), squares + np.square(wide).sum(axis=0)
+        mean = total / count
+        variance = np.maximum(squares / count - np.square(mean), 0)
         floor = _STEADY**2 * float(variance.mean()) or 1.0
-        return cls(rows.mean(axis=0, dtype=np.float64), np.sqrt(variance + floor))
+        return cls(mean, np.sqrt(variance + floor))
 
 
 def recentred(network: Network, old: Spread, new: Spread) -> Network:
@@ -153,9 +159,9 @@ def try_recentring(
     plain, moved = _right(network, here, wanted), np.zeros(len(decided), bool)
     for fold in np.unique(fold_of):
         out = fold_of == fold
-        moved[out] = _right(recentred(network, old, Spread.of(here[~out])), here[out], wanted[out])
+        moved[out] = _right(recentred(network, old, Spread.of([here[~out]])), here[out], wanted[out])
     p, better = sign_test_of_groups(moved, plain, groups[decided])
-    head = recentred(network, old, Spread.of(here))
+    head = recentred(network, old, Spread.of([here]))
     kept = better and p <= ALPHA
     found = Recentring(
         kept=kept,

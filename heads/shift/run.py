@@ -221,8 +221,8 @@ def _with_head(
             f"known. Leave {opt.head} out to test the images alone.",
             path=file.path,
         )
-    answers = Answers.of(head, file.pieces(known))
-    right = answers.named == match_labels(file.wanted(known), file.class_names, head.class_names)
+    told_known = np.concatenate([head.network.outputs(rows) for rows in file.pieces(known)])
+    right = told_known.argmax(axis=1) == match_labels(file.wanted(known), file.class_names, head.class_names)
     told = head.network.outputs(new.x)
     judged, y = np.zeros(0, np.int64), np.zeros(0, np.int64)
     if classes_known(new.table, head):
@@ -238,11 +238,11 @@ def _with_head(
         shared=int(seen_before(file.table.content_hashes[known], new.table.content_hashes[judged]).sum()),
         difference=unpaired_difference(new_right, right) if some else None,
         detectable=detectable_difference(float(right.mean()), len(right), len(judged)) if some else None,
-        estimated=estimated_accuracy(head.network.outputs(file.read(known)[0]), right, told, seed=seed),
+        estimated=estimated_accuracy(told_known, right, told, seed=seed),
     )
     tried: Recentred | Recentring = unlabelled_recentring()
     if some:
-        spread = Spread.of(file.read(old)[0])
+        spread = Spread.of(file.pieces(old))
         groups, hashes = both.groups[len(old) :][judged], new.table.content_hashes[judged]
         tried = try_recentring(head.network, spread, new.x[judged], y, groups=groups, hashes=hashes, seed=seed)
     outcome = tried.found if isinstance(tried, Recentred) else tried

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from onepass import FeatureFile, evaluate, load_head, predict_stream, shift, train_head
+from onepass import FeatureFile, evaluate, export, load_head, predict_stream, shift, train_head
 from onepass.extract.one_pass.run import run_extraction
 from onepass.features.errors import HeadFileError, OptionError, SpecMismatchError, TrainingError
 from onepass.features.writer import RowWriter, write_feature_file
+from onepass.heads.saved_head import save_head
+from onepass.heads.shift.recentring import Spread, recentred
 from support import GOLDEN, MakeFolder, blobs, make_spec, make_table, plain, run_program
 
 
@@ -136,21 +138,23 @@ def test_a_folder_of_darker_photos_is_a_shift(tmp_path: Path, make_folder: MakeF
     assert shift(tmp_path / "f.h5", dark, weights=str(tiny_file)).p == found.p
 
 
-def test_a_recentred_head_predicts_from_image_files(tmp_path: Path, make_folder: MakeFolder, tiny_backbone, tiny_file):
+@pytest.mark.slow
+def test_a_recentred_head_predicts_and_is_exported(tmp_path: Path, make_folder: MakeFolder, tiny_backbone, tiny_file):
     photos = make_folder({"cats": 20, "dogs": 20})
     run_extraction(photos, tiny_backbone, out=tmp_path / "f.h5")
     train_head(tmp_path / "f.h5", head="ridge", out=tmp_path / "f.head")
-    from onepass.heads.saved_head import save_head
-    from onepass.heads.shift.recentring import Spread, recentred
-
     head = load_head(tmp_path / "f.head")
     with FeatureFile(tmp_path / "f.h5") as file:
         x = file.read(np.arange(40))[0]
-    network = recentred(head.network, Spread.of(x), Spread.of(x * 2))
+    network = recentred(head.network, Spread.of([x]), Spread.of([x * 2]))
     save_head(replace(head, network=network, path=tmp_path / "r.head", out_of_distribution=None, abstention=None))
-    answers = list(predict_stream(tmp_path / "r.head", [photos / "cats" / "0.png"], weights=str(tiny_file)))
-    expected = network.outputs(tiny_backbone.rows_of([photos / "cats" / "0.png"]))[0].max()
+    image = photos / "cats" / "0.png"
+    answers = list(predict_stream(tmp_path / "r.head", [image], weights=str(tiny_file)))
+    expected = network.outputs(tiny_backbone.rows_of([image]))[0].max()
     assert answers[0].top[0][1] == pytest.approx(expected, abs=1e-4)
+    exported = export(tmp_path / "r.head", to="keras", weights=str(tiny_file), out=tmp_path / "r.keras")
+    answers = list(predict_stream(exported.path, [image]))
+    assert answers[0].top[0][1] == pytest.approx(expected, abs=1e-3)
 
 
 def test_what_cannot_be_compared_is_refused(trained: Path, rng: np.random.Generator):
