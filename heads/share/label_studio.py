@@ -41,7 +41,10 @@ def write_label_studio(images: SharedImages, folder: Path) -> list[str]:
         tasks.append({"data": data, "predictions": predictions})
     (folder / "tasks.json").write_text(json.dumps(tasks, indent=1), encoding="utf-8")
     (folder / "labels.xml").write_text(_screen(images), encoding="utf-8")
-    return [f"Label Studio needs LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={shown(root)} and local files allowed"]
+    notes = [f"Label Studio needs LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={shown(root)} and local files allowed"]
+    if not images.class_names and images.task != NUMBER:
+        notes.append("labels.xml has no class to choose yet, because nothing is labelled: write yours into it")
+    return notes
 
 
 def _root(images: SharedImages, files: list[Path]) -> Path:

@@ -180,6 +180,16 @@ def test_labels_and_numbers_are_shared(tool: str, column: str, tmp_path: Path, m
         )
 
 
+def test_images_without_labels_are_shared_to_get_some(tmp_path: Path, make_folder: MakeFolder, tiny_backbone):
+    run_extraction(make_folder({"a": 3}) / "a", tiny_backbone, unlabelled=True, out=tmp_path / "u.h5")
+    shared = share(tmp_path / "u.h5", to="label-studio", out=tmp_path / "studio")
+    assert shared.notes[-1].startswith("labels.xml has no class to choose yet")
+    tasks = json.loads((tmp_path / "studio" / "tasks.json").read_text())
+    assert [task["predictions"] for task in tasks] == [[], [], []]
+    assert [task["data"]["image"] for task in tasks] == [f"/data/local-files/?d=a/{i}.png" for i in range(3)]
+    assert share(tmp_path / "u.h5", to="fiftyone", out=tmp_path / "five").images == 3
+
+
 def test_wrong_tools_and_places_are_refused(features: Path, tmp_path: Path):
     with pytest.raises(OptionError, match=r"^to is 'excel'; needed: one of projector, fiftyone, label-studio\.$"):
         share(features, to="excel", out=tmp_path / "x")
