@@ -34,3 +34,19 @@ def test_every_example_prints_what_it_shows(tmp_path: Path, tiny_file: Path):
         done = run_program(*shlex.split(command), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(shown.rstrip("\n")), (command, done.stdout)
+
+
+def test_what_was_measured_on_photos_stands_in_the_results():
+    path = Path(__file__).parents[1] / "benchmarks" / "results" / "shift.json"
+    found = json.loads(path.read_text())
+    for case, one in found["cases"].items():
+        new = one["accuracy"]["new"]
+        there = f"{new['accuracy']:.3f}" if new else "no labels"
+        accuracies = f"{there}, {one['accuracy']['held_out']['accuracy']:.3f}"
+        estimated = f"{one['accuracy']['estimated']['accuracy']:.3f}"
+        assert f"| {case} | {one['auc']:.1%}".replace("%", " %") in TEXT
+        assert f"| {one['p']:.2g} | {accuracies} | {estimated} |" in TEXT
+        assert not one["recentring"]["kept"]
+    assert [one["called_shifted"] for one in found["dealt_at_random"].values()] == [8, 3]
+    seeds = found["cats_dogs_validation_p_by_seed"]
+    assert f"p lies between {min(seeds)} and {max(seeds)}" in TEXT
