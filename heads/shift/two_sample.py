@@ -131,11 +131,13 @@ class _Fold:
 
     Attributes:
         held: (n,) bool, the images that it holds out.
-        smoother: (h, n - h): scores of the held-out images from the centred sides of the others.
+        rows: (h, r) of these, less the mean of the others.
+        fit: (r, n - h): the weights of the scores from the centred sides of the others.
     """
 
     held: np.ndarray
-    smoother: np.ndarray
+    rows: np.ndarray
+    fit: np.ndarray
 
     @classmethod
     def of(cls, x: np.ndarray, held: np.ndarray, ridge: float) -> "_Fold":
@@ -143,12 +145,12 @@ class _Fold:
         train = x[~held] - mean
         inner = train.T @ train
         inner[np.diag_indices(len(inner))] += ridge * len(train)
-        return cls(held, (x[held] - mean) @ np.linalg.solve(inner, train.T))
+        return cls(held, x[held] - mean, np.linalg.solve(inner, train.T))
 
     def scores(self, sides: np.ndarray) -> np.ndarray:
         """(n, m) sides, 1 for new -> (h, m) scores of the held-out images."""
         train = sides[~self.held]
-        return np.asarray(self.smoother @ (train - train.mean(axis=0)))
+        return np.asarray(self.rows @ (self.fit @ (train - train.mean(axis=0))))
 
 
 def _aucs(fits: list[_Fold], sides: np.ndarray) -> np.ndarray:
