@@ -43,6 +43,8 @@ from .heads import inspect as inspect
 from .heads import load_head as load_head
 from .heads import nearest as nearest
 from .heads import predict_stream as predict_stream
+from .heads import share as share
+from .heads import shift as shift
 from .heads import train_head as train_head
 from .heads import verify as verify
 from .heads import verify_export as verify_export

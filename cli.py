@@ -632,6 +632,49 @@ def evaluate_command(
     _show(done, as_json, plot=plot)
 
 
+@_command("shift", "Example: onepass shift photos.resnet50.h5 new/ --head photos.resnet50.mlp.head")
+def shift_command(
+    features: Annotated[Path, Argument(help="Feature file of the training.")],
+    data: Annotated[Path, Argument(help="New images: folder, table, archive or feature file.", metavar="NEW")],
+    head: Annotated[Path | None, Option(help="Head trained on it: also say what this does to its accuracy.")] = None,
+    out: Annotated[Path | None, Option(help="Write the head recentred on NEW, if labels prove it better.")] = None,
+    images: TableImages = None,
+    path: PathColumn = None,
+    label: LabelColumn = None,
+    label_separator: LabelSeparator = None,
+    accept_drift: AcceptDrift = None,
+    weights: Moved = None,
+    engine: Engine = None,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Say how far new images lie from the training's, which lie farthest, and what that does to a head."""
+    options = _given(locals())
+    from onepass import shift
+
+    with _progress("comparing") as report:
+        done = shift(**options, progress=report)
+    _show(done, as_json)
+
+
+@_command("share", "Example: onepass share photos.resnet50.mlp.head --to fiftyone --out shared")
+def share_command(
+    source: Annotated[Path, Argument(help="Feature file; or head, whose predictions are shared too.")],
+    to: Annotated[str, Option(help="projector (TensorBoard's), fiftyone or label-studio.")],
+    out: Annotated[Path, Option(help="Folder to be made.")],
+    features: OtherFeatures = None,
+    data: Annotated[
+        Path | None, _running(help="Where the images are now, if they were moved.", metavar="FOLDER")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write rows, labels and predictions as another tool takes them: to look at, or to correct labels there."""
+    options = _given(locals())
+    from onepass import share
+
+    _show(share(**options), as_json)
+
+
 @_command("export", "Example: onepass export photos.resnet50.mlp.head --to onnx")
 def export_command(
     model: HeadFile,

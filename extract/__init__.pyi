@@ -42,6 +42,7 @@ from .backbones.verified import VerifiedBackbone as VerifiedBackbone
 from .backbones.verified import verify_backbone as verify_backbone
 from .data.columns import SourceOptions as SourceOptions
 from .data.downloads import downloads_folder as downloads_folder
+from .data.image_paths import stored_files as stored_files
 from .data.listed import listed_names as listed_names
 from .data.named import named_images as named_images
 from .data.sample import FolderSample as FolderSample

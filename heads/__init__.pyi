@@ -31,6 +31,8 @@ from .predict.writers import write_predictions as write_predictions
 from .report.run import Report as Report
 from .saved_head import SavedHead as SavedHead
 from .saved_head import load_head as load_head
+from .share.run import share as share
+from .shift.run import shift as shift
 from .stats.intervals import wilson_interval as wilson_interval
 from .tasks.label_evaluation import LabelsEvaluation as LabelsEvaluation
 from .tasks.number_evaluation import NumberEvaluation as NumberEvaluation

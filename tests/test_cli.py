@@ -20,7 +20,8 @@ from onepass.heads import load_head
 from support import PATIENCE, READ, MakeFolder, run_process, run_program, started, wait_for, write_folder
 
 PROGRAMS = ["extract", "train-head", "compare-heads", "fine-tune"]
-COMMANDS = [*PROGRAMS, "choose", "inspect", "predict", "nearest", "evaluate", "info", "backbones", "doctor", "cache"]
+COMMANDS = [*PROGRAMS, "choose", "inspect", "predict", "nearest", "evaluate", "shift", "share", "info"]
+COMMANDS += ["backbones", "doctor", "cache"]
 
 
 @pytest.fixture(scope="module")
@@ -443,6 +444,8 @@ def test_every_program_gives_the_script_for_the_shell(program: str, tmp_path: Pa
     (["onepass", "predict", "photos.tiny.svm.head", "photos/cats"], "onepass nearest photos.tiny.svm.head IMAGE"),
     (["onepass", "nearest", "photos.tiny.svm.head", "photos/cats/0.png"], "onepass inspect photos.tiny.h5"),
     (["onepass", "evaluate", "photos.tiny.svm.head"], "onepass export photos.tiny.svm.head --to onnx"),
+    (["onepass", "shift", "photos.tiny.h5", "photos"], "onepass shift photos.tiny.h5 photos --head HEAD"),
+    (["onepass", "share", "photos.tiny.h5", "--to", "projector", "--out", "map"], "tensorboard --logdir map"),
     (["onepass", "verify", "photos.tiny.h5", "--no-golden"], "train-head photos.tiny.h5"),
     (["onepass", "repair"], "onepass verify photos.tiny.h5"),
     (["onepass", "info"], "train-head photos.tiny.h5"),

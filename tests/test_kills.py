@@ -198,6 +198,14 @@ def test_show(born: Nursery, ready: Path, tmp_path: Path):
     campaign(born, ready, tmp_path, command, lambda work: (work / "s.png").read_bytes(), times=-(-TIMES // 3))
 
 
+def test_share(born: Nursery, ready: Path, tmp_path: Path):
+    def shared(work: Path) -> Any:
+        return [(work / "s" / name).read_text() for name in ("metadata.tsv", "projector_config.pbtxt", "tensors.tsv")]
+
+    command = "onepass share r.head --to projector --out s"
+    campaign(born, ready, tmp_path, command, shared, times=-(-TIMES // 3))
+
+
 @pytest.mark.parametrize("to", ["keras", "savedmodel", "openvino"])
 def test_export(to: str, born: Nursery, ready: Path, tmp_path: Path):
     name = {"keras": "m.keras", "savedmodel": "m", "openvino": "m.xml"}[to]

@@ -35,6 +35,10 @@ onepass explain plain.head photos/test --out why
 onepass explain mlp.head photos/test/a/0.png --places 2
 onepass show photos --views 2 --out sheet.png
 onepass evaluate tuned.keras plain.h5
+onepass shift plain.h5 photos/test --head plain.head --out moved.head
+onepass share plain.head --to projector --out logs2
+onepass share plain.head --to fiftyone --out five
+onepass share plain.head --to label-studio --out studio
 onepass export plain.head --to keras --out e.keras
 onepass export plain.head --to h5 --out e.h5
 onepass export plain.head --to savedmodel --out saved

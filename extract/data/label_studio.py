@@ -158,15 +158,19 @@ def _names(address: str) -> Iterator[str]:
     ['data/upload/3/0a1b2c3d-ant.jpg', '0a1b2c3d-ant.jpg', 'ant.jpg']
     >>> list(_names("/data/local-files/?d=photos/ant%201.jpg"))
     ['photos/ant 1.jpg', 'ant 1.jpg']
+    >>> list(_names("/data/local-files/?d=lab/photos/ant.jpg"))
+    ['lab/photos/ant.jpg', 'photos/ant.jpg', 'ant.jpg']
     """
     try:
         parts = urlsplit(address)
     except ValueError:
         return
-    local = parse_qs(parts.query).get("d")
-    path = (local[0] if local else unquote(parts.path)).lstrip("/")
-    last = path.rpartition("/")[2]
-    yield from _once((path, last, _UPLOADED.sub("", last)))
+    # Bytes that are no UTF-8 stay what they are, as in names from the disk.
+    local = parse_qs(parts.query, errors="surrogateescape").get("d")
+    path = (local[0] if local else unquote(parts.path, errors="surrogateescape")).lstrip("/")
+    steps = path.split("/")
+    below = ["/".join(steps[i:]) for i in range(1, len(steps))] if local else []  # whatever folder is served
+    yield from _once((path, *below, steps[-1], _UPLOADED.sub("", steps[-1])))
 
 
 def _once(names: Iterable[str]) -> Iterator[str]:

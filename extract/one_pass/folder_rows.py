@@ -1,4 +1,4 @@
-"""Rows of labelled images for one use, such as scoring a head; they go into no feature file."""
+"""Rows of images for one use, such as scoring a head; they go into no feature file."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class FolderRows:
-    """Rows of labelled images that go into no file.
+    """Rows of images that go into no file.
 
     Attributes:
         x: (m, d) float32.
@@ -38,24 +38,25 @@ def rows_of_source(
     *,
     part: str = "auto",
     seen: np.ndarray,
+    labelled: bool = True,
     seed: int = 0,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> FolderRows:
-    """Computes the rows of labelled images for one use, such as scoring a head.
+    """Computes the rows of images for one use, such as scoring a head.
 
     Args:
         source: Of the images.
         backbone: What computes the rows.
         part: See `features.rows_to_score`.
         seen: (m, 8) uint8, first bytes of the content hashes that the head was trained on.
+        labelled: Whether images without a label are left out.
         seed: Of the split that is drawn where the source has none.
         workers: Decoding threads.
         progress: Called with (images done, images to do).
     """
     found = scan_source(source, seed=seed)
-    usable = np.flatnonzero(found.table.labelled)
-    table = found.table.taken(usable)
+    table = found.table.part(found.table.labelled) if labelled else found.table
     chosen, part = rows_to_score(
         table.splits, table.content_hashes, part, drawn=found.drawn, seen=seen, ids=table.group_ids()
     )

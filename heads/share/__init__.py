@@ -1,0 +1,1 @@
+"""Rows, labels and predictions as other tools take them."""
