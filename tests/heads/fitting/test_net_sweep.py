@@ -177,8 +177,9 @@ class StubNets:
         self.y, self.skills = y, skills
         self.orders: list[np.ndarray] = []
 
-    def train(self, rows: np.ndarray, y: np.ndarray, weights: np.ndarray, order: np.ndarray) -> None:
+    def train(self, rows: np.ndarray, y: np.ndarray, weights: np.ndarray, order: np.ndarray) -> np.ndarray:
         self.orders.append(order)
+        return len(self.orders) * np.array([1.0, 1.0, 0.1, 1.0])
 
     def scores(self, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
         skill = np.array(self.skills[len(self.orders) - 1])[:, None]
