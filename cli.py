@@ -314,7 +314,9 @@ def train_head_command(
     memory: Memory = None,
     seed: Annotated[int | None, Option(help="Seed of folds, initial weights and the order of the rows.")] = None,
     out: Annotated[Path | None, Option(help="Head file; FEATURES.HEAD.head in this folder by default.")] = None,
-    history: Annotated[Path | None, _nets(help="Also write loss and accuracy by epoch here.", metavar="FILE.csv")] = None,
+    history: Annotated[
+        Path | None, _nets(help="Also write loss and accuracy by epoch here.", metavar="FILE.csv")
+    ] = None,
     tune: Tune = None,
     time_limit: TimeLimit = None,
     C: Annotated[float | None, _single("--C", help="Inverse penalty of logreg, svm, rbf-svm, text-logreg.")] = None,  # noqa: N803
@@ -406,7 +408,7 @@ def fine_tune_command(
         bool | None, Option("--from-scratch", help="Train the network from random weights instead, to compare.")
     ] = None,
     to: Annotated[str | None, Option(help="Format: keras (default), or h5 for the legacy one.")] = None,
-    out: Annotated[Path | None, Option(help="Model file; FEATURES.finetuned.keras here by default.")] = None,
+    out: Annotated[Path | None, Option(help="Model file; FEATURES.finetuned.keras (or .scratch.keras) here.")] = None,
     tensorboard: Annotated[Path | None, Option(help="Folder for TensorBoard logs.", metavar="FOLDER")] = None,
     optimizer: Annotated[str | None, _optimization(help="adam (default), adamw or sgd.")] = None,
     schedule: Annotated[str | None, _optimization(help="Learning rate: cosine (default) or constant.")] = None,

@@ -105,8 +105,6 @@ class History:
             raise ValueError(f"epoch {str(found.kept)[:20]} kept of {len(found)}")
         if found.rate != RATE_OF[task] or found.held_out_by not in HELD_OUT:
             raise ValueError(f"a history of {str(found.rate)[:20]!r}, held out by {str(found.held_out_by)[:20]!r}")
-        if not np.isfinite(values[found.kept - 1, : 4 if found.measured_on else 2]).all():
-            raise ValueError("a history that is not finite at the epoch kept")
         return found
 
     def write_csv(self, path: str | Path) -> None:
@@ -132,6 +130,8 @@ def loss_and_rate(
 ) -> tuple[float, float]:
     """Weighted mean loss, as nets minimise it, and share of images or labels right, or mean absolute error.
 
+    Infinite, and undefined, of a net that diverged.
+
     Args:
         scores: (m, k) of plain rows.
         y: (m,) classes; or (m, k) labels of 0 and 1, or (m, 1) numbers.
@@ -143,6 +143,8 @@ def loss_and_rate(
     >>> round(loss, 4), rate
     (0.3993, 1.0)
     """
+    if not np.isfinite(scores).all():
+        return np.inf, np.nan
     scores = scores.astype(np.float64)
     if output == "linear":
         losses, rates = np.square(scores - y).mean(axis=1), np.abs(scores - y).mean(axis=1)
