@@ -314,9 +314,7 @@ def train_head_command(
     memory: Memory = None,
     seed: Annotated[int | None, Option(help="Seed of folds, initial weights and the order of the rows.")] = None,
     out: Annotated[Path | None, Option(help="Head file; FEATURES.HEAD.head in this folder by default.")] = None,
-    history: Annotated[
-        Path | None, _nets(help="Also write loss and accuracy by epoch here.", metavar="FILE.csv")
-    ] = None,
+    history: Annotated[Path | None, _nets(help="CSV file for loss and accuracy by epoch.", metavar="FILE")] = None,
     tune: Tune = None,
     time_limit: TimeLimit = None,
     C: Annotated[float | None, _single("--C", help="Inverse penalty of logreg, svm, rbf-svm, text-logreg.")] = None,  # noqa: N803

@@ -794,10 +794,10 @@ def test_the_command_reports_and_keeps_what_is_better(features: Path, tmp_path: 
     }
     other = ("fine-tune", "photos.logreg.head", "--epochs", "1", "--unfreeze", "3")
     refused = run_program(*other, cwd=tmp_path)
-    assert (refused.returncode, refused.stderr) == (
-        2,
+    assert refused.returncode == 2
+    assert refused.stderr == (
         "error: photos.finetuned.keras was fine-tuned from another head or with other settings; it is left alone. "
-        "Choose another name with --out, or delete it.\n",
+        "Choose another name with --out, or delete it.\n"
     )
     again = run_program(*other, "--out", "again.keras", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
