@@ -20,7 +20,7 @@ from onepass.features.spec import require_equal_specs
 from onepass.features.tables import Record
 from onepass.heads import head_facts
 from onepass.heads.fitting.blas import one_blas_thread
-from onepass.heads.fitting.history import History
+from onepass.heads.inference.history import History
 from onepass.heads.inference.kernel_machine import KernelMachine
 from onepass.heads.inference.neighbour_table import NeighbourTable
 from onepass.heads.inference.network import DenseNetwork, Network

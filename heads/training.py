@@ -361,7 +361,7 @@ def require_history_place(path: str | Path, head: str | None) -> None:
     """
     if head not in EPOCHED:
         raise OptionError(
-            f"{opt.history} is for heads that train in epochs; add {' or '.join(map(opt.head, EPOCHED))}.",
+            f"{opt.history} is for heads that train in epochs; add {' or '.join(str(opt.head(kind)) for kind in EPOCHED)}.",
             history=path,
             head=head,
         )

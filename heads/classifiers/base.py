@@ -20,9 +20,9 @@ from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.features.moments import all_equal
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.folds import assign_folds, fold_masks
-from onepass.heads.fitting.history import History
 from onepass.heads.fitting.pca import PrincipalComponents, SharedComponents
 from onepass.heads.head_options import ClassWeight, check_parameters
+from onepass.heads.inference.history import History
 from onepass.heads.inference.network import Network
 from onepass.heads.tasks.labels import Labels, best_thresholds
 from onepass.heads.tasks.numbers import Numbers

@@ -14,12 +14,12 @@ from onepass.features.errors import OptionError, opt
 from onepass.features.progress import log
 from onepass.heads.classifiers.base import Fit, Head, TrainingRows
 from onepass.heads.fitting.folds import assign_folds, fold_masks
-from onepass.heads.fitting.history import RATE_OF, History
 from onepass.heads.fitting.net_settings import NUMBER_GRIDS, Grid, NetSetting, settings_of
 from onepass.heads.fitting.net_sweep import Samples, SweepOptions, Trained, best_epoch, best_setting
 from onepass.heads.fitting.pca import Projection, SharedComponents
 from onepass.heads.fitting.row_chunks import ChangedRows, ResidentRows, RowSource, StoredRows
 from onepass.heads.head_options import require_two_classes
+from onepass.heads.inference.history import RATE_OF, History
 from onepass.heads.inference.network import DenseNetwork
 from onepass.heads.tasks.objectives import Objective
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onepass.heads.fitting.history import loss_and_rate
 from onepass.heads.fitting.row_chunks import RowSource
+from onepass.heads.inference.history import loss_and_rate
 
 if TYPE_CHECKING:
     from onepass.heads.fitting.batched_nets import BatchedNets
