@@ -360,8 +360,9 @@ def require_history_place(path: str | Path, head: str | None) -> None:
         OutputError: The folder may not be written.
     """
     if head not in EPOCHED:
+        named = " or ".join(str(opt.head(kind)) for kind in EPOCHED)
         raise OptionError(
-            f"{opt.history} is for heads that train in epochs; add {' or '.join(str(opt.head(kind)) for kind in EPOCHED)}.",
+            f"{opt.history} is for heads that train in epochs; add {named}.",
             history=path,
             head=head,
         )

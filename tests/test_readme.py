@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import re
 import shlex
@@ -261,7 +262,7 @@ def test_recipes_of_one_folder_do_not_fight_for_a_name():
 
 def written_by(words: list[str]) -> list[str]:
     """Names of the files that a command writes, by what is typed and by the default names."""
-    given = dict(zip(words, words[1:], strict=False))
+    given = dict(itertools.pairwise(words))
     out = given.get("--out")
     if words[0] == "extract":
         return [out or f"photos.{given['--backbone']}.h5"]
