@@ -8,6 +8,7 @@ figures tell that the recipe runs, and nothing of the network. Writes benchmarks
 the page has its last column: python benchmarks/recipe_rows.py --fill benchmarks/results/recipes-<data>.json
 """
 
+import contextlib
 import json
 import re
 import shlex
@@ -35,7 +36,8 @@ def main(
     weights: Annotated[list[str] | None, typer.Option(help="network=file, may be given again.")] = None,
     images: Annotated[int, typer.Option(help="Most of a class in train; a third of it in validation.")] = 40,
     image_size: int = 96,
-    epochs: Annotated[int, typer.Option(help="Of each stage of fine-tuning.")] = 2,
+    epochs: Annotated[int, typer.Option(help="Of each stage of fine-tuning.")] = 1,
+    work: Annotated[Path | None, typer.Option(help="Folder to work in, and to go on in after an interruption.")] = None,
     fill: Annotated[Path | None, typer.Option(help="Only put these results into the page.")] = None,
 ) -> None:
     if fill:
@@ -43,12 +45,13 @@ def main(
         return
     assert data, "DATA is missing"
     files = {name: str(Path(file).resolve()) for name, file in (entry.split("=", 1) for entry in weights or [])}
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() if work is None else contextlib.nullcontext(work) as name:
         folder = Path(name)
-        count = few_images(data, folder / "photos", images)
-        rows = []
-        for recipe, command, _ in ROW.findall(PAGE.read_text()):
+        count, so_far = few_images(data, folder / "photos", images), folder / "rows.json"
+        rows = json.loads(so_far.read_text()) if so_far.exists() else []
+        for recipe, command, _ in ROW.findall(PAGE.read_text())[len(rows) :]:
             rows.append(run(folder, recipe, command, files, image_size, epochs))
+            so_far.write_text(json.dumps(rows))
             print(rows[-1]["came_to"], "|", command, flush=True)
         made = sorted(path.name for path in folder.iterdir() if path.is_file())
     result = {
@@ -70,8 +73,9 @@ def few_images(data: Path, target: Path, most: int) -> dict[str, int]:
     for part, share in (("train", most), ("validation", most // 3)):
         for source in sorted(path for path in (data / part).iterdir() if path.is_dir()):
             place = target / part / source.name
-            place.mkdir(parents=True)
+            place.mkdir(parents=True, exist_ok=True)
             for image in sorted(source.iterdir())[:share]:
+                (place / image.name).unlink(missing_ok=True)
                 (place / image.name).symlink_to(image.resolve())
         counts[part] = sum(1 for path in (target / part).rglob("*") if path.is_file() or path.is_symlink())
     return counts
