@@ -1,7 +1,6 @@
 import csv
 import itertools
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,7 +153,7 @@ def test_a_head_keeps_its_history_in_its_file_as_csv_and_in_what_info_says(featu
         np.testing.assert_array_equal([float(line[name]) for line in lines], values)
     assert [int(line["epoch"]) for line in lines if line["kept"] == "1"] == [loaded.kept]
     told = info(head.path)
-    assert re.search(rf"^history +{re.escape(str(loaded))}$", str(told), re.MULTILINE)
+    assert f" history {loaded} " in " ".join(str(told).split())
     assert json.loads(json.dumps(told.record()))["history"]["loss"] == loaded.columns["loss"].tolist()
 
 
