@@ -36,7 +36,7 @@ def main(
     weights: Annotated[list[str] | None, typer.Option(help="network=file, may be given again.")] = None,
     images: Annotated[int, typer.Option(help="Most of a class in train; a third of it in validation.")] = 40,
     image_size: int = 96,
-    epochs: Annotated[int, typer.Option(help="Of each stage of fine-tuning.")] = 1,
+    epochs: Annotated[int, typer.Option(help="Of a stage of fine-tuning whose command has no --epochs.")] = 1,
     work: Annotated[Path | None, typer.Option(help="Folder to work in, and to go on in after an interruption.")] = None,
     fill: Annotated[Path | None, typer.Option(help="Only put these results into the page.")] = None,
 ) -> None:
@@ -53,7 +53,7 @@ def main(
             rows.append(run(folder, recipe, command, files, image_size, epochs))
             so_far.write_text(json.dumps(rows))
             print(rows[-1]["came_to"], "|", command, flush=True)
-        made = sorted(path.name for path in folder.iterdir() if path.is_file())
+        made = sorted(path.name for path in folder.iterdir() if path.is_file() and path != so_far)
     result = {
         "data": data.name,
         "images": count,
@@ -90,7 +90,7 @@ def run(folder: Path, recipe: str, command: str, files: dict[str, str], image_si
         words += ["--image-size", str(image_size), "--weights", files.get(network) or random_weights(network, folder)]
     if words[0] == "fine-tune":
         words = [re.sub(r"x\d+(?=,|$)", f"x{epochs}", word) if ":1e-" in word else word for word in words]
-        if "--stages" not in words:
+        if not {"--stages", "--epochs"} & set(words):
             words += ["--epochs", str(epochs)]
     if words[0] not in ("python", "onepass"):
         words.append("--json")
