@@ -321,6 +321,7 @@ def train_head_command(
     memory: Memory = None,
     seed: Annotated[int | None, Option(help="Seed of folds, initial weights and the order of the rows.")] = None,
     out: Annotated[Path | None, Option(help="Head file; FEATURES.HEAD.head in this folder by default.")] = None,
+    history: Annotated[Path | None, _nets(help="CSV file for loss and accuracy by epoch.", metavar="FILE")] = None,
     tune: Tune = None,
     time_limit: TimeLimit = None,
     C: Annotated[float | None, _single("--C", help="Inverse penalty of logreg, svm, rbf-svm, text-logreg.")] = None,  # noqa: N803
@@ -338,7 +339,7 @@ def train_head_command(
     lr: Annotated[float | None, _nets(help="Learning rate.")] = None,
     weight_decay: Annotated[float | None, _nets(help="Decay of the weights.")] = None,
     label_smoothing: Annotated[float | None, _nets(help="Share of each label spread over all classes.")] = None,
-    epochs: Annotated[int | None, _nets(help="Passes over the rows, at most.")] = None,
+    epochs: Annotated[int | None, _nets(help="Most passes over the rows; with --tune none so many.")] = None,
     batch_size: Annotated[int | None, _nets(help="Rows per step.")] = None,
     patience: Annotated[int | None, _nets(help="Epochs without progress after which training stops.")] = None,
     plot: Plot = None,
@@ -416,7 +417,7 @@ def fine_tune_command(
         bool | None, Option("--from-scratch", help="Train the network from random weights instead, to compare.")
     ] = None,
     to: Annotated[str | None, Option(help="Format: keras (default), or h5 for the legacy one.")] = None,
-    out: Annotated[Path | None, Option(help="Model file; FEATURES.finetuned.keras here by default.")] = None,
+    out: Annotated[Path | None, Option(help="Model file; FEATURES.finetuned.keras (or .scratch.keras) here.")] = None,
     tensorboard: Annotated[Path | None, Option(help="Folder for TensorBoard logs.", metavar="FOLDER")] = None,
     optimizer: Annotated[str | None, _optimization(help="adam (default), adamw or sgd.")] = None,
     schedule: Annotated[str | None, _optimization(help="Learning rate: cosine (default) or constant.")] = None,
@@ -795,7 +796,7 @@ def report_command(
 @_command("info", "Example: onepass info photos.resnet50.h5")
 def info_command(
     file: Annotated[Path | None, Argument(help="Any file of onepass; by default the feature file here.")] = None,
-    summary: Annotated[bool | None, Option("--summary", help="Show a head as Keras's model.summary().")] = None,
+    summary: Annotated[bool | None, Option("--summary", help="Show a head or model as Keras's summary().")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what a file holds and where it came from."""

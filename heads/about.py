@@ -1,10 +1,11 @@
 """What any file that onepass writes holds, and where it came from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from onepass.extract import plain_keras
 from onepass.features import (
     SPLITS,
     FeatureFile,
@@ -22,7 +23,7 @@ from onepass.features.tables import Record, command_line, facts_table, html_tabl
 from onepass.features.tasks import NONE
 from onepass.heads.export.certificate import ENDING, Certificate, beside
 from onepass.heads.file_kinds import WHOLE, FileKind, file_kind
-from onepass.heads.finetune.model_file import read_facts, tuned_model
+from onepass.heads.finetune.model_file import load_model, read_facts, tuned_model
 from onepass.heads.predict.exported import certificate_of
 from onepass.heads.saved_head import SavedHead, load_head
 
@@ -66,7 +67,7 @@ class Info:
 
 @dataclass(frozen=True)
 class Summary:
-    """A head as `model.summary()` of Keras shows it."""
+    """A head, or a whole model, as `model.summary()` of Keras shows it."""
 
     text: str
 
@@ -83,11 +84,12 @@ def info(file: str | Path | None = None, *, summary: bool = False) -> Info | Sum
 
     Args:
         file: By default the feature file in the current folder.
-        summary: A head as `model.summary()` of Keras shows it instead.
+        summary: Instead a head, or the whole network of a fine-tuned or exported Keras model, as `model.summary()` of
+            Keras shows it: layers, shapes, parameters, and of models what is trainable. No code from the file is run.
 
     Raises:
         FileKindError: It is no file that onepass writes.
-        OptionError: A summary is asked for of a file that is no head.
+        OptionError: A summary is asked for of a file that is neither a head nor a Keras model.
         UserError: The file is damaged.
 
     >>> info("photos.resnet50.h5")  # doctest: +SKIP
@@ -98,7 +100,9 @@ def info(file: str | Path | None = None, *, summary: bool = False) -> Info | Sum
         head = load_head(path)
         return _summary(head) if summary else _of_head(head)
     if summary:
-        raise OptionError(f"{opt.summary} is for head files; {path} is {kind}.", file=path)
+        if kind in WHOLE and path.suffix in (".keras", ".h5"):
+            return _network_summary(path)
+        raise OptionError(f"{opt.summary} is for head files and Keras models; {path} is {kind}.", file=path)
     if kind in (FileKind.FEATURES, FileKind.MISSING):  # opening it says that it is missing
         with FeatureFile(path) as opened:
             return _of_features(opened)
@@ -119,7 +123,7 @@ def _proven(proven: Certificate) -> list[list[str]]:
     return [
         ["format", f"{proven.to} in {proven.precision}, takes {proven.takes}"],
         ["made of", f"{proven.head}, on {proven.spec}"],
-        [proven.task, ", ".join(proven.class_names)],
+        [proven.task, _positions(proven.class_names)],
         ["proven on", str(proven)],
         ["versions", plain(proven.versions)],
         ["machine", plain(proven.machine)],
@@ -138,8 +142,9 @@ def _of_model(path: Path, kind: FileKind) -> Info:
     facts = {**read_facts(path), "file": str(path), "kind": kind.value, "bytes": path.stat().st_size}
     for name in ("seen", "answers"):
         facts.pop(name, None)
+    facts["positions"] = dict(enumerate(model.class_names))
     rows = [
-        [model.task, ", ".join(model.class_names)],
+        [model.task, _positions(model.class_names)],
         ["pixels and backbone", str(model.spec)],
         ["parameters", plain(model.parameters)],
         ["trained on", f"{len(model.seen)} images"],
@@ -156,6 +161,13 @@ def _summary(head: SavedHead) -> Summary:
     return Summary(summary(head.network, dropout=float(head.parameters.get("dropout") or 0.0)))
 
 
+def _network_summary(path: Path) -> Summary:
+    from onepass.heads.inference.keras_layers import network_summary
+
+    with plain_keras():
+        return Summary(network_summary(load_model(path)))
+
+
 def _of_head(head: SavedHead) -> Info:
     scored, unknown, coverage = head.evaluation, head.abstention, head.coverage
     facts = {
@@ -163,22 +175,25 @@ def _of_head(head: SavedHead) -> Info:
         "head": head.kind,
         "task": head.task,
         "classes": list(head.class_names),
+        "positions": dict(enumerate(head.class_names)),
         "spec": asdict(head.spec),
         "parameters": head.parameters,
         "evaluation": scored.record(),
         "trained_on": head.trained_on,
         "unknown": asdict(unknown) if unknown else None,
         "coverage": asdict(coverage) if coverage else None,
+        "history": head.history.record() if head.history else None,
         "checksum": head.guarded,
         "bytes": head.path.stat().st_size,
     }
     rows = [
-        [head.task, ", ".join(head.class_names)],
+        [head.task, _positions(head.class_names)],
         ["rows", str(head.spec)],
         *_network(head.spec),
         ["parameters", plain(head.parameters)],
         *([["unknown", str(unknown)]] if unknown else []),
         *([["intervals", str(coverage)]] if coverage else []),
+        *([["history", str(head.history)]] if head.history else []),
         *([] if head.guarded else [["checksum", "none, since onepass 0.1 wrote it; a head trained anew has one"]]),
         *_provenance(head.trained_on),
     ]
@@ -200,6 +215,7 @@ def _of_features(file: FeatureFile) -> Info:
         "labelled": int((table.labelled & file.committed).sum()),
         "skipped": [asdict(image) for image in file.skipped],
         "classes": classes,
+        "positions": dict(enumerate(file.class_names)),
         "splits": splits,
         "duplicates": [asdict(group) for group in duplicates],
         "groups": groups,
@@ -213,6 +229,7 @@ def _of_features(file: FeatureFile) -> Info:
     rows = [
         ["committed", f"{committed} of {len(file)} images" + (f", {pending} to do" if pending else "")],
         *([[file.task, plain(classes) if classes else table.what()]]),
+        *([["positions", _positions(file.class_names)]] if classes else []),
         ["splits", plain(splits)],
         *([["groups", told]] if groups else []),
         ["rows", f"{file.spec}" + (", stored as float16" if file.row_dtype == "float16" else "")],
@@ -221,6 +238,13 @@ def _of_features(file: FeatureFile) -> Info:
         *_provenance(file.provenance),
     ]
     return Info(f"{file.path}: {file}", facts, rows, tuple(file.skipped))
+
+
+def _positions(class_names: Sequence[str]) -> str:
+    """Each class with its place among the outputs: 0 cats, 1 dogs; a number's name alone."""
+    if len(class_names) == 1:
+        return class_names[0]
+    return ", ".join(f"{position} {name}" for position, name in enumerate(class_names))
 
 
 def _network(spec: Spec) -> list[list[str]]:

@@ -52,6 +52,9 @@ _OF_CLASSES = {CLASSES: (), LABELS: ("class_weight", "output"), NUMBER: ("class_
 LAYERED = tuple(kind for kind in PARAMETERS if kind not in ("rbf-svm", "kernel-ridge", "knn"))
 """Kinds that Keras layers can compute."""
 
+EPOCHED = tuple(kind for kind, names in PARAMETERS.items() if "epochs" in names)
+"""Kinds that train epoch by epoch, and keep a history of it."""
+
 _FEW = 20
 """Classes up to which a message names them all."""
 

@@ -20,6 +20,7 @@ from onepass.features.spec import require_equal_specs
 from onepass.features.tables import Record
 from onepass.heads import head_facts
 from onepass.heads.fitting.blas import one_blas_thread
+from onepass.heads.inference.history import History
 from onepass.heads.inference.kernel_machine import KernelMachine
 from onepass.heads.inference.neighbour_table import NeighbourTable
 from onepass.heads.inference.network import DenseNetwork, Network
@@ -63,6 +64,8 @@ class SavedHead:
             training held none out.
         thresholds: Of a head of labels: (k,) float32, the probability from which on each is named; None for all else.
         coverage: What such intervals do on the images that `evaluation` is about.
+        history: Of the heads mlp and linear: loss and accuracy by epoch, of the fit that gave its arrays; None for
+            others, and from files that were written without.
     """
 
     kind: str
@@ -82,6 +85,7 @@ class SavedHead:
     residuals: Residuals | None = None
     coverage: Coverage | None = None
     thresholds: np.ndarray | None = None
+    history: History | None = None
 
     @property
     def unknown_of(self) -> tuple[str, ...]:
@@ -271,6 +275,8 @@ def head_bytes(head: SavedHead) -> bytes:
     further = head.residuals.arrays() if head.residuals else {}
     if head.thresholds is not None:
         further["decision.thresholds"] = head.thresholds
+    if head.history:
+        further["history.epochs"] = head.history.values
     arrays = {**head.network.arrays(), **unknown, **further, "golden": head.golden, "seen": head.seen}
     facts = {
         "format": FORMAT,
@@ -287,6 +293,8 @@ def head_bytes(head: SavedHead) -> bytes:
     }
     if head.task != CLASSES:
         facts |= {"task": head.task, "coverage": asdict(head.coverage) if head.coverage else None}
+    if head.history:
+        facts["history"] = head.history.facts()
     return tensor_bytes(facts, arrays)
 
 
@@ -390,4 +398,5 @@ def _parsed(path: Path, found: TensorFile, facts: Record) -> SavedHead:
         thresholds=head_facts.thresholds(beside, class_names) if task == LABELS else None,
         residuals=Residuals.restore(beside) if "interval.sizes" in beside else None,
         coverage=head_facts.coverage(facts.get("coverage")) if task != CLASSES else None,
+        history=History.restore(beside["history.epochs"], facts["history"], task) if "history" in facts else None,
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from onepass.extract import free_memory
 from onepass.features import CLASSES, FeatureFile, only_feature_file
-from onepass.features.errors import TrainingError
+from onepass.features.errors import OptionError, TrainingError, opt
 from onepass.features.names import shown
 from onepass.features.places import require_place
 from onepass.features.progress import log, phase
@@ -22,7 +22,7 @@ from onepass.heads.fitting.folds import assign_folds
 from onepass.heads.fitting.memory import require_memory, some_of
 from onepass.heads.fitting.pca import SharedComponents
 from onepass.heads.fitting.row_chunks import FileRows
-from onepass.heads.head_options import head_options, require_known_classes, require_positive, require_task
+from onepass.heads.head_options import EPOCHED, head_options, require_known_classes, require_positive, require_task
 from onepass.heads.inference.out_of_distribution import MOST_IMAGES, USUAL_ALPHA, OutOfDistribution
 from onepass.heads.saved_head import SavedHead, require_no_other_file, save_head
 from onepass.heads.tasks.score import Score
@@ -94,6 +94,7 @@ class TrainedHead:
             **scored,
             "seconds": round(self.seconds, 3),
             "parameters": self.head.parameters,
+            "history": self.head.history.record() if self.head.history else None,
             "suggestion": self.suggestion.record() if self.suggestion else None,
         }
 
@@ -125,6 +126,7 @@ def train_head(
     max_images: int | None = None,
     memory: int | None = None,
     out: str | Path | None = None,
+    history: str | Path | None = None,
     **options: object,
 ) -> TrainedHead:
     """Trains a head on the training rows of a feature file, scores it, and saves it.
@@ -148,6 +150,8 @@ def train_head(
             where their rows need more.
         out: The head file; by default the feature file's name with `.<head>.head` for `.h5`, in the
             current folder.
+        history: CSV file for the epochs of a Keras head, mlp or linear: loss and accuracy of the rows it learned from
+            and of held-out ones; `trained.head.history` has them too.
         **options: Parameters of the head, such as C, hidden, tune, class_weight; None means the default.
             `prompts` are needed by the heads text and text-logreg: templates such as "a photo of a {}", or files of
             them; `hidden` may be text ("256,128", "0" for none), `class_weight` is "balanced", class name -> weight,
@@ -161,6 +165,8 @@ def train_head(
     """
     if head is not None:
         head_options(head, options)
+    if history is not None:
+        require_history_place(history, head)
     require_positive(max_images=max_images, memory=memory)
     features = only_feature_file() if features is None else features
     path = head_path(features, head, out) if head else None
@@ -211,6 +217,8 @@ def train_head(
                 out_of_distribution = out_of_distribution.with_probabilities(estimator.held_out_[places])
             saved = with_out_of_distribution(saved, out_of_distribution, file, scored, answers)
     save_head(saved)
+    if history is not None and saved.history:
+        saved.history.write_csv(history)
     return TrainedHead(saved, seconds, suggestion)
 
 
@@ -282,6 +290,7 @@ def as_saved(estimator: "Head", file: FeatureFile, rows: np.ndarray, evaluation:
         path=path,
         task=file.task,
         thresholds=estimator.thresholds_,
+        history=estimator.history_,
         **task_of(file).kept(estimator.held_out_, file.wanted(rows), file.weights(rows)),
     )
 
@@ -347,6 +356,23 @@ def head_path(features: str | Path, head: str, out: str | Path | None) -> Path:
     require_place(path)
     require_no_other_file(path)
     return path
+
+
+def require_history_place(path: str | Path, head: str | None) -> None:
+    """Refuses to write a history of a head that trains in no epochs, or where no CSV file can be.
+
+    Raises:
+        OptionError: It does, the name does not end in .csv, or there is no such folder.
+        OutputError: The folder may not be written.
+    """
+    if head not in EPOCHED:
+        named = " or ".join(str(opt.head(kind)) for kind in EPOCHED)
+        raise OptionError(
+            f"{opt.history} is for heads that train in epochs; add {named}.",
+            history=path,
+            head=head,
+        )
+    require_place(path, endings=(".csv",), option="history")
 
 
 def training_parts(file: FeatureFile, parts: Sequence[str] = ("train",)) -> tuple[np.ndarray, np.ndarray, str]:

@@ -316,16 +316,18 @@ def test_evaluate_prints_classes_and_confusion(work: Path):
 def test_info_says_what_files_hold(work: Path):
     facts = run_json("onepass", "info", "photos.tiny.h5", cwd=work)
     assert (facts["images"], facts["committed"], facts["classes"]) == (41, 40, {"cats": 20, "dogs": 20})
+    assert facts["positions"] == {"0": "cats", "1": "dogs"}
     assert facts["provenance"]["data"] == str(work / "photos")
     plain = run_program("onepass", "info", cwd=work)
     assert "committed     40 of 41 images" in plain.stdout
     assert "skipped cats/bad.jpg: not an image" in plain.stderr
     head = run_program("onepass", "info", "photos.tiny.svm.head", cwd=work).stdout
     assert head.startswith("photos.tiny.svm.head: svm head, test accuracy ")
+    assert re.search(r"^classes +0 cats, 1 dogs$", head, re.MULTILINE)
     summary = run_json("onepass", "info", "photos.tiny.svm.head", "--summary", cwd=work)["summary"]
     assert "dense_1 (Dense)" in summary
     done = run_program("onepass", "info", "photos.tiny.h5", "--summary", cwd=work)
-    assert done.stderr == "error: --summary is for head files; photos.tiny.h5 is a feature file.\n"
+    assert done.stderr == "error: --summary is for head files and Keras models; photos.tiny.h5 is a feature file.\n"
 
 
 def test_backbones_lists_sizes_and_widths(tmp_path: Path):

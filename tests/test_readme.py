@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import re
 import shlex
@@ -235,3 +236,45 @@ def test_what_a_sample_chooses_stands_in_the_results():
     assert last["tied_on_sample"]
     assert round(100 * (best["sample"] - last["sample"])) == 5
     assert pets["lost_on_all"] < 0.01
+
+
+PROGRAMS = "extract|train-head|compare-heads|fine-tune|onepass|python"
+RECIPE = re.compile(rf"^\| (.+?) \| `((?:{PROGRAMS}) .+?)` \| (.+?) \|$", re.MULTILINE)
+
+
+def test_each_recipe_came_to_what_stands_in_the_results():
+    found = json.loads((ROOT / "benchmarks" / "results" / "recipes-cats_dogs.json").read_text())
+    rows = [(row["recipe"], row["command"], row["came_to"]) for row in found["rows"]]
+    text = (ROOT / "docs" / "recipes.md").read_text()
+    assert RECIPE.findall(text) == rows
+    assert len(rows) > 20
+    images = sum(found["images"].values())
+    said = f"on {images} photos of cats and dogs ({found['images']['train']} to train) at {found['image_size']} px"
+    assert said in " ".join(text.split())
+
+
+def test_recipes_of_one_folder_do_not_fight_for_a_name():
+    text = (ROOT / "docs" / "recipes.md").read_text()
+    made = [name for _, command, _ in RECIPE.findall(text) for name in written_by(shlex.split(command))]
+    assert len(made) > 18
+    assert sorted(set(made)) == sorted(made)
+    results = json.loads((ROOT / "benchmarks" / "results" / "recipes-cats_dogs.json").read_text())
+    assert set(made) <= set(results["files"])
+
+
+def written_by(words: list[str]) -> list[str]:
+    """Names of the files that a command writes, by what is typed and by the default names."""
+    given = dict(itertools.pairwise(words))
+    out = given.get("--out")
+    if words[0] == "extract":
+        return [out or f"photos.{given['--backbone']}.h5"]
+    if words[0] == "train-head":
+        head = out or f"{Path(words[1]).stem}.{given['--head']}.head"
+        return [head, given["--history"]] if "--history" in given else [head]
+    if words[0] == "fine-tune":
+        features = {"softmax": "photos.resnet50"}.get(Path(words[1]).stem, words[1].removesuffix(".mlp.head"))
+        kind = "scratch" if "--from-scratch" in words else "finetuned"
+        path = Path(out or f"{features}.{kind}.{given.get('--to', 'keras')}")
+        curves = [path.with_suffix(ending).name for ending in (".history.csv", ".history.png")]
+        return curves if given.get("--keep") == "never" else [path.name, *curves]
+    return [given[option] for option in ("--out", "--csv") if option in given]

@@ -22,6 +22,7 @@ from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.fitting.folds import assign_folds, fold_masks
 from onepass.heads.fitting.pca import PrincipalComponents, SharedComponents
 from onepass.heads.head_options import ClassWeight, check_parameters
+from onepass.heads.inference.history import History
 from onepass.heads.inference.network import Network
 from onepass.heads.tasks.labels import Labels, best_thresholds
 from onepass.heads.tasks.numbers import Numbers
@@ -109,11 +110,13 @@ class Fit:
         chosen: What was tuned or came out of training, by name.
         held_out: (n, k) scores of the plain training rows by fits that did not see them, with the chosen
             settings; undefined where no fold holds an image out. None if there were no folds.
+        history: The epochs of a net; None for heads that have none.
     """
 
     network: Network
     chosen: dict[str, object] = field(default_factory=dict)
     held_out: np.ndarray | None = None
+    history: History | None = None
 
 
 class Head(BaseEstimator, ABC):  # type: ignore[misc]
@@ -133,6 +136,7 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         network_: The fitted arrays; every prediction comes from them.
         thresholds_: (k,) float32, the probability from which on each of several labels is named; else None.
         chosen_: Parameters that were tuned or came out of training, by name.
+        history_: Of the Keras heads: loss and accuracy of each epoch, see `History`; else None.
         held_out_: (n, k) what fits that did not see a training image say of it: calibrated probabilities, or numbers.
             NaN where no fold could hold it out. None with tune="none", where no temperature is fitted either, and
             probabilities are as sure as the bare fit makes them.
@@ -192,7 +196,7 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
             raise TrainingError(
                 f"training diverged to infinite or undefined weights. Try a smaller learning rate ({opt.lr})."
             )
-        self.chosen_ = fit.chosen
+        self.chosen_, self.history_ = fit.chosen, fit.history
         self.network_, self.held_out_ = _finished(fit, rows)
         self.thresholds_ = self._thresholds(rows)
         return self

@@ -21,11 +21,12 @@ class MLPHead(NetHead):
         weight_decay: Each step takes the share lr * weight_decay off every kernel; tuned if None.
         label_smoothing: Share of each label that is spread over all classes.
         output: softmax, or sigmoid (one unit) for two classes.
-        epochs: At most so many passes over the training rows; how many are best, held-out rows say.
+        epochs: At most so many passes over the training rows, 40 by default; how many are best, held-out rows say.
+            With tune="none", and no patience given, it is so many exactly, and the weights are those of the last.
         batch_size: Rows per step; by default a sixteenth of the images, 32 to 256.
-        patience: Epochs without a better held-out loss before training ends.
+        patience: Epochs without a better held-out loss before training ends; 5 by default.
         class_weight, tune, time_limit, seed, task: As for every `Head`. With tune="none" a seventh of the images, or
-            the `validation` rows given to `fit`, say when to stop.
+            the `validation` rows given to `fit`, say when to stop; how it went is in `history_`.
 
     >>> import numpy as np
     >>> rows, labels = np.array([[0.0, 1], [0, 2], [5, 1], [5, 2]] * 8), ["cat", "cat", "dog", "dog"] * 8
@@ -35,6 +36,7 @@ class MLPHead(NetHead):
 
     kind = "mlp"
     grids: ClassVar[dict[str, Grid]] = MLP_GRIDS
+    usual_epochs = 40
 
     def __init__(
         self,
@@ -47,9 +49,9 @@ class MLPHead(NetHead):
         weight_decay: float | None = None,
         label_smoothing: float = 0.0,
         output: str = "softmax",
-        epochs: int = 40,
+        epochs: int | None = None,
         batch_size: int | None = None,
-        patience: int = 5,
+        patience: int | None = None,
         class_weight: ClassWeight = None,
         tune: str = "fast",
         time_limit: float | None = None,
@@ -78,7 +80,8 @@ class SoftmaxHead(NetHead):
     """One softmax layer, trained by Keras: logistic regression that can learn from any number of rows.
 
     Args:
-        lr, weight_decay, optimizer, label_smoothing, epochs, batch_size, patience: As for `MLPHead`.
+        lr, weight_decay, optimizer, label_smoothing, batch_size, patience: As for `MLPHead`.
+        epochs: As for `MLPHead`; 60 by default.
         class_weight, tune, time_limit, seed, task: As for every `Head`.
 
     >>> import numpy as np
@@ -89,6 +92,7 @@ class SoftmaxHead(NetHead):
 
     kind = "linear"
     grids: ClassVar[dict[str, Grid]] = LINEAR_GRIDS
+    usual_epochs = 60
 
     def __init__(
         self,
@@ -97,9 +101,9 @@ class SoftmaxHead(NetHead):
         weight_decay: float | None = None,
         optimizer: str = "adam",
         label_smoothing: float = 0.0,
-        epochs: int = 60,
+        epochs: int | None = None,
         batch_size: int | None = None,
-        patience: int = 5,
+        patience: int | None = None,
         class_weight: ClassWeight = None,
         tune: str = "fast",
         time_limit: float | None = None,

@@ -15,10 +15,11 @@ from onepass.features.progress import log
 from onepass.heads.classifiers.base import Fit, Head, TrainingRows
 from onepass.heads.fitting.folds import assign_folds, fold_masks
 from onepass.heads.fitting.net_settings import NUMBER_GRIDS, Grid, NetSetting, settings_of
-from onepass.heads.fitting.net_sweep import Samples, SweepOptions, best_epoch, best_setting
+from onepass.heads.fitting.net_sweep import Samples, SweepOptions, Trained, best_epoch, best_setting
 from onepass.heads.fitting.pca import Projection, SharedComponents
 from onepass.heads.fitting.row_chunks import ChangedRows, ResidentRows, RowSource, StoredRows
 from onepass.heads.head_options import require_two_classes
+from onepass.heads.inference.history import RATE_OF, History
 from onepass.heads.inference.network import DenseNetwork
 from onepass.heads.tasks.objectives import Objective
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from onepass.heads.fitting.batched_nets import BatchedNets
 
 SEARCH_AXES = 256
+_USUAL_PATIENCE = 5
 _STOPPING_FOLDS = 7  # of which one is used: about 15 % of the images
 
 
@@ -49,6 +51,7 @@ class NetHead(Head):
     """Base of the Keras heads; a subclass sets the attributes below as parameters or once and for all."""
 
     grids: ClassVar[dict[str, Grid]]
+    usual_epochs: ClassVar[int]
     hidden: tuple[int, ...] = ()
     activation: str = "relu"
     output: str = "softmax"
@@ -57,9 +60,9 @@ class NetHead(Head):
     weight_decay: float | None
     optimizer: str
     label_smoothing: float
-    epochs: int
+    epochs: int | None
     batch_size: int | None
-    patience: int
+    patience: int | None
 
     def fit(
         self,
@@ -80,7 +83,8 @@ class NetHead(Head):
             groups: (n,) equal values for images that must be held out together (a patient, a video).
             weights, shared: As for every `Head`.
             texts: Not looked at.
-            validation: Rows and labels that say when to stop, if nothing is tuned; of views the plain one counts.
+            validation: Rows and labels that say when to stop, if nothing is tuned and the number of epochs is not
+                fixed; the history tells how they went. Of views the plain one counts.
 
         Raises:
             TrainingError: Fewer than two classes, rows that are all equal, or training diverged.
@@ -119,15 +123,27 @@ class NetHead(Head):
         projection, source = _projected(rows)
         with plain_keras(), quiet_stderr():
             setting = self._best_setting(rows, source, projection)
-            samples = _stopping_samples(rows, self.seed)
+            samples, held_out_by = _stopping_samples(rows, self.seed)
             nets = self._nets([setting] * samples.weights.shape[1], rows.objective, projection, source.width)
-            trained = best_epoch(nets, source, samples, self._run(rows, rows.deadline, self.patience))
+            trained = best_epoch(nets, source, samples, self._run(rows, rows.deadline, self._patience))
         kernels = (projection.axes @ trained.kernels[0], *trained.kernels[1:])
         network = DenseNetwork(
             projection.mean, projection.scale, kernels, tuple(trained.biases), output, self.activation
         )
         known = {name: value for name, value in vars(setting).items() if name in self.get_params()}
-        return Fit(network, {**known, "epochs": trained.epochs}, trained.scores if rows.scored.any() else None)
+        return Fit(
+            network,
+            {**known, "epochs": trained.epochs},
+            trained.scores if rows.scored.any() else None,
+            _history(trained, rows.objective, held_out_by),
+        )
+
+    @property
+    def _patience(self) -> int | None:
+        """Epochs without a better held-out loss before training ends; None if their number is fixed."""
+        if self.tune == "none" and self.epochs is not None and self.patience is None:
+            return None
+        return _USUAL_PATIENCE if self.patience is None else self.patience
 
     def _best_setting(self, rows: NetRows, source: RowSource, projection: Projection) -> NetSetting:
         """The setting to train with: the only one, or what does best on the folds in half of the time there is."""
@@ -147,13 +163,14 @@ class NetHead(Head):
         width = min(source.width, SEARCH_AXES)
         nets = self._nets(settings * rows.held_out.shape[1], rows.objective, projection, width)
         now = time.monotonic()
-        run = self._run(rows, now + (rows.deadline - now) / 2, -(-self.patience // 2))
+        run = self._run(rows, now + (rows.deadline - now) / 2, -(-(self._patience or _USUAL_PATIENCE) // 2))
         return settings[best_setting(nets, source, samples, run)]
 
-    def _run(self, rows: TrainingRows, deadline: float, patience: int) -> SweepOptions:
+    def _run(self, rows: TrainingRows, deadline: float, patience: int | None) -> SweepOptions:
         # Small sets need many steps per epoch, large ones gain from large products of matrices.
         size = self.batch_size or int(np.clip(len(rows.y) / 16, 32, 256))
-        return SweepOptions(self.epochs, size, patience, lambda: time.monotonic() > deadline, self.seed)
+        epochs, smoothing = self.epochs or self.usual_epochs, self.label_smoothing
+        return SweepOptions(epochs, size, patience, lambda: time.monotonic() > deadline, self.seed, smoothing)
 
     def _output(self, objective: Objective) -> str:
         """What becomes of the scores.
@@ -225,26 +242,37 @@ def _projected(rows: NetRows) -> tuple[Projection, RowSource]:
     return projection, ResidentRows(x, rows.y)
 
 
-def _stopping_samples(rows: NetRows, seed: int) -> Samples:
+def _stopping_samples(rows: NetRows, seed: int) -> tuple[Samples, str]:
     """Who says when to stop: the folds, the validation rows, a seventh of the images, or else the training loss.
 
-    The last net, which becomes the head, trains on all there is.
+    The last net, which becomes the head, trains on all there is. Beside the samples stands a key of `HELD_OUT`.
     """
     n, output = len(rows.y), rows.objective.output
     if rows.validation is not None:
         y = np.concatenate([rows.y, rows.validation[1]])
         held_out = (np.arange(len(y)) >= n)[:, None]
         of_validation = rows.objective.by_image(rows.class_weights, rows.validation[1])
-        return Samples.of(y, np.concatenate([rows.importance, of_validation]), ~held_out, held_out, output)
-    held_out = rows.held_out
+        importance = np.concatenate([rows.importance, of_validation])
+        return Samples.of(y, importance, ~held_out, held_out, output), "validation"
+    held_out, held_out_by = rows.held_out, "folds"
     if not rows.scored.any():
+        held_out_by = "part"
         strata = rows.objective.strata(rows.y)
         held_out = fold_masks(assign_folds(strata, groups=rows.groups, folds=_STOPPING_FOLDS, seed=seed))[:, :1]
     everything = np.ones((n, 1), bool)
     if not held_out.any():
-        return Samples.of(rows.y, rows.importance, everything, everything, output)
+        return Samples.of(rows.y, rows.importance, everything, everything, output), "none"
     held_out = np.concatenate([held_out, ~everything], axis=1)
-    return Samples.of(rows.y, rows.importance, ~held_out, held_out, output)
+    return Samples.of(rows.y, rows.importance, ~held_out, held_out, output), held_out_by
+
+
+def _history(trained: Trained, objective: Objective, held_out_by: str) -> History:
+    """The epochs in the unit of the labels, and without what was measured on rows that trained as well."""
+    unit = getattr(objective, "unit", 1.0)
+    values = trained.history * np.array([unit**2, unit, unit**2, unit, unit**2])
+    if held_out_by == "none":
+        values[:, 2:] = np.nan
+    return History(values, trained.epochs, RATE_OF[objective.task], held_out_by)
 
 
 def _stored(changed: ChangedRows) -> RowSource:

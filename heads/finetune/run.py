@@ -1,7 +1,9 @@
 """Fine-tuning from a cached head to a model file that is kept only if it is better."""
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Unpack
 
@@ -23,7 +25,7 @@ from onepass.features.progress import phase
 from onepass.features.tables import Record
 from onepass.heads.finetune.boundary import require_limit
 from onepass.heads.finetune.joined import require_layered, require_layers
-from onepass.heads.finetune.model_file import FORMATS, require_place
+from onepass.heads.finetune.model_file import FORMATS, read_facts, require_place
 from onepass.heads.finetune.plan import KEEP, TuningPlan, TuningSettings, TuningStage, stages_to_train
 from onepass.heads.finetune.result import FineTuned, require_tensorboard
 from onepass.heads.finetune.sources import Origin, Sources
@@ -84,7 +86,8 @@ def fine_tune(
             the best trained epoch, even if none was better than the start. With never no model is written.
         from_scratch: Start from random weights instead, all layers and BatchNorm included; for comparison.
         to: keras, or h5 for the legacy format.
-        out: The model, .keras or .h5; by default the feature file's name with `.finetuned.keras`.
+        out: The model, .keras or .h5; by default the feature file's name with `.finetuned.keras`, or `.scratch.keras`
+            from scratch. A model there that another head or other settings made is not replaced unless it is named.
         tensorboard: Folder for logs of the epochs.
         weights: Where the backbone's weights or `.keras` file lie now, if not where they were.
         engine: Of the frozen trunk: openvino, tensorflow or auto.
@@ -116,7 +119,9 @@ def fine_tune(
     if tensorboard:
         require_tensorboard()
     features, saved = _start(target)
-    path = _place(features, out, to)
+    path = _place(features, out, to, from_scratch=from_scratch)
+    if out is None:
+        _require_same(path, plan, saved.kind if saved else head)
     with FeatureFile(features) as file:
         require_trainable(BackboneOrigin.of(file.provenance, weights))
         file.require_complete()
@@ -187,11 +192,29 @@ def _features_of(head: SavedHead) -> Path:
     return features
 
 
-def _place(features: Path, out: str | Path | None, to: str) -> Path:
+def _place(features: Path, out: str | Path | None, to: str, *, from_scratch: bool) -> Path:
     """Where the model goes; refuses to write over anything else."""
-    path = Path(out) if out else Path(f"{features.stem}.finetuned.{to}")
+    path = Path(out) if out else Path(f"{features.stem}.{'scratch' if from_scratch else 'finetuned'}.{to}")
     require_place(path)
     return path
+
+
+def _require_same(path: Path, plan: TuningPlan, head: str) -> None:
+    """Refuses to replace a model that was made otherwise, under a name that nobody chose.
+
+    Raises:
+        OptionError: One is there, from another head or with other settings.
+    """
+    if not path.exists():
+        return
+    facts = read_facts(path)
+    settings = {name: value for name, value in facts["plan"].items() if name != "precision"}
+    if (facts["report"].get("head"), settings) != (head, json.loads(json.dumps(asdict(plan)))):
+        raise OptionError(
+            f"{path} was fine-tuned from another head or with other settings; it is left alone. Choose another name "
+            f"with {opt.out}, or delete it.",
+            path=path,
+        )
 
 
 @contextlib.contextmanager

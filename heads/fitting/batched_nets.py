@@ -104,20 +104,24 @@ class BatchedNets:
         """Number k of scores."""
         return 2 if self._output == "sigmoid" else int(self._dense[-1].kernel.shape[2])
 
-    def train(self, rows: np.ndarray, y: np.ndarray, weights: np.ndarray, order: np.ndarray) -> None:
-        """Takes a step for each line of `order`.
+    def train(self, rows: np.ndarray, y: np.ndarray, weights: np.ndarray, order: np.ndarray) -> np.ndarray:
+        """Takes a step for each line of `order`, and says how the last net did while it learned.
 
         Args:
             rows: (n, v, r) float32, v views of n images.
             y: (n,) classes; or (n, k) labels of 0 and 1, or numbers.
             weights: (n, m) float32, how much each image counts for each net; about 1 on average.
             order: (steps, b) positions of rows, those of an image following each other.
+
+        Returns:
+            (4,) float64 sums over the rows that count for the last net, each before the step it is part of: weighted
+            loss, weight, images or labels right (or absolute error), rows. What is dropped out is, as in Keras.
         """
         images = order // rows.shape[1]
         flat = rows.reshape(-1, rows.shape[2])
         wanted = y[images].astype(np.int32 if y.ndim == 1 else np.float32)
         arrays = (flat, order.astype(np.int32), wanted, weights[images])
-        self._steps(*map(tf.constant, arrays))
+        return np.asarray(self._steps(*map(tf.constant, arrays)), np.float64)
 
     def scores(self, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
         """Scores of plain views: (n, v, r) rows and (m, q) images, q for each net -> (m, q, k) float32."""
@@ -127,22 +131,34 @@ class BatchedNets:
         """Kernels (inputs, units) and biases (units,) of one net, float32."""
         return [np.array(d.kernel[net]) for d in self._dense], [np.array(d.bias[net, 0]) for d in self._dense]
 
-    def _all_steps(self, rows: Tensor, order: Tensor, y: Tensor, weights: Tensor) -> None:
-        def one(step: Tensor) -> Tensor:
+    def _all_steps(self, rows: Tensor, order: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+        def one(step: Tensor, sums: Tensor) -> Tensor:
+            each = tf.transpose(weights[step])
             with tf.GradientTape() as tape:
                 scores = self._k_scores(tf.gather(rows, order[None, step]), training=True)
-                loss = self._loss(scores, y[step], tf.transpose(weights[step]))
+                weighted = self._losses(scores, y[step]) * each
+                # The sum over nets of the mean in the batch: the nets have no weight in common.
+                loss = tf.reduce_sum(tf.reduce_mean(weighted, axis=1))
             self._update(tape.gradient(loss, self.model.trainable_variables))
-            return step + 1
+            counts = tf.cast(each[-1] > 0, tf.float32)
+            told = (weighted[-1], each[-1], self._rates(scores[-1], y[step]) * counts, counts)
+            return step + 1, sums + tf.cast(tf.reduce_sum(tf.stack(told), axis=1), tf.float64)
 
         steps = tf.shape(order)[0]
-        tf.while_loop(lambda step: step < steps, one, [0], parallel_iterations=1)  # each step needs the one before
+        start = (0, tf.zeros(4, tf.float64))
+        # One after the other: each step needs the one before.
+        return tf.while_loop(lambda step, _: step < steps, one, start, parallel_iterations=1)[1]
 
-    def _loss(self, scores: Tensor, y: Tensor, weights: Tensor) -> Tensor:
-        """Sum over nets of the mean weighted loss in the batch: (m, b, k) scores, (b,) or (b, k) y, (m, b) weights."""
-        return tf.reduce_sum(tf.reduce_mean(self._losses(scores, y) * weights, axis=1))
+    def _rates(self, scores: Tensor, y: Tensor) -> Tensor:
+        """(b, k) scores -> (b,) whether the class is right, share of the labels right, or absolute error."""
+        if self._output == "linear":
+            return tf.reduce_mean(tf.abs(scores - y), axis=-1)
+        if self._output == "sigmoids":
+            return tf.reduce_mean(tf.cast((scores > 0) == (y > 0), tf.float32), axis=-1)
+        return tf.cast(tf.argmax(scores, axis=-1, output_type=y.dtype) == y, tf.float32)
 
     def _losses(self, scores: Tensor, y: Tensor) -> Tensor:
+        """(m, b, k) scores and (b,) or (b, k) y -> (m, b)."""
         if self._output == "linear":
             return tf.reduce_mean(tf.square(scores - y), axis=-1)
         if self._output == "sigmoids":

@@ -1,12 +1,13 @@
 """Trains nets on several samples of the same rows at once, epoch by epoch, and picks the best by held-out rows."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onepass.heads.fitting.row_chunks import RowSource
+from onepass.heads.inference.history import loss_and_rate
 
 if TYPE_CHECKING:
     from onepass.heads.fitting.batched_nets import BatchedNets
@@ -54,16 +55,19 @@ class SweepOptions:
     Attributes:
         epochs: Most epochs.
         batch_size: Rows per step, roughly: the rows of a chunk are dealt to batches of one size.
-        patience: Training ends after this many epochs without a better net.
+        patience: Training ends after this many epochs without a better net; with None after all epochs, whose last
+            net counts.
         late: Called after each epoch; True ends the training.
         seed: Seed of the order of the rows and of the views drawn.
+        label_smoothing: Of the losses that are told of held-out images.
     """
 
     epochs: int
     batch_size: int
-    patience: int
+    patience: int | None
     late: Callable[[], bool]
     seed: int
+    label_smoothing: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +78,14 @@ class Trained:
         kernels, biases: Of its layers.
         epochs: After how many epochs.
         scores: (n, k) of the held-out images at that time; NaN where none holds an image out.
+        history: (e, 5) float64 of all epochs trained; see `History`.
     """
 
     kernels: list[np.ndarray]
     biases: list[np.ndarray]
     epochs: int
     scores: np.ndarray
+    history: np.ndarray
 
     def is_finite(self) -> bool:
         return all(np.isfinite(array).all() for array in (*self.kernels, *self.biases))
@@ -95,7 +101,7 @@ def best_setting(nets: "BatchedNets", source: RowSource, samples: Samples, optio
         options: How to train.
     """
     best = np.full(nets.count // samples.weights.shape[1], np.inf)
-    for losses, _ in _judged(nets, source, samples, options):
+    for losses, _, _ in _judged(nets, source, samples, options):
         best = np.fmin(best, losses)
     return int(best.argmin())
 
@@ -103,44 +109,65 @@ def best_setting(nets: "BatchedNets", source: RowSource, samples: Samples, optio
 def best_epoch(nets: "BatchedNets", source: RowSource, samples: Samples, options: SweepOptions) -> Trained:
     """Trains one setting on c samples, and returns the last net as it was at the lowest held-out loss of all.
 
+    Without patience it is the last net as it is at the end.
+
     Args:
         nets: c.
         source, samples, options: As for `best_setting`.
     """
-    best, trained = np.inf, None
-    for epoch, (losses, scores) in enumerate(_judged(nets, source, samples, options)):
-        if trained is None or losses[0] < best:
-            latest = Trained(*nets.weights_of(nets.count - 1), epoch + 1, scores[0])
-            if trained is None or latest.is_finite():
+    best, trained, history = np.inf, None, []
+    judged, importance = samples.held_out.any(axis=1), samples.importance
+    for epoch, (losses, scores, learned) in enumerate(_judged(nets, source, samples, options)):
+        told = loss_and_rate(
+            scores[0, judged],
+            samples.y[judged],
+            importance[judged],
+            output=samples.output,
+            label_smoothing=options.label_smoothing,
+        )
+        history.append([*learned, *told, losses[0]])
+        if trained is None or losses[0] < best or options.patience is None:
+            latest = Trained(*nets.weights_of(nets.count - 1), epoch + 1, scores[0], np.empty(0))
+            if trained is None or latest.is_finite() or options.patience is None:
                 best, trained = losses[0], latest
     assert trained is not None
-    return trained
+    return replace(trained, history=np.array(history, np.float64))
 
 
 def _judged(
     nets: "BatchedNets", source: RowSource, samples: Samples, options: SweepOptions
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """After each epoch the (s,) held-out losses, infinite where a net diverged, and the (s, n, k) scores."""
+) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[float, float]]]:
+    """After each epoch the (s,) held-out losses, infinite where a net diverged, and the (s, n, k) scores.
+
+    Beside them loss and rate of the last net on what it learned from in that epoch.
+    """
     best, in_vain = np.inf, 0
     for epoch in range(options.epochs):
-        _train_epoch(nets, source, samples, options, epoch)
+        learned = _train_epoch(nets, source, samples, options, epoch)
         scores = held_out_scores(nets, source, samples)
         losses = held_out_losses(scores, samples)
-        yield losses, scores
+        yield losses, scores, learned
         in_vain = 0 if losses.min() < best else in_vain + 1
         best = min(best, losses.min())
-        if in_vain == options.patience or options.late() or not np.isfinite(losses).any():
+        hopeless = options.patience is not None and not np.isfinite(losses).any()
+        if in_vain == options.patience or options.late() or hopeless:
             return
 
 
-def _train_epoch(nets: "BatchedNets", source: RowSource, samples: Samples, options: SweepOptions, epoch: int) -> None:
+def _train_epoch(
+    nets: "BatchedNets", source: RowSource, samples: Samples, options: SweepOptions, epoch: int
+) -> tuple[float, float]:
+    """Loss and rate of the last net, as `BatchedNets.train` sums them up."""
+    sums = np.zeros(4)
     random = np.random.default_rng((options.seed, epoch))
     settings = nets.count // samples.weights.shape[1]
     for positions, rows in source.chunks(int(random.integers(2**31))):
         order = batches(len(rows), options.batch_size, random) * source.views
         order += random.integers(source.views, size=order.shape)
         weights = np.repeat(samples.weights[positions], settings, axis=1)
-        nets.train(rows[:, :, : nets.width], samples.y[positions], weights, order)
+        sums += nets.train(rows[:, :, : nets.width], samples.y[positions], weights, order)
+    loss, weight, rate, images = sums.tolist()
+    return loss / weight, rate / images
 
 
 def batches(n: int, size: int, random: np.random.Generator) -> np.ndarray:

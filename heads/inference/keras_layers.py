@@ -64,3 +64,14 @@ def summary(network: Network, *, dropout: float = 0.0) -> str:
     lines: list[str] = []
     to_keras(network, dropout=dropout).summary(print_fn=lambda line, **_: lines.append(line))
     return "\n".join(lines)
+
+
+def network_summary(model: Keras) -> str:
+    """Keras's own `model.summary()` of a whole network, the layers of models within it included, as text.
+
+    Args:
+        model: A `keras.Model`. Layers are marked with what trains: Y or N.
+    """
+    lines: list[str] = []
+    model.summary(print_fn=lambda line, **_: lines.append(line), expand_nested=True, show_trainable=True)
+    return "\n".join(lines)

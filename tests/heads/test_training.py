@@ -291,7 +291,7 @@ def test_the_record_of_a_trained_head_is_json(feature_file: Path, tmp_path: Path
     record = json.loads(json.dumps(trained.record()))
     assert list(record) == [
         "path", "head", "split", "n", "accuracy", "interval", "per_class", "log_loss", "calibration_error", "leak_free",
-        "weighted", "seconds", "parameters", "suggestion",
+        "weighted", "seconds", "parameters", "history", "suggestion",
     ]  # fmt: skip
     assert (record["head"], record["split"]) == ("ridge", "test")
 

@@ -116,7 +116,8 @@ def test_without_folds_a_seventh_of_the_groups_says_when_to_stop(rng: np.random.
 
     y, groups = np.arange(140) % 2, np.arange(140) // 2 // 2
     rows = NetRows(np.zeros((140, 1, 3)), y, np.ones(140), np.ones(2), groups, np.zeros((140, 0), bool), Classes(2))
-    samples = _stopping_samples(rows, seed=0)
+    samples, held_out_by = _stopping_samples(rows, seed=0)
+    assert held_out_by == "part"
     stopping = samples.held_out[:, 0]
     assert stopping.sum() == 20
     assert y[stopping].sum() == 10

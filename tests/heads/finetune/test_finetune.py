@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.utils.class_weight import compute_sample_weight
 
-from onepass import predict
+from onepass import info, predict
 from onepass.extract import BackboneOrigin, LabelledPixels, load_trainable, random_layers, run_extraction
 from onepass.extract.frameworks import plain_keras
 from onepass.features import FeatureFile
@@ -547,6 +547,19 @@ for name in models:
 """
 
 
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+def test_a_model_shows_its_whole_network(ending: str, kept: dict[str, FineTuned]):
+    model = load_model(kept[ending].path)
+    found = str(info(kept[ending].path, summary=True))
+    layers = {layer.name for layer in model._flatten_layers() if layer is not model}
+    assert len(layers) > 10
+    assert [name for name in layers if name[:12] not in found] == []
+    assert f"Total params: {model.count_params():,}" in found
+    assert "Trai" in found, "the column that says what trains"
+    told = info(kept[ending].path).record()
+    assert told["positions"] == {0: "ant", 1: "bee", 2: "fly"}
+
+
 def test_the_model_files_need_keras_alone(features: Path, kept: dict[str, FineTuned], tmp_path: Path):
     with FeatureFile(features) as file:
         test = file.rows_of("test")
@@ -802,7 +815,14 @@ def test_the_command_reports_and_keeps_what_is_better(features: Path, tmp_path: 
         "photos.finetuned.history.png",
         "photos.finetuned.work",
     }
-    again = run_program("fine-tune", "photos.logreg.head", "--epochs", "1", "--unfreeze", "3", cwd=tmp_path)
+    other = ("fine-tune", "photos.logreg.head", "--epochs", "1", "--unfreeze", "3")
+    refused = run_program(*other, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "error: photos.finetuned.keras was fine-tuned from another head or with other settings; it is left alone. "
+        "Choose another name with --out, or delete it.\n"
+    )
+    again = run_program(*other, "--out", "again.keras", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout.splitlines()[0].startswith("before: frozen backbone with logreg, test accuracy")
     assert [line.partition(":")[0] for line in again.stdout.splitlines()[1:5]] == ["after", "gain", "better", "kept"]

@@ -177,8 +177,9 @@ class StubNets:
         self.y, self.skills = y, skills
         self.orders: list[np.ndarray] = []
 
-    def train(self, rows: np.ndarray, y: np.ndarray, weights: np.ndarray, order: np.ndarray) -> None:
+    def train(self, rows: np.ndarray, y: np.ndarray, weights: np.ndarray, order: np.ndarray) -> np.ndarray:
         self.orders.append(order)
+        return len(self.orders) * np.array([1.0, 1.0, 0.1, 1.0])
 
     def scores(self, rows: np.ndarray, images: np.ndarray) -> np.ndarray:
         skill = np.array(self.skills[len(self.orders) - 1])[:, None]
@@ -211,8 +212,21 @@ def test_training_goes_on_while_it_helps_and_returns_the_best_epoch():
     assert trained.epochs == 2
     assert trained.kernels[0] == 2
     assert len(nets.orders) == 4, "two epochs of patience"
+    np.testing.assert_allclose(trained.history[:, :2], [[1, 0.1]] * 4, err_msg="means of what training sums up")
+    assert trained.history[1, 3] == (trained.scores[::2].argmax(axis=1) == Y[::2]).mean()
+    assert trained.history[:, 4].argmin() == 1
     assert np.isnan(trained.scores[1::2]).all()
     np.testing.assert_array_equal(trained.scores[::2].argmax(axis=1), Y[::2])
+
+
+def test_without_patience_all_epochs_are_trained_and_the_last_net_is_taken():
+    held_out = HELD_OUT & [True, False]
+    samples = Samples.of(Y, np.ones(60), ~held_out, held_out)
+    nets = StubNets(Y, (4, 1), *[(1, 1)] * 4, (np.nan, 1))
+    trained = best_epoch(nets, SOURCE, samples, run_of(patience=None))  # type: ignore[arg-type]
+    assert (trained.epochs, len(nets.orders), len(trained.history)) == (6, 6, 6)
+    assert trained.kernels[0] == 6
+    np.testing.assert_array_equal(np.isfinite(trained.history[:, 2]), [True] * 5 + [False])
 
 
 def test_a_net_that_diverges_disqualifies_its_setting_alone():
