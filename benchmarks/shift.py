@@ -11,6 +11,7 @@ import random
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from onepass.heads.shift.two_sample import two_sample_test
 BACKBONE = "efficientnet_lite0"
 
 
-def changed(source: Path, target: Path, change) -> Path:
+def changed(source: Path, target: Path, change: Callable[[Image.Image], Image.Image]) -> Path:
     """A copy of class folders with every photo changed."""
     for path in sorted(source.glob("*/*.jpg")):
         (target / path.parent.name).mkdir(parents=True, exist_ok=True)

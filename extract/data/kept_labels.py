@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from onepass.features import ImageTable
-from onepass.features.tasks import CLASSES, LABELS
+from onepass.features.tasks import CLASSES, LABELS, NUMBER
 
 
 def keep_labels(table: ImageTable, known: ImageTable) -> ImageTable:
@@ -67,6 +67,8 @@ def merged(table: ImageTable, new: ImageTable, positions: np.ndarray, *, keep_ot
     """
     n, task = len(table), new.task
     names = tuple(sorted({*table.class_names, *new.class_names})) if keep_others else new.class_names
+    if keep_others and task == NUMBER:  # whatever the column of corrections is called
+        names = table.class_names
     number = {name: i for i, name in enumerate(names)}
     labels = np.full(n, -1, np.int32)
     width = len(names) if task == LABELS else new.targets.shape[1]

@@ -35,11 +35,12 @@ def named_images(
     """
     options = SourceOptions(images=images, path=path, unlabelled=True)
     for named in paths:
+        is_text = named.suffix.lower() == ".txt" and not (images or path)  # notes beside images, and no table
         if (address := address_of(named)) and Path(public(address)).suffix and not are_archives([named]):
             yield RemoteFile(address)
             continue
         try:
-            source = open_source(named, options, least_classes=0) if is_table_file(named) else None
+            source = open_source(named, options, least_classes=0) if is_table_file(named) and not is_text else None
             store = None if source else _store(named)
         except DataError as error:
             yield SkippedImage(str(named), str(error))

@@ -236,6 +236,16 @@ def test_corrections_are_read_again_too_and_outlast_another_run(
     assert entries(bare) == before
 
 
+def test_corrections_of_a_number_may_stand_in_a_column_of_any_name(bare: Path):
+    rows, columns = given("numbers")
+    label(bare, rows, **columns)
+    done = label(bare, relabel=table([("path", "right"), (NAMES[13], 77.5)], "fixes.csv"), target="right")
+    assert done.changed == 1
+    with FeatureFile(bare) as file:
+        assert file.table.class_names == ("age",)
+    assert entries(bare)[13][1] == 77.5
+
+
 @pytest.mark.parametrize("lost", ["gone", "changed"])
 def test_a_number_that_nothing_tells_any_more_leaves_the_file(lost: str, bare: Path, tiny_file: Path):
     """It is not guessed, nor taken from a table that says something else now."""
