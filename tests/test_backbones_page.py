@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 from onepass.extract import CATALOGUE
+from onepass.extract.backbones.preprocess_files import read_preprocess
 from onepass.extract.backbones.providers import GROUP
 from support import run_program
 
@@ -33,3 +34,16 @@ def test_the_entry_point_is_the_one_that_is_read():
     (example,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
     assert list(tomllib.loads(example)["project"]["entry-points"]) == [GROUP]
     assert f"{len(CATALOGUE)} networks for ImageNet" in TEXT
+
+
+def test_the_preprocess_file_is_one_that_is_read(tmp_path: Path):
+    (example,) = re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL)
+    (tmp_path / "model.preprocess.json").write_text(example)
+    found = read_preprocess(tmp_path / "model.preprocess.json")
+    assert f"`{found}`" in " ".join(TEXT.split())
+
+
+def test_the_options_of_choose_are_there(tmp_path: Path):
+    (command,) = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    program, verb, _, option, _ = command.split()
+    assert f" {option} " in run_program(program, verb, "--help", cwd=tmp_path).stdout

@@ -38,6 +38,8 @@ def test_the_commands_run_as_they_stand(photos: Path):
         assert done.returncode == 0, done.stderr
         assert re.fullmatch(r"(Next: .*\n)?", done.stderr)
     assert done.stdout.startswith("new.jpg  ")
+    (command,) = blocks("console", (ROOT / "docs" / "comparison.md").read_text())
+    assert command.strip() in commands.splitlines()
 
 
 def test_the_python_blocks_run_as_they_stand(photos: Path):
