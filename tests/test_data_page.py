@@ -12,7 +12,7 @@ import pytest
 from packing import pack_shards
 from stand_in_gcs import GoogleStandIn
 from support import run_program, write_folder
-from ways import NEEDED, bucket_servers
+from ways import NEEDED, WAYS, bucket_servers
 
 TEXT = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
 COMMANDS = re.findall(r"^\$ (.*)\n((?:(?!\$ |```).*\n)*)", TEXT, re.MULTILINE)
@@ -70,3 +70,15 @@ def run_page(tmp_path: Path, tiny_file: Path, google: GoogleStandIn) -> None:
         done = run_program(*shlex.split(command), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(shown), (command, done.stdout)
+
+
+def test_what_the_page_says_of_nine_ways_stands_in_the_results():
+    results = Path(__file__).parents[1] / "benchmarks" / "results" / "sources.json"
+    ways = json.loads(results.read_text())["ways"]
+    assert sorted(ways) == sorted(set(WAYS) - {"memory"})
+    assert len(ways) == 9
+    for found in ways.values():
+        assert found["entries_as_the_folder"] == found["entries"] == 403
+        assert (found["skipped"], found["computed_after_renaming"]) == (5, 0)
+        assert found["killed_equals_whole"]
+        assert found["as_the_folder_after_renaming"]
