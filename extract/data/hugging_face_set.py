@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from onepass.extract.data.records import Records
-from onepass.extract.data.stores import Stamp, require_inside
+from onepass.extract.data.stores import HeldImage, Stamp, require_inside
 from onepass.extract.frameworks import import_datasets
 from onepass.features.errors import DataError, UnreadableImageError, opt
 from onepass.features.progress import phase
@@ -45,9 +45,9 @@ class ArrowStore:
     def names(self) -> Iterator[str]:
         return iter(self.rows)
 
-    def file(self, name: str) -> "ArrowImage":
+    def file(self, name: str) -> HeldImage:
         require_inside(name, self)
-        return ArrowImage(self, name)
+        return HeldImage(self, name)
 
     def stamp(self, name: str) -> Stamp:  # noqa: ARG002 (all have that of their files)
         return self.changed
@@ -70,20 +70,6 @@ class ArrowStore:
         if not any(path.resolve().is_relative_to(folder) for folder in self.folders):
             raise UnreadableImageError("names a file outside of its data set")
         return path.read_bytes()
-
-
-@dataclass(frozen=True)
-class ArrowImage:
-    """One image of an `ArrowStore`."""
-
-    store: ArrowStore
-    name: str
-
-    def read(self) -> bytes:
-        return self.store.read(self.name)
-
-    def __str__(self) -> str:
-        return f"{self.store}, {self.name}"
 
 
 def hugging_face_set(name: str, revision: str | None, column: str | None) -> tuple[Records, ArrowStore, str | None]:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from onepass.extract.data.records import open_parquet, read_records
-from onepass.extract.data.stores import Stamp
+from onepass.extract.data.stores import HeldImage, Stamp
 from onepass.features.errors import DataError, UnreadableImageError, opt, reason_of
 from onepass.features.limits import require_declared
 
@@ -73,8 +73,8 @@ class ParquetStore:
     def names(self) -> Iterator[str]:
         return iter(self._rows)
 
-    def file(self, name: str) -> "ParquetImage":
-        return ParquetImage(self, name)
+    def file(self, name: str) -> HeldImage:
+        return HeldImage(self, name)
 
     def stamp(self, name: str) -> Stamp:  # noqa: ARG002 (all have that of their file)
         status = self.path.stat()
@@ -130,17 +130,3 @@ class ParquetStore:
 
 def _bytes_of(cell: Any) -> Any:
     return cell.get("bytes") if isinstance(cell, dict) else cell
-
-
-@dataclass(frozen=True)
-class ParquetImage:
-    """One image of a `ParquetStore`."""
-
-    store: ParquetStore
-    name: str
-
-    def read(self) -> bytes:
-        return self.store.read(self.name)
-
-    def __str__(self) -> str:
-        return f"{self.store}, {self.name}"

@@ -130,6 +130,33 @@ class JoinedStore:
         raise DataError(f"{name} lies in none of {', '.join(self.parts)}. Name all that were extracted.")
 
 
+class Holder(Protocol):
+    """A store that reads its images itself, because they have no files."""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of an image; errors as `Stored.read`."""
+        ...
+
+
+@dataclass(frozen=True)
+class HeldImage:
+    """One image of a store that holds them in one file.
+
+    Attributes:
+        store: The store.
+        name: Of the image in it.
+    """
+
+    store: Holder
+    name: str
+
+    def read(self) -> bytes:
+        return self.store.read(self.name)
+
+    def __str__(self) -> str:
+        return f"{self.store}, {self.name}"
+
+
 def require_inside(name: str, store: Store) -> None:
     """Refuses a name that leads out of a store.
 
