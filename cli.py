@@ -639,6 +639,7 @@ def shift_command(
     data: Annotated[Path, Argument(help="New images: folder, table, archive or feature file.", metavar="NEW")],
     head: Annotated[Path | None, Option(help="Head trained on it: also say what this does to its accuracy.")] = None,
     out: Annotated[Path | None, Option(help="Write the head recentred on NEW, if labels prove it better.")] = None,
+    sheet: Annotated[Path | None, Option(help="Draw the images that look newest: PNG or WebP.", metavar="FILE")] = None,
     images: TableImages = None,
     path: PathColumn = None,
     label: LabelColumn = None,

@@ -52,6 +52,7 @@ from .data.sources import is_source as is_source
 from .data.sources import open_like as open_like
 from .data.sources import source_of as source_of
 from .data.sources import store_of as store_of
+from .data.stores import Store as Store
 from .data.watch import find_images as find_images
 from .data.watch import watch_folder as watch_folder
 from .doctor import Diagnosis as Diagnosis
@@ -70,6 +71,8 @@ from .frameworks import import_openvino as import_openvino
 from .frameworks import plain_keras as plain_keras
 from .frameworks import quiet_stderr as quiet_stderr
 from .looking.glyphs import drawable as drawable
+from .looking.seen import SeenImage as SeenImage
+from .looking.seen import Sight as Sight
 from .looking.sheet import ContactSheet as ContactSheet
 from .looking.sheet import show as show
 from .looking.sheet import write_sheet as write_sheet

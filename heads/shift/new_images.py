@@ -6,7 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from onepass.extract import Backbone, Source, SourceOptions, backbone_of_file, is_source, open_like, rows_of_source
+from onepass.extract import (
+    Backbone,
+    Source,
+    SourceOptions,
+    Store,
+    backbone_of_file,
+    is_source,
+    open_like,
+    rows_of_source,
+    store_of,
+)
 from onepass.features import NONE, FeatureFile, ImageTable, SkippedImage
 from onepass.features.drift import measure_drift, require_no_drift
 from onepass.features.errors import DataError, FileKindError, OptionError, Parameter, TrainingError, opt
@@ -29,6 +39,7 @@ class NewImages:
         x: (m, d) float32.
         table: What is known of them.
         thumbnails: (m, 24, 24) uint8, zeros where there are none.
+        store: Opens where they lie.
         skipped: Images that could not be read.
     """
 
@@ -36,6 +47,7 @@ class NewImages:
     x: np.ndarray
     table: ImageTable
     thumbnails: np.ndarray
+    store: Callable[[], Store]
     skipped: list[SkippedImage] = field(default_factory=list)
 
 
@@ -106,7 +118,13 @@ def _of_file(other: FeatureFile, file: FeatureFile) -> NewImages:
     )
     other.require_complete()
     there = np.flatnonzero(other.committed)
-    return NewImages(str(other.path), other.read(there)[0], other.table.taken(there), other.thumbnails[there])
+    path, rows, table = other.path, other.read(there)[0], other.table.taken(there)
+
+    def store() -> Store:
+        with FeatureFile(path) as again:
+            return store_of(again)
+
+    return NewImages(str(path), rows, table, other.thumbnails[there], store)
 
 
 def _of_source(path: Path, file: FeatureFile, head: SavedHead | None, options: NewOptions) -> NewImages:
@@ -126,7 +144,8 @@ def _of_source(path: Path, file: FeatureFile, head: SavedHead | None, options: N
         workers=options.workers,
         progress=options.progress,
     )
-    return NewImages(str(path), found.x, found.table, np.zeros((len(found.x), SIDE, SIDE), np.uint8), found.skipped)
+    thumbnails = np.zeros((len(found.x), SIDE, SIDE), np.uint8)
+    return NewImages(str(path), found.x, found.table, thumbnails, lambda: source.store, found.skipped)
 
 
 def _opened(path: Path, file: FeatureFile, options: NewOptions) -> Source:

@@ -92,6 +92,7 @@ class Shift:
         accuracy: What that does to it; None without one.
         recentring: What recentring it did; None without one.
         out: The recentred head, if it was kept and asked for; else "".
+        sheet: The picture of the images that look newest; "" if none was asked for.
         skipped: New images that could not be read.
     """
 
@@ -110,6 +111,7 @@ class Shift:
     accuracy: AccuracyShift | None = None
     recentring: Recentring | None = None
     out: str = ""
+    sheet: str = ""
     skipped: list[SkippedImage] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -125,6 +127,7 @@ class Shift:
         lines += self.accuracy.lines() if self.accuracy else []
         lines += [str(self.recentring)] if self.recentring else []
         lines += [f"{shown(self.out)}: the recentred head"] if self.out else []
+        lines += [f"{shown(self.sheet)}: the images that look newest"] if self.sheet else []
         return "\n".join(line if "\n" in line else wrapped(line, indent=2, width=100) for line in lines)
 
     def _verdict(self) -> str:

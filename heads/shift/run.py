@@ -24,6 +24,7 @@ from onepass.heads.shift.accuracy import Share, detectable_difference, estimated
 from onepass.heads.shift.new_images import NewImages, NewOptions, Progress, classes_known, new_images
 from onepass.heads.shift.recentring import Recentred, Recentring, Spread, try_recentring, unlabelled_recentring
 from onepass.heads.shift.report import AccuracyShift, DifferentImage, Shift
+from onepass.heads.shift.sheet import write_most_different
 from onepass.heads.shift.two_sample import PERMUTATIONS, two_sample_test
 from onepass.heads.tasks.task import TASKS, task_of
 
@@ -54,6 +55,7 @@ def shift(
     *,
     head: str | Path | SavedHead | None = None,
     out: str | Path | None = None,
+    sheet: str | Path | None = None,
     seed: int = 0,
     **options: Unpack[ShiftOptions],
 ) -> Shift:
@@ -67,6 +69,7 @@ def shift(
         head: Head file trained on it, for classes.
         out: Where to put the head recentred on the new images. It is written only where labelled new images show that
             it is better; these are not the ones that its score is from.
+        sheet: PNG or WebP file with the new images that look newest, as the network sees them.
         seed: Of folds, permutations and halves.
         **options: See `ShiftOptions`.
 
@@ -87,10 +90,12 @@ def shift(
     if out is not None:
         require_place(out)
         require_no_other_file(Path(out))
+    if sheet is not None:
+        require_place(sheet, endings=(".png", ".webp"), fresh=True, option="sheet")
     if isinstance(features, FeatureFile):
-        return _shift(features, data, saved, out, seed, settings)
+        return _shift(features, data, saved, out, sheet, seed, settings)
     with FeatureFile(features if features is not None else only_feature_file()) as file:
-        return _shift(file, data, saved, out, seed, settings)
+        return _shift(file, data, saved, out, sheet, seed, settings)
 
 
 def _head(head: str | Path | SavedHead | None) -> SavedHead | None:
@@ -117,6 +122,7 @@ def _shift(
     data: str | Path | FeatureFile,
     head: SavedHead | None,
     out: str | Path | None,
+    sheet: str | Path | None,
     seed: int,
     options: NewOptions,
 ) -> Shift:
@@ -148,6 +154,8 @@ def _shift(
         images=[DifferentImage(names[i], float(scores[i])) for i in order],
         skipped=new.skipped,
     )
+    if sheet is not None:
+        found = replace(found, sheet=str(write_most_different(found.images, new, file, sheet).path))
     return _with_head(found, file, old, new, both, head, out, seed) if head else found
 
 

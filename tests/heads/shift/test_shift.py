@@ -135,7 +135,11 @@ def test_a_folder_of_darker_photos_is_a_shift(tmp_path: Path, make_folder: MakeF
     assert found.auc > 0.9
     assert found.accuracy.new is None
     assert [image.path for image in found.skipped] == ["broken.png"]
-    assert shift(tmp_path / "f.h5", dark, weights=str(tiny_file)).p == found.p
+    drawn = shift(tmp_path / "f.h5", dark, weights=str(tiny_file), sheet=tmp_path / "sheet.png")
+    assert (drawn.p, drawn.sheet) == (found.p, str(tmp_path / "sheet.png"))
+    with Image.open(drawn.sheet) as picture:
+        assert np.ptp(np.asarray(picture)) == 255
+    assert str(drawn).endswith("sheet.png: the images that look newest")
 
 
 @pytest.mark.slow
