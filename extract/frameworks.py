@@ -218,7 +218,10 @@ def import_datasets() -> Any:
     """
     with _extra("datasets", "data sets of Hugging Face need the library datasets"):
         import_huggingface_hub()
-        return importlib.import_module("datasets")
+        os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"  # or each load of a data set is told by its name
+        library = importlib.import_module("datasets")
+    library.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # where somebody else was the first to import it
+    return library
 
 
 def import_tensorflow_datasets() -> Any:

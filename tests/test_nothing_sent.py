@@ -48,6 +48,7 @@ onepass export plain.head --to tflite --out e.tflite
 onepass predict e.onnx photos/test --out y.json
 extract labels.csv --images photos --path file --label kind --backbone tiny.keras --out table.h5
 extract photos --unlabelled --backbone tiny.keras --out all.h5
+extract set --label kind --backbone tiny.keras --out set.h5
 onepass label all.h5 labels.csv --path file --label kind
 onepass verify plain.h5
 onepass verify plain.head
@@ -79,11 +80,23 @@ for line in open("commands").read().strip().splitlines():
 print("asked:", [one for one in asked if "AF_UNIX" not in str(one)])
 """
 
-_EXTRAS = ("tf2onnx", "onnxruntime", "ai_edge_litert", "nncf", "pyarrow", "tensorboard")
+_EXTRAS = ("tf2onnx", "onnxruntime", "ai_edge_litert", "nncf", "pyarrow", "tensorboard", "datasets")
 
 
 def _around(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def write_data_set(folder: Path, photos: list[Path]) -> None:
+    """A folder of Parquet files, if their library is there; else the command that takes it fails."""
+    if find_spec("pyarrow") is None:
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir()
+    cells = [{"bytes": path.read_bytes(), "path": path.name} for path in photos]
+    pq.write_table(pa.table({"image": cells, "kind": [path.parent.name for path in photos]}), folder / "part.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +111,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_file: Path) -> tuple[Path
     names = sorted(path.relative_to(work / "photos").as_posix() for path in (work / "photos").rglob("*.png"))
     lines = [f"{name},{'even' if i % 2 else 'odd'}" for i, name in enumerate(names)]
     (work / "labels.csv").write_text("\n".join(["file,kind", *lines]))
+    write_data_set(work / "set", [work / "photos" / name for name in names])
     shutil.copy(tiny_file, work / "tiny.keras")
     (work / "commands").write_text(COMMANDS)
     kept = {name: os.environ[name] for name in ("PATH", "LC_ALL", "PYTHONPATH") if name in os.environ}
@@ -107,6 +121,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_file: Path) -> tuple[Path
         "TMPDIR": str(place / "tmp"),
         "TERM": "dumb",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "HF_HOME": str(work / "hf"),
     }
     command = [installed("python"), "-c", EVERYTHING]
     if tracer := shutil.which("strace"):

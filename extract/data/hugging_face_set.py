@@ -111,7 +111,7 @@ def hugging_face_set(name: str, revision: str | None, column: str | None) -> tup
 
 
 def _image_column(library: Any, called: str, features: Mapping[str, Any], wanted: str | None) -> str:
-    images = [name for name, feature in features.items() if isinstance(feature, library.Image)]
+    images = [name for name, feature in features.items() if _holds_images(library, feature)]
     if wanted in images:
         return str(wanted)
     if wanted:
@@ -123,6 +123,11 @@ def _image_column(library: Any, called: str, features: Mapping[str, Any], wanted
     if images:
         raise DataError(f"{called} holds images in {', '.join(images)}. Say by {opt.path} which are meant.")
     raise DataError(f"{called} has no column of images; it has {', '.join(features)[:200]}.")
+
+
+def _holds_images(library: Any, feature: Any) -> bool:
+    """True for images, also where nobody has said that bytes with a path are."""
+    return isinstance(feature, library.Image) or (isinstance(feature, dict) and {*feature} == {"bytes", "path"})
 
 
 def _store(called: str, parts: Mapping[str, Any], column: str, folders: tuple[Path, ...]) -> ArrowStore:

@@ -91,6 +91,17 @@ def test_columns_of_a_data_set_are_named_like_those_of_a_table(parquet: Path):
     assert str(data_set_of("hf:owner/beans:small@v2")) == "hf:owner/beans:small@v2"
 
 
+def test_bytes_with_a_path_are_images_without_anybody_saying_so(parquet: Path, tmp_path: Path):
+    import pyarrow.parquet as pq
+
+    plain = tmp_path / "plain" / "a.parquet"
+    plain.parent.mkdir()
+    pq.write_table(pq.read_table(next(parquet.rglob("train*.parquet"))).replace_schema_metadata(None), plain)
+    source = opened(plain.parent, label="label")
+    assert source.table.class_names == ("0", "1")
+    assert sorted(source.table.paths) == [f"{kind}/{i}.png" for kind in ("cats", "dogs") for i in range(4)]
+
+
 def test_what_is_no_data_set_of_images_is_refused(parquet: Path, tmp_path: Path):
     library: Any = pytest.importorskip("datasets")
     with pytest.raises(DataError, match=r"^path is owner, which holds no images in hf:.*set; image does\.$"):
