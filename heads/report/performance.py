@@ -11,6 +11,7 @@ from onepass.heads.evaluation import Evaluation
 from onepass.heads.report.material import Judged, Material
 from onepass.heads.report.mistakes import losses
 from onepass.heads.report.page.charts import Axis, Line, Mark, Series, hardest, histogram, plot, rows_chart
+from onepass.heads.report.page.epochs import history_of
 from onepass.heads.report.page.parts import Card, Cards, Chart, Matrix, Part, Section
 from onepass.heads.report.words import chance, count_of, percent, sentence
 from onepass.heads.stats.intervals import wilson_interval
@@ -31,12 +32,13 @@ def performance(material: Material) -> Section | None:
     judged = material.judged
     if judged is None:
         return None
+    trained = history_of(material.head.history) if material.head and material.head.history else []
     if material.file.task == CLASSES:
-        parts = [*_of_classes(material, judged)]
+        parts = [*_of_classes(material, judged), *trained]
         return Section("performance", _confused(judged, material), (), parts)
     if material.file.task == LABELS:
-        return Section("performance", "How well each label is found", (), [_of_labels(judged)])
-    return Section("performance", "How far off the numbers are", (), [*_of_numbers(material, judged)])
+        return Section("performance", "How well each label is found", (), [_of_labels(judged), *trained])
+    return Section("performance", "How far off the numbers are", (), [*_of_numbers(material, judged), *trained])
 
 
 def _confused(judged: Judged, material: Material) -> str:

@@ -11,7 +11,8 @@ from onepass.features.names import shown
 from onepass.features.tables import Record, command_line
 from onepass.heads.report.material import Material, places_of
 from onepass.heads.report.mistakes import changes
-from onepass.heads.report.page.charts import Axis, Line, Mark, Series, hardest, plot, rows_chart
+from onepass.heads.report.page.charts import Axis, Line, Mark, hardest, rows_chart
+from onepass.heads.report.page.epochs import Curves, epoch_charts
 from onepass.heads.report.page.parts import Chart, Part, Section
 from onepass.heads.report.words import between, percent, sentence
 from onepass.heads.stats.intervals import wilson_interval
@@ -144,7 +145,6 @@ def tuning(
 def _history(history: list[Record]) -> list[Part]:
     if len(history) < 2:
         return []
-    epochs, charts = [float(i) for i in range(len(history))], list[Part]()
     rows = [["epoch", "trained", "loss", "accuracy", "validation loss", "validation accuracy"]]
     rows += [
         [
@@ -154,16 +154,19 @@ def _history(history: list[Record]) -> list[Part]:
         ]
         for i, one in enumerate(history)
     ]
-    for title, name in (("Accuracy over the epochs", "accuracy"), ("Loss over the epochs", "loss")):
-        series = [
-            Series("training", epochs, [float(one[name]) for one in history]),
-            Series("validation", epochs, [float(one[f"val_{name}"]) for one in history]),
-        ]
-        known = [value for one in series for value in one.y]
-        y = Axis.around(name, known, percent=name == "accuracy")
-        alt = f"{title}: validation from {series[1].y[0]:.3f} to {series[1].y[-1]:.3f}"
-        charts.append(Chart(title, plot(series, Axis("epoch", -0.2, epochs[-1] + 0.2), y, alt=alt), rows))
-    return charts
+    curves = [
+        Curves(
+            title,
+            name,
+            {
+                "training": [float(one[name]) for one in history],
+                "validation": [float(one[f"val_{name}"]) for one in history],
+            },
+            percent=name == "accuracy",
+        )
+        for title, name in (("Accuracy over the epochs", "accuracy"), ("Loss over the epochs", "loss"))
+    ]
+    return [*epoch_charts(0, curves, rows)]
 
 
 def _classes(per_class: dict[str, Record]) -> Part:

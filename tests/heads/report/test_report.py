@@ -451,6 +451,16 @@ def test_what_is_no_file_of_onepass_is_refused(photos: Path, tmp_path: Path):
         report(photos / "photos.h5", out=tmp_path / "x.pdf")
 
 
+def test_a_dense_net_shows_how_it_was_trained(photos: Path, tmp_path: Path):
+    trained = train_head(photos / "photos.h5", head="mlp", hidden=(8,), epochs=4, tune="none", out=tmp_path / "n.head")
+    found = report(tmp_path / "n.head", out=tmp_path / "x.html", features=photos / "photos.h5", images=False).record()
+    (chart,) = (one for one in parts_of(found, "performance") if one.get("chart") == "Loss while it was trained")
+    columns = trained.head.history.columns
+    told = [[float(value) for value in row[1:]] for row in chart["table"][1:]]
+    assert np.allclose(told, np.array([*columns.values()]).T, rtol=1e-3)
+    assert chart["note"].startswith("The weights are those of epoch 4. Held out: ")
+
+
 def test_heat_stands_beside_a_mistake(photos: Path, tmp_path: Path):
     mistakes = parts_of(report(photos / "photos.head", out=tmp_path / "x.html").record(), "mistakes")
     name = mistakes[0]["images"][0]["image"]
