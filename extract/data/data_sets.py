@@ -11,12 +11,14 @@ from onepass.extract.data.hugging_face_set import hugging_face_set
 from onepass.extract.data.records import Records
 from onepass.extract.data.stores import Store
 from onepass.extract.data.tensorflow_set import tensorflow_set
+from onepass.extract.pixels.formats import is_image_name
 from onepass.features.errors import DataError
 
 _NAMED = re.compile(r"(hf|tfds):([^@]+)(?:@(.+))?")
 _SAVED = ("dataset_dict.json", "state.json")
 """Files in a folder that the library `datasets` has saved a data set to."""
-_LOOKED_AT = 10
+_LOOKED_AT = 2000
+"""Files and folders in it, at most."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,11 @@ def data_set_of(named: Any) -> DataSet | None:
 
 
 def _is_saved(folder: Path) -> bool:
-    """True for a folder of Parquet files, or one that `datasets` has saved."""
+    """True for a folder of Parquet files and no images, or one that `datasets` has saved."""
     try:
         if any((folder / name).is_file() for name in _SAVED):
             return True
-        inside = list(itertools.islice(folder.iterdir(), 1000))
-        below = [path for one in inside if one.is_dir() for path in itertools.islice(one.iterdir(), _LOOKED_AT)]
-        return any(path.suffix.lower() == ".parquet" for path in (*inside, *below))
+        seen = [path for path in itertools.islice(folder.rglob("*"), _LOOKED_AT) if path.suffix]
+        return any(path.suffix.lower() == ".parquet" for path in seen) and not any(map(is_image_name, seen))
     except OSError:
         return False

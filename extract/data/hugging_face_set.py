@@ -160,11 +160,10 @@ def _records(library: Any, called: str, parts: Mapping[str, Any]) -> Records:
             values = [value for part in parts.values() for value in part.data.column(name).to_pylist()]
             columns[name] = [_named(inner, value) for value in values]
     sizes = [(split, len(part)) for split, part in parts.items()]
-    if len(parts) > 1 and _SPLIT not in columns:
-        columns[_SPLIT] = [split for split, size in sizes for _ in range(size)]
     labels = [name for name, feature in first.items() if isinstance(feature, library.ClassLabel)]
     usual = {"label": labels[0]} if len(labels) == 1 else {}
-    if len(parts) > 1:
+    if len(parts) > 1 and _SPLIT not in columns:
+        columns[_SPLIT] = [split for split, size in sizes for _ in range(size)]
         usual[_SPLIT] = _SPLIT
     places = [f"row {row} of {split}" for split, size in sizes for row in range(size)]
     return Records(Path(called), columns, places, images=("image",), usual=usual)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from onepass.extract.data.records import open_parquet, read_records
+from onepass.extract.data.records import open_parquet, parquet_records
 from onepass.extract.data.stores import HeldImage, Stamp
 from onepass.features.errors import DataError, UnreadableImageError, opt, reason_of
 from onepass.features.limits import require_declared
@@ -123,7 +123,7 @@ class ParquetStore:
     def _names(self) -> list[str]:
         """Paths if each is there and none twice, else the numbers of the rows."""
         rows = self._file.metadata.num_rows
-        said = read_records(self.path).columns.get(f"{self.column}.path", [])
+        said = parquet_records(self.path).columns.get(f"{self.column}.path", [])
         paths = [str(path or "") for path in said]
         return paths if rows and all(paths) and len(set(paths)) == rows else [f"{row:08d}" for row in range(rows)]
 

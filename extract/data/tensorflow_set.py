@@ -47,7 +47,8 @@ def tensorflow_set(name: str, version: str | None, column: str | None) -> tuple[
                 builder.download_and_prepare()
         features = builder.info.features
         images = _image_column(library, name, features, column)
-        key = f"tfds {builder.info.full_name} {images} {builder.info.splits.total_num_examples} {builder.data_path}"
+        known = builder.info.full_name, builder.data_path, builder.info.dataset_size, images
+        key = f"tfds {' '.join(map(str, known))} {builder.info.splits.total_num_examples}"
         path = Downloads().file(key, None, 0, lambda beside: _copy(library, builder, images, beside))
     found = str(builder.version)
     called = f"tfds:{name}@{found}"

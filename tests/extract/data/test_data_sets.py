@@ -102,6 +102,11 @@ def test_bytes_with_a_path_are_images_without_anybody_saying_so(parquet: Path, t
     assert sorted(source.table.paths) == [f"{kind}/{i}.png" for kind in ("cats", "dogs") for i in range(4)]
 
 
+def test_class_folders_with_a_parquet_file_beside_them_are_class_folders(photos: Path):
+    (photos / "facts.parquet").write_bytes(b"PAR1")
+    assert data_set_of(photos / "train") is data_set_of(photos) is None
+
+
 def test_what_is_no_data_set_of_images_is_refused(parquet: Path, tmp_path: Path):
     library: Any = pytest.importorskip("datasets")
     with pytest.raises(DataError, match=r"^path is owner, which holds no images in hf:.*set; image does\.$"):
