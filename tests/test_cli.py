@@ -117,7 +117,7 @@ def test_train_head_reports_what_it_found(work: Path):
     found = run_json("train-head", "--head", "mlp", "--hidden", "16,8", "--epochs", "5", cwd=work)
     assert list(found) == [
         "path", "head", "split", "n", "accuracy", "interval", "per_class", "log_loss", "calibration_error", "leak_free",
-        "weighted", "seconds", "parameters", "suggestion",
+        "weighted", "seconds", "parameters", "history", "suggestion",
     ]  # fmt: skip
     assert found["path"] == "photos.tiny.mlp.head"
     assert found["split"] == "test"
@@ -513,7 +513,7 @@ def test_an_unknown_class_is_refused_before_anything_is_computed(work: Path, tmp
     done = run_program("onepass", "evaluate", str(work / "photos.tiny.svm.head"), "other", cwd=tmp_path)
     assert done.stderr == (
         "error: other has the class 'foxes', which the head does not know; it knows cats, dogs. "
-        "Rename the class folders, or train a head on these images.\n"
+        "Give the images the names of these, or train a head on these images.\n"
     )
 
 

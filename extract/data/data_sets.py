@@ -1,6 +1,7 @@
 """Data sets of the Hugging Face hub and of TensorFlow Datasets, as tables that hold their images undecoded."""
 
 import itertools
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,13 +71,13 @@ def data_set_of(named: Any) -> DataSet | None:
     found = _NAMED.fullmatch(str(named))
     if found:
         hub, name, version = found.groups()
-        if Path(name).is_dir():
+        if os.path.isdir(name):  # noqa: PTH112
             name = str(Path(name).resolve())
         return DataSet(hub, name, version)
     if str(named).startswith(("hf:", "tfds:")):
         raise DataError(f"{named} names no data set; needed: hf:owner/name, hf:folder/ or tfds:name.")
     path = Path(named)
-    return DataSet("hf", str(path.resolve())) if path.is_dir() and _is_saved(path) else None
+    return DataSet("hf", str(path.resolve())) if os.path.isdir(path) and _is_saved(path) else None  # noqa: PTH112 (which never raises)
 
 
 def _is_saved(folder: Path) -> bool:

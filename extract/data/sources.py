@@ -1,5 +1,6 @@
 """What a user names as data, opened as a source of images."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def open_source(data: Data, options: SourceOptions | None = None, *, least_class
     options, named = options or SourceOptions(), _named(data)
     given = options.given()
     every, unlabelled = given.pop("every", None), bool(given.pop("unlabelled", False))
-    if every and all(path.is_dir() for path in named) and not given:
+    if every and all(map(os.path.isdir, named)) and not given:
         return video_source(data, every, unlabelled=unlabelled, least_classes=least_classes)
     require_no_time(every, named)
     if len(named) == 1 and (data_set := data_set_of(named[0])):

@@ -368,8 +368,8 @@ def test_a_file_becomes_a_data_frame(feature_file: Path):
     pytest.importorskip("pandas")
     with FeatureFile(feature_file) as file:
         frame = file.to_pandas()
-    assert list(frame.columns) == ["path", "label", "split", "group", "committed"]
-    assert frame.shape == (40, 5)
+    assert list(frame.columns) == ["path", "label", "split", "group", "weight", "committed"]
+    assert frame.shape == (40, 6)
     assert (frame.groupby("split").size().to_dict(), frame.label[1]) == ({"test": 8, "train": 32}, "class1")
 
 
