@@ -11,7 +11,11 @@ _PARTS = ("images", "annotations", "categories")
 
 def is_coco(content: Any) -> TypeGuard[dict[str, Any]]:
     """True for what a JSON file of this kind holds."""
-    return isinstance(content, dict) and all(isinstance(content.get(part), list) for part in _PARTS)
+    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+        return False
+    return any(part in content for part in _PARTS[1:]) or all(
+        isinstance(one, dict) and "file_name" in one for one in content["images"]
+    )
 
 
 def coco_records(path: Path, content: dict[str, Any]) -> Records:
@@ -25,6 +29,8 @@ def coco_records(path: Path, content: dict[str, Any]) -> Records:
         DataError: Something in it cannot be meant; the message says where.
     """
     export = Export(path, "COCO")
+    for part in _PARTS:
+        export.has(content, part, list, "the whole file", "a list of them, as COCO has it")
     numbers = (int, str)
     images = {
         export.has(image, "id", numbers, f"image {i}", "a number"): (

@@ -202,7 +202,7 @@ def _guessed_path(records: Records, there: Callable[[str], bool]) -> str:
         )
     raise DataError(
         f"no column of {records.path} names images that are there; it has {listed}. Say with {opt.images} where the "
-        f"images lie, and with {opt.path} which column names them, such as {opt.path('{id}.jpg')}."
+        f"images lie, and with {opt.path} which column names them from there on, such as {opt.path('{id}.jpg')}."
     )
 
 

@@ -109,8 +109,8 @@ class ContactSheet:
         return sheet
 
     def _classes(self) -> str:
-        named = ", ".join(f"{i} {name}" for i, name in enumerate(self.class_names))
-        return f"{len(self.images)} of {self.of} images" + (f"; {named}" if named else "")
+        named = ", ".join(f"{i} = {name}" for i, name in enumerate(self.class_names))
+        return f"{len(self.images)} of {self.of} images" + (f"; classes: {named}" if named else "")
 
     def save(self, path: str | Path) -> None:
         """Writes the picture as PNG, or as WebP without loss; a file that is there is left alone.

@@ -20,25 +20,33 @@ from onepass.heads.tasks.score import Score
 Steps = list[tuple[str, str]]
 
 
+def _called(part: str) -> str:
+    """What images were scored on, as a sentence calls them."""
+    return "validation" if part == "val" else part
+
+
 def headline(score: Score) -> str:
     """The score as one sentence."""
     if isinstance(score, Evaluation):
-        return f"{percent(score.accuracy)} of {score.n:,} {score.measured_on} images are named correctly"
+        quoted = (
+            score.leak_free if score.leak_free and score.leak_free.n else score
+        )  # copies tell nothing of new images
+        return f"{percent(quoted.accuracy)} of {quoted.n:,} {_called(score.measured_on)} images are named correctly"
     if isinstance(score, NumberEvaluation):
         return f"On average {shown(score.name)} is off by {score.mae:.3g}"
     assert isinstance(score, LabelsEvaluation)
     value = score.scores["subset"]
-    return f"Of {percent(value or 0.0)} of {score.n:,} {score.measured_on} images all labels are right"
+    return f"Of {percent(value or 0.0)} of {score.n:,} {_called(score.measured_on)} images all labels are right"
 
 
 def paragraphs(score: Score, judged: Judged | None) -> list[str]:
     """What the score means: its interval, copies, what guessing gives, and what could be told apart."""
     if isinstance(score, Evaluation):
         right = round(score.accuracy * score.n)
-        these = f"{right:,} of {score.n:,} images that training did not see"
+        quoted = score.leak_free and score.leak_free.n
         certain = (
-            f"That is {these}. From so many images the accuracy on all images of this kind is known to lie "
-            f"between {between(score.interval)} (95 % interval)."
+            f"{'Copies of training images included, ' if quoted else ''}{right:,} of {score.n:,} images that training "
+            f"did not see are right. For all images of this kind that means {between(score.interval)} (95 % interval)."
         )
         paragraphs = [certain, _about_copies(score, judged)]
         if judged is not None and score.per_class:
@@ -77,15 +85,14 @@ def _about_copies(score: Score, judged: Judged | None) -> str:
         )
     if judged is None:
         return ""
-    return "None of them is a copy of a training image, exact or nearly so; the number needs no correction."
+    return "No copy of a training image was found among them; the number needs no correction."
 
 
 def _guessing(score: Evaluation) -> str:
     name, largest = max(score.per_class.items(), key=lambda one: one[1].n)
-    return (
-        f"Always answering {shown(name)}, the most frequent class among them, would be right in "
-        f"{percent(largest.n / score.n)}."
-    )
+    alone = sum(one.n == largest.n for one in score.per_class.values()) == 1
+    most = ", the most frequent class among them" if alone else ", a class as frequent as any among them"
+    return f"Always answering {shown(name)}{most}, would be right for {percent(largest.n / score.n)} of them."
 
 
 def _power(score: Evaluation) -> str:
@@ -95,8 +102,8 @@ def _power(score: Evaluation) -> str:
     if not math.isfinite(gap):
         return f"{score.n} images are too few to tell this classifier from a better one in four of five cases."
     return (
-        f"Another classifier would have to be better by about {100 * gap:.1f} points for {score.n:,} images to show it "
-        "in four of five cases, if the two err on about as many images as this one does; smaller leads are ties."
+        f"To tell another classifier from this one, {score.n:,} images need a lead of about {100 * gap:.1f} points: so "
+        "much is seen in four of five cases. Smaller leads are ties."
     )
 
 
@@ -139,7 +146,7 @@ def next_steps(material: Material, following: tuple[str, str]) -> Steps:
     unclear = [group for group in found.copies if len(group.classes) > 1]
     if across or unclear:
         pairs = count_of(len(across) + len(unclear), "picture")
-        steps.append((f"Decide on {pairs} that lie in two classes at once (see duplicates).", ""))
+        steps.append((f"Decide on {pairs} in two classes at once (see duplicates).", ""))
     if found.label_errors:
         words = (
             f"Look at {count_of(len(found.label_errors), 'label')} that may be wrong, correct the column class of the "

@@ -16,8 +16,8 @@ _LONGEST = 400
 """Pixels along the longer side of a picture with heat."""
 
 _WORDS = (
-    "Beside each stands the image in grey: red speaks for the answer, blue against it. The marks add up to the score "
-    "of the head exactly."
+    "Beside each stands the image in grey: red speaks for what the head answered, blue against it. All red and blue "
+    "add up to the score of that answer exactly."
 )
 
 

@@ -112,7 +112,9 @@ def _told(material: Material, judged: Judged, i: int) -> tuple[str, str]:
     if named == y:
         return names[y], f"Called so with {sure}."
     true = chance(float(judged.outputs[i, y]))
-    return f"{names[y]}, called {names[named]}", sentence(f"{sure} sure of {names[named]}; {true} for {names[y]}")
+    return f"labelled {names[y]}, named {names[named]}", sentence(
+        f"{sure} sure of {names[named]}; {true} for {names[y]}"
+    )
 
 
 def _typical(material: Material, judged: Judged) -> list[Part]:

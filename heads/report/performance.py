@@ -124,7 +124,10 @@ def _per_class(score: Evaluation) -> Chart:
     ]
     legend = ("found (recall)", "answers right (precision)")
     alt = "Recall and precision of each class: " + "; ".join(f"{line.name} {line.text}" for line in lines)
-    note = "Found: of a class's images, those that are called so. Answers right: of those called so, those that are."
+    note = (
+        "Found (recall): the share of a class's images that were named so. Right (precision): of those named so, the "
+        "share that are."
+    )
     return Chart("Class by class", rows_chart(lines, axis, alt=alt, legend=legend), rows, note)
 
 
@@ -197,8 +200,8 @@ def _curves(material: Material, judged: Judged, outputs: np.ndarray) -> Chart:
     alt = "Precision over recall; average precision: " + "; ".join(
         f"{shown(material.class_names[k])} {areas[k]:.3f}" for k in worst
     )
-    note = f"Naming a class from a lower probability on finds more of it and is wrong more often.{which}"
-    return Chart("Finding more against being right", plot(series, x, y, alt=alt), rows, note)
+    note = f"A lower threshold finds more of a class and is wrong more often.{which}"
+    return Chart("Precision against recall", plot(series, x, y, alt=alt), rows, note)
 
 
 def abstaining(material: Material, judged: Judged) -> list[tuple[float, float, float]]:
@@ -236,7 +239,7 @@ def _unknown(material: Material, judged: Judged) -> Chart | None:
         for alpha, gone, share in found
     )
     note = "onepass predict --unknown 0.05 calls about 5 % of each class unknown at most; here is what it brings."
-    return Chart("What saying 'unknown' brings", plot(series, x, y, alt=alt), rows, note)
+    return Chart("What `--unknown` costs and brings", plot(series, x, y, alt=alt), rows, note)
 
 
 def _of_labels(judged: Judged) -> Chart:

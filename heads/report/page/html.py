@@ -203,7 +203,7 @@ class _Writer:
 
     def _matrix(self, part: Matrix) -> Iterator[str]:
         named = [f'<th scope="col"><span>{text(name)}</span></th>' for name in part.names]
-        yield '<div class="matrix"><h3>Who is taken for whom</h3>'
+        yield '<div class="matrix"><h3>Which class is taken for which</h3>'
         yield '<p class="note">Rows are true classes, columns answers. Choose a number to see its images.</p>'
         yield f'<div class="scroll"><table><thead><tr><th scope="col">true class</th>{"".join(named)}</tr></thead>'
         yield "<tbody>"
@@ -254,7 +254,7 @@ class _Writer:
             '<div class="picked" id="map-picked" hidden><p id="map-count" role="status"></p><label id="map-label-box">'
             'Their class in the table <select id="map-label"></select></label>'
             '<button type="button" id="map-save">Save names as CSV</button>'
-            '<button type="button" id="map-clear">Let go</button>'
+            '<button type="button" id="map-clear">Clear selection</button>'
             f'<p class="note">Correct the column {text(part.column)} where you need to, then: '
             f"<code>{text(part.command)}</code></p>"
             '<ul id="map-list"></ul></div>'

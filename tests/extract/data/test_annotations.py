@@ -280,6 +280,11 @@ def spoiled(form: str, change: Any) -> Path:
         ("coco", lambda c: c["annotations"].clear(), "coco.json is an export of COCO without labels."),
         (
             "coco",
+            lambda c: c.pop("annotations"),
+            "coco.json, the whole file: 'None'; needed: annotations, a list of them, as COCO has it.",
+        ),
+        (
+            "coco",
             lambda c: c["annotations"].append({**c["annotations"][0], "category_id": 7}),
             ("coco.json gives street/0@0,0,20,30.png two labels in column label: 'ant' in annotation 1, 'bee' in "
             "annotation 7. Needed: one. If an image has several labels, give label_separator."),

@@ -107,7 +107,7 @@ def test_every_class_has_its_share_and_its_position(make_folder):
     assert {labels.count("1 bees"), labels.count("2 cats")} <= {4, 5}
     for one in sheet.images:
         assert one.label.split()[1] == one.path.split("/")[0]
-    assert str(sheet).splitlines()[1] == "12 of 83 images; 0 ants, 1 bees, 2 cats"
+    assert str(sheet).splitlines()[1] == "12 of 83 images; classes: 0 = ants, 1 = bees, 2 = cats"
     assert len(show(photos, count=2, image_size=32).images) == 2
 
 
