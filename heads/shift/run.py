@@ -11,12 +11,12 @@ from onepass.extract import check_running
 from onepass.features import CLASSES, FeatureFile, only_feature_file
 from onepass.features.contents import seen_before
 from onepass.features.copies import copy_groups, threshold_for
-from onepass.features.errors import HeadFileError, OptionError, TrainingError, opt
+from onepass.features.errors import FileKindError, HeadFileError, OptionError, TrainingError, opt
 from onepass.features.groups import group_ids
 from onepass.features.places import require_place
 from onepass.features.progress import phase
 from onepass.heads.evaluation import Answers, match_labels
-from onepass.heads.file_kinds import FileKind, classifier_file
+from onepass.heads.file_kinds import FileKind, classifier_file, file_kind
 from onepass.heads.fitting.blas import one_blas_thread
 from onepass.heads.head_options import LEARNED
 from onepass.heads.saved_head import SavedHead, load_head, require_no_other_file, save_head
@@ -94,6 +94,11 @@ def shift(
         require_place(sheet, endings=(".png", ".webp"), fresh=True, option="sheet")
     if isinstance(features, FeatureFile):
         return _shift(features, data, saved, out, sheet, seed, settings)
+    if features is not None and (kind := file_kind(Path(features))) in (FileKind.HEAD, FileKind.TUNED):
+        raise FileKindError(
+            f"{features} is {kind}; needed: the feature file of the training, and the head by {opt.head}.",
+            path=Path(features),
+        )
     with FeatureFile(features if features is not None else only_feature_file()) as file:
         return _shift(file, data, saved, out, sheet, seed, settings)
 
