@@ -190,7 +190,7 @@ def show(
     >>> sheet = show("pets/", count=4, backbone="mine.keras", resize="pad")
     >>> print(sheet)
     pets: mine, pad to 32 px
-    4 of 30 images; 0 cats, 1 dogs
+    4 of 30 images; classes: 0 = cats, 1 = dogs
     >>> sheet.pixels.shape, [one.label for one in sheet.images]
     ((4, 1, 32, 32, 3), ['0 cats', '0 cats', '1 dogs', '1 dogs'])
     """
