@@ -67,7 +67,7 @@ def test_labels_are_exported_and_come_back(to: str, kind: str, folder: Path, tmp
     assert verify_export(out, data=folder / "photos").verdict == "whole"
     again = evaluate(out, folder / "looks.h5", split="test")
     assert again.scores["map"] == pytest.approx(proven.score["scores"]["map"], abs=1e-2)
-    assert "bright, ant, insect" in str(info(out))
+    assert "0 bright, 1 ant, 2 insect" in str(info(out))
     card = (tmp_path / f"{out.name}.md").read_text()
     assert "Gives the probability of each of 3 labels for a photo" in card
     assert f"{head.thresholds[0]:.3f} |" in card
