@@ -253,8 +253,9 @@ def _extra(extra: str, needs: str) -> Iterator[None]:
     """Says which extra to install where the import in its block fails."""
     try:
         yield
-    except (ModuleNotFoundError, BackboneError):
-        raise DataError(f'{needs}, which is not installed. Run: pip install "onepass[{extra}]".') from None
+    except (ModuleNotFoundError, BackboneError) as error:
+        missing = f" ({error.name})" if isinstance(error, ModuleNotFoundError) else ""
+        raise DataError(f'{needs}, which is not all installed{missing}. Run: pip install "onepass[{extra}]".') from None
 
 
 def import_openvino() -> ModuleType:

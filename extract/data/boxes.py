@@ -2,10 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 
-from onepass.extract.data.stores import Stamp, Store
+from onepass.extract.data.stores import PartStore, Stamp
 from onepass.extract.pixels.crops import Box, BoxOfImage
 from onepass.extract.pixels.image_bytes import ImageFile
 
@@ -41,31 +39,8 @@ def _parted(name: str) -> tuple[str, Box | None]:
     return stem + (ending or ""), Box(*map(int, sides))
 
 
-@dataclass(frozen=True)
-class BoxStore:
-    """Boxes of the images in a store, by their names.
-
-    Attributes:
-        wholes: Where the images lie.
-    """
-
-    wholes: Store
-
-    @property
-    def origin(self) -> str:
-        return self.wholes.origin
-
-    def __str__(self) -> str:
-        return str(self.wholes)
-
-    @property
-    def readers(self) -> int | None:
-        """As the store of the images has it."""
-        return getattr(self.wholes, "readers", None)
-
-    def names(self) -> Iterator[str]:
-        """Of the images; any box of them may be asked for."""
-        return self.wholes.names()
+class BoxStore(PartStore):
+    """Boxes of the images in a store."""
 
     def file(self, name: str) -> ImageFile:
         whole, box = _parted(name)

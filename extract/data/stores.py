@@ -157,6 +157,33 @@ class HeldImage:
         return f"{self.store}, {self.name}"
 
 
+@dataclass(frozen=True)
+class PartStore:
+    """Parts of the images in a store, by names that tell the image and the part; subclasses say which.
+
+    Attributes:
+        wholes: Where the images lie.
+    """
+
+    wholes: Store
+
+    @property
+    def origin(self) -> str:
+        return self.wholes.origin
+
+    def __str__(self) -> str:
+        return str(self.wholes)
+
+    @property
+    def readers(self) -> int | None:
+        """As the store of the images has it."""
+        return getattr(self.wholes, "readers", None)
+
+    def names(self) -> Iterator[str]:
+        """Of the images; any part of them may be asked for."""
+        return self.wholes.names()
+
+
 def require_inside(name: str, store: Store) -> None:
     """Refuses a name that leads out of a store.
 

@@ -14,7 +14,7 @@ from PIL import Image
 from onepass.extract.data.folders import class_folders, image_folders, unlabelled_images
 from onepass.extract.data.listing import Listing, folder_tree
 from onepass.extract.data.source import Source
-from onepass.extract.data.stores import FolderStore, Stamp, Store, relative
+from onepass.extract.data.stores import FolderStore, PartStore, Stamp, relative
 from onepass.extract.data.watch import walk_files
 from onepass.extract.frameworks import import_av
 from onepass.extract.pixels.image_bytes import ImageFile, read_bytes
@@ -31,26 +31,8 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, None: 1.0}
 _MOST_FRAMES = 10**6
 
 
-@dataclass(frozen=True)
-class VideoStore:
-    """Frames of the videos in a store, by their names.
-
-    Attributes:
-        wholes: Where the videos lie, and images beside them.
-    """
-
-    wholes: Store
-
-    @property
-    def origin(self) -> str:
-        return self.wholes.origin
-
-    def __str__(self) -> str:
-        return str(self.wholes)
-
-    def names(self) -> Iterator[str]:
-        """Of the videos and images; any frame may be asked for."""
-        return self.wholes.names()
+class VideoStore(PartStore):
+    """Frames of the videos in a store, and images beside them."""
 
     def file(self, name: str) -> ImageFile:
         found = _FRAME.fullmatch(name)

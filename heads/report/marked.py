@@ -9,6 +9,7 @@ from onepass.extract import store_of
 from onepass.features import FeatureFile
 from onepass.features.errors import UserError
 from onepass.heads.report.mistakes import Explained, Heat
+from onepass.heads.report.page.thumbnails import as_typed
 from onepass.heads.saved_head import SavedHead
 from onepass.heads.why.explain import explain
 
@@ -16,8 +17,8 @@ _LONGEST = 400
 """Pixels along the longer side of a picture with heat."""
 
 _WORDS = (
-    "Beside each stands the image in grey: red speaks for what the head answered, blue against it. All red and blue "
-    "add up to the score of that answer exactly."
+    "Beside each stands the image in grey: red speaks for what the head answered, blue against it. Red less blue is "
+    "exactly what sets the score of that answer apart from its score for the mean training image."
 )
 
 
@@ -37,7 +38,8 @@ def exactly_explained(head: SavedHead, file: FeatureFile, data: Sequence[Path]) 
             found = explain(head, list(files), method="exact") if files else ()
             marked = {files[one.path]: np.asarray(one.overlay(longest=_LONGEST)) for one in found}
         except UserError as error:
-            return {}, [f"What the answers came from is not marked: {error}"]
-        return marked, [_WORDS] if marked else []
+            return {}, [f"What the answers came from is not marked: {error.spelled(as_typed)}"]
+        held = "" if files else "What the answers came from is not marked: these images have no files of their own."
+        return marked, [words for words in (_WORDS if marked else "", held) if words]
 
     return explained

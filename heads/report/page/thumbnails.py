@@ -134,13 +134,13 @@ def _read(file: FeatureFile, some: Sequence[int], data: Sequence[Path]) -> tuple
     try:
         source = LabelledPixels(file, data=data)
     except DataError as error:
-        return [None] * len(some), error.spelled(_flag)
+        return [None] * len(some), error.spelled(as_typed)
 
     def one(position: int) -> Image.Image | str:
         try:
             return _small(source.whole(position))
         except DataError as error:
-            return error.spelled(_flag)
+            return error.spelled(as_typed)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         found = list(pool.map(one, some))
@@ -148,7 +148,7 @@ def _read(file: FeatureFile, some: Sequence[int], data: Sequence[Path]) -> tuple
     return [None if isinstance(image, str) else image for image in found], reasons[0] if reasons else ""
 
 
-def _flag(name: str, *value: object) -> str:
+def as_typed(name: str, *value: object) -> str:
     """A parameter as it is typed where a report is made."""
     return " ".join((f"--{name.replace('_', '-')}", *map(str, value)))
 

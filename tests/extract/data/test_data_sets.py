@@ -107,6 +107,29 @@ def test_class_folders_with_a_parquet_file_beside_them_are_class_folders(photos:
     assert data_set_of(photos / "train") is data_set_of(photos) is None
 
 
+@pytest.mark.parametrize(
+    ("module", "opens", "told"),
+    [
+        (
+            "datasets",
+            "hf:owner/name",
+            "data sets of Hugging Face need the library datasets, which is not all installed (data",
+        ),
+        (
+            "tensorflow_datasets",
+            "tfds:name",
+            "data sets of TensorFlow need the library tensorflow-datasets, which is not all",
+        ),
+    ],
+)
+def test_what_is_not_installed_is_named(module: str, opens: str, told: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(DataError) as caught:
+        opened(opens)
+    assert str(caught.value).startswith(told)
+    assert '. Run: pip install "onepass[' in str(caught.value)
+
+
 def test_what_is_no_data_set_of_images_is_refused(parquet: Path, tmp_path: Path):
     library: Any = pytest.importorskip("datasets")
     with pytest.raises(DataError, match=r"^path is owner, which holds no images in hf:.*set; image does\.$"):

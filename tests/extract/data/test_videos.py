@@ -84,12 +84,15 @@ def test_images_beside_videos_count_and_what_is_damaged_has_a_reason(videos: Pat
     source = opened(videos, every="1s")
     assert "ants/photo.png" in source.table.paths
     assert source.other["ants/broken.mp4"].startswith("damaged: ")
-    for path in source.table.paths:
-        if path.startswith("bees/half"):
-            try:
-                read_bytes(source.store.file(path))
-            except UnreadableImageError:
-                continue
+    half = [source.store.file(path) for path in source.table.paths if path.startswith("bees/half")]
+    reasons = []
+    for frame in half:
+        try:
+            assert read_bytes(frame).startswith(b"BM")
+        except UnreadableImageError as error:
+            reasons.append(str(error))
+    assert all(reasons)
+    assert half or source.other["bees/half.mkv"]
 
 
 def test_frames_without_labels(videos: Path):
