@@ -90,6 +90,15 @@ def test_the_speed_of_timm_stands_in_the_results():
         assert re.search(rf"{ratio['median']:.2f} (times as fast as Keras )?{re.escape(spread)}", text)
 
 
+def test_what_the_four_commands_print_stands_in_the_results():
+    printed = json.loads((ROOT / "benchmarks" / "results" / "first-run-trashnet.json").read_text())["printed"]
+    (block,) = re.findall(r"```\n(trashnet\..*?)```", README, re.DOTALL)
+    found = " ".join(" ".join(printed.values()).split())
+    pieces = [" ".join(piece.split()) for piece in re.split(r"\n\n|\.\.\.\n|(?<=\d)\n|(?<=\))\n(?=\d)", block)]
+    assert len(pieces) == 6
+    assert [piece for piece in pieces if piece not in found] == []
+
+
 def test_what_predict_takes_stands_in_the_results():
     path = ROOT / "benchmarks" / "results" / "predicting-trashnet.mobilenetv2.logreg.json"
     found = json.loads(path.read_text())
